@@ -1,0 +1,1 @@
+"""Treadle: a training loop you can step, rewind and trust."""

@@ -1,0 +1,1 @@
+"""Capture and restore of a run's complete state, its digest, and the store on disk."""

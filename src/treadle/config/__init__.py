@@ -1,0 +1,1 @@
+"""Dataclasses, YAML and command line as one; the registry of recipes."""

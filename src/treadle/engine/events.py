@@ -1,0 +1,120 @@
+"""Hooks: objects that react to the events of a run, and the one place where events are dispatched."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import torch
+
+    from treadle.engine.trainer import Trainer
+
+EVENTS = (
+    "pre_training",
+    "pre_epoch",
+    "pre_step",
+    "pre_update",
+    "post_step",
+    "post_epoch",
+    "pre_validation",
+    "post_validation",
+    "post_training",
+    "teardown",
+    "on_exception",
+    "on_save",
+    "on_load",
+    "on_log",
+    "on_journal",
+)
+
+
+class Order(IntEnum):
+    """Where a hook stands among the others: lower runs first; equal ones keep the order they were given in."""
+
+    FIRST = 0
+    EARLY = 25
+    NORMAL = 50
+    LATE = 75
+    LAST = 100
+
+
+@dataclass(frozen=True)
+class Record:
+    """Something logged, as sinks receive it.
+
+    `kind` is "scalars" (value: dict of float), "image" (value: array (H, W, C), uint8 or float in [0, 1]) or
+    "text" (value: str). `name` is the split for scalars ("train", "validation", "test"), else the thing's own name.
+    """
+
+    kind: str
+    name: str
+    value: Any
+    step: int
+    epoch: int
+
+
+class Hook:
+    """Reacts to events of a run. Override the methods you need; the others cost nothing.
+
+    A hook that raises fails the run, unless it is an observer (`observer = True`): then it is reported, retried at a
+    bounded rate and at last switched off, and the run goes on. `order` says where it stands among the hooks. A hook with
+    state gives `state_dict()` and `load_state_dict()`, which are saved and restored with the run.
+
+    Example:
+        class Shout(Hook):
+            def post_epoch(self, trainer):
+                print("epoch", trainer.epoch, trainer.metrics)
+    """
+
+    order: ClassVar[int] = Order.NORMAL
+    observer: ClassVar[bool] = False
+
+    def pre_training(self, trainer: Trainer) -> None:
+        """Before the first step of the run; not again on resume."""
+
+    def pre_epoch(self, trainer: Trainer) -> None:
+        """Before the first step of an epoch; not again when resumed inside it."""
+
+    def pre_step(self, trainer: Trainer, batch: Any) -> None:
+        """Before each step, with its batch."""
+
+    def pre_update(self, trainer: Trainer, optimizer: torch.optim.Optimizer) -> None:
+        """Inside `minimize`, when gradients are complete and unscaled, before clipping and the update."""
+
+    def post_step(self, trainer: Trainer, batch: Any, outputs: Mapping[str, Any]) -> None:
+        """After each step (already counted), with what `step` returned."""
+
+    def post_epoch(self, trainer: Trainer) -> None:
+        """After the last step of an epoch (already counted)."""
+
+    def pre_validation(self, trainer: Trainer) -> None:
+        """Before a pass over the validation data; modules are in eval mode."""
+
+    def post_validation(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+        """After a pass over the validation data, with its element-weighted means."""
+
+    def post_training(self, trainer: Trainer) -> None:
+        """After the last step and the validation of the final state."""
+
+    def teardown(self, trainer: Trainer) -> None:
+        """When the run is closed, whatever happened; exactly once."""
+
+    def on_exception(self, trainer: Trainer, error: BaseException) -> None:
+        """Once, when an error or interrupt ends the run, before `teardown`."""
+
+    def on_save(self, trainer: Trainer, state: dict[str, Any]) -> None:
+        """Before a checkpoint is written; what is put into `state` (plain data, tensors) is saved with it."""
+
+    def on_load(self, trainer: Trainer, state: dict[str, Any]) -> None:
+        """After a checkpoint is restored, with what `on_save` had put into `state`."""
+
+    def on_log(self, trainer: Trainer, record: Record) -> None:
+        """For each thing logged: scalars at the log interval and after validation, images, text."""
+
+    def on_journal(self, trainer: Trainer, entry: Mapping[str, Any]) -> None:
+        """For each journal entry: what happened to the run, and what a person changed in it."""

@@ -1,0 +1,1 @@
+"""Neural fields: data, models and trainers."""

@@ -1,0 +1,1 @@
+"""A run on disk: its directory, config, environment, journal, metrics, and the comparison of runs."""

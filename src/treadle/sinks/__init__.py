@@ -1,0 +1,1 @@
+"""Where scalars, pictures and text are logged, one sink per file."""
