@@ -1,0 +1,59 @@
+# Treadle's front door: `make demo` and `make test` need nothing but a Python >= 3.11 and an index to install from.
+# Everything is installed into .venv beside this file, pinned by constraints.txt; delete it with `make clean`.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-for
+
+# The stamp holds the path that the environment was made for: a clone that was moved or copied installs again.
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
+.PHONY: $(STAMP)
+endif
+
+.PHONY: help demo env test lint bench clean
+
+help:  ## what can be made
+	@echo "make demo    fit a hash-grid field to a photograph and show the result (about a minute)"
+	@echo "make test    lint, types, import walls and all tests"
+	@echo "make lint    lint, types and import walls only"
+	@echo "make bench   the benchmarks: tables on the terminal"
+	@echo "make env     only prepare .venv"
+	@echo "make clean   remove .venv, caches and build outputs (runs/ stays)"
+
+demo: $(STAMP)  ## the first real run
+	@$(BIN)/treadle train image --run runs/demo
+
+env: $(STAMP)
+
+# A half-made or foreign environment is mended, not trusted: pip runs again until it has succeeded once for this path.
+$(STAMP): pyproject.toml constraints.txt
+	@if ! $(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	  for python in "$$PYTHON" python3 python3.13 python3.12 python3.11 python; do \
+	    [ -n "$$python" ] && "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+	    python=; \
+	  done; \
+	  [ -n "$$python" ] || { echo "make: Treadle needs Python >= 3.11 with venv; none was found (found: $$(python3 --version 2>&1 || true)). Install one, or name it: make PYTHON=/path/to/python3" >&2; exit 2; }; \
+	  echo "Preparing $(VENV) with $$("$$python" --version) (once; a few minutes, mostly PyTorch) ..."; \
+	  "$$python" -m venv --clear $(VENV); \
+	fi
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fields,tensorboard]'
+	@printf '%s' '$(CURDIR)' > $@
+
+lint: $(STAMP)  ## style, types, walls
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint  ## everything that CI runs
+	$(BIN)/python -m pytest
+
+bench: $(STAMP)  ## tables, no verdict on wall time
+	@set -e; for file in benchmarks/[!_]*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+clean:  ## runs are yours: they stay
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf src/*.egg-info
