@@ -1,0 +1,142 @@
+"""Optimizers: parameter groups chosen by name, and torch's fused update kernels where they exist."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from treadle.errors import UsageError
+
+# Only these very classes: a subclass may have its own `step`, which knows nothing of fused kernels.
+_FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
+
+
+def parameter_groups(
+    named: nn.Module | Mapping[str, nn.Parameter], patterns: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Sort parameters into optimizer groups by patterns over their full dotted names.
+
+    Args:
+        named: a module, or parameters by name. Frozen parameters are sorted too, so they may be freed later.
+        patterns: shell-style patterns ("encoder.*", "*.bias") to options of the group, such as lr, weight_decay or
+            lr_scale (see `LearningRate`). The first pattern that matches a name takes it.
+
+    Returns:
+        A group for each pattern, in order, with "name" (the pattern, unless the options have their own "name"), and a
+        group "rest" for what no pattern took, if anything is left.
+
+    Raises:
+        UsageError: there are no parameters, a pattern takes none, or two groups would have one name.
+
+    Example:
+        torch.optim.AdamW(parameter_groups(model, {"*.bias": {"weight_decay": 0.0}, "grid.*": {"lr_scale": 10}}))
+    """
+    parameters = dict(named.named_parameters()) if isinstance(named, nn.Module) else dict(named)
+    if not parameters:
+        raise UsageError("parameter_groups: the model has no parameters; build its layers before its optimizer")
+    left = dict(parameters)
+    groups: list[dict[str, Any]] = []
+    for pattern, options in patterns.items():
+        if "params" in options:
+            raise UsageError(f"parameter_groups: leave 'params' out of the options of {pattern!r}; the pattern chooses")
+        taken = [name for name in left if fnmatchcase(name, pattern)]
+        if not taken:
+            raise UsageError(_nothing_taken(pattern, list(parameters)))
+        groups.append({"name": pattern, **options, "params": [left.pop(name) for name in taken]})
+    if left:
+        groups.append({"name": "rest", "params": list(left.values())})
+    names = [group["name"] for group in groups]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"parameter_groups: two groups are named {name!r}; give one another 'name'")
+    return groups
+
+
+def _nothing_taken(pattern: str, names: list[str]) -> str:
+    if any(fnmatchcase(name, pattern) for name in names):
+        return f"parameter_groups: all that {pattern!r} matches is taken by earlier patterns; put it before them"
+    close = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)[0]
+    return f"parameter_groups: {pattern!r} matches no parameter; the nearest name is {close!r}"
+
+
+def prefer_fused(optimizer: torch.optim.Optimizer) -> bool:
+    """Switch a torch optimizer to its fused kernels, as if it had been built with `fused=True`.
+
+    Left alone are optimizers whose author chose (`foreach`, `fused`, `capturable` or `differentiable` given), classes
+    and subclasses without a fused form, and parameters or settings that torch's fused kernels do not take. State that
+    exists already is kept. Gradients that are sparse are only seen once they exist: call this when they do, or let the
+    author of such an optimizer say `fused=False`.
+
+    Returns:
+        Whether it was switched now.
+    """
+    if type(optimizer) not in _FUSED or not all(_left_open(group) for group in optimizer.param_groups):
+        return False
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if not all(_fits(type(optimizer), p) for p in parameters):
+        return False
+    optimizer.defaults["fused"] = True
+    for group in optimizer.param_groups:
+        group["fused"] = True
+        if group.get("momentum"):
+            _fill_momentum(optimizer, group)
+    for parameter in parameters:
+        state = optimizer.state.get(parameter)
+        if state and "step" in state:
+            # Fused kernels count in float32, on the parameter's device.
+            step = torch.as_tensor(state["step"])
+            state["step"] = step.to(parameter.device, torch.float32)
+    # What the constructors set beside the flag: a gradient scaler asks for the first, `step` for the second.
+    optimizer._step_supports_amp_scaling = True  # type: ignore[attr-defined]
+    optimizer._need_device_dtype_check_for_fused = True  # type: ignore[attr-defined]
+    return True
+
+
+def _left_open(group: Mapping[str, Any]) -> bool:
+    """Whether the group's settings leave the choice of kernel to torch, and fused kernels take them."""
+    if group.get("foreach") is not None or group.get("fused") is not None:
+        return False
+    if group.get("capturable") or group.get("differentiable"):
+        return False
+    settings = (*group.get("betas", ()), group.get("momentum"), group.get("weight_decay"))
+    if any(isinstance(setting, torch.Tensor) for setting in settings):
+        return False
+    return not group.get("momentum") or not group["dampening"]
+
+
+def _fits(kind: type[torch.optim.Optimizer], parameter: torch.Tensor) -> bool:
+    plain = type(parameter) in (torch.Tensor, nn.Parameter) and parameter.layout == torch.strided
+    sparse = parameter.grad is not None and parameter.grad.layout != torch.strided
+    return plain and not sparse and _has_fused(kind.__name__, parameter.device, parameter.dtype)
+
+
+@cache
+def _has_fused(kind: str, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether this torch has the fused kernel for a device and a dtype: one tiny update tells, once."""
+    if not dtype.is_floating_point:
+        return False
+    probe = torch.zeros(1, device=device, dtype=dtype)
+    probe.grad = torch.zeros_like(probe)
+    try:
+        getattr(torch.optim, kind)([probe], lr=1e-3, fused=True).step()
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True
+
+
+def _fill_momentum(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> None:
+    """Give every parameter its momentum buffer.
+
+    torch's fused SGD fails when, in a group, some parameters have a buffer and others not yet: a layer that gets its
+    first gradient later. With no dampening a buffer of zeros gives the same first update as none.
+    """
+    for parameter in group["params"]:
+        state = optimizer.state[parameter]
+        if state.get("momentum_buffer") is None:
+            state["momentum_buffer"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
