@@ -1,1 +1,87 @@
-"""Treadle: a training loop you can step, rewind and trust."""
+"""Treadle: a training loop you can step, rewind and trust.
+
+The public names below are loaded when they are first used, so that `import treadle` costs nothing by itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from treadle.errors import RunError, StateError, TreadleError, UsageError
+
+if TYPE_CHECKING:
+    from treadle.data.feed import DatasetFeed, Feed, StreamFeed, TensorFeed
+    from treadle.engine.ema import EMA
+    from treadle.engine.events import Hook, Order, Record
+    from treadle.engine.lr import LearningRate
+    from treadle.engine.objective import Losses, Objective
+    from treadle.engine.optim import parameter_groups
+    from treadle.engine.rows import RowEdit
+    from treadle.engine.schedule import Every, Span
+    from treadle.engine.settings import TrainerConfig
+    from treadle.engine.summary import Snapshot, Summary
+    from treadle.engine.trainer import Trainer
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DatasetFeed": "data.feed",
+    "EMA": "engine.ema",
+    "Every": "engine.schedule",
+    "Feed": "data.feed",
+    "Hook": "engine.events",
+    "LearningRate": "engine.lr",
+    "Losses": "engine.objective",
+    "Objective": "engine.objective",
+    "Order": "engine.events",
+    "Record": "engine.events",
+    "RowEdit": "engine.rows",
+    "Snapshot": "engine.summary",
+    "Span": "engine.schedule",
+    "StreamFeed": "data.feed",
+    "Summary": "engine.summary",
+    "TensorFeed": "data.feed",
+    "Trainer": "engine.trainer",
+    "TrainerConfig": "engine.settings",
+    "parameter_groups": "engine.optim",
+}
+
+__all__ = [
+    "EMA",
+    "DatasetFeed",
+    "Every",
+    "Feed",
+    "Hook",
+    "LearningRate",
+    "Losses",
+    "Objective",
+    "Order",
+    "Record",
+    "RowEdit",
+    "RunError",
+    "Snapshot",
+    "Span",
+    "StateError",
+    "StreamFeed",
+    "Summary",
+    "TensorFeed",
+    "Trainer",
+    "TrainerConfig",
+    "TreadleError",
+    "UsageError",
+    "__version__",
+    "parameter_groups",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'treadle' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"treadle.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -36,3 +36,13 @@ class Progress:
         return (self.max_steps is not None and self.step >= self.max_steps) or (
             self.max_epochs is not None and self.epoch >= self.max_epochs
         )
+
+    def count_step(self) -> None:
+        """One more step, and batch of the epoch, is finished."""
+        self.step += 1
+        self.batch += 1
+
+    def count_epoch(self) -> None:
+        """One more epoch is finished; the next one has no batch yet."""
+        self.epoch += 1
+        self.batch = 0

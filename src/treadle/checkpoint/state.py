@@ -1,0 +1,158 @@
+"""Capture and restore of a trainer's complete state, as tensors and plain data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from treadle.checkpoint.entries import is_plain, is_stateless, load_entry, order, state_of
+from treadle.checkpoint.plain import Packer, Plain, unpack
+from treadle.engine.attributes import user_attributes, walk
+from treadle.errors import StateError, nearest
+
+if TYPE_CHECKING:
+    from treadle.engine.trainer import Trainer
+
+FORMAT = 1
+
+
+@dataclass
+class State:
+    """A complete training state.
+
+    `values` is plain data (JSON) in which tensors are named; `tensors` holds them by slash-separated path. `clock` is
+    what belongs to the run but not to its digest: wall-clock seconds.
+    """
+
+    values: dict[str, Plain]
+    tensors: dict[str, Tensor]
+    clock: dict[str, float]
+
+    @property
+    def step(self) -> int:
+        """Finished steps."""
+        return int(self.values["progress"]["step"])
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return int(self.values["progress"]["epoch"])
+
+    @cached_property
+    def entries(self) -> dict[str, str]:
+        """SHA-256 (hex) of every tensor with its dtype and shape, by path."""
+        return {path: hash_tensor(tensor) for path, tensor in sorted(self.tensors.items())}
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) over everything: equal digests mean equal runs."""
+        sha = hashlib.sha256(json.dumps(self.values, sort_keys=True, separators=(",", ":")).encode())
+        for path, entry in self.entries.items():
+            sha.update(f"\n{path} {entry}".encode())
+        return sha.hexdigest()
+
+
+def hash_tensor(tensor: Tensor) -> str:
+    """SHA-256 (hex) of a tensor's dtype, shape and bytes in row-major order."""
+    sha = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    if flat.numel():
+        sha.update(memoryview(flat.view(torch.uint8).numpy()))
+    return sha.hexdigest()
+
+
+def capture(trainer: Trainer) -> State:
+    """The state of `trainer` between two steps; tensors are references, not copies.
+
+    Raises StateError naming an attribute that has state and cannot be saved.
+    """
+    user: dict[str, Any] = {}
+    trainer.fire("on_save", user)
+    packer = Packer()
+    progress = trainer.progress
+    values = {
+        "format": FORMAT,
+        "progress": {"epoch": progress.epoch, "step": progress.step, "batch": progress.batch},
+        "began": trainer._began,
+        "validated_step": trainer._validated_step,
+        "random": packer.pack(trainer.random.state_dict(), "random"),
+        "minimizer": packer.pack(trainer.minimizer.state_dict(), "minimizer"),
+        "meter": packer.pack(trainer._meter.state_dict(), "meter"),
+        "metrics": packer.pack(trainer.metrics, "metrics"),
+        "validation_metrics": packer.pack(trainer.validation_metrics, "validation_metrics"),
+        "attributes": {name: packer.pack(state_of(item), name) for name, item in _stateful(trainer)},
+        "hooks": {name: packer.pack(hook.state_dict(), f"hooks/{name}") for name, hook in _hooks(trainer)},
+        "feeds": {name: packer.pack(feed.state_dict(), f"feeds/{name}") for name, feed in _feeds(trainer)},
+        "user": packer.pack(user, "user"),
+    }
+    return State(values, packer.tensors, {"seconds": trainer.seconds})
+
+
+def restore(trainer: Trainer, state: State) -> None:
+    """Put `trainer` (constructed as the saved one was) into `state`; parameters take the saved shapes.
+
+    Raises StateError naming what the trainer has and the state has not, or the other way round.
+    """
+    values, tensors = state.values, state.tensors
+    if values.get("format") != FORMAT:
+        raise StateError(f"the checkpoint has format {values.get('format')!r}; this version reads {FORMAT}")
+    _load_all("attribute", dict(_stateful(trainer)), values["attributes"], tensors, trainer)
+    _load_all("hook", dict(_hooks(trainer)), values["hooks"], tensors, trainer)
+    _load_all("feed", dict(_feeds(trainer)), values["feeds"], tensors, trainer)
+    trainer.minimizer.load_state_dict(unpack(values["minimizer"], tensors))
+    trainer._meter.load_state_dict(unpack(values["meter"], tensors))
+    trainer.metrics = unpack(values["metrics"], tensors)
+    trainer.validation_metrics = unpack(values["validation_metrics"], tensors)
+    trainer._began = values["began"]
+    trainer._validated_step = values["validated_step"]
+    for name, count in values["progress"].items():
+        setattr(trainer.progress, name, count)
+    trainer.random.load_state_dict(unpack(values["random"], tensors))
+    trainer.seconds = state.clock["seconds"]
+    trainer.fire("on_load", unpack(values["user"], tensors))
+
+
+def _load_all(kind: str, items: dict[str, Any], saved: dict[str, Plain], tensors: dict[str, Tensor], owner: Any) -> None:
+    for name in saved:
+        if name not in items:
+            raise StateError(f"the checkpoint has {kind} {name!r}, the trainer has not{nearest(name, items)}")
+    for name, item in sorted(items.items(), key=lambda pair: order(pair[1])):
+        if name not in saved:
+            raise StateError(f"the trainer has {kind} {name!r}, the checkpoint has not{nearest(name, saved)}")
+        load_entry(owner, name, item, unpack(saved[name], tensors))
+
+
+def _stateful(trainer: Trainer) -> Iterator[tuple[str, Any]]:
+    """The user's attributes that have state, by dotted name; a container of plain data counts as one."""
+    seen: set[int] = set()
+    for attribute, value in user_attributes(trainer).items():
+        if attribute in trainer.transient:
+            continue
+        for name, item in [(attribute, value)] if is_plain(value) else walk(value, attribute):
+            if is_stateless(item) or (not is_plain(item) and id(item) in seen):
+                continue
+            seen.add(id(item))
+            yield name, item
+
+
+def _hooks(trainer: Trainer) -> Iterator[tuple[str, Any]]:
+    counts: dict[str, int] = {}
+    for hook in trainer.hooks:
+        name = type(hook).__name__
+        counts[name] = counts.get(name, 0) + 1
+        if hasattr(hook, "state_dict"):
+            yield f"{name}.{counts[name]}", hook
+
+
+def _feeds(trainer: Trainer) -> Iterator[tuple[str, Any]]:
+    for name in ("feed", "validation_feed", "test_feed"):
+        feed = getattr(trainer, name)
+        if feed is not None:
+            yield name, feed

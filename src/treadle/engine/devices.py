@@ -1,0 +1,47 @@
+"""Where a run computes: device choice, autocast, deterministic kernels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+
+from treadle.errors import UsageError
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is a GPU where torch sees one. Raises UsageError for one that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"device is {name!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:<number>'") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"device is {name!r}, but torch sees no GPU: use device='cpu' or 'auto'")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device is {name!r}, but torch sees {torch.cuda.device_count()} GPU(s), counted from 0")
+    return device
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Autocast to `precision` ("fp32" does nothing)."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=_DTYPES[precision])
+
+
+@contextmanager
+def deterministic_kernels() -> Iterator[None]:
+    """Within the block torch runs deterministic kernels only, and raises where it has none."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

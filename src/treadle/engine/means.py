@@ -1,0 +1,126 @@
+"""Means of metrics, weighted by elements, without waiting for the device until somebody reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from treadle.errors import UsageError
+
+
+class Means:
+    """Element-weighted means of named scalars.
+
+    Values on the CPU are summed at once in float64; values on another device are kept as tensors and read together by
+    `fold`, so that a training step never waits for the device.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, list[float]] = {}
+        self._waiting: list[tuple[str, Tensor, float]] = []
+
+    def add(self, values: Mapping[str, Any], weight: float) -> None:
+        """Add scalars (tensors with one entry, or numbers), each with `weight` elements."""
+        sums = self._sums
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                if not value.is_cpu:
+                    self._waiting.append((name, value.detach(), weight))
+                    continue
+                try:
+                    value = value.item()
+                except RuntimeError:
+                    raise UsageError(
+                        f"metric {name!r} has shape {tuple(value.shape)}: return one number, e.g. its .mean()"
+                    ) from None
+            entry = sums.get(name)
+            if entry is None:
+                entry = sums[name] = [0.0, 0.0]
+            try:
+                entry[0] += value * weight
+            except TypeError:
+                raise UsageError(f"metric {name!r} is a {type(value).__name__}: return a number or a scalar") from None
+            entry[1] += weight
+
+    def fold(self) -> None:
+        """Read the values that wait on the device, in one transfer."""
+        if not self._waiting:
+            return
+        stacked = torch.stack([value.reshape(()).double() for _, value, _ in self._waiting]).tolist()
+        for (name, _, weight), value in zip(self._waiting, stacked, strict=True):
+            entry = self._sums.setdefault(name, [0.0, 0.0])
+            entry[0] += value * weight
+            entry[1] += weight
+        self._waiting.clear()
+
+    def merge(self, other: Means) -> None:
+        """Add everything `other` holds (folded)."""
+        other.fold()
+        for name, (total, weight) in other._sums.items():
+            entry = self._sums.setdefault(name, [0.0, 0.0])
+            entry[0] += total
+            entry[1] += weight
+
+    def result(self) -> dict[str, float]:
+        """The means, by name; empty when nothing was added."""
+        self.fold()
+        return {name: total / weight if weight else float("nan") for name, (total, weight) in self._sums.items()}
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._sums = {}
+        self._waiting = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sums and weights as plain numbers."""
+        self.fold()
+        return {name: list(entry) for name, entry in self._sums.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self._waiting = []
+        self._sums = {name: list(entry) for name, entry in state.items()}
+
+
+class Meter:
+    """Means of the training metrics over two windows at once: the log interval and the epoch.
+
+    The windows do not divide each other, so values are summed in segments that cross neither border.
+    """
+
+    def __init__(self) -> None:
+        self._segment, self._interval, self._epoch = Means(), Means(), Means()
+        self.add = self._segment.add
+
+    def _end_segment(self) -> None:
+        self._interval.merge(self._segment)
+        self._epoch.merge(self._segment)
+        self._segment.clear()
+
+    def take_interval(self) -> dict[str, float]:
+        """The means since the last `take_interval`."""
+        self._end_segment()
+        means = self._interval.result()
+        self._interval.clear()
+        return means
+
+    def take_epoch(self) -> dict[str, float]:
+        """The means since the last `take_epoch`."""
+        self._end_segment()
+        means = self._epoch.result()
+        self._epoch.clear()
+        return means
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both windows as plain numbers."""
+        self._end_segment()
+        return {"interval": self._interval.state_dict(), "epoch": self._epoch.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self._segment.clear()
+        self._interval.load_state_dict(state["interval"])
+        self._epoch.load_state_dict(state["epoch"])

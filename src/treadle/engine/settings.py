@@ -1,0 +1,109 @@
+"""The settings every trainer has. A trainer's own settings subclass this dataclass."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from treadle.engine.schedule import Every, Span
+from treadle.errors import UsageError, nearest
+
+
+@dataclass(kw_only=True)
+class TrainerConfig:
+    """What a run is determined by, besides its data. Schedules are written "500 steps", "2 epochs" or "30%"."""
+
+    max_epochs: int | None = None
+    """Epochs to train for; None where `max_steps` alone ends the run."""
+    max_steps: int | None = None
+    """Steps to train for; with `max_epochs`, whichever comes first."""
+    max_time: float | None = None
+    """Seconds after which the run stops, resumable."""
+    batch_size: int = 32
+    """Samples per batch."""
+    shuffle: bool = True
+    """Draw the training samples in a new order each epoch, a function of (seed, epoch)."""
+    drop_last: bool = False
+    """Leave out an epoch's last batch when it is short."""
+    workers: int = 0
+    """Processes that load map-style data; 0 loads in the training process."""
+    seed: int = 0
+    """Determines initial weights, order and augmentation."""
+    device: str = "auto"
+    """"auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1"."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Autocast dtype of `step`; fp16 scales gradients, one scaler per optimizer."""
+    deterministic: bool = False
+    """On a GPU, allow only deterministic kernels (slower; raises where torch has none)."""
+    accumulate: int = 1
+    """Micro-batches per update; gradients are averaged over their elements."""
+    clip_norm: float | None = None
+    """Largest gradient norm of an optimizer's parameters, L2."""
+    clip_value: float | None = None
+    """Largest absolute value of a gradient's entry, applied before `clip_norm`."""
+    finite_check: bool = True
+    """Stop at a loss or gradient that is NaN or Inf, before it reaches a parameter."""
+    fused: bool = True
+    """Use torch's fused kernels for optimizers built without an explicit choice."""
+    log_every: str | None = "50 steps"
+    """When training metrics are averaged and logged."""
+    validate_every: str | None = "1 epoch"
+    """When the validation data is evaluated; the final state always is."""
+    save_every: str | None = "1 epoch"
+    """When a run on disk writes a checkpoint; it also does at its end."""
+    keep_checkpoints: int = 3
+    """Checkpoints kept on disk."""
+    monitor: str = "loss"
+    """The validation metric that says which model is best."""
+    monitor_mode: Literal["min", "max"] = "min"
+    """Whether a smaller or a larger `monitor` is better."""
+    patience: int | None = None
+    """Validations without improvement after which the run ends; None never ends it."""
+    min_improvement: float = 0.0
+    """What counts as an improvement of `monitor`, absolute."""
+    patience_warm_up: str | None = None
+    """The part of the run in which patience is not counted."""
+
+    def __post_init__(self) -> None:
+        """Check ranges; raises UsageError naming the field."""
+        for name in ("batch_size", "accumulate", "keep_checkpoints"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("max_epochs", "max_steps", "patience"):
+            self._require(name, getattr(self, name) is None or getattr(self, name) >= 1, "at least 1, or null")
+        for name in ("max_time", "clip_norm", "clip_value"):
+            value = getattr(self, name)
+            self._require(name, value is None or (math.isfinite(value) and value > 0), "above 0, or null")
+        self._require("workers", self.workers >= 0, "0 or more")
+        self._require("seed", 0 <= self.seed < 2**63, "between 0 and 2**63 - 1")
+        self._require("min_improvement", 0 <= self.min_improvement < math.inf, "0 or more")
+        self._require("precision", self.precision in ("fp32", "bf16", "fp16"), "fp32, bf16 or fp16")
+        self._require("monitor_mode", self.monitor_mode in ("min", "max"), "min or max")
+        for name in ("log_every", "validate_every", "save_every"):
+            self._check_schedule(name, Every)
+        self._check_schedule("patience_warm_up", Span.parse)
+
+    def _require(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise UsageError(f"{name} is {getattr(self, name)!r}: expected {expected}")
+
+    def _check_schedule(self, name: str, parse: Any) -> None:
+        value = getattr(self, name)
+        if value is not None:
+            try:
+                parse(value)
+            except UsageError as error:
+                raise UsageError(f"{name}: {error}") from None
+
+
+def settings_from(kind: type[TrainerConfig], config: TrainerConfig | None, given: dict[str, Any]) -> TrainerConfig:
+    """Return a `kind` made of `config` (or defaults) overridden by `given`; a name it has not raises UsageError."""
+    known = [field.name for field in fields(kind)]
+    for name in given:
+        if name not in known:
+            raise UsageError(f"{name!r} is no setting of {kind.__name__}{nearest(name, known)}")
+    if config is None:
+        return kind(**given)
+    if not isinstance(config, kind):
+        raise UsageError(f"config is a {type(config).__name__}: expected a {kind.__name__}")
+    return kind(**{name: getattr(config, name) for name in known} | given)

@@ -1,0 +1,664 @@
+"""The trainer: one loop, driven to its end by `train()` or one step at a time by `iterate()`."""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from treadle.checkpoint.rng import RandomStreams
+from treadle.checkpoint.state import capture
+from treadle.checkpoint.store import write_checkpoint
+from treadle.data.batch import batch_elements, to_device
+from treadle.data.feed import Feed, as_feed
+from treadle.engine.attributes import find, move_to
+from treadle.engine.commands import CommandQueue
+from treadle.engine.devices import autocast, choose_device, deterministic_kernels
+from treadle.engine.ema import EMA
+from treadle.engine.evaluation import evaluate, evaluating, scalars
+from treadle.engine.events import Dispatcher, Events, Handler, Hook, Record
+from treadle.engine.means import Meter
+from treadle.engine.minimize import Minimizer, NonFiniteError
+from treadle.engine.obey import obey
+from treadle.engine.objective import Objective
+from treadle.engine.progress import Progress
+from treadle.engine.rows import RowEdit
+from treadle.engine.schedule import Every
+from treadle.engine.settings import TrainerConfig, settings_from
+from treadle.engine.summary import Snapshot, Summary
+from treadle.errors import RunError, UsageError, nearest
+
+REPLACEABLE = ("pre_epoch", "step", "post_epoch")
+
+_open: weakref.WeakSet[Trainer] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_open_trainers() -> None:
+    for trainer in list(_open):
+        trainer.close()
+
+
+class Trainer(Events):
+    """Owns a training loop. Subclass it: build models and optimizers in `setup`, train on a batch in `step`.
+
+    Modules, parameters, optimizers, schedules, objectives, averages (EMA) and hooks that are attributes belong to the
+    run without being registered: they are moved to the device, updated, saved and restored with it. An attribute that
+    is only a handle, without state of its own, is named in `transient`.
+
+    Args:
+        config: a `TrainerConfig` (or the subclass's own `Config`); None takes the defaults.
+        data: what to train on: a tensor, a tuple or dict of tensors, a map-style dataset, an iterable, or a `Feed`.
+        validation_data, test_data: the same, never shuffled.
+        hooks: `Hook` objects, called in their declared order.
+        run_dir: makes it a run on disk: `runs/line` creates `runs/line/v001`, and so on. None writes nothing.
+        settings: any field of the config, by name; they win over `config`.
+
+    Raises:
+        UsageError: for an unknown or impossible setting, unusable data, or an optimizer that is not tied to a module.
+
+    Example:
+        trainer = Line(data=(x, y), batch_size=32, max_epochs=20, seed=0)
+        summary = trainer.train()            # or: while trainer.iterate(): ...
+    """
+
+    Config: ClassVar[type[TrainerConfig]] = TrainerConfig
+    transient: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        config: TrainerConfig | None = None,
+        *,
+        data: Any = None,
+        validation_data: Any = None,
+        test_data: Any = None,
+        hooks: Sequence[Hook] = (),
+        run_dir: str | Path | None = None,
+        **settings: Any,
+    ) -> None:
+        own = set(vars(self))
+        self._engine_names: frozenset[str] = frozenset()
+        self.config: Any = settings_from(self.Config, config, settings)
+        self.progress = Progress(max_epochs=self.config.max_epochs, max_steps=self.config.max_steps)
+        self.device = choose_device(self.config.device)
+        self.random = RandomStreams(self.config.seed, self.device)
+        self.feed: Feed | None = self._as_feed(data, "data", training=True)
+        self.validation_feed: Feed | None = self._as_feed(validation_data, "validation_data")
+        self.test_feed: Feed | None = self._as_feed(test_data, "test_data")
+        self.metrics: dict[str, float] = {}
+        self.validation_metrics: dict[str, float] = {}
+        self.best: dict[str, Any] | None = None
+        self.journal: deque[dict[str, Any]] = deque(maxlen=10_000)
+        self.commands = CommandQueue()
+        self.minimizer = Minimizer(self)
+        self.status = "new"
+        self.reason = ""
+        self.seconds = 0.0
+        self.paused = False
+        self.batch: Any = None
+        self.run: Any = None
+        self.hooks: list[Hook] = self._all_hooks(hooks, on_disk=run_dir is not None)
+        self._meter = Meter()
+        self._every = {
+            name: Every(text) if text else None
+            for name, text in (("log", self.config.log_every), ("validation", self.config.validate_every))
+        }
+        self._batches: Any = None
+        self._counts = (0, 0, 0)
+        self._validated_step = -1
+        self._began = self._torn_down = self._halting = self._save_requested = self._validation_requested = False
+        self._finish_reason: str | None = None
+        self._depth = 0
+        self._digest: str | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._steps: Iterator[None] = self._lifecycle()
+        self._engine_names = frozenset(set(vars(self)) - own)
+        with self.random:
+            self._run_setup()
+        self._adopt()
+        if run_dir is not None:
+            self._open_run(run_dir)
+        _open.add(self)
+
+    # What a subclass writes -------------------------------------------------------------------------------------
+
+    def setup(self) -> None:
+        """Build modules, optimizers and whatever else the run needs, as attributes. Random draws follow the seed."""
+
+    def step(self, batch: Any) -> Mapping[str, Any] | Tensor:
+        """Train on one batch: compute a loss, call `minimize`, return the scalars to log (or the loss itself)."""
+        raise UsageError(f"{type(self).__name__} has no step(self, batch): write one that calls self.minimize(loss)")
+
+    def validation_step(self, batch: Any) -> Mapping[str, Any] | Tensor:
+        """Return the scalars of one validation batch; they are averaged over the whole set, weighted by elements."""
+        raise UsageError(f"{type(self).__name__} has data to evaluate but no validation_step(self, batch): write one")
+
+    def test_step(self, batch: Any) -> Mapping[str, Any] | Tensor:
+        """Return the scalars of one test batch; by default what `validation_step` returns."""
+        return self.validation_step(batch)
+
+    def elements(self, batch: Any) -> int:
+        """How many elements a batch counts for in means and accumulation; by default its first dimension."""
+        return batch_elements(batch)
+
+    # The loop ---------------------------------------------------------------------------------------------------
+
+    def _loop(self) -> Iterator[None]:
+        """The training loop; it yields between steps. Read it aloud."""
+        progress, fire = self.progress, self.fire
+        if not self._began:
+            self._began = True
+            fire("pre_training")
+        while not self._ended:
+            if progress.batch == 0:
+                fire("pre_epoch")
+            for batch in self._rest_of_epoch():
+                fire("pre_step", batch)
+                outputs = self._run_step(batch)
+                progress.count_step()
+                self._log_step(outputs)
+                fire("post_step", batch, outputs)
+                self._validate_if(self._due("validation", "step"))
+                if self._batches.exhausted or self._ended:
+                    break
+                self._settle()
+                yield
+            if self._batches.exhausted:
+                progress.count_epoch()
+                self._log_epoch()
+                fire("post_epoch")
+                self._validate_if(self._due("validation", "epoch"))
+            if not self._ended:
+                self._settle()
+                yield
+        self._validate_if(self._validated_step != progress.step)
+        self._settle(final=True)
+        fire("post_training")
+
+    def _lifecycle(self) -> Iterator[None]:
+        """The loop with its two guarantees: `on_exception` on an error or interrupt, `teardown` always, once each."""
+        try:
+            self._check_ready()
+            self._adopt()
+            self.status = "running"
+            yield from self._loop()
+            self.status, self.reason = "finished", self._finish_reason or ""
+        except (Exception, KeyboardInterrupt) as error:
+            self.status, self.reason = "failed", f"{type(error).__name__}: {error}"
+            self.fire("on_exception", error)
+            raise
+        finally:
+            self._tear_down()
+
+    @property
+    def _ended(self) -> bool:
+        return self.progress.at_limit or self._finish_reason is not None
+
+    def _rest_of_epoch(self) -> Iterator[Any]:
+        """The batches of the current epoch that are not finished yet, on the device."""
+        assert self.feed is not None
+        self._batches = batches = self.feed.iterate(self.progress.epoch, self.progress.batch)
+        on_cpu = self.device.type == "cpu"
+        batch = None
+        for batch in batches:
+            self.batch = batch if on_cpu else to_device(batch, self.device)
+            yield self.batch
+        if batch is None:
+            raise RunError(f"the data gave no batch in epoch {self.progress.epoch + 1}: an iterable must start anew")
+
+    def _run_step(self, batch: Any) -> Mapping[str, Any]:
+        """The user's step, at the scheduled learning rates; its errors say where they happened."""
+        self.minimizer.apply_learning_rates()
+        try:
+            if self.config.precision == "fp32":
+                return scalars(self.step(batch), "step")
+            with autocast(self.device, self.config.precision):
+                return scalars(self.step(batch), "step")
+        except NonFiniteError as error:
+            raise NonFiniteError(
+                f"{error.what}, at {self.where()}; no parameter was touched by it: look at that batch, lower the "
+                "learning rate, set clip_norm, or set finite_check=False to go on regardless"
+            ) from None
+        except Exception as error:
+            error.add_note(f"in step, at {self.where()}")
+            raise
+
+    def _settle(self, final: bool = False) -> None:
+        """What follows from a step once its events have fired: a requested validation, then the checkpoint."""
+        progress = self.progress
+        self._counts = (progress.epoch, progress.step, progress.batch)
+        if final:
+            self._publish()
+        if self._validation_requested:
+            self.validate()
+        if self._save_requested or (final and self.run is not None):
+            self.save()
+
+    def _validate_if(self, due: bool) -> None:
+        if due and self.validation_feed is not None:
+            self.validate()
+
+    def _due(self, what: str, border: str) -> bool:
+        every = self._every[what]
+        if every is None:
+            return False
+        return every.due_after_step(self.progress) if border == "step" else every.due_after_epoch(self.progress)
+
+    # Driving it -------------------------------------------------------------------------------------------------
+
+    def train(self) -> Summary:
+        """Run to the end, or until a stop. After a stop it goes on where it was; after the end it does nothing."""
+        with self._active():
+            while self._may_step(wait=True) and self._take_step():
+                pass
+        return self.summary()
+
+    def iterate(self) -> bool:
+        """Take exactly one step, with every event that leads to it and follows from it; returns whether it took one.
+
+        False means that the run has ended, is paused, or has just been told to stop; see `ended` and `paused`.
+        """
+        with self._active():
+            return self._may_step(wait=False) and self._take_step()
+
+    def stop(self, reason: str = "stopped") -> None:
+        """Return from `train` (or `iterate`) before the next step; call either again to go on. Safe in any thread."""
+        self.commands.stop(reason)
+
+    def finish(self, reason: str) -> None:
+        """End the run, as finished, after the current step: say because nothing improves any more."""
+        self._finish_reason = reason
+
+    def close(self) -> None:
+        """Release what the run holds (files, worker processes): fires `teardown`, once. No further step is taken."""
+        with self._active():
+            if self._steps is not None and hasattr(self._steps, "close"):
+                self._steps.close()
+            self._steps = iter(())
+            self._tear_down()
+
+    def __enter__(self) -> Trainer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def ended(self) -> bool:
+        """Whether no further step will be taken: the run has finished, failed or been closed."""
+        return self._torn_down
+
+    @contextmanager
+    def _active(self) -> Iterator[None]:
+        """The trainer's random streams are the global ones, and its clock runs; may be nested."""
+        self._depth += 1
+        start = time.perf_counter()
+        try:
+            with self.random:
+                if self.config.deterministic and self.device.type != "cpu":
+                    with deterministic_kernels():
+                        yield
+                else:
+                    yield
+        finally:
+            self._depth -= 1
+            if self._depth == 0:
+                self.seconds += time.perf_counter() - start
+
+    def _take_step(self) -> bool:
+        before = self.progress.step
+        next(self._steps, None)
+        return self.progress.step > before
+
+    def _may_step(self, *, wait: bool) -> bool:
+        """Obey the commands that have arrived; returns whether a step may follow. With `wait`, sits out a pause."""
+        while self.commands or self.paused:
+            if not self.commands and not wait:
+                return False
+            command, done = self.commands.next()
+            try:
+                done.set_result(obey(self, command))
+            except UsageError as error:
+                done.set_exception(error)
+                self.note("refused", command=type(command).__name__, error=str(error))
+            if self._halting:
+                self._halting = False
+                return False
+        if self.status == "stopped":
+            self.status, self.reason = "running", ""
+        return True
+
+    def halt(self, reason: str) -> None:
+        """Suspend the run here, between steps, as `Stop` does; other threads use `stop`."""
+        self._halting = True
+        if not self._torn_down:
+            self.status, self.reason = "stopped", reason
+            self.note("stop", reason=reason)
+
+    def replace(self, name: str, function: Any = None, **kwargs: Any) -> None:
+        """Let `function(trainer, ..., **kwargs)` stand for one of the loop's inner calls, in this trainer only.
+
+        `name` is "pre_epoch", "step" (called with the batch too) or "post_epoch"; hooks still run. `function=None`
+        goes back to the method. Raises UsageError where the keyword arguments do not fit the function.
+        """
+        if name not in REPLACEABLE:
+            raise UsageError(f"{name!r} cannot be replaced{nearest(name, REPLACEABLE)}")
+        self.__dict__.pop(name, None)
+        if function is not None:
+            _check_arguments(name, function, kwargs)
+            self.__dict__[name] = partial(function, self, **kwargs)
+        self._engine_names |= {name}
+        self._dispatcher = None
+
+    # Updating parameters ----------------------------------------------------------------------------------------
+
+    def minimize(
+        self,
+        loss: Any,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
+        *,
+        elements: float | None = None,
+    ) -> bool:
+        """Let `optimizer` (or several, from one backward pass) reduce `loss`; returns whether it updated.
+
+        The one way gradients change parameters: scale, accumulate, backward, `pre_update`, clip, finite check, update,
+        EMA, count. Only parameters of the given optimizers receive gradients, so opponents need no freezing.
+
+        Args:
+            loss: a scalar tensor, an Objective's `Losses`, or a dict of scalar terms, which are summed.
+            optimizer: may be left out when the trainer has exactly one.
+            elements: what the loss is a mean over, its weight under accumulation; by default `self.elements(batch)`.
+
+        Raises:
+            UsageError: for a loss that is not scalar or has no gradients, or an optimizer that is no attribute.
+            NonFiniteError: for a NaN or Inf loss or gradient, before it reaches a parameter.
+        """
+        return self.minimizer.minimize(loss, optimizer, elements)
+
+    def updates(self, optimizer: torch.optim.Optimizer | None = None) -> int:
+        """How many updates `optimizer` (or the only one) has made."""
+        return self.minimizer.of(optimizer)[0].updates
+
+    @property
+    def last_of_window(self) -> bool:
+        """Whether no further micro-batch can join the update under way: the epoch or the run ends with this step."""
+        limit = self.progress.max_steps
+        if self._batches is None or self._batches.exhausted:
+            return True
+        return limit is not None and self.progress.step + 1 >= limit
+
+    def edit_rows(self, tensors: Mapping[str, Tensor] | Sequence[Tensor]) -> RowEdit:
+        """Begin a transaction that adds, removes or replaces rows of `tensors` (all with the same first dimension).
+
+        Every optimizer and average of the trainer that holds one of them follows. Use it as a context manager:
+        `with trainer.edit_rows({"xy": self.xy}) as edit: edit.keep(alive)`. See `RowEdit`.
+        """
+        return RowEdit(tensors, list(find(self, torch.optim.Optimizer).values()), list(find(self, EMA).values()))
+
+    # Evaluating -------------------------------------------------------------------------------------------------
+
+    def validate(self) -> dict[str, float]:
+        """Evaluate the validation data now: eval mode, no gradients, random streams of its own. Returns the means."""
+        if self.validation_feed is None:
+            raise UsageError("nothing to validate on: give the trainer validation_data")
+        self._validation_requested = False
+        self._validated_step = self.progress.step
+        with self._active(), evaluating(self):
+            self.fire("pre_validation")
+            self.validation_metrics = metrics = evaluate(self, self.validation_feed, self.validation_step)
+            self.fire("post_validation", metrics)
+            self._log_scalars("validation", metrics)
+        return metrics
+
+    def test(self, data: Any = None) -> dict[str, float]:
+        """Evaluate `data` (by default the test data) with `test_step` and the weights as they are. Returns the means."""
+        feed = self.test_feed if data is None else self._as_feed(data, "data")
+        if feed is None:
+            raise UsageError("nothing to test on: give the trainer test_data, or call test(data)")
+        with self._active(), evaluating(self):
+            metrics = evaluate(self, feed, self.test_step)
+            self._log_scalars("test", metrics)
+        return metrics
+
+    def request_validation(self) -> None:
+        """Ask for a validation as soon as the current step has settled."""
+        self._validation_requested = True
+
+    # Logging ----------------------------------------------------------------------------------------------------
+
+    def log(self, name: str, value: Any) -> None:
+        """Add a scalar to the training metrics; like what `step` returns, it is averaged over the log interval."""
+        self._meter.add({name: value}, 1.0)
+
+    def log_image(self, name: str, image: Any) -> None:
+        """Log a picture: array or tensor (H, W), (H, W, C) with C = 1, 3 or 4; uint8, or float in [0, 1]."""
+        if isinstance(image, Tensor):
+            image = image.detach().cpu().numpy()
+        self.fire("on_log", Record("image", name, image, self.progress.step, self.progress.epoch))
+
+    def log_text(self, name: str, text: str) -> None:
+        """Log a piece of text."""
+        self.fire("on_log", Record("text", name, text, self.progress.step, self.progress.epoch))
+
+    def note(self, event: str, **fields: Any) -> None:
+        """Add to the journal: what happened to the run, or what a person changed in it, with step and time."""
+        entry = {"event": event, "step": self.progress.step, "epoch": self.progress.epoch, "time": time.time()} | fields
+        self.journal.append(entry)
+        self.fire("on_journal", entry)
+
+    def _log_step(self, outputs: Mapping[str, Any]) -> None:
+        self._meter.add(outputs, self.elements(self.batch))
+        if self._due("log", "step"):
+            self._publish()
+
+    def _log_epoch(self) -> None:
+        if self._due("log", "epoch"):
+            self._publish()
+        self._log_scalars("epoch", self._meter.take_epoch())
+
+    def _publish(self) -> None:
+        """Log the means since the last time, with the applied loss weights and learning rates."""
+        self.minimizer.check_device()
+        means = self._meter.take_interval()
+        if means:
+            weights: dict[str, float] = {}
+            objectives = find(self, Objective)
+            for name, objective in objectives.items():
+                prefix = f"{name}." if len(objectives) > 1 else ""
+                weights |= {prefix + term: value for term, value in objective.flush(self.progress).items()}
+            self.metrics = weights | means | self.minimizer.learning_rates()
+            self._log_scalars("train", self.metrics)
+
+    def _log_scalars(self, split: str, metrics: Mapping[str, float]) -> None:
+        self.fire("on_log", Record("scalars", split, dict(metrics), self.progress.step, self.progress.epoch))
+
+    def where(self) -> str:
+        """The step being taken, for messages: "step 12 (epoch 1, batch 4)", all counted from 1."""
+        progress = self.progress
+        return f"step {progress.step + 1} (epoch {progress.epoch + 1}, batch {progress.batch + 1})"
+
+    # What others may look at ------------------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return self.progress.epoch
+
+    def snapshot(self) -> Snapshot:
+        """How far the run is; may be called from any thread at any time, and never waits."""
+        epoch, step, batch = self._counts
+        progress = self.progress
+        return Snapshot(
+            status=self.status,
+            paused=self.paused,
+            epoch=epoch,
+            step=step,
+            batch=batch,
+            max_epochs=progress.max_epochs,
+            max_steps=progress.max_steps,
+            total_steps=progress.total_steps,
+            seconds=self.seconds,
+            metrics=dict(self.metrics),
+            validation_metrics=dict(self.validation_metrics),
+            learning_rates=self.minimizer.learning_rates(),
+        )
+
+    def summary(self) -> Summary:
+        """What the run came to so far."""
+        return Summary(
+            status=self.status,
+            reason=self.reason,
+            step=self.progress.step,
+            epoch=self.progress.epoch,
+            metrics=dict(self.metrics),
+            validation_metrics=dict(self.validation_metrics),
+            best=self.best,
+            seconds=self.seconds,
+            digest=self._digest,
+        )
+
+    @property
+    def hook_seconds(self) -> dict[str, float]:
+        """Seconds spent in each hook so far, by class name (those of the same class are added up)."""
+        seconds: dict[str, float] = {}
+        for handler in self._handlers():
+            seconds[handler.name] = seconds.get(handler.name, 0.0) + handler.seconds
+        return seconds
+
+    # Saving -----------------------------------------------------------------------------------------------------
+
+    def request_save(self) -> None:
+        """Ask for a checkpoint as soon as the current step has settled."""
+        self._save_requested = True
+
+    def save(self) -> Path:
+        """Write a checkpoint now, between steps; returns its directory. Raises UsageError without a run on disk."""
+        if self.run is None:
+            raise UsageError("nowhere to save: make the trainer a run on disk with run_dir=")
+        self._save_requested = False
+        with self._active():
+            state = capture(self)
+        path = write_checkpoint(self.run.path / "checkpoints", state, keep=self.config.keep_checkpoints)
+        self._digest = state.digest
+        self.note("checkpoint", path=path.name, digest=state.digest)
+        return path
+
+    def digest(self) -> str:
+        """SHA-256 over the complete training state, in hex; equal digests mean equal runs."""
+        with self._active():
+            return capture(self).digest
+
+    # Putting it together ----------------------------------------------------------------------------------------
+
+    def fire(self, event: str, *args: Any) -> None:
+        """Call everybody who overrides `event`: the trainer's own method, then the hooks in their order."""
+        if self._dispatcher is None:
+            self._dispatcher = Dispatcher(self, self._hooks_and_attributes())
+        self._dispatcher.fire(event, *args)
+
+    def _handlers(self) -> list[Handler]:
+        return self._dispatcher.handlers if self._dispatcher is not None else []
+
+    def _hooks_and_attributes(self) -> list[Hook]:
+        given = {id(hook) for hook in self.hooks}
+        return self.hooks + [hook for hook in find(self, Hook).values() if id(hook) not in given]
+
+    def _all_hooks(self, hooks: Sequence[Hook], on_disk: bool) -> list[Hook]:
+        from treadle.hooks.defaults import default_hooks
+
+        for hook in hooks:
+            if not isinstance(hook, Hook):
+                raise UsageError(f"hooks holds a {type(hook).__name__}: expected Hook objects, made with ()")
+        return [*hooks, *default_hooks(self.config, on_disk)]
+
+    def _as_feed(self, data: Any, name: str, training: bool = False) -> Feed | None:
+        if data is None:
+            return None
+        config = self.config
+        feed = as_feed(
+            data,
+            batch_size=config.batch_size,
+            shuffle=config.shuffle and training,
+            drop_last=config.drop_last and training,
+            workers=config.workers,
+            seed=config.seed,
+            name=name,
+        )
+        feed.bind(config.seed, self.device)
+        return feed
+
+    def _run_setup(self) -> None:
+        try:
+            self.setup()
+        except ValueError as error:
+            if "empty parameter list" in str(error):
+                raise UsageError("setup builds an optimizer without parameters: has the model any to train?") from error
+            raise
+
+    def _adopt(self) -> None:
+        """Take in what the attributes are by now; repeated at the start for those that came after construction."""
+        move_to(self, self.device)
+        self.minimizer.adopt()
+        for objective in find(self, Objective).values():
+            objective.bind(self.progress)
+        for feed in (self.feed, self.validation_feed, self.test_feed):
+            if feed is not None:
+                feed.bind(self.config.seed, self.device)
+        self.progress.batches_per_epoch = self.feed.batches if self.feed is not None else None
+        self._dispatcher = None
+
+    def _open_run(self, run_dir: str | Path) -> None:
+        from treadle.runs.recorder import RunRecorder
+        from treadle.runs.run import Run
+
+        self._check_ready()
+        self.run = Run.create(run_dir)
+        self.hooks.append(RunRecorder(self.run))
+        self._dispatcher = None
+
+    def _check_ready(self) -> None:
+        """Raise UsageError where training cannot begin."""
+        if self.feed is None:
+            raise UsageError("nothing to train on: give the trainer data=, or set self.feed in setup")
+        if self.config.max_epochs is None and self.config.max_steps is None and self.config.max_time is None:
+            raise UsageError("nothing says when to end: give max_epochs, max_steps or max_time")
+        if type(self).step is Trainer.step and "step" not in vars(self):
+            raise UsageError(f"{type(self).__name__} has no step(self, batch): write one, calling self.minimize(loss)")
+        if self.validation_feed is not None and type(self).validation_step is Trainer.validation_step:
+            raise UsageError(f"{type(self).__name__} has validation data but no validation_step(self, batch): write one")
+
+    def _tear_down(self) -> None:
+        if self._torn_down:
+            return
+        self._torn_down = True
+        if self.status in ("new", "running"):
+            self.status, self.reason = "stopped", "closed"
+        _open.discard(self)
+        try:
+            self.fire("teardown")
+        finally:
+            for feed in (self.feed, self.validation_feed, self.test_feed):
+                if feed is not None:
+                    feed.close()
+
+
+def _check_arguments(name: str, function: Any, kwargs: Mapping[str, Any]) -> None:
+    """Raise UsageError where `function(trainer, [batch], **kwargs)` could not be called."""
+    if not callable(function):
+        raise UsageError(f"the replacement for {name!r} is a {type(function).__name__}: expected a function")
+    positional = (None, None) if name == "step" else (None,)
+    try:
+        inspect.signature(function).bind(*positional, **kwargs)
+    except TypeError as error:
+        called = "function(trainer, batch, ...)" if name == "step" else "function(trainer, ...)"
+        raise UsageError(f"the replacement for {name!r} cannot be called as {called}: {error}") from None
