@@ -45,7 +45,7 @@ lint: $(STAMP)  ## style, types, walls
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 test: lint  ## everything that CI runs
 	$(BIN)/python -m pytest

@@ -1,1 +1,1 @@
-"""Dataclasses, YAML and command line as one; the registry of recipes."""
+"""Configuration: dataclasses, YAML files and command-line values as one thing, checked strictly."""

@@ -1,0 +1,206 @@
+"""Recipes: YAML files that name a trainer, its data and its config; and the trainers they can name.
+
+A recipe has the same shape as the `config.yaml` of a run, so either can be given to `treadle train`:
+
+    description: fit a photograph with a hash grid   # one line, shown by `treadle recipes`
+    trainer: image                                   # a name from this registry, never an import path
+    data: null                                       # a path, relative to this file; null: the trainer's own choice
+    config: {max_steps: 2000, seed: 0}               # fields of the trainer's Config; the others keep their defaults
+
+Other packages add to the registry with entry points of the group `treadle.recipes`. One that names a class
+(`name = "package.module:TrainerClass"`) makes a trainer that recipes can name, and that is a recipe of its own with its
+default config. One that names a file (`name = "package.recipes:file.yaml"`) makes a recipe of that file.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from treadle.config.fields import convert, from_dict, to_dict
+from treadle.config.files import load, override
+from treadle.errors import UsageError, nearest
+
+GROUP = "treadle.recipes"
+"""The entry point group of third-party recipes and trainers."""
+
+TRAINERS = {"image": "treadle.fields.image_trainer:ImageTrainer"}
+"""The trainers that come with Treadle, by the name that recipes use; imported when one is asked for."""
+
+KEYS = ("description", "trainer", "data", "config")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A trainer class with its resolved config and data: all that determines a run."""
+
+    name: str
+    """Its name in the registry, or the file's name without its ending."""
+    description: str
+    trainer: str
+    """The trainer's name in the registry."""
+    trainer_class: type[Any]
+    config: Any
+    """An instance of `trainer_class.Config`."""
+    data: Path | None
+    """What to train on, absolute; None lets the trainer choose."""
+    source: str
+    """The file it was read from, for messages."""
+
+    def document(self) -> dict[str, Any]:
+        """Return it as plain data in the shape of a recipe file: what a run's `config.yaml` holds."""
+        return document(self.trainer, self.config, self.data)
+
+    def with_overrides(self, overrides: Iterable[str]) -> Recipe:
+        """Return a copy with each `KEY=VALUE` applied to the config, checked like a file."""
+        plain = override(to_dict(self.config), overrides)
+        return replace(self, config=from_dict(type(self.config), plain, source="--set"))
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A line of `treadle recipes`. `problem` says why a broken third-party recipe cannot be used, else it is empty."""
+
+    name: str
+    description: str
+    origin: str
+    problem: str = ""
+
+
+def document(trainer: str, config: Any, data: Path | None) -> dict[str, Any]:
+    """Return a recipe's plain data: `trainer` by name, absolute `data` or None, the whole `config`."""
+    return {"trainer": trainer, "data": None if data is None else str(data), "config": to_dict(config)}
+
+
+def load_recipe(name: str | Path) -> Recipe:
+    """Load a recipe by its name in the registry, or from a YAML file (a run's `config.yaml` is one).
+
+    Raises UsageError in one line for an unknown name, an unreadable file, and everything wrong in its content.
+    """
+    text = str(name)
+    files = _files()
+    if text in files:
+        return _read(files[text], text)
+    if text in _entry_points():
+        trainer_class = trainer(text)
+        default = from_dict(trainer_class.Config, {}, source=text)
+        return Recipe(text, _first_line(trainer_class), text, trainer_class, default, None, text)
+    if isinstance(name, Path) or text.endswith((".yaml", ".yml")) or "/" in text or "\\" in text or Path(text).exists():
+        return _read(Path(text), Path(text).stem)
+    tail = nearest(text, [*files, *_entry_points()])
+    raise UsageError(f"unknown recipe {text!r}{tail} (or give a YAML file)")
+
+
+def list_recipes() -> list[Listed]:
+    """Return every recipe that can be trained, shipped ones first; imports no trainer of Treadle's own."""
+    rows = []
+    for name, path in sorted(_files().items()):
+        origin = "treadle" if name not in _entry_points() else _distribution(_entry_points()[name])
+        try:
+            rows.append(Listed(name, str(_checked(path).get("description", "")), origin))
+        except UsageError as error:
+            rows.append(Listed(name, "", origin, str(error)))
+    for name, point in sorted(_entry_points().items()):
+        if name not in _files():
+            try:
+                rows.append(Listed(name, _first_line(trainer(name)), _distribution(point)))
+            except UsageError as error:
+                rows.append(Listed(name, "", _distribution(point), str(error)))
+    return rows
+
+
+def trainer(name: str, *, source: str = "") -> type[Any]:
+    """Return the trainer class of that name. Raises UsageError for an unknown one, or one that cannot be imported."""
+    where = f"{source}: " if source else ""
+    points = {key: point for key, point in _entry_points().items() if not _is_file(point)}
+    if name not in TRAINERS and name not in points:
+        raise UsageError(f"{where}trainer {name!r} is unknown{nearest(name, [*TRAINERS, *points])}")
+    target = TRAINERS.get(name) or points[name].value
+    module, _, attribute = target.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # a third party's module may fail in any way: it is named, in one line
+        raise UsageError(f"{where}trainer {name!r} ({target}) cannot be imported: {_one_line(error)}") from error
+    from treadle.engine.trainer import Trainer
+
+    if not (isinstance(found, type) and issubclass(found, Trainer)):
+        raise UsageError(f"{where}trainer {name!r} ({target}) is not a subclass of treadle.Trainer")
+    return found
+
+
+def trainer_name(trainer_class: type[Any]) -> str | None:
+    """Return the name that recipes use for `trainer_class`, or None where it is not in the registry."""
+    target = f"{trainer_class.__module__}:{trainer_class.__qualname__}"
+    known = TRAINERS | {name: point.value for name, point in _entry_points().items()}
+    return next((name for name, value in known.items() if value.replace(" ", "") == target), None)
+
+
+def _read(path: Path, name: str) -> Recipe:
+    content = _checked(path)
+    source = str(path)
+    trainer_class = trainer(content["trainer"], source=source)
+    settings = content.get("config")
+    config = from_dict(trainer_class.Config, {} if settings is None else settings, source=source, at="config")
+    data = convert(content.get("data"), Path | None, source=source, at="data")
+    if data is not None:
+        data = (path.parent / data.expanduser()).resolve()
+    description = content.get("description") or ""
+    return Recipe(name, description, content["trainer"], trainer_class, config, data, source)
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    """Read a recipe's document and check everything that needs no trainer."""
+    content = load(path)
+    for key in content:
+        if key not in KEYS:
+            raise UsageError(f"{path}: {key!r} is not a key of a recipe{nearest(str(key), KEYS)}")
+    if "trainer" not in content:
+        raise UsageError(f"{path}: the key 'trainer' is missing: expected a name such as {next(iter(TRAINERS))!r}")
+    convert(content["trainer"], str, source=str(path), at="trainer")
+    convert(content.get("description"), str | None, source=str(path), at="description")
+    return content
+
+
+@cache
+def _files() -> dict[str, Path]:
+    """The YAML recipes by name: the shipped ones, and those that entry points name."""
+    shipped = Path(str(resources.files("treadle"))) / "recipes"
+    found = {path.stem: path for path in sorted(shipped.glob("*.yaml"))}
+    for name, point in _entry_points().items():
+        if _is_file(point):
+            package, _, file = point.value.partition(":")
+            try:
+                found.setdefault(name, Path(str(resources.files(package.strip()))) / file.strip())
+            except ImportError:
+                found.setdefault(name, Path(point.value))
+    return found
+
+
+@cache
+def _entry_points() -> dict[str, EntryPoint]:
+    """Third-party entry points by name; Treadle's own names cannot be taken over."""
+    return {point.name: point for point in entry_points(group=GROUP) if point.name not in TRAINERS}
+
+
+def _is_file(point: EntryPoint) -> bool:
+    return point.value.endswith((".yaml", ".yml"))
+
+
+def _distribution(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else "?"
+
+
+def _first_line(trainer_class: type[Any]) -> str:
+    return (trainer_class.__doc__ or "").strip().partition("\n")[0]
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
