@@ -31,7 +31,7 @@ _STATELESS = (
 
 
 def is_plain(value: Any) -> bool:
-    """Whether `value` is data all through: numbers, strings, arrays, tensors without gradients, None, and containers."""
+    """Whether `value` is data all through: numbers, strings, arrays, tensors without gradients, containers of them."""
     if isinstance(value, dict):
         return all(is_plain(item) for item in value.values())
     if isinstance(value, list | tuple):
@@ -42,7 +42,7 @@ def is_plain(value: Any) -> bool:
 
 
 def is_stateless(value: Any) -> bool:
-    """Whether `value` is a handle that holds nothing to save: a function, class, path, enum member, frozen dataclass."""
+    """Whether `value` holds nothing to save: a function, class, path, enum member, frozen dataclass."""
     if isinstance(value, _STATELESS):
         return True
     return is_dataclass(value) and type(value).__dataclass_params__.frozen  # type: ignore[attr-defined, no-any-return]

@@ -84,12 +84,12 @@ def capture(trainer: Trainer) -> State:
         "validated_step": trainer._validated_step,
         "random": packer.pack(trainer.random.state_dict(), "random"),
         "minimizer": packer.pack(trainer.minimizer.state_dict(), "minimizer"),
-        "meter": packer.pack(trainer._meter.state_dict(), "meter"),
+        "meter": packer.pack(trainer.logbook.meter.state_dict(), "meter"),
         "metrics": packer.pack(trainer.metrics, "metrics"),
         "validation_metrics": packer.pack(trainer.validation_metrics, "validation_metrics"),
         "attributes": {name: packer.pack(state_of(item), name) for name, item in _stateful(trainer)},
         "hooks": {name: packer.pack(hook.state_dict(), f"hooks/{name}") for name, hook in _hooks(trainer)},
-        "feeds": {name: packer.pack(feed.state_dict(), f"feeds/{name}") for name, feed in _feeds(trainer)},
+        "feeds": {name: packer.pack(feed.state_dict(), f"feeds/{name}") for name, feed in trainer.feeds.items()},
         "user": packer.pack(user, "user"),
     }
     return State(values, packer.tensors, {"seconds": trainer.seconds})
@@ -105,9 +105,9 @@ def restore(trainer: Trainer, state: State) -> None:
         raise StateError(f"the checkpoint has format {values.get('format')!r}; this version reads {FORMAT}")
     _load_all("attribute", dict(_stateful(trainer)), values["attributes"], tensors, trainer)
     _load_all("hook", dict(_hooks(trainer)), values["hooks"], tensors, trainer)
-    _load_all("feed", dict(_feeds(trainer)), values["feeds"], tensors, trainer)
+    _load_all("feed", trainer.feeds, values["feeds"], tensors, trainer)
     trainer.minimizer.load_state_dict(unpack(values["minimizer"], tensors))
-    trainer._meter.load_state_dict(unpack(values["meter"], tensors))
+    trainer.logbook.meter.load_state_dict(unpack(values["meter"], tensors))
     trainer.metrics = unpack(values["metrics"], tensors)
     trainer.validation_metrics = unpack(values["validation_metrics"], tensors)
     trainer._began = values["began"]
@@ -119,7 +119,9 @@ def restore(trainer: Trainer, state: State) -> None:
     trainer.fire("on_load", unpack(values["user"], tensors))
 
 
-def _load_all(kind: str, items: dict[str, Any], saved: dict[str, Plain], tensors: dict[str, Tensor], owner: Any) -> None:
+def _load_all(
+    kind: str, items: dict[str, Any], saved: dict[str, Plain], tensors: dict[str, Tensor], owner: Any
+) -> None:
     for name in saved:
         if name not in items:
             raise StateError(f"the checkpoint has {kind} {name!r}, the trainer has not{nearest(name, items)}")
@@ -149,10 +151,3 @@ def _hooks(trainer: Trainer) -> Iterator[tuple[str, Any]]:
         counts[name] = counts.get(name, 0) + 1
         if hasattr(hook, "state_dict"):
             yield f"{name}.{counts[name]}", hook
-
-
-def _feeds(trainer: Trainer) -> Iterator[tuple[str, Any]]:
-    for name in ("feed", "validation_feed", "test_feed"):
-        feed = getattr(trainer, name)
-        if feed is not None:
-            yield name, feed

@@ -63,8 +63,8 @@ class Hook:
     """Reacts to events of a run. Override the methods you need; the others cost nothing.
 
     A hook that raises fails the run, unless it is an observer (`observer = True`): then it is reported, retried at a
-    bounded rate and at last switched off, and the run goes on. `order` says where it stands among the hooks. A hook with
-    state gives `state_dict()` and `load_state_dict()`, which are saved and restored with the run.
+    bounded rate and at last switched off, and the run goes on. `order` says where it stands among the hooks. A hook
+    with state gives `state_dict()` and `load_state_dict()`, which are saved and restored with the run.
 
     Example:
         class Shout(Hook):
@@ -234,5 +234,6 @@ class Dispatcher:
         handler.quiet_until = perf_counter() + 2.0 ** (handler.failures - 1)
         handler.last_error = f"{type(error).__name__}: {error}"
         fate = "switched off" if handler.off else f"failure {handler.failures} of {FAILURES_ALLOWED}"
-        print(f"treadle: {handler.name}.{event} failed ({handler.last_error}); {fate}, the run goes on", file=sys.stderr)
+        line = f"treadle: {handler.name}.{event} failed ({handler.last_error}); {fate}, the run goes on"
+        print(line, file=sys.stderr)
         self._trainer.note("observer failed", observer=handler.name, event_name=event, error=handler.last_error)

@@ -274,7 +274,8 @@ class Minimizer:
             if not self.updaters:
                 raise UsageError("the trainer has no optimizer: make one in setup, e.g. self.optimizer = ...")
             names = ", ".join(f"self.{name}" for name in self.updaters)
-            raise UsageError(f"the trainer has {len(self.updaters)} optimizers ({names}): say minimize(loss, optimizer)")
+            count = len(self.updaters)
+            raise UsageError(f"the trainer has {count} optimizers ({names}): say minimize(loss, optimizer)")
         chosen = optimizer if isinstance(optimizer, Sequence) else (optimizer,)
         if any(id(item) not in self._by_id for item in chosen):
             self.adopt()

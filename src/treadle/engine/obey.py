@@ -55,9 +55,9 @@ def _multiply_learning_rate(trainer: Trainer, value: float, optimizer: str | Non
 
 
 def _set_loss_weight(trainer: Trainer, term: str, value: float) -> None:
-    objectives = [o for o in find(trainer, Objective).values() if term in o.names]
+    objectives = [o for o in find(trainer, Objective).values() if term in o.terms]
     if not objectives:
-        known = [name for o in find(trainer, Objective).values() for name in o.names]
+        known = [name for o in find(trainer, Objective).values() for name in o.terms]
         raise UsageError(f"no loss term {term!r}{nearest(term, known)}")
     for objective in objectives:
         before = objective.weight(term)

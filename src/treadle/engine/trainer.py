@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import inspect
 import time
 import weakref
 from collections import deque
@@ -20,17 +19,17 @@ from treadle.checkpoint.rng import RandomStreams
 from treadle.checkpoint.state import capture
 from treadle.checkpoint.store import write_checkpoint
 from treadle.data.batch import batch_elements, to_device
-from treadle.data.feed import Feed, as_feed
-from treadle.engine.attributes import find, move_to
+from treadle.data.feed import Feed
+from treadle.engine.assembly import adopt, check_ready, check_replacement, feed_for, hooks_for, open_run, run_setup
+from treadle.engine.attributes import find
 from treadle.engine.commands import CommandQueue
 from treadle.engine.devices import autocast, choose_device, deterministic_kernels
 from treadle.engine.ema import EMA
 from treadle.engine.evaluation import evaluate, evaluating, scalars
-from treadle.engine.events import Dispatcher, Events, Handler, Hook, Record
-from treadle.engine.means import Meter
+from treadle.engine.events import Dispatcher, Events, Hook
+from treadle.engine.logbook import Logbook
 from treadle.engine.minimize import Minimizer, NonFiniteError
 from treadle.engine.obey import obey
-from treadle.engine.objective import Objective
 from treadle.engine.progress import Progress
 from treadle.engine.rows import RowEdit
 from treadle.engine.schedule import Every
@@ -92,27 +91,22 @@ class Trainer(Events):
         self.progress = Progress(max_epochs=self.config.max_epochs, max_steps=self.config.max_steps)
         self.device = choose_device(self.config.device)
         self.random = RandomStreams(self.config.seed, self.device)
-        self.feed: Feed | None = self._as_feed(data, "data", training=True)
-        self.validation_feed: Feed | None = self._as_feed(validation_data, "validation_data")
-        self.test_feed: Feed | None = self._as_feed(test_data, "test_data")
+        self.feed: Feed | None = feed_for(self, data, "data", training=True)
+        self.validation_feed: Feed | None = feed_for(self, validation_data, "validation_data")
+        self.test_feed: Feed | None = feed_for(self, test_data, "test_data")
         self.metrics: dict[str, float] = {}
         self.validation_metrics: dict[str, float] = {}
         self.best: dict[str, Any] | None = None
-        self.journal: deque[dict[str, Any]] = deque(maxlen=10_000)
         self.commands = CommandQueue()
         self.minimizer = Minimizer(self)
-        self.status = "new"
-        self.reason = ""
+        self.logbook = Logbook(self, self.config.log_every)
+        self.hooks: list[Hook] = hooks_for(self, hooks, on_disk=run_dir is not None)
+        self.run: Any = None
+        self.batch: Any = None
+        self.status, self.reason = "new", ""
         self.seconds = 0.0
         self.paused = False
-        self.batch: Any = None
-        self.run: Any = None
-        self.hooks: list[Hook] = self._all_hooks(hooks, on_disk=run_dir is not None)
-        self._meter = Meter()
-        self._every = {
-            name: Every(text) if text else None
-            for name, text in (("log", self.config.log_every), ("validation", self.config.validate_every))
-        }
+        self._validate_every = Every(self.config.validate_every) if self.config.validate_every else None
         self._batches: Any = None
         self._counts = (0, 0, 0)
         self._validated_step = -1
@@ -123,11 +117,11 @@ class Trainer(Events):
         self._dispatcher: Dispatcher | None = None
         self._steps: Iterator[None] = self._lifecycle()
         self._engine_names = frozenset(set(vars(self)) - own)
-        with self.random:
-            self._run_setup()
-        self._adopt()
+        run_setup(self)
+        adopt(self)
         if run_dir is not None:
-            self._open_run(run_dir)
+            open_run(self, run_dir)
+        self._dispatcher = None
         _open.add(self)
 
     # What a subclass writes -------------------------------------------------------------------------------------
@@ -155,7 +149,7 @@ class Trainer(Events):
 
     def _loop(self) -> Iterator[None]:
         """The training loop; it yields between steps. Read it aloud."""
-        progress, fire = self.progress, self.fire
+        progress, fire, every = self.progress, self.fire, self._validate_every
         if not self._began:
             self._began = True
             fire("pre_training")
@@ -166,18 +160,18 @@ class Trainer(Events):
                 fire("pre_step", batch)
                 outputs = self._run_step(batch)
                 progress.count_step()
-                self._log_step(outputs)
+                self.logbook.step(outputs, self.elements(batch))
                 fire("post_step", batch, outputs)
-                self._validate_if(self._due("validation", "step"))
+                self._validate_if(every is not None and every.due_after_step(progress))
                 if self._batches.exhausted or self._ended:
                     break
                 self._settle()
                 yield
             if self._batches.exhausted:
                 progress.count_epoch()
-                self._log_epoch()
+                self.logbook.epoch()
                 fire("post_epoch")
-                self._validate_if(self._due("validation", "epoch"))
+                self._validate_if(every is not None and every.due_after_epoch(progress))
             if not self._ended:
                 self._settle()
                 yield
@@ -188,8 +182,9 @@ class Trainer(Events):
     def _lifecycle(self) -> Iterator[None]:
         """The loop with its two guarantees: `on_exception` on an error or interrupt, `teardown` always, once each."""
         try:
-            self._check_ready()
-            self._adopt()
+            check_ready(self)
+            adopt(self)
+            self._dispatcher = None
             self.status = "running"
             yield from self._loop()
             self.status, self.reason = "finished", self._finish_reason or ""
@@ -238,7 +233,7 @@ class Trainer(Events):
         progress = self.progress
         self._counts = (progress.epoch, progress.step, progress.batch)
         if final:
-            self._publish()
+            self.logbook.publish()
         if self._validation_requested:
             self.validate()
         if self._save_requested or (final and self.run is not None):
@@ -247,12 +242,6 @@ class Trainer(Events):
     def _validate_if(self, due: bool) -> None:
         if due and self.validation_feed is not None:
             self.validate()
-
-    def _due(self, what: str, border: str) -> bool:
-        every = self._every[what]
-        if every is None:
-            return False
-        return every.due_after_step(self.progress) if border == "step" else every.due_after_epoch(self.progress)
 
     # Driving it -------------------------------------------------------------------------------------------------
 
@@ -334,9 +323,9 @@ class Trainer(Events):
             if self._halting:
                 self._halting = False
                 return False
-        if self.status == "stopped":
+        if self.status == "stopped" and not self._torn_down:
             self.status, self.reason = "running", ""
-        return True
+        return not self._torn_down
 
     def halt(self, reason: str) -> None:
         """Suspend the run here, between steps, as `Stop` does; other threads use `stop`."""
@@ -355,7 +344,7 @@ class Trainer(Events):
             raise UsageError(f"{name!r} cannot be replaced{nearest(name, REPLACEABLE)}")
         self.__dict__.pop(name, None)
         if function is not None:
-            _check_arguments(name, function, kwargs)
+            check_replacement(name, function, kwargs)
             self.__dict__[name] = partial(function, self, **kwargs)
         self._engine_names |= {name}
         self._dispatcher = None
@@ -417,17 +406,18 @@ class Trainer(Events):
             self.fire("pre_validation")
             self.validation_metrics = metrics = evaluate(self, self.validation_feed, self.validation_step)
             self.fire("post_validation", metrics)
-            self._log_scalars("validation", metrics)
+            self.logbook.scalars("validation", metrics)
         return metrics
 
     def test(self, data: Any = None) -> dict[str, float]:
-        """Evaluate `data` (by default the test data) with `test_step` and the weights as they are. Returns the means."""
-        feed = self.test_feed if data is None else self._as_feed(data, "data")
+        """Evaluate `data` (by default the test data) with `test_step`, as the weights are. Returns the means."""
+        feed = self.test_feed if data is None else feed_for(self, data, "data")
         if feed is None:
             raise UsageError("nothing to test on: give the trainer test_data, or call test(data)")
+        feed.bind(self.config.seed, self.device)
         with self._active(), evaluating(self):
             metrics = evaluate(self, feed, self.test_step)
-            self._log_scalars("test", metrics)
+            self.logbook.scalars("test", metrics)
         return metrics
 
     def request_validation(self) -> None:
@@ -436,51 +426,26 @@ class Trainer(Events):
 
     # Logging ----------------------------------------------------------------------------------------------------
 
+    @property
+    def journal(self) -> deque[dict[str, Any]]:
+        """What happened to the run and what a person changed in it: the latest entries, oldest first."""
+        return self.logbook.journal
+
     def log(self, name: str, value: Any) -> None:
         """Add a scalar to the training metrics; like what `step` returns, it is averaged over the log interval."""
-        self._meter.add({name: value}, 1.0)
+        self.logbook.meter.add({name: value}, 1.0)
 
     def log_image(self, name: str, image: Any) -> None:
         """Log a picture: array or tensor (H, W), (H, W, C) with C = 1, 3 or 4; uint8, or float in [0, 1]."""
-        if isinstance(image, Tensor):
-            image = image.detach().cpu().numpy()
-        self.fire("on_log", Record("image", name, image, self.progress.step, self.progress.epoch))
+        self.logbook.image(name, image)
 
     def log_text(self, name: str, text: str) -> None:
         """Log a piece of text."""
-        self.fire("on_log", Record("text", name, text, self.progress.step, self.progress.epoch))
+        self.logbook.text(name, text)
 
     def note(self, event: str, **fields: Any) -> None:
-        """Add to the journal: what happened to the run, or what a person changed in it, with step and time."""
-        entry = {"event": event, "step": self.progress.step, "epoch": self.progress.epoch, "time": time.time()} | fields
-        self.journal.append(entry)
-        self.fire("on_journal", entry)
-
-    def _log_step(self, outputs: Mapping[str, Any]) -> None:
-        self._meter.add(outputs, self.elements(self.batch))
-        if self._due("log", "step"):
-            self._publish()
-
-    def _log_epoch(self) -> None:
-        if self._due("log", "epoch"):
-            self._publish()
-        self._log_scalars("epoch", self._meter.take_epoch())
-
-    def _publish(self) -> None:
-        """Log the means since the last time, with the applied loss weights and learning rates."""
-        self.minimizer.check_device()
-        means = self._meter.take_interval()
-        if means:
-            weights: dict[str, float] = {}
-            objectives = find(self, Objective)
-            for name, objective in objectives.items():
-                prefix = f"{name}." if len(objectives) > 1 else ""
-                weights |= {prefix + term: value for term, value in objective.flush(self.progress).items()}
-            self.metrics = weights | means | self.minimizer.learning_rates()
-            self._log_scalars("train", self.metrics)
-
-    def _log_scalars(self, split: str, metrics: Mapping[str, float]) -> None:
-        self.fire("on_log", Record("scalars", split, dict(metrics), self.progress.step, self.progress.epoch))
+        """Add to the journal, with step, epoch and time."""
+        self.logbook.note(event, fields)
 
     def where(self) -> str:
         """The step being taken, for messages: "step 12 (epoch 1, batch 4)", all counted from 1."""
@@ -493,6 +458,12 @@ class Trainer(Events):
     def epoch(self) -> int:
         """Finished epochs."""
         return self.progress.epoch
+
+    @property
+    def feeds(self) -> dict[str, Feed]:
+        """The feeds there are, by attribute name."""
+        feeds = {"feed": self.feed, "validation_feed": self.validation_feed, "test_feed": self.test_feed}
+        return {name: feed for name, feed in feeds.items() if feed is not None}
 
     def snapshot(self) -> Snapshot:
         """How far the run is; may be called from any thread at any time, and never waits."""
@@ -531,7 +502,7 @@ class Trainer(Events):
     def hook_seconds(self) -> dict[str, float]:
         """Seconds spent in each hook so far, by class name (those of the same class are added up)."""
         seconds: dict[str, float] = {}
-        for handler in self._handlers():
+        for handler in self._dispatcher.handlers if self._dispatcher is not None else []:
             seconds[handler.name] = seconds.get(handler.name, 0.0) + handler.seconds
         return seconds
 
@@ -558,84 +529,15 @@ class Trainer(Events):
         with self._active():
             return capture(self).digest
 
-    # Putting it together ----------------------------------------------------------------------------------------
+    # Events -----------------------------------------------------------------------------------------------------
 
     def fire(self, event: str, *args: Any) -> None:
         """Call everybody who overrides `event`: the trainer's own method, then the hooks in their order."""
         if self._dispatcher is None:
-            self._dispatcher = Dispatcher(self, self._hooks_and_attributes())
+            given = {id(hook) for hook in self.hooks}
+            attributes = [hook for hook in find(self, Hook).values() if id(hook) not in given]
+            self._dispatcher = Dispatcher(self, self.hooks + attributes)
         self._dispatcher.fire(event, *args)
-
-    def _handlers(self) -> list[Handler]:
-        return self._dispatcher.handlers if self._dispatcher is not None else []
-
-    def _hooks_and_attributes(self) -> list[Hook]:
-        given = {id(hook) for hook in self.hooks}
-        return self.hooks + [hook for hook in find(self, Hook).values() if id(hook) not in given]
-
-    def _all_hooks(self, hooks: Sequence[Hook], on_disk: bool) -> list[Hook]:
-        from treadle.hooks.defaults import default_hooks
-
-        for hook in hooks:
-            if not isinstance(hook, Hook):
-                raise UsageError(f"hooks holds a {type(hook).__name__}: expected Hook objects, made with ()")
-        return [*hooks, *default_hooks(self.config, on_disk)]
-
-    def _as_feed(self, data: Any, name: str, training: bool = False) -> Feed | None:
-        if data is None:
-            return None
-        config = self.config
-        feed = as_feed(
-            data,
-            batch_size=config.batch_size,
-            shuffle=config.shuffle and training,
-            drop_last=config.drop_last and training,
-            workers=config.workers,
-            seed=config.seed,
-            name=name,
-        )
-        feed.bind(config.seed, self.device)
-        return feed
-
-    def _run_setup(self) -> None:
-        try:
-            self.setup()
-        except ValueError as error:
-            if "empty parameter list" in str(error):
-                raise UsageError("setup builds an optimizer without parameters: has the model any to train?") from error
-            raise
-
-    def _adopt(self) -> None:
-        """Take in what the attributes are by now; repeated at the start for those that came after construction."""
-        move_to(self, self.device)
-        self.minimizer.adopt()
-        for objective in find(self, Objective).values():
-            objective.bind(self.progress)
-        for feed in (self.feed, self.validation_feed, self.test_feed):
-            if feed is not None:
-                feed.bind(self.config.seed, self.device)
-        self.progress.batches_per_epoch = self.feed.batches if self.feed is not None else None
-        self._dispatcher = None
-
-    def _open_run(self, run_dir: str | Path) -> None:
-        from treadle.runs.recorder import RunRecorder
-        from treadle.runs.run import Run
-
-        self._check_ready()
-        self.run = Run.create(run_dir)
-        self.hooks.append(RunRecorder(self.run))
-        self._dispatcher = None
-
-    def _check_ready(self) -> None:
-        """Raise UsageError where training cannot begin."""
-        if self.feed is None:
-            raise UsageError("nothing to train on: give the trainer data=, or set self.feed in setup")
-        if self.config.max_epochs is None and self.config.max_steps is None and self.config.max_time is None:
-            raise UsageError("nothing says when to end: give max_epochs, max_steps or max_time")
-        if type(self).step is Trainer.step and "step" not in vars(self):
-            raise UsageError(f"{type(self).__name__} has no step(self, batch): write one, calling self.minimize(loss)")
-        if self.validation_feed is not None and type(self).validation_step is Trainer.validation_step:
-            raise UsageError(f"{type(self).__name__} has validation data but no validation_step(self, batch): write one")
 
     def _tear_down(self) -> None:
         if self._torn_down:
@@ -647,18 +549,5 @@ class Trainer(Events):
         try:
             self.fire("teardown")
         finally:
-            for feed in (self.feed, self.validation_feed, self.test_feed):
-                if feed is not None:
-                    feed.close()
-
-
-def _check_arguments(name: str, function: Any, kwargs: Mapping[str, Any]) -> None:
-    """Raise UsageError where `function(trainer, [batch], **kwargs)` could not be called."""
-    if not callable(function):
-        raise UsageError(f"the replacement for {name!r} is a {type(function).__name__}: expected a function")
-    positional = (None, None) if name == "step" else (None,)
-    try:
-        inspect.signature(function).bind(*positional, **kwargs)
-    except TypeError as error:
-        called = "function(trainer, batch, ...)" if name == "step" else "function(trainer, ...)"
-        raise UsageError(f"the replacement for {name!r} cannot be called as {called}: {error}") from None
+            for feed in self.feeds.values():
+                feed.close()
