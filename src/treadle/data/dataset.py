@@ -1,0 +1,203 @@
+"""Map-style datasets: samples made one by one, here or in worker processes, with the same bits either way."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from treadle.data.batch import Batch, Collate
+from treadle.data.batch import collate as default_collate
+from treadle.data.feed import BatchIterator, Feed
+from treadle.data.fetch import Fetch
+from treadle.data.identity import Fingerprint, class_name, own_fingerprint, probes
+from treadle.data.sampler import Batching, FixedBatches
+from treadle.data.workers import WorkerPool
+from treadle.errors import RunError, UsageError
+
+
+class DatasetFeed(Feed):
+    """Batches from a dataset with `__len__` and `__getitem__`.
+
+    What is random about a sample (crops, noise) depends on (seed, epoch, index) alone: the same for any number of
+    workers, another in every epoch. A dataset with `sample(index, rng)`, `rng` a `numpy.random.Generator`, draws from
+    `rng`; for one with `__getitem__` only, the global generators of Python, NumPy and torch are seeded for each sample,
+    and restored after the batch. A dataset with `describe(index)` (say, its file) has that quoted in errors.
+
+    Args:
+        dataset: the dataset. Its `fingerprint()`, where it has one, identifies it.
+        batch_size: samples per batch; a ragged last batch is kept unless `drop_last`. Not together with `batching`.
+        batching: other batches than of one size, such as `LengthBuckets`.
+        workers: processes that make batches, spawned at the first use and kept over epochs; 0 makes them here.
+            The dataset is sent to each; its tensors above 1 MB are shared between them.
+        collate: joins a list of samples into a batch.
+        prefetch: batches each worker makes ahead.
+        worker_threads: torch threads of a worker. Samples computed by torch reductions over more than some 30,000
+            numbers round differently on another number of threads: set it to torch.get_num_threads() where those
+            must equal workers=0 bit for bit.
+
+    Raises UsageError for empty data, a batch size that gives no batch, or a dataset that workers cannot be sent.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int | None = None,
+        *,
+        batching: Batching | None = None,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        workers: int = 0,
+        collate: Collate = default_collate,
+        prefetch: int = 2,
+        worker_threads: int = 1,
+        seed: int | None = None,
+        name: str = "data",
+    ) -> None:
+        super().__init__(seed)
+        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+            raise UsageError(f"{name} is a {type(dataset).__name__}: expected a dataset with __len__ and __getitem__")
+        for setting, value, least in (
+            ("workers", workers, 0),
+            ("prefetch", prefetch, 1),
+            ("worker_threads", worker_threads, 1),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise UsageError(f"{setting} is {value!r}: expected a whole number of at least {least}")
+        if batching is None:
+            if batch_size is None:
+                raise UsageError(f"{name} needs a batch_size, or batching")
+            batching = FixedBatches(len(dataset), batch_size, shuffle=shuffle, drop_last=drop_last, name=name)
+        elif batch_size is not None:
+            raise UsageError(f"{name} has batching, which says how large batches are: leave out batch_size")
+        elif len(batching) < 1:
+            raise UsageError(f"{name} is empty: its batching gives no batch")
+        self.dataset, self.batching = dataset, batching
+        self.workers, self.prefetch, self.worker_threads = workers, prefetch, worker_threads
+        self._fetch = Fetch(dataset, collate)
+        self._pool: WorkerPool | None = None
+        self._fingerprint: str | None = None
+
+    @property
+    def batches(self) -> int:
+        """Batches per epoch."""
+        return len(self.batching)
+
+    @property
+    def samples(self) -> int:
+        """Samples delivered per epoch."""
+        return self.batching.samples
+
+    def iterate(self, epoch: int, start: int = 0) -> BatchIterator:
+        """The batches of `epoch` from batch `start` on; samples before it are not made."""
+        return _Pooled(self, self.pool(), epoch, start) if self.workers else _Here(self, epoch, start)
+
+    def pool(self) -> WorkerPool:
+        """The worker processes, started if need be; new ones where one had died."""
+        if self._pool is not None and self._pool.broken:
+            self.close()
+        if self._pool is None:
+            self._pool = WorkerPool(self._fetch, self.workers, self.worker_threads)
+        return self._pool
+
+    def fingerprint(self) -> str:
+        """SHA-256: the dataset's own `fingerprint()`, else its class, length and a few fixed samples; computed once.
+
+        Samples are made with a fixed seed, so augmentation does not change it. A change in a sample that is not among
+        the few goes unnoticed: a dataset of files does better to hash their names, sizes and times itself.
+        """
+        if self._fingerprint is None:
+            self._fingerprint = dataset_fingerprint(self.dataset)
+        return self._fingerprint
+
+    def close(self) -> None:
+        """End the worker processes, where there are any."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+
+def dataset_fingerprint(dataset: Any) -> str:
+    """See `DatasetFeed.fingerprint`."""
+    own = own_fingerprint(dataset)
+    if own is not None:
+        return own
+    digest = Fingerprint().add(class_name(dataset)).add(len(dataset))
+    for sample in Fetch(dataset, default_collate).samples(0, 0, probes(len(dataset))):
+        digest.add(sample)
+    return digest.hexdigest()
+
+
+class _Counted(BatchIterator):
+    """Counts down the batches of an epoch."""
+
+    exhausted = False  # a plain attribute over the abstract property: reading it costs no call
+
+    def __init__(self, feed: DatasetFeed, epoch: int, start: int) -> None:
+        self._seed, self._epoch, self._position = feed.seed, epoch, start
+        self._plan = feed.batching.epoch(feed.seed, epoch)
+        if len(self._plan) != feed.batches:
+            raise RunError(
+                f"{type(feed.batching).__name__} gave {len(self._plan)} batches in epoch {epoch + 1}, but says it has "
+                f"{feed.batches} in every epoch"
+            )
+        self.exhausted = start >= len(self._plan)
+
+    def _delivered(self) -> None:
+        self._position += 1
+        self.exhausted = self._position >= len(self._plan)
+
+
+class _Here(_Counted):
+    """Makes each batch when it is asked for, in this process."""
+
+    def __init__(self, feed: DatasetFeed, epoch: int, start: int) -> None:
+        super().__init__(feed, epoch, start)
+        self._fetch = feed._fetch
+
+    def __next__(self) -> Batch:
+        if self.exhausted:
+            raise StopIteration
+        batch = self._fetch(self._seed, self._epoch, self._plan[self._position].tolist())
+        self._delivered()
+        return batch
+
+
+class _Pooled(_Counted):
+    """Keeps workers some batches ahead; batch k of the epoch comes from worker k modulo their number."""
+
+    def __init__(self, feed: DatasetFeed, pool: WorkerPool, epoch: int, start: int) -> None:
+        super().__init__(feed, epoch, start)
+        self._pool = pool
+        self._ahead = feed.prefetch * len(pool)
+        self._asked = start
+        self._tickets: deque[int] = deque()
+        self._ask()
+
+    def __next__(self) -> Batch:
+        if self.exhausted:
+            raise StopIteration
+        self._ask()
+        try:
+            batch = self._pool.take(self._position % len(self._pool), self._tickets.popleft())
+        except BaseException:
+            # As without workers: the next call tries the same batch again.
+            self._forget()
+            raise
+        self._delivered()
+        self._ask()
+        return batch
+
+    def _ask(self) -> None:
+        while self._asked < len(self._plan) and len(self._tickets) < self._ahead:
+            indices = self._plan[self._asked].tolist()
+            self._tickets.append(self._pool.submit(self._asked % len(self._pool), self._seed, self._epoch, indices))
+            self._asked += 1
+
+    def _forget(self) -> None:
+        self._pool.abandon(self._tickets)
+        self._tickets.clear()
+        self._asked = self._position
+
+    def __del__(self) -> None:
+        if getattr(self, "_tickets", None):
+            self._forget()

@@ -1,0 +1,56 @@
+"""Randomness of samples: seeds for one sample at a time, with the program's own global generators left untouched."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from treadle.data.sampler import derive_seed
+
+# Typed as Any: NumPy's stubs do not know get_bit_generator and set_bit_generator, which are public.
+_numpy_random: Any = np.random
+
+# Global generators can serve one scope at a time: feeds of trainers in other threads wait for this one.
+_lock = threading.RLock()
+
+
+def sample_seed(seed: int, epoch: int, index: int) -> int:
+    """The seed of everything random about sample `index` in `epoch`."""
+    return derive_seed(seed, "sample", epoch, index)
+
+
+def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The generator of sample `index` in `epoch`: the same in every process, another in every epoch."""
+    return np.random.Generator(np.random.PCG64(sample_seed(seed, epoch, index)))
+
+
+@contextmanager
+def scoped_generators() -> Iterator[None]:
+    """Inside, the global generators of Python, NumPy and torch (CPU) may be seeded and used; afterwards they are back.
+
+    Another thread that draws from the global generators meanwhile draws from the scope: with several trainers in
+    threads, give datasets `sample(index, rng)`, which needs no scope.
+    """
+    with _lock:
+        python, numpy_generator, cpu = random.getstate(), _numpy_random.get_bit_generator(), torch.get_rng_state()
+        # Swapping NumPy's bit generator is 30 times faster than reading and writing its state.
+        _numpy_random.set_bit_generator(np.random.MT19937(0))
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            _numpy_random.set_bit_generator(numpy_generator)
+            torch.set_rng_state(cpu)
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and torch (CPU); only inside `scoped_generators`."""
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
+    torch.default_generator.manual_seed(seed)
