@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 from treadle.errors import RunError, StateError, TreadleError, UsageError
 
 if TYPE_CHECKING:
-    from treadle.data.feed import DatasetFeed, Feed, StreamFeed, TensorFeed
+    from treadle.data.dataset import DatasetFeed
+    from treadle.data.feed import Feed
+    from treadle.data.stream import StreamFeed
+    from treadle.data.tensors import TensorFeed
     from treadle.engine.ema import EMA
     from treadle.engine.events import Hook, Order, Record
     from treadle.engine.lr import LearningRate
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "DatasetFeed": "data.feed",
+    "DatasetFeed": "data.dataset",
     "EMA": "engine.ema",
     "Every": "engine.schedule",
     "Feed": "data.feed",
@@ -39,9 +42,9 @@ _HOMES = {
     "RowEdit": "engine.rows",
     "Snapshot": "engine.summary",
     "Span": "engine.schedule",
-    "StreamFeed": "data.feed",
+    "StreamFeed": "data.stream",
     "Summary": "engine.summary",
-    "TensorFeed": "data.feed",
+    "TensorFeed": "data.tensors",
     "Trainer": "engine.trainer",
     "TrainerConfig": "engine.settings",
     "parameter_groups": "engine.optim",

@@ -45,7 +45,7 @@ def is_stateless(value: Any) -> bool:
     """Whether `value` holds nothing to save: a function, class, path, enum member, frozen dataclass."""
     if isinstance(value, _STATELESS):
         return True
-    return is_dataclass(value) and type(value).__dataclass_params__.frozen  # type: ignore[attr-defined, no-any-return]
+    return is_dataclass(value) and bool(getattr(type(value), "__dataclass_params__").frozen)  # noqa: B009
 
 
 def order(value: Any) -> int:

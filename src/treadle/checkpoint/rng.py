@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.random import mtrand
 
 from treadle.data.sampler import derive_seed
 
@@ -43,9 +44,9 @@ class RandomStreams:
 
     def _swap(self) -> None:
         """Exchange the global generators' states with the ones held here."""
-        python, generator, cpu = random.getstate(), np.random.get_bit_generator(), torch.get_rng_state()
+        python, generator, cpu = random.getstate(), mtrand.get_bit_generator(), torch.get_rng_state()
         random.setstate(self._python)
-        np.random.set_bit_generator(self._numpy)
+        mtrand.set_bit_generator(self._numpy)
         torch.set_rng_state(self._torch)
         self._python, self._numpy, self._torch = python, generator, cpu
         if self._cuda is not None and self._gpu is not None:
@@ -57,7 +58,7 @@ class RandomStreams:
         """The streams as plain data and tensors, whether they are swapped in or not."""
         inside = self._depth > 0
         version, words, gauss = random.getstate() if inside else self._python
-        generator = np.random.get_bit_generator() if inside else self._numpy
+        generator = mtrand.get_bit_generator() if inside else self._numpy
         # The words are integers below 2**32: as a tensor they are compact and exact.
         state: dict[str, Any] = {
             "python": {"version": version, "words": torch.tensor(words, dtype=torch.int64), "gauss": gauss},
@@ -79,7 +80,7 @@ class RandomStreams:
         generator.state = {"bit_generator": "MT19937", "state": {"key": key, "pos": state["numpy"]["pos"]}}
         if self._depth > 0:
             random.setstate(python)
-            np.random.set_bit_generator(generator)
+            mtrand.set_bit_generator(generator)
             torch.set_rng_state(state["torch"])
         else:
             self._python, self._numpy, self._torch = python, generator, state["torch"]

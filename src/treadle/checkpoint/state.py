@@ -64,7 +64,7 @@ def hash_tensor(tensor: Tensor) -> str:
     sha = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     if flat.numel():
-        sha.update(memoryview(flat.view(torch.uint8).numpy()))
+        sha.update(flat.view(torch.uint8).numpy().data)
     return sha.hexdigest()
 
 

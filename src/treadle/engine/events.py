@@ -121,7 +121,6 @@ class Hook:
         """For each journal entry: what happened to the run, and what a person changed in it."""
 
 
-
 class Events:
     """The trainer's own side of the events: methods to override, with `super()`, in a subclass. See `Hook`."""
 
