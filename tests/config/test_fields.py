@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from treadle.config.fields import convert, describe, dotted_names, from_dict, to_dict
@@ -94,8 +94,11 @@ everything = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(everything)
+@example(
+    Everything(names=["\x85", "\u2028", "\r\n", " a ", "a\n\n b", "\ufeff", "\t", "#", "\0", "0x1F", "1_0", "1e3"])
+)
 def test_a_config_round_trips_through_yaml_exactly(config: Everything) -> None:
     again = from_dict(Everything, loads(dumps(to_dict(config)), source="a.yaml"))
     assert again == config

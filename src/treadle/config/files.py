@@ -196,6 +196,11 @@ class _Dumper(yaml.SafeDumper):
         """Write equal objects out each time: `_Loader` knows no aliases."""
         return True
 
+    def represent_text(self, data: str) -> Any:
+        """Text with line breaks of any kind is escaped: in the other styles YAML folds some of them into spaces."""
+        style = '"' if any(character in data for character in "\n\r\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
     def represent_short_list(self, data: list[Any]) -> Any:
         """Lists of plain values on one line, others with a line each."""
         flat = not any(isinstance(item, (list, dict)) for item in data)
@@ -220,3 +225,4 @@ for _name in ("null", "bool", "int", "float", "str", "seq"):
 _Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_plain_mapping)
 _Loader.add_constructor(None, _Loader.refuse)
 _Dumper.add_representer(list, _Dumper.represent_short_list)
+_Dumper.add_representer(str, _Dumper.represent_text)

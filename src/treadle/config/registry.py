@@ -15,17 +15,21 @@ default config. One that names a file (`name = "package.recipes:file.yaml"`) mak
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from treadle.config.fields import convert, from_dict, to_dict
 from treadle.config.files import load, override
 from treadle.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from treadle.engine.events import Hook
+    from treadle.engine.trainer import Trainer
 
 GROUP = "treadle.recipes"
 """The entry point group of third-party recipes and trainers."""
@@ -41,7 +45,7 @@ class Recipe:
     """A trainer class with its resolved config and data: all that determines a run."""
 
     name: str
-    """Its name in the registry, or the file's name without its ending."""
+    """Its name in the registry, or the file's name without its ending; the trainer's for a `config.yaml`."""
     description: str
     trainer: str
     """The trainer's name in the registry."""
@@ -61,6 +65,11 @@ class Recipe:
         """Return a copy with each `KEY=VALUE` applied to the config, checked like a file."""
         plain = override(to_dict(self.config), overrides)
         return replace(self, config=from_dict(type(self.config), plain, source="--set"))
+
+    def build(self, *, run_dir: str | Path | None = None, hooks: Sequence[Hook] = ()) -> Trainer:
+        """Return the trainer, ready to train; with `run_dir` it is a run on disk."""
+        trainer: Trainer = self.trainer_class.from_recipe(self.config, self.data, run_dir=run_dir, hooks=hooks)
+        return trainer
 
 
 @dataclass(frozen=True)
@@ -86,13 +95,13 @@ def load_recipe(name: str | Path) -> Recipe:
     text = str(name)
     files = _files()
     if text in files:
-        return _read(files[text], text)
+        return replace(_read(files[text]), name=text)
     if text in _entry_points():
         trainer_class = trainer(text)
         default = from_dict(trainer_class.Config, {}, source=text)
         return Recipe(text, _first_line(trainer_class), text, trainer_class, default, None, text)
     if isinstance(name, Path) or text.endswith((".yaml", ".yml")) or "/" in text or "\\" in text or Path(text).exists():
-        return _read(Path(text), Path(text).stem)
+        return _read(Path(text))
     tail = nearest(text, [*files, *_entry_points()])
     raise UsageError(f"unknown recipe {text!r}{tail} (or give a YAML file)")
 
@@ -143,7 +152,7 @@ def trainer_name(trainer_class: type[Any]) -> str | None:
     return next((name for name, value in known.items() if value.replace(" ", "") == target), None)
 
 
-def _read(path: Path, name: str) -> Recipe:
+def _read(path: Path) -> Recipe:
     content = _checked(path)
     source = str(path)
     trainer_class = trainer(content["trainer"], source=source)
@@ -153,6 +162,7 @@ def _read(path: Path, name: str) -> Recipe:
     if data is not None:
         data = (path.parent / data.expanduser()).resolve()
     description = content.get("description") or ""
+    name = content["trainer"] if path.stem == "config" else path.stem  # a run's config.yaml is named by its trainer
     return Recipe(name, description, content["trainer"], trainer_class, config, data, source)
 
 

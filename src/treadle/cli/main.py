@@ -1,0 +1,94 @@
+"""`treadle`: finds the command, and turns every ending into one clear line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from treadle.errors import TreadleError, UsageError, nearest
+
+COMMANDS = {
+    "train": "train a recipe: treadle train image",
+    "test": "evaluate a run's best model, write pictures and a report",
+    "runs": "list runs, or compare some",
+    "recipes": "what can be trained",
+    "doctor": "what works on this machine",
+}
+"""Each command is the module `treadle.cli.<name>` with `run(arguments) -> exit code`, imported when it is called."""
+
+HELP = """usage: treadle COMMAND ...
+
+A training loop you can step, rewind and trust.
+
+commands:
+{commands}
+
+options:
+  -h, --help            this page; treadle COMMAND --help explains a command
+  --version             print the version
+  --debug               with any command: show the traceback of an error
+
+examples:
+  treadle train image                        fit the default photograph
+  treadle train image --data photo.jpg       fit your own
+  treadle train image --help                 every setting of the recipe
+  treadle runs                               what has been trained here
+
+exit codes: 0 done, 1 the run failed or a check did not hold, 2 bad usage,
+config or data, 130 and 143 interrupted."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; never raises for what a person can do wrong."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"]
+    try:
+        code = _dispatch(given)
+        sys.stdout.flush()
+        return code
+    except TreadleError as error:
+        _explain(error, str(error), debug)
+        return error.exit_code
+    except KeyboardInterrupt:
+        _explain(None, "interrupted", debug)
+        return 130
+    except (
+        BrokenPipeError
+    ):  # the reader (head, less) has closed the pipe: nothing is left to say, and nobody to say it to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        notes = " ".join(getattr(error, "__notes__", ()))
+        tail = "" if debug else " (--debug shows the traceback)"
+        _explain(error, f"failed: {type(error).__name__}: {error} {notes}".rstrip() + tail, debug)
+        return 1
+
+
+def _dispatch(arguments: list[str]) -> int:
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help", "help"):
+        if command == "help" and len(arguments) > 1:
+            return _dispatch([arguments[1], "--help"])
+        print(HELP.format(commands="\n".join(f"  {name:<10}  {what}" for name, what in COMMANDS.items())))
+        return 0 if arguments else 2
+    if command == "--version":
+        from treadle import __version__
+
+        print(f"treadle {__version__}")
+        return 0
+    if command not in COMMANDS:
+        what = "option" if command.startswith("-") else "command"
+        raise UsageError(f"unknown {what} {command!r}{nearest(command, COMMANDS)}")
+    module = importlib.import_module(f"treadle.cli.{command}")
+    code: int = module.run(arguments[1:])
+    return code
+
+
+def _explain(error: BaseException | None, message: str, debug: bool) -> None:
+    if debug and error is not None:
+        traceback.print_exception(error)
+    print(f"treadle: {' '.join(message.split())}", file=sys.stderr)

@@ -1,0 +1,125 @@
+"""`treadle train`: a recipe, overridden by `--set` and typed flags, becomes a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from treadle.cli.common import Parser, print_results
+from treadle.config.registry import Recipe, load_recipe
+from treadle.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from treadle.engine.events import Hook
+    from treadle.engine.trainer import Trainer
+
+EXAMPLES = """  treadle train image
+  treadle train image --data photo.jpg --max-steps 500
+  treadle train image --set log_every="100 steps" seed=1 --run runs/try
+  treadle train runs/image/v001/config.yaml      the same run once more
+  treadle train image --help                     every setting of a recipe
+
+A value is taken from the flags, else from --set, else from the recipe, else it is
+the setting's default."""
+
+
+def parser() -> Parser:
+    """Return the parser of everything but the recipe's own flags."""
+    result = Parser(
+        "train",
+        "Train a recipe and keep everything about the run in a new directory.",
+        EXAMPLES,
+        usage="treadle train RECIPE [--set KEY=VALUE ...] [--data PATH] [--run DIR]\n"
+        "                     [--tensorboard] [FLAGS of the recipe]",
+    )
+    result.add_argument("recipe", metavar="RECIPE", help="a name from 'treadle recipes', or a YAML file")
+    result.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], dest="overrides",
+                        help="override settings, as YAML; dots reach into groups")  # fmt: skip
+    result.add_argument("--data", metavar="PATH", help="what to train on, instead of the recipe's data")
+    result.add_argument(
+        "--run", metavar="DIR", help="where the run goes; DIR/v001 is made, then v002 (default: runs/RECIPE)"
+    )
+    result.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events, into the run")
+    return result
+
+
+def run(arguments: list[str]) -> int:
+    """Train; returns the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        parser().print_help()
+        return 0 if arguments else 2
+    if arguments[0].startswith("-"):
+        raise UsageError(f"treadle train: the recipe comes first: treadle train RECIPE {arguments[0]} ...")
+    if "-h" in arguments or "--help" in arguments:
+        return _explain(arguments[0])
+    options, flags = parser().parse_known_args(arguments)
+    recipe = resolve(options.recipe, options.overrides, options.data, flags)
+    hooks = _sinks(options.tensorboard)
+    trainer = recipe.build(run_dir=options.run or Path("runs") / recipe.name, hooks=hooks)
+    with trainer:
+        return _train(trainer)
+
+
+def resolve(name: str, overrides: list[str], data: str | None, flags: list[str]) -> Recipe:
+    """Return the recipe with everything from the command line applied: recipe, then `--set`, then flags."""
+    from treadle.cli.flags import parse_flags
+
+    recipe = load_recipe(name)
+    if overrides:
+        recipe = recipe.with_overrides(overrides)
+    recipe = replace(recipe, config=parse_flags(recipe.config, flags, f"treadle train {name}"))
+    return recipe if data is None else replace(recipe, data=existing(data, "--data"))
+
+
+def existing(text: str, option: str) -> Path:
+    """Return the absolute path of a file or directory that exists; raises UsageError with the nearest name."""
+    path = Path(text).expanduser().resolve()
+    if path.exists():
+        return path
+    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    tail = nearest(path.name, siblings)
+    raise UsageError(f"{option} {text}: no such file or directory{tail if 'did you mean' in tail else ''}")
+
+
+def _train(trainer: Trainer) -> int:
+    from treadle.cli.interrupts import Interrupts
+
+    directory: Path = trainer.run.path
+    with Interrupts(trainer) as interrupts:
+        summary = trainer.train()
+        if summary.status == "stopped":
+            trainer.save()
+            trainer.close()
+    results: dict[str, Any] = {**summary.metrics, **summary.validation_metrics}
+    if summary.status == "stopped":
+        print(f"stopped: {summary.reason}, at step {summary.step}; its checkpoint is in {directory / 'checkpoints'}")
+        return interrupts.exit_code
+    print(f"finished: step {summary.step} in {summary.seconds:.1f} s{f' ({summary.reason})' if summary.reason else ''}")
+    if hasattr(trainer, "write_report"):
+        results = trainer.write_report(directory / "report")
+    print_results(results)
+    print(f"  run: {directory}")
+    print(f"next: treadle test {directory}")
+    return 0
+
+
+def _sinks(tensorboard: bool) -> list[Hook]:
+    from treadle.sinks.console import Console
+
+    sinks: list[Hook] = [Console()]
+    if tensorboard:
+        from treadle.sinks.tensorboard import TensorBoard
+
+        sinks.append(TensorBoard())
+    return sinks
+
+
+def _explain(name: str) -> int:
+    from treadle.cli.flags import flags_help
+
+    recipe = load_recipe(name)
+    parser().print_help()
+    print(f"\nflags of {name}{f': {recipe.description}' if recipe.description else ''}\n")
+    print(flags_help(recipe.config, f"treadle train {name}"))
+    return 0

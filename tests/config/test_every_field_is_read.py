@@ -1,0 +1,86 @@
+"""No knob without effect: every setting of every trainer is read by the code that runs, not only exported."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+import treadle
+from treadle import Trainer, TrainerConfig
+from treadle.config.registry import TRAINERS, trainer
+
+PACKAGE = Path(treadle.__file__).parent
+BOOKKEEPING = (PACKAGE / "config", PACKAGE / "engine" / "settings.py")
+"""Files that handle every field alike; what they read does not count."""
+
+
+def test_every_field_of_the_base_config_is_read_while_a_run_goes(tmp_path: Path) -> None:
+    read: set[str] = set()
+
+    @dataclasses.dataclass(kw_only=True)
+    class Watched(TrainerConfig):
+        def __getattribute__(self, name: str) -> Any:
+            caller = Path(sys._getframe(1).f_code.co_filename)
+            if caller.is_relative_to(PACKAGE) and not any(caller.is_relative_to(place) for place in BOOKKEEPING):
+                read.add(name)
+            return super().__getattribute__(name)
+
+    class Line(Trainer):
+        Config: ClassVar[type[TrainerConfig]] = Watched
+
+        def setup(self) -> None:
+            self.model = torch.nn.Linear(1, 1)
+            self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+
+        def step(self, batch: Any) -> dict[str, torch.Tensor]:
+            loss = self.model(batch[0]).sub(batch[1]).square().mean()
+            self.minimize(loss)
+            return {"loss": loss}
+
+        def validation_step(self, batch: Any) -> dict[str, torch.Tensor]:
+            return {"loss": self.model(batch[0]).sub(batch[1]).square().mean()}
+
+    x = torch.linspace(-1, 1, 64)[:, None]
+    settings = {"max_epochs": 2, "patience": 3, "max_time": 60.0, "device": "cpu"}
+    Line(data=(x, x), validation_data=(x, x), run_dir=tmp_path / "line", **settings).train()
+    fields = {field.name for field in dataclasses.fields(TrainerConfig)}
+    assert fields - read == set()
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_every_field_of_a_shipped_trainer_is_read_somewhere(name: str) -> None:
+    trainer_class = trainer(name)
+    domain = PACKAGE / TRAINERS[name].split(".")[1]
+    own = {field.name for field in dataclasses.fields(trainer_class.Config)}
+    own -= {field.name for field in dataclasses.fields(TrainerConfig)}
+    read = set().union(*(reads(path) for path in domain.rglob("*.py")))
+    assert own - read == set()
+
+
+def reads(path: Path) -> set[str]:
+    """The names x in every `config.x` or `something.config.x` that the file loads outside `__post_init__`."""
+    tree = ast.parse(path.read_text())
+    checks = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "__post_init__"]
+    skipped = {id(inner) for check in checks for inner in ast.walk(check)}
+    return {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Load)
+        and id(node) not in skipped
+        and (getattr(node.value, "id", None) == "config" or getattr(node.value, "attr", None) == "config")
+    }
+
+
+def test_the_reader_finds_reads_and_only_reads(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(
+        "class A:\n    def __post_init__(self): self.config.checked\n"
+        "    def f(self, config): config.set = 1; return self.config.seen + config.also + self.other\n"
+    )
+    assert reads(tmp_path / "a.py") == {"seen", "also"}
