@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from treadle.config import registry
-from treadle.config.files import save
+from treadle.config.files import dumps
 from treadle.config.registry import list_recipes, load_recipe, trainer_name
 from treadle.errors import UsageError
 
@@ -61,6 +61,10 @@ def pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def _forget() -> None:
     registry._files.cache_clear()
     registry._entry_points.cache_clear()
+
+
+def save(path: str | Path, document: dict) -> None:
+    Path(path).write_text(dumps(document))
 
 
 def refused(name: str | Path) -> str:

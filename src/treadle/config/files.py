@@ -6,9 +6,7 @@ object, no alias can grow a document, `1e-3` is a number and `no` is text.
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -57,23 +55,6 @@ def loads(text: str, *, source: str) -> dict[str, Any]:
 def dumps(mapping: Mapping[str, Any]) -> str:
     """Return plain data as YAML text, keys in their order; `loads` gives back equal data."""
     return yaml.dump(dict(mapping), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
-
-
-def save(path: str | Path, mapping: Mapping[str, Any]) -> None:
-    """Write plain data to a YAML file, whole or not at all."""
-    path = Path(path)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(dumps(mapping))
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
