@@ -67,8 +67,11 @@ class Recipe:
         return replace(self, config=from_dict(type(self.config), plain, source="--set"))
 
     def build(self, *, run_dir: str | Path | None = None, hooks: Sequence[Hook] = ()) -> Trainer:
-        """Return the trainer, ready to train; with `run_dir` it is a run on disk."""
-        trainer: Trainer = self.trainer_class.from_recipe(self.config, self.data, run_dir=run_dir, hooks=hooks)
+        """Return the trainer, ready to train; with `run_dir` it is a run on disk, whose `config.yaml` is this recipe."""
+        data = self.trainer_class.load_data(self.config, self.data)
+        trainer: Trainer = self.trainer_class(self.config, **data, run_dir=run_dir, hooks=hooks)
+        if trainer.run is not None:
+            trainer.run.write_config(self.document())
         return trainer
 
 

@@ -141,6 +141,19 @@ class Trainer(Events):
         """Return the scalars of one test batch; by default what `validation_step` returns."""
         return self.validation_step(batch)
 
+    @classmethod
+    def load_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
+        """Load what a recipe trains on: `data`, and where there are some `validation_data` and `test_data`.
+
+        `path` is what the recipe or `--data` names; None asks for the trainer's own choice. Raises UsageError for
+        data that cannot be used.
+        """
+        if path is not None:
+            raise UsageError(
+                f"{cls.__name__} takes no data path (given: {path}): leave data out, or override load_data"
+            )
+        return {}
+
     def elements(self, batch: Any) -> int:
         """How many elements a batch counts for in means and accumulation; by default its first dimension."""
         return batch_elements(batch)
