@@ -47,7 +47,10 @@ def _recorder(event: str) -> Callable[..., None]:
     return record
 
 
-for _event in ["pre_training", "pre_epoch", "pre_step", "pre_update", "post_step", "post_epoch", "pre_validation", "post_validation", "post_training", "teardown", "on_exception"]:
+for _event in (
+    *("pre_training", "pre_epoch", "pre_step", "pre_update", "post_step", "post_epoch"),
+    *("pre_validation", "post_validation", "post_training", "teardown", "on_exception"),
+):
     setattr(Diary, _event, _recorder(_event))
 
 
