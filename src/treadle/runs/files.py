@@ -1,0 +1,212 @@
+"""Writing so that an interruption at any instant leaves readable files: whole files, whole lines, whole directories."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import math
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from treadle.errors import RunError
+
+_NAN_AND_INF = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+def to_json(value: Any) -> str:
+    """Write `value` as one line of strict JSON.
+
+    JSON has no NaN and no infinity: they become the strings "NaN", "Infinity" and "-Infinity", which `number` (and
+    Python's `float`) reads back. Numbers of NumPy and scalar tensors become numbers, arrays become lists; whatever else
+    JSON has no word for becomes its `str`.
+    """
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
+
+
+def number(value: Any) -> float:
+    """The number that `to_json` wrote as `value`; nan for what is no number."""
+    if isinstance(value, str):
+        return _NAN_AND_INF.get(value, math.nan)
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | str):
+        return str(value) if isinstance(value, str) else value
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        value = float(value)
+        if math.isfinite(value):
+            return value
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if isinstance(value, Tensor | np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    return str(value)
+
+
+def file_name(name: str) -> str:
+    """A file name that says `name` and stays in its folder: "loss/l1" becomes "loss-l1", "../x" becomes "x".
+
+    Letters, digits and `._+=@ -` are kept, everything else becomes "-"; no leading dots, at most 100 characters.
+    """
+    kept = re.sub(r"[^\w.+=@ -]+", "-", name).lstrip(".- ").rstrip(". ")[:100].rstrip(". ")
+    return kept or "unnamed"
+
+
+def write_whole(path: Path, content: bytes | str, *, sync: bool = False) -> None:
+    """Write a file whole or not at all; `sync` waits until it is on the disk. Raises OSError, leaving nothing behind."""
+    data = content.encode() if isinstance(content, str) else content
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:60]}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def replace_directory(new: Path, target: Path) -> None:
+    """Put the directory `new` in the place of `target` (both on one filesystem), which then is gone.
+
+    Where the system can exchange two names (Linux), `target` is there, old or new, at every instant. Elsewhere it is
+    aside for a moment between two renames; `settled` finds it there.
+    """
+    if not target.exists():
+        os.rename(new, target)
+    elif _exchange(new, target):
+        shutil.rmtree(new, ignore_errors=True)
+    else:
+        aside = _aside(target)
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(target, aside)
+        os.rename(new, target)
+    shutil.rmtree(_aside(target), ignore_errors=True)
+
+
+def settled(target: Path) -> Path:
+    """Where the directory `target` is: itself, or aside where a replacement of it was interrupted."""
+    aside = _aside(target)
+    return aside if aside.is_dir() and not target.exists() else target
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two names in one instant; returns whether the system could."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
+    if rename is None:
+        return False
+    return bool(rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0)
+
+
+class LineFile:
+    """A file of JSON lines that only grows, by whole lines, each in one write.
+
+    A line is appended in the same time however long the file is. Nothing is kept in user-space buffers, so a killed
+    process loses no line it has written. What a crash of the machine tore off is cut away when the file is opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Add one entry. Raises RunError when the disk refuses it, with the file as it was before."""
+        line = (to_json(entry) + "\n").encode()
+        try:
+            if self._descriptor is None:
+                self._descriptor = self._open()
+            before = os.fstat(self._descriptor).st_size
+            written = os.write(self._descriptor, line)
+            if written < len(line):  # a disk that fills takes the beginning of a line
+                os.ftruncate(self._descriptor, before)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise RunError(
+                f"cannot write {self.path}: {error.strerror or error}; free some space and resume"
+            ) from error
+
+    def cut_after(self, keep: int) -> None:
+        """Keep the first `keep` lines, drop the others."""
+        self.close()
+        if not self.path.exists():
+            return
+        end = 0
+        with self.path.open("rb") as file:
+            for _ in range(keep):
+                end += len(file.readline())
+        os.truncate(self.path, end)
+
+    def close(self) -> None:
+        """Close the file; the next `append` opens it again."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _open(self) -> int:
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o644)
+        size = os.fstat(descriptor).st_size
+        whole = _end_of_last_line(descriptor, size)
+        if whole < size:
+            os.ftruncate(descriptor, whole)
+        return descriptor
+
+
+def _end_of_last_line(descriptor: int, size: int) -> int:
+    """Bytes up to and including the last line break, reading from the end."""
+    end = size
+    while end > 0:
+        start = max(0, end - 65536)
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the entries of a JSON-lines file, none where there is no file; a torn last line is left out.
+
+    Raises RunError naming the line for anything else that is no JSON object.
+    """
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        for count, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                entry = None
+            if not isinstance(entry, dict):
+                raise RunError(
+                    f"{path}, line {count} is damaged: it is no JSON object; delete that line to read the rest"
+                )
+            yield entry

@@ -1,0 +1,129 @@
+"""The metric log of a run: every logged scalar as a line of JSON, and per-epoch series as NumPy files."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from treadle.errors import RunError
+from treadle.runs.files import LineFile, file_name, number, read_lines, write_whole
+
+METRICS = "metrics.jsonl"
+SERIES_SPLITS = ("epoch", "validation", "test")
+"""The splits that are also kept as series; "epoch" is the training data's means over each epoch."""
+
+
+class MetricLog:
+    """Appends scalars to `metrics.jsonl`, in the same time however long the run is, and keeps `logs/*.npy`.
+
+    A line is `{"split": "train", "step": 50, "epoch": 0, "time": 1e9, "values": {"loss": 0.5}}`; NaN and infinities are
+    the strings "NaN", "Infinity" and "-Infinity". `split` is "train" (means over the log interval), "epoch" (means over
+    an epoch), "validation" or "test". `logs/epoch.loss.npy` is a float64 array of shape (n, 2) with columns step and
+    value, one row per epoch (validation, test). A series is written anew whenever it has grown by a tenth, and when
+    the run closes, so its cost stays constant per row; after a kill `metrics.jsonl` has what it lacks.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.file = LineFile(directory / METRICS)
+        self._series: dict[str, list[tuple[int, float]]] | None = None
+        self._written: dict[str, int] = {}
+        self._files: dict[str, Path] = {}
+
+    def append(self, split: str, values: Mapping[str, float], *, step: int, epoch: int) -> None:
+        """Add a line. Raises RunError when the disk refuses it."""
+        if split in SERIES_SPLITS:
+            series = self._load()
+            for name, value in values.items():
+                series.setdefault(f"{split}.{name}", []).append((step, float(value)))
+        self.file.append({"split": split, "step": step, "epoch": epoch, "time": time.time(), "values": values})
+        if split in SERIES_SPLITS:
+            self.write_series(least_growth=0.1)
+
+    def rewind(self, step: int) -> None:
+        """Drop what was logged after `step`: the run goes on from there, and will log it again."""
+        keep = sum(1 for _ in _up_to(self.file.path, step))
+        self.file.cut_after(keep)
+        self._series, self._written = None, {}
+        self.write_series()
+
+    def write_series(self, least_growth: float = 0.0) -> None:
+        """Write each series that has at least so much more rows, as a fraction, than its file."""
+        for name, rows in self._load().items():
+            written = self._written.get(name, 0)
+            if len(rows) > written * (1 + least_growth):
+                buffer = io.BytesIO()
+                np.save(buffer, np.array(rows, dtype=np.float64), allow_pickle=False)
+                path = self._file_of(name)
+                try:
+                    path.parent.mkdir(exist_ok=True)
+                    write_whole(path, buffer.getvalue())
+                except OSError as error:
+                    raise RunError(f"cannot write {path}: {error.strerror or error}; free some space") from error
+                self._written[name] = len(rows)
+
+    def close(self) -> None:
+        """Write the series and close the file."""
+        try:
+            if self._series is not None:
+                self.write_series()
+        finally:
+            self.file.close()
+
+    def _file_of(self, name: str) -> Path:
+        """The file of a series; names that differ only in what a file name cannot say are numbered."""
+        if name not in self._files:
+            taken = {path.name.lower() for path in self._files.values()}
+            stem, count = file_name(name), 1
+            while f"{stem}{'' if count == 1 else f'-{count}'}.npy".lower() in taken:
+                count += 1
+            self._files[name] = self.directory / "logs" / f"{stem}{'' if count == 1 else f'-{count}'}.npy"
+        return self._files[name]
+
+    def _load(self) -> dict[str, list[tuple[int, float]]]:
+        """The series so far; of a run that is continued, from its lines."""
+        if self._series is None:
+            self._series = {}
+            for line in read_lines(self.file.path):
+                if line.get("split") in SERIES_SPLITS:
+                    for name, value in line["values"].items():
+                        self._series.setdefault(f"{line['split']}.{name}", []).append((line["step"], number(value)))
+        return self._series
+
+
+def read_metrics(run: str | Path) -> list[dict[str, Any]]:
+    """The lines of a run's metric log in order, NaN and infinities as floats; a torn last line is left out.
+
+    Example:
+        losses = [line["values"]["loss"] for line in read_metrics("runs/line/v001") if line["split"] == "train"]
+    """
+    lines = []
+    for line in read_lines(Path(run) / METRICS):
+        lines.append(line | {"values": {name: number(value) for name, value in line.get("values", {}).items()}})
+    return lines
+
+
+def series(run: str | Path, name: str, split: str = "train") -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The steps and values, both of shape (n,), of one metric of a run; empty where it was never logged."""
+    rows = [
+        (line["step"], line["values"][name])
+        for line in read_metrics(run)
+        if line["split"] == split and name in line["values"]
+    ]
+    return np.array([row[0] for row in rows], dtype=np.int64), np.array([row[1] for row in rows], dtype=np.float64)
+
+
+def _up_to(path: Path, step: int) -> list[dict[str, Any]]:
+    """The leading lines of steps up to `step`; lines are in the order of steps."""
+    kept = []
+    for line in read_lines(path):
+        if line["step"] > step:
+            break
+        kept.append(line)
+    return kept

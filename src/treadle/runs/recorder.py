@@ -1,0 +1,67 @@
+"""Writes a run's files as it goes: config, metrics, journal, summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from treadle.config.registry import document, trainer_name
+from treadle.engine.events import Hook, Order, Record
+from treadle.errors import RunError
+from treadle.runs.run import CONFIG, Run
+
+if TYPE_CHECKING:
+    from treadle.engine.trainer import Trainer
+
+
+class RunRecorder(Hook):
+    """Keeps a run's directory up to date: a critical hook, since a run that cannot be recorded is lost.
+
+    The trainer adds it when it is given `run_dir`. `config.yaml` is written when training begins, unless a command has
+    written it before (it knows the data's path). After a rewind or a resume, the metric lines of steps that will be
+    taken again are dropped, so none is there twice.
+    """
+
+    order: ClassVar[int] = Order.LAST
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def pre_training(self, trainer: Trainer) -> None:
+        """Write config.yaml."""
+        if not self.run.has(CONFIG):
+            kind = type(trainer)
+            name = trainer_name(kind) or f"{kind.__module__}:{kind.__qualname__}"
+            self.run.write_config(document(name, trainer.config, None))
+
+    def on_log(self, trainer: Trainer, record: Record) -> None:
+        """Append scalars to metrics.jsonl."""
+        if record.kind == "scalars":
+            self.run.metrics.append(record.name, record.value, step=record.step, epoch=record.epoch)
+
+    def on_journal(self, trainer: Trainer, entry: Mapping[str, Any]) -> None:
+        """Append an entry to journal.jsonl."""
+        self.run.journal.append(entry)
+
+    def on_load(self, trainer: Trainer, state: dict[str, Any]) -> None:
+        """Forget the metrics of what will be trained again."""
+        self.run.metrics.rewind(trainer.progress.step)
+
+    def teardown(self, trainer: Trainer) -> None:
+        """Write the series and summary.json, and close the files."""
+        failed = trainer.status == "failed"
+        try:
+            self.run.close()
+            self.run.write_summary(trainer.summary().to_dict())
+        except RunError as error:
+            if not failed:
+                raise
+            # The disk that ended the run refuses its summary too: the first error is the one to be seen.
+            trainer.logbook.journal.append({"event": "summary not written", "error": str(error)})
+
+
+def recorders(run: Run) -> list[Hook]:
+    """The hooks that a run on disk has: the recorder, and the writer of its example pictures."""
+    from treadle.runs.pictures import ExampleFiles
+
+    return [RunRecorder(run), ExampleFiles(run)]

@@ -1,0 +1,211 @@
+"""A run: the directory that holds all of one training."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from treadle.config.files import dumps, load
+from treadle.errors import RunError, UsageError
+from treadle.runs.environment import describe_environment
+from treadle.runs.files import LineFile, read_lines, to_json, write_whole
+from treadle.runs.metrics import MetricLog
+
+CONFIG, ENVIRONMENT, JOURNAL, SUMMARY, BEST = (
+    "config.yaml",
+    "environment.json",
+    "journal.jsonl",
+    "summary.json",
+    "best_model",
+)
+VERSION = re.compile(r"v(\d+)")
+
+
+class Run:
+    """A run's directory: what is written into it, and where.
+
+    Make one with `Run.create` (a new directory) or `Run.open` (one that is there). Writing raises RunError, in one line,
+    when the disk refuses; each file is written whole or not at all, and logs grow by whole lines.
+
+    Example:
+        run = Run.create("runs/line")          # runs/line/v001, the next time runs/line/v002
+        run.metrics.append("train", {"loss": 0.5}, step=50, epoch=0)
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics = MetricLog(path)
+        self.journal = LineFile(path / JOURNAL)
+
+    @classmethod
+    def create(cls, run_dir: str | Path) -> Run:
+        """Make the directory of a new run, with its environment.json.
+
+        `runs/line` makes the next version, counted numerically: runs/line/v001, and v010 after v009; two processes get
+        two versions. A path whose last part is a version already (`runs/line/v007`) is taken as it is, and has to be
+        new or empty. Raises UsageError where that is not so, and where nothing can be written.
+        """
+        wanted = Path(run_dir).expanduser().absolute()
+        try:
+            path = _take(wanted) if VERSION.fullmatch(wanted.name) else _next_version(wanted)
+        except OSError as error:
+            raise UsageError(_refusal(wanted, error)) from None
+        try:
+            write_whole(path / ENVIRONMENT, _pretty(describe_environment()))
+        except OSError as error:
+            with suppress(OSError):
+                (path / ENVIRONMENT).unlink()
+                path.rmdir()
+            raise UsageError(_refusal(path, error)) from None
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """The run at `path`, to be continued or read. Raises UsageError where there is none."""
+        path = Path(path).expanduser().absolute()
+        if not is_run(path):
+            raise UsageError(f"{path} is no run: it has neither {CONFIG} nor {ENVIRONMENT}")
+        return cls(path)
+
+    @property
+    def name(self) -> str:
+        """Its name and version, such as "line/v001"."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    def file(self, name: str) -> Path:
+        """The path of a file of the run. Raises UsageError for a name that escapes the run's folder."""
+        path = self.path / name
+        inside = os.path.normpath(name)
+        real = os.path.realpath(path)
+        if (
+            not name
+            or os.path.isabs(name)
+            or inside.split(os.sep)[0] in ("..", ".")
+            or not real.startswith(os.path.realpath(self.path) + os.sep)
+        ):
+            raise UsageError(f"{name!r} is no file of the run {self.path}: give a name inside it, without '..'")
+        return path
+
+    def write(self, name: str, content: str | bytes) -> Path:
+        """Write a file of the run (folders are made), whole or not at all; returns its path."""
+        path = self.file(name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, content)
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror or error}; free some space and resume") from error
+        return path
+
+    def write_config(self, mapping: Mapping[str, Any]) -> None:
+        """Write config.yaml: the resolved config, in the shape of a recipe."""
+        self.write(CONFIG, dumps(mapping))
+
+    def write_summary(self, mapping: Mapping[str, Any]) -> None:
+        """Write summary.json: what the run came to."""
+        self.write(SUMMARY, _pretty(mapping))
+
+    def has(self, name: str) -> bool:
+        """Whether the run has a file of that name."""
+        return self.file(name).is_file()
+
+    def close(self) -> None:
+        """Close the logs."""
+        try:
+            self.metrics.close()
+        finally:
+            self.journal.close()
+
+
+def is_run(path: Path) -> bool:
+    """Whether `path` is a run's directory."""
+    return (path / CONFIG).is_file() or (path / ENVIRONMENT).is_file()
+
+
+def read_config(run: str | Path) -> dict[str, Any]:
+    """A run's config.yaml as plain data; empty where it has none (yet)."""
+    path = Path(run) / CONFIG
+    return load(path) if path.is_file() else {}
+
+
+def read_summary(run: str | Path) -> dict[str, Any]:
+    """A run's summary; empty while it goes on, and where it was killed."""
+    return _read_json(Path(run) / SUMMARY)
+
+
+def read_environment(run: str | Path) -> dict[str, Any]:
+    """A run's environment; empty where it has none."""
+    return _read_json(Path(run) / ENVIRONMENT)
+
+
+def read_journal(run: str | Path) -> list[dict[str, Any]]:
+    """What happened to a run, in order."""
+    return list(read_lines(Path(run) / JOURNAL))
+
+
+def versions(directory: Path) -> list[Path]:
+    """The versions in `directory`, in the order of their numbers."""
+    if not directory.is_dir():
+        return []
+    found = [path for path in directory.iterdir() if VERSION.fullmatch(path.name)]
+    return sorted(found, key=lambda path: (int(path.name[1:]), path.name))
+
+
+def _take(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    if any(path.iterdir()) or not _claim(path):
+        raise UsageError(f"{path} is not empty: give {path.parent} to get its next version, or a new path")
+    return path
+
+
+def _claim(path: Path) -> bool:
+    """Whether an empty directory is ours: of several processes that ask, one makes the file."""
+    try:
+        os.close(os.open(path / ENVIRONMENT, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _next_version(directory: Path) -> Path:
+    if is_run(directory):
+        raise UsageError(f"{directory} is a run itself: give another directory, whose versions will be runs")
+    directory.mkdir(parents=True, exist_ok=True)
+    existing = versions(directory)
+    count = int(existing[-1].name[1:]) + 1 if existing else 1
+    while True:
+        path = directory / f"v{count:03d}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            pass  # another process was faster: try the next number
+        else:
+            if _claim(path):
+                return path
+        count += 1
+
+
+def _refusal(path: Path, error: OSError) -> str:
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"no run can be made at {path}: a file is in the way ({error.filename}); give another run directory"
+    return f"no run can be made at {path}: {error.strerror or error}; give a run directory that can be written"
+
+
+def _pretty(mapping: Mapping[str, Any]) -> str:
+    return json.dumps(json.loads(to_json(mapping)), indent=2, ensure_ascii=False) + "\n"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise RunError(f"{path} cannot be read: expected a JSON object")
+    return value

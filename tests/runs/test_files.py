@@ -1,0 +1,242 @@
+"""Whole lines, whole files, whole directories."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from treadle.errors import RunError
+from treadle.runs import files
+from treadle.runs.files import LineFile, file_name, number, read_lines, replace_directory, settled, to_json, write_whole
+
+FORK = multiprocessing.get_context("fork")
+
+
+def test_json_is_strict_and_reads_back() -> None:
+    text = to_json(
+        {"a": math.nan, "b": math.inf, "c": -math.inf, "d": np.float32(0.5), "e": torch.tensor(2), "f": (1, Path("x"))}
+    )
+    loaded = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert loaded == {"a": "NaN", "b": "Infinity", "c": "-Infinity", "d": 0.5, "e": 2, "f": [1, "x"]}
+    assert math.isnan(number(loaded["a"])) and number(loaded["b"]) == math.inf and number(loaded["c"]) == -math.inf
+    assert "\n" not in to_json({"text": "two\nlines"})
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("loss/l1", "loss-l1"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("..", "unnamed"),
+        ("", "unnamed"),
+        ("/abs", "abs"),
+        ("a\x00b\nc", "a-b-c"),
+        ("größe", "größe"),
+        ("x" * 300, "x" * 100),
+        (".hidden", "hidden"),
+    ],
+)
+def test_file_name_stays_in_its_folder(name: str, expected: str) -> None:
+    assert file_name(name) == expected
+
+
+def test_write_whole_leaves_nothing_behind_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_whole(tmp_path / "a.txt", "old")
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "replace", refuse)
+    with pytest.raises(OSError):
+        write_whole(tmp_path / "a.txt", "new", sync=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_lines_are_appended_whole_and_survive_a_torn_tail(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    log = LineFile(path)
+    log.append({"n": 1})
+    log.append({"n": 2})
+    log.close()
+    with path.open("ab") as file:
+        file.write(b'{"n": 3, "half')
+    assert list(read_lines(path)) == [{"n": 1}, {"n": 2}]
+    again = LineFile(path)
+    again.append({"n": 4})
+    assert list(read_lines(path)) == [{"n": 1}, {"n": 2}, {"n": 4}]
+    assert path.read_bytes().count(b"\n") == 3
+
+
+def test_a_torn_tail_longer_than_a_block_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"n": 1}\n' + b"x" * 200_000)
+    LineFile(path).append({"n": 2})
+    assert list(read_lines(path)) == [{"n": 1}, {"n": 2}]
+    path.write_bytes(b"x" * 200_000)
+    LineFile(path).append({"n": 3})
+    assert list(read_lines(path)) == [{"n": 3}]
+
+
+def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"n": 1}\n garbage\n{"n": 3}\n')
+    with pytest.raises(RunError, match=r"log\.jsonl, line 2 is damaged"):
+        list(read_lines(path))
+    assert list(read_lines(tmp_path / "none.jsonl")) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(RunError, match=r"cannot write .*log\.jsonl: No space left on device") as caught:
+        LineFile(tmp_path / "log.jsonl").append({"n": 1})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_disk_that_takes_half_a_line_keeps_the_file_whole(tmp_path: Path) -> None:
+    """A file size limit cuts a write short just as a full disk does."""
+    path = tmp_path / "log.jsonl"
+
+    def write_until_refused() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        log = LineFile(path)
+        with pytest.raises(RunError, match="cannot write"):
+            for n in range(1000):
+                log.append({"n": n, "padding": "x" * 20})
+
+    process = FORK.Process(target=write_until_refused)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    data = path.read_bytes()
+    assert data.endswith(b"\n") and 0 < len(data) <= 1000
+    assert [line["n"] for line in read_lines(path)] == list(range(data.count(b"\n")))
+
+
+def test_a_killed_writer_leaves_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+
+    def write() -> None:
+        log = LineFile(path)
+        for n in itertools.count():
+            log.append({"n": n, "padding": "x" * 200})
+
+    writer = FORK.Process(target=write)
+    writer.start()
+    deadline = time.monotonic() + 30
+    while (not path.exists() or path.stat().st_size < 50_000) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    writer.kill()
+    writer.join()
+    data = path.read_bytes()
+    assert data.endswith(b"\n")
+    numbers = [line["n"] for line in read_lines(path)]
+    assert numbers == list(range(len(numbers))) and len(numbers) > 100
+
+
+def test_appending_does_not_slow_down(tmp_path: Path) -> None:
+    """The same number of bytes is read and written for a line of a long file as of a short one."""
+    path = tmp_path / "log.jsonl"
+    log = LineFile(path)
+    log.append({"n": 0})
+    calls: list[int] = []
+    original = os.write
+
+    def counting(descriptor: int, data: bytes) -> int:
+        calls.append(len(data))
+        return original(descriptor, data)
+
+    files.os.write = counting  # type: ignore[assignment]
+    try:
+        for _ in range(500):
+            log.append({"n": 1})
+    finally:
+        files.os.write = original
+    assert calls == [len(b'{"n": 1}\n')] * 500
+
+
+def test_cut_after_keeps_leading_lines(tmp_path: Path) -> None:
+    log = LineFile(tmp_path / "log.jsonl")
+    for n in range(5):
+        log.append({"n": n})
+    log.cut_after(2)
+    log.append({"n": 9})
+    assert [line["n"] for line in read_lines(log.path)] == [0, 1, 9]
+    LineFile(tmp_path / "none.jsonl").cut_after(3)
+    assert not (tmp_path / "none.jsonl").exists()
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_replace_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool) -> None:
+    if not exchange:
+        monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    target = tmp_path / "best"
+    for content in ("one", "two", "three"):
+        new = tmp_path / ".new"
+        new.mkdir()
+        (new / "file").write_text(content)
+        replace_directory(new, target)
+        assert (target / "file").read_text() == content
+        assert [p.name for p in tmp_path.iterdir()] == ["best"]
+
+
+def test_an_interrupted_replacement_is_found_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    target, new = tmp_path / "best", tmp_path / ".new"
+    for path, content in ((target, "old"), (new, "new")):
+        path.mkdir()
+        (path / "file").write_text(content)
+    real, calls = os.rename, []
+
+    def second_fails(a: Path, b: Path) -> None:
+        calls.append(a)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        real(a, b)
+
+    monkeypatch.setattr(files.os, "rename", second_fails)
+    with pytest.raises(KeyboardInterrupt):
+        replace_directory(new, target)
+    monkeypatch.setattr(files.os, "rename", real)
+    assert not target.exists() and (settled(target) / "file").read_text() == "old"
+    replace_directory(new, target)
+    assert (settled(target) / "file").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["best"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="exchanging two names is Linux's")
+def test_the_target_is_there_at_every_instant(tmp_path: Path) -> None:
+    """A process is killed while it replaces a directory over and over: the target is never missing."""
+
+    def replace_for_ever() -> None:
+        for n in itertools.count():
+            new = tmp_path / f".new-{n}"
+            new.mkdir()
+            (new / "file").write_text(str(n))
+            replace_directory(new, tmp_path / "best")
+
+    writer = FORK.Process(target=replace_for_ever)
+    writer.start()
+    target = tmp_path / "best"
+    deadline = time.monotonic() + 30
+    while not target.exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    missing = sum(not target.exists() for _ in range(20_000))
+    writer.kill()
+    writer.join()
+    assert missing == 0 and target.exists()
+    assert (target / "file").read_text().isdigit()
