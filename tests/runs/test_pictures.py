@@ -29,9 +29,10 @@ def test_floats_are_clipped_and_rounded() -> None:
     assert to_bytes(np.array([[True, False]]))[0, :, 0].tolist() == [255, 0]
 
 
-@pytest.mark.parametrize(
-    "bad", [np.zeros(3), np.zeros((2, 2, 2)), np.zeros((0, 4, 3)), np.zeros((2, 2), dtype=np.int64), "x"]
-)
+BAD = [np.zeros(3), np.zeros((2, 2, 2)), np.zeros((0, 4, 3)), np.zeros((2, 2), dtype=np.int64), "x"]
+
+
+@pytest.mark.parametrize("bad", BAD)
 def test_what_is_no_picture_is_refused(bad: object) -> None:
     with pytest.raises(UsageError, match="picture 'probe' has"):
         to_bytes(bad, "probe")

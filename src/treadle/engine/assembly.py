@@ -82,12 +82,12 @@ def check_ready(trainer: Trainer) -> None:
 
 def open_run(trainer: Trainer, run_dir: str | Path) -> None:
     """Make the trainer a run on disk, once all that can be checked has been."""
-    from treadle.runs.recorder import RunRecorder
+    from treadle.runs.recorder import recorders
     from treadle.runs.run import Run
 
     check_ready(trainer)
     trainer.run = Run.create(run_dir)
-    trainer.hooks.append(RunRecorder(trainer.run))
+    trainer.hooks += recorders(trainer.run)
 
 
 def check_replacement(name: str, function: Any, kwargs: Mapping[str, Any]) -> None:

@@ -71,7 +71,7 @@ def file_name(name: str) -> str:
 
 
 def write_whole(path: Path, content: bytes | str, *, sync: bool = False) -> None:
-    """Write a file whole or not at all; `sync` waits until it is on the disk. Raises OSError, leaving nothing behind."""
+    """Write a file whole or not at all; `sync` waits until it is on the disk. An OSError leaves nothing behind."""
     data = content.encode() if isinstance(content, str) else content
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:60]}.")
     try:
@@ -85,6 +85,11 @@ def write_whole(path: Path, content: bytes | str, *, sync: bool = False) -> None
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def cannot_write(path: Path, error: OSError) -> RunError:
+    """The error for a disk that refused `path` during a run."""
+    return RunError(f"cannot write {path}: {error.strerror or error}; make room or mend its permissions, then resume")
 
 
 def replace_directory(new: Path, target: Path) -> None:
@@ -146,9 +151,7 @@ class LineFile:
                 os.ftruncate(self._descriptor, before)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            raise RunError(
-                f"cannot write {self.path}: {error.strerror or error}; free some space and resume"
-            ) from error
+            raise cannot_write(self.path, error) from error
 
     def cut_after(self, keep: int) -> None:
         """Keep the first `keep` lines, drop the others."""
@@ -206,7 +209,5 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             except ValueError:
                 entry = None
             if not isinstance(entry, dict):
-                raise RunError(
-                    f"{path}, line {count} is damaged: it is no JSON object; delete that line to read the rest"
-                )
+                raise RunError(f"{path}, line {count} is damaged: it is no JSON object; delete it to read the rest")
             yield entry

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from treadle.errors import RunError
-from treadle.runs.files import LineFile, file_name, number, read_lines, write_whole
+from treadle.runs.files import LineFile, cannot_write, file_name, number, read_lines, write_whole
 
 METRICS = "metrics.jsonl"
 SERIES_SPLITS = ("epoch", "validation", "test")
@@ -65,7 +64,7 @@ class MetricLog:
                     path.parent.mkdir(exist_ok=True)
                     write_whole(path, buffer.getvalue())
                 except OSError as error:
-                    raise RunError(f"cannot write {path}: {error.strerror or error}; free some space") from error
+                    raise cannot_write(path, error) from error
                 self._written[name] = len(rows)
 
     def close(self) -> None:

@@ -51,7 +51,7 @@ def to_bytes(picture: Any, name: str = "picture") -> NDArray[np.uint8]:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or array.size == 0:
         raise UsageError(
-            f"picture {name!r} has shape {np.shape(picture)}: expected (H, W) or (H, W, C) with C = 1, 3 or 4, not empty"
+            f"picture {name!r} has shape {np.shape(picture)}: expected (H, W) or (H, W, C), not empty, C = 1, 3 or 4"
         )
     if array.dtype == np.uint8:
         return array

@@ -13,7 +13,7 @@ from typing import Any
 from treadle.config.files import dumps, load
 from treadle.errors import RunError, UsageError
 from treadle.runs.environment import describe_environment
-from treadle.runs.files import LineFile, read_lines, to_json, write_whole
+from treadle.runs.files import LineFile, cannot_write, read_lines, to_json, write_whole
 from treadle.runs.metrics import MetricLog
 
 CONFIG, ENVIRONMENT, JOURNAL, SUMMARY, BEST = (
@@ -29,8 +29,8 @@ VERSION = re.compile(r"v(\d+)")
 class Run:
     """A run's directory: what is written into it, and where.
 
-    Make one with `Run.create` (a new directory) or `Run.open` (one that is there). Writing raises RunError, in one line,
-    when the disk refuses; each file is written whole or not at all, and logs grow by whole lines.
+    Make one with `Run.create` (a new directory) or `Run.open` (an old one). Writing raises RunError when the disk
+    refuses; each file is written whole or not at all, and logs grow by whole lines.
 
     Example:
         run = Run.create("runs/line")          # runs/line/v001, the next time runs/line/v002
@@ -98,7 +98,7 @@ class Run:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, content)
         except OSError as error:
-            raise RunError(f"cannot write {path}: {error.strerror or error}; free some space and resume") from error
+            raise cannot_write(path, error) from error
         return path
 
     def write_config(self, mapping: Mapping[str, Any]) -> None:
