@@ -108,7 +108,7 @@ class LengthBuckets:
 
 
 def _buckets(lengths: NDArray[np.int64], max_padding: float) -> list[Indices]:
-    """Sample indices in groups, from short to long; in each the shortest has at least (1 - max_padding) of the longest."""
+    """Sample indices in groups, from short to long, of lengths that differ by at most `max_padding`, relatively."""
     order = np.argsort(lengths, kind="stable").astype(np.int64)
     ranked = lengths[order]
     edges = [len(order)]

@@ -163,7 +163,9 @@ class _Loaded(BatchIterator):
             except StopIteration:
                 raise
             except Exception as error:
-                first = RuntimeError(str(error).split("\n", 1)[0]) if "\n" in str(error) else error
+                lines = str(error).strip().splitlines()
+                # What a worker raised comes wrapped in its traceback, with the error itself at the end.
+                what = lines[-1] if "Original Traceback" in str(error) else one_line(error)
                 raise RunError(
-                    f"the DataLoader failed at batch {self._position} of epoch {self._epoch + 1}: {one_line(first)}"
+                    f"the DataLoader failed at batch {self._position} of epoch {self._epoch + 1}: {what}"
                 ) from error

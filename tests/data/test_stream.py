@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from treadle.data.feed import as_feed
+from treadle.data.stream import StreamFeed
+from treadle.errors import RunError, StateError, UsageError
+
+
+class Numbers(torch.utils.data.IterableDataset):
+    """The numbers below n, with noise from the global generators; counts what was read."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.read = n, 0
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        for k in range(self.n):
+            self.read += 1
+            yield torch.tensor([k, random.random(), np.random.rand(), torch.rand(()).item()], dtype=torch.float64)
+
+
+class Resumable:
+    """A stream with state, whose random numbers go on from epoch to epoch."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.k, self.draws, self.read = n, 0, 0, 0
+
+    def __iter__(self) -> Iterator[int]:
+        while self.k < self.n:
+            self.k += 1
+            self.draws += 1
+            self.read += 1
+            yield self.draws
+        self.k = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"k": self.k, "draws": self.draws}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.k, self.draws = state["k"], state["draws"]
+
+
+def rows(batches: Any) -> list[Any]:
+    return [batch.tolist() for batch in batches]
+
+
+@given(st.integers(1, 30), st.integers(1, 7), st.booleans(), st.booleans(), st.data())
+def test_position_is_exact_however_it_is_driven(
+    n: int, size: int, drop: bool, known: bool, data: st.DataObject
+) -> None:
+    if drop and n < size:
+        return
+    feed = StreamFeed(Numbers(n), size, drop_last=drop, length=n if known else None, seed=3)
+    whole = rows(feed.iterate(1))
+    flat = [int(row[0]) for batch in whole for row in batch]
+    assert flat == list(range(n - n % size if drop else n))
+    # The same batches when `exhausted` is asked at random, and it never errs.
+    batches = feed.iterate(1)
+    for k, expected in enumerate(whole):
+        if data.draw(st.booleans()):
+            assert not batches.exhausted
+        assert next(batches).tolist() == expected
+        if data.draw(st.booleans()):
+            assert batches.exhausted == (k == len(whole) - 1)
+    assert batches.exhausted
+    with pytest.raises(StopIteration):
+        next(batches)
+    start = data.draw(st.integers(0, len(whole)))
+    assert rows(feed.iterate(1, start)) == whole[start:]
+
+
+def test_noise_depends_on_seed_epoch_and_item() -> None:
+    def noise(epoch: int, seed: int = 3) -> list[float]:
+        return [
+            x for batch in rows(StreamFeed(Numbers(6), 2, seed=seed).iterate(epoch)) for row in batch for x in row[1:]
+        ]
+
+    assert noise(0) == noise(0)
+    assert len({*noise(0), *noise(1), *noise(0, seed=4)}) == 54
+
+
+def test_looks_one_item_ahead_and_only_when_asked() -> None:
+    source = Numbers(10)
+    batches = StreamFeed(source, 3).iterate(0)
+    next(batches)
+    assert source.read == 3
+    assert not batches.exhausted and not batches.exhausted
+    assert source.read == 4
+    known = Numbers(10)
+    batches = StreamFeed(known, 3, length=10).iterate(0)
+    next(batches)
+    assert not batches.exhausted and known.read == 3
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 14), st.integers(1, 5), st.booleans(), st.booleans(), st.integers(0, 30))
+def test_resumes_from_the_delivered_position(n: int, size: int, drop: bool, ask: bool, stop: int) -> None:
+    """Stopped after any number of batches over several epochs, a new source goes on as the old one would have."""
+    if drop and n < size:
+        return
+
+    def run(source: Resumable, steps: int, state: dict[str, Any] | None, at: tuple[int, int]) -> tuple[Any, ...]:
+        feed = StreamFeed(source, size, drop_last=drop)
+        if state is not None:
+            feed.load_state_dict(state)
+        seen: list[Any] = []
+        epoch, start = at
+        while len(seen) < steps:
+            batches = feed.iterate(epoch, start)
+            for batch in batches:
+                seen.append(batch.tolist())
+                start += 1
+                ended = batches.exhausted if ask else False
+                if ended or len(seen) == steps:
+                    break
+            else:
+                ended = True
+            if ended:
+                epoch, start = epoch + 1, 0
+            if len(seen) == steps:
+                break
+        return seen, feed.state_dict(), (epoch, start)
+
+    whole, _, _ = run(Resumable(n), 32, None, (0, 0))
+    before, state, at = run(Resumable(n), stop, None, (0, 0))
+    assert before == whole[:stop]
+    if stop:
+        source = Resumable(n)
+        after, _, _ = run(source, 32 - stop, state, at)
+        assert after == whole[stop:]
+        dropped = n % size * 34 if drop else 0
+        assert source.read <= (32 - stop + 1) * size + dropped  # nothing was read again
+
+
+def test_state_is_checked() -> None:
+    feed = StreamFeed(Resumable(9), 3)
+    next(feed.iterate(0))
+    state = feed.state_dict()
+    again = StreamFeed(Resumable(9), 3)
+    again.load_state_dict(state)
+    with pytest.raises(StateError, match="epoch 0, batch 1, but epoch 0, batch 2"):
+        again.iterate(0, 2)
+    with pytest.raises(StateError, match="no state_dict"):
+        StreamFeed(Numbers(9), 3).load_state_dict(state)
+    with pytest.raises(StateError, match="not a stream's"):
+        again.load_state_dict({"position": 3})
+    again.load_state_dict({})
+    assert StreamFeed(Numbers(3), 1).state_dict() == {}
+
+
+def test_sources() -> None:
+    def count(epoch: int) -> Iterator[int]:
+        yield from range(epoch, epoch + 3)
+
+    def total(data: Any, epoch: int) -> list[int]:
+        return [x for batch in rows(as_feed(data, batch_size=2).iterate(epoch)) for x in batch]
+
+    assert total(count, 5) == [5, 6, 7]
+    assert total(range(3).__iter__(), 0) == [0, 1, 2]
+    assert total({1, 2, 3}, 0) == [1, 2, 3]
+    batches = StreamFeed([torch.ones(2), torch.ones(5)], None).iterate(0)
+    assert [len(batch) for batch in batches] == [2, 5]
+    endless = StreamFeed(lambda epoch: iter(int, 1), 4, length=10)
+    assert [len(batch) for batch in endless.iterate(0)] == [4, 4, 2] and endless.batches == 3 and endless.samples == 10
+
+
+def test_set_epoch_is_told() -> None:
+    class Told(list[int]):
+        def set_epoch(self, epoch: int) -> None:
+            self[:] = [epoch]
+
+    assert rows(StreamFeed(Told([0]), 1).iterate(7)) == [[7]]
+
+
+def test_global_generators_can_be_left_alone() -> None:
+    def draws(epoch: int) -> Iterator[float]:
+        yield random.random()
+
+    state = random.getstate()
+    expected = random.random()
+    random.setstate(state)
+    assert float(next(StreamFeed(draws, 1, scoped=False).iterate(0))) == expected
+    random.setstate(state)
+    assert float(next(StreamFeed(draws, 1).iterate(0))) != expected
+
+
+def failing(epoch: int) -> Iterator[int]:
+    yield 1
+    raise ValueError("bad\nline")
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (
+            lambda: list(StreamFeed(failing, 1).iterate(0)),
+            "item 1 of data could not be read in epoch 1: ValueError: bad line",
+        ),
+        (lambda: list(StreamFeed(Numbers(3), 2, length=9).iterate(0)), "ended after 3 items.*length is given as 9"),
+        (lambda: StreamFeed(Numbers(3), 2).iterate(0, 3), "does not repeat itself"),
+        (lambda: list(StreamFeed([torch.ones(1), torch.ones(2)], 2).iterate(0)), "could not be joined.*pad_collate"),
+    ],
+)
+def test_failures_say_where(make: Callable[[], object], says: str) -> None:
+    with pytest.raises((RunError, UsageError), match=says) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_one_shot_iterators_last_one_epoch() -> None:
+    feed = StreamFeed(iter([1, 2]), 1)
+    assert rows(feed.iterate(0)) == [[1], [2]]
+    with pytest.raises(RunError, match="one-shot iterator"):
+        feed.iterate(1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": 2, "length": 0}, "length"),
+        ({"batch_size": None, "drop_last": True}, "needs a batch_size"),
+        ({"batch_size": 4, "length": 3, "drop_last": True}, "fewer than one batch"),
+    ],
+)
+def test_bad_settings(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        StreamFeed(Numbers(3), **settings)
+    with pytest.raises(UsageError, match="expected an iterable"):
+        StreamFeed(3, 1)
+    with pytest.raises(UsageError, match="read in the training process: set workers=0"):
+        as_feed(Numbers(3), workers=2)
+
+
+def test_fingerprint_is_the_sources_own() -> None:
+    class Named(Numbers):
+        def fingerprint(self) -> str:
+            return f"{self.n} numbers"
+
+    prints = [StreamFeed(source, 1).fingerprint() for source in (Named(3), Named(4), Numbers(3))]
+    assert len(set(prints)) == 3 and StreamFeed(Named(3), 2).fingerprint() == prints[0]
