@@ -118,7 +118,7 @@ def test_overrides_are_checked_like_files() -> None:
     ("document", "expected"),
     [
         ({"trainer": "pak"}, "trainer 'pak' is unknown; did you mean 'pack'?"),
-        ({"trainer": "os:system"}, "trainer 'os:system' is unknown"),
+        ({"trainer": "os:system"}, "trainer 'os:system' is not in the registry, and a file cannot name code"),
         ({"trainer": 3}, "trainer is 3: expected text"),
         ({"config": {}}, "the key 'trainer' is missing: expected a name such as"),
         ({"trainer": "pack", "configs": {}}, "'configs' is not a key of a recipe; did you mean 'config'?"),

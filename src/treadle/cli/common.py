@@ -6,9 +6,12 @@ import argparse
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from treadle.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from treadle.engine.trainer import Trainer
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,19 +41,34 @@ def find_run(text: str) -> Path:
 
     Raises UsageError where there is none.
     """
+    from treadle.runs.run import CONFIG, versions
+
     path = Path(text)
-    if (path / "config.yaml").is_file():
+    if (path / CONFIG).is_file():
         return path
     if path.is_file():
         raise UsageError(f"{text} is a file: expected a run directory, such as runs/image/v001")
-    versions = [p for p in path.glob("v*") if re.fullmatch(r"v\d+", p.name) and (p / "config.yaml").is_file()]
-    if versions:
-        return max(versions, key=lambda p: int(p.name[1:]))
+    started = [version for version in versions(path) if (version / CONFIG).is_file()]
+    if started:
+        return started[-1]
     if path.is_dir():
-        raise UsageError(f"{text} is not a run: it has no config.yaml (treadle runs lists the runs)")
-    siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+        raise UsageError(f"{text} is not a run: it has no {CONFIG} (treadle runs lists the runs)")
+    tail = _near_sibling(path) or " (treadle runs lists the runs)"
+    raise UsageError(f"no run {text}{tail}")
+
+
+def existing(text: str, option: str) -> Path:
+    """Return the absolute path of a file or directory that exists; raises UsageError with the nearest name."""
+    path = Path(text).expanduser().resolve()
+    if path.exists():
+        return path
+    raise UsageError(f"{option} {text}: no such file or directory{_near_sibling(path)}")
+
+
+def _near_sibling(path: Path) -> str:
+    siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
     tail = nearest(path.name, siblings)
-    raise UsageError(f"no run {text}{tail if 'did you mean' in tail else ' (treadle runs lists the runs)'}")
+    return tail if "did you mean" in tail else ""
 
 
 def show(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
@@ -68,8 +86,24 @@ def show(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequen
     Console().print(table)
 
 
+def write_report(trainer: Trainer, directory: Path) -> dict[str, Any]:
+    """Let the trainer write its pictures and tables into `directory`, which is made; returns what it names."""
+    try:
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{directory} cannot be made: {error.strerror or error}") from None
+    result: dict[str, Any] = trainer.write_report(directory) if hasattr(trainer, "write_report") else {}
+    return result
+
+
+def shown(path: Path) -> str:
+    """A path as a person here would write it: relative where it lies below the working directory."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
 def print_results(results: Mapping[str, Any]) -> None:
-    """Print names and values in two columns: numbers short, everything else (paths, say) as it is."""
+    """Print names and values in two columns: numbers short, paths as `shown`, everything else as it is."""
     width = max(map(len, results), default=0) + 1
     for name, value in results.items():
-        print(f"  {name + ':':<{width}} {f'{value:.4g}' if isinstance(value, float) else value}")
+        text = f"{value:.4g}" if isinstance(value, float) else shown(value) if isinstance(value, Path) else str(value)
+        print(f"  {name + ':':<{width}} {text}")

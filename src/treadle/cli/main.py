@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TreadleError as error:
         _explain(error, str(error), debug)
         return error.exit_code
+    except SystemExit as leaving:  # argparse leaves so after its help
+        return leaving.code if isinstance(leaving.code, int) else 0
     except KeyboardInterrupt:
         _explain(None, "interrupted", debug)
         return 130

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from treadle.cli.common import Parser, print_results
+from treadle.cli.common import Parser, existing, print_results, shown, write_report
 from treadle.config.registry import Recipe, load_recipe
-from treadle.errors import UsageError, nearest
+from treadle.errors import UsageError
 
 if TYPE_CHECKING:
     from treadle.engine.events import Hook
@@ -20,8 +20,8 @@ EXAMPLES = """  treadle train image
   treadle train runs/image/v001/config.yaml      the same run once more
   treadle train image --help                     every setting of a recipe
 
-A value is taken from the flags, else from --set, else from the recipe, else it is
-the setting's default."""
+A value is taken from the flags, else from --set, else from the recipe, else it
+is the setting's default."""
 
 
 def parser() -> Parser:
@@ -72,16 +72,6 @@ def resolve(name: str, overrides: list[str], data: str | None, flags: list[str])
     return recipe if data is None else replace(recipe, data=existing(data, "--data"))
 
 
-def existing(text: str, option: str) -> Path:
-    """Return the absolute path of a file or directory that exists; raises UsageError with the nearest name."""
-    path = Path(text).expanduser().resolve()
-    if path.exists():
-        return path
-    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    tail = nearest(path.name, siblings)
-    raise UsageError(f"{option} {text}: no such file or directory{tail if 'did you mean' in tail else ''}")
-
-
 def _train(trainer: Trainer) -> int:
     from treadle.cli.interrupts import Interrupts
 
@@ -91,16 +81,14 @@ def _train(trainer: Trainer) -> int:
         if summary.status == "stopped":
             trainer.save()
             trainer.close()
-    results: dict[str, Any] = {**summary.metrics, **summary.validation_metrics}
     if summary.status == "stopped":
-        print(f"stopped: {summary.reason}, at step {summary.step}; its checkpoint is in {directory / 'checkpoints'}")
+        print(f"stopped: {summary.reason}, at step {summary.step}; checkpoint in {shown(directory / 'checkpoints')}")
         return interrupts.exit_code
     print(f"finished: step {summary.step} in {summary.seconds:.1f} s{f' ({summary.reason})' if summary.reason else ''}")
-    if hasattr(trainer, "write_report"):
-        results = trainer.write_report(directory / "report")
-    print_results(results)
-    print(f"  run: {directory}")
-    print(f"next: treadle test {directory}")
+    report = write_report(trainer, directory / "report")
+    print_results(report or {**summary.metrics, **summary.validation_metrics})
+    print(f"run: {shown(directory)}")
+    print(f"next: treadle test {shown(directory)}")
     return 0
 
 

@@ -67,7 +67,7 @@ class Recipe:
         return replace(self, config=from_dict(type(self.config), plain, source="--set"))
 
     def build(self, *, run_dir: str | Path | None = None, hooks: Sequence[Hook] = ()) -> Trainer:
-        """Return the trainer, ready to train; with `run_dir` it is a run on disk, whose `config.yaml` is this recipe."""
+        """Return the trainer, ready to train; with `run_dir` as a run on disk, whose `config.yaml` is this recipe."""
         data = self.trainer_class.load_data(self.config, self.data)
         trainer: Trainer = self.trainer_class(self.config, **data, run_dir=run_dir, hooks=hooks)
         if trainer.run is not None:
@@ -131,6 +131,11 @@ def trainer(name: str, *, source: str = "") -> type[Any]:
     """Return the trainer class of that name. Raises UsageError for an unknown one, or one that cannot be imported."""
     where = f"{source}: " if source else ""
     points = {key: point for key, point in _entry_points().items() if not _is_file(point)}
+    if ":" in name:
+        raise UsageError(
+            f"{where}trainer {name!r} is not in the registry, and a file cannot name code: "
+            f"make it known by an entry point of the group {GROUP!r}"
+        )
     if name not in TRAINERS and name not in points:
         raise UsageError(f"{where}trainer {name!r} is unknown{nearest(name, [*TRAINERS, *points])}")
     target = TRAINERS.get(name) or points[name].value

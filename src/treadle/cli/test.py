@@ -1,0 +1,55 @@
+"""`treadle test`: a run's best model on the test data, with pictures and a report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from treadle.cli.common import Parser, existing, find_run, print_results, write_report
+from treadle.config.registry import load_recipe
+from treadle.errors import UsageError
+
+if TYPE_CHECKING:
+    from treadle.engine.trainer import Trainer
+
+EXAMPLES = """  treadle test runs/image/v001
+  treadle test runs/image                  its newest version
+  treadle test runs/image/v001 --data other.jpg"""
+
+
+def run(arguments: list[str]) -> int:
+    """Evaluate, write the report into RUN/test, print what came out."""
+    parser = Parser(
+        "test",
+        "Evaluate the best model of a run on its test data (its validation data, where\n"
+        "it has no other), and write pictures and a report into RUN/test.",
+        EXAMPLES,
+    )
+    parser.add_argument("run", metavar="RUN", help="a run's directory, or the one that holds its versions")
+    parser.add_argument("--data", metavar="PATH", help="test on other data than the run's own")
+    options = parser.parse_args(arguments)
+
+    directory = find_run(options.run)
+    recipe = load_recipe(directory / "config.yaml")
+    if options.data:
+        recipe = replace(recipe, data=existing(options.data, "--data"))
+    with recipe.build() as trainer:
+        results = _evaluate(trainer, directory)
+    print(f"best model of {directory} on {recipe.data or 'the data of its recipe'}")
+    print_results(results)
+    return 0
+
+
+def _evaluate(trainer: Trainer, directory: Path) -> dict[str, Any]:
+    from treadle.hooks.best_model import load_best_model
+    from treadle.runs.files import to_json, write_whole
+
+    load_best_model(trainer, directory / "best_model")
+    feed = trainer.test_feed or trainer.validation_feed
+    if feed is None:
+        raise UsageError(f"{type(trainer).__name__} has neither test nor validation data to test on")
+    report = directory.absolute() / "test"
+    results: dict[str, Any] = {**trainer.test(feed), **write_report(trainer, report)}
+    write_whole(report / "metrics.json", to_json(results) + "\n")
+    return results | {"report": report}

@@ -1,0 +1,124 @@
+"""An installed third-party distribution with a small trainer, for commands to work on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from treadle.cli.main import main
+from treadle.config import registry
+
+PACK = '''
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from treadle import Trainer, TrainerConfig, UsageError
+
+
+@dataclass(kw_only=True)
+class LineConfig(TrainerConfig):
+    """Settings of the line."""
+
+    max_steps: int | None = 20
+    slope: float = 3.0
+    """The slope to find."""
+    rate: float = 0.1
+    pause: float = 0.0
+    fail: bool = False
+
+
+class LineTrainer(Trainer):
+    """Fits a line."""
+
+    Config = LineConfig
+
+    @classmethod
+    def load_data(cls, config, path):
+        x = torch.linspace(-1, 1, 64)[:, None]
+        if path is not None:
+            try:
+                x = x * float(Path(path).read_text())
+            except ValueError:
+                raise UsageError(f"{path} holds no number") from None
+        data = (x, config.slope * x)
+        return {"data": data, "validation_data": data}
+
+    def setup(self):
+        self.model = torch.nn.Linear(1, 1)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=self.config.rate)
+
+    def step(self, batch):
+        if self.config.fail:
+            raise ZeroDivisionError("as asked")
+        time.sleep(self.config.pause)
+        loss = self.loss(batch)
+        self.minimize(loss)
+        return {"loss": loss}
+
+    def loss(self, batch):
+        return (self.model(batch[0]) - batch[1]).square().mean()
+
+    def validation_step(self, batch):
+        return {"loss": self.loss(batch)}
+
+    def write_report(self, directory):
+        (directory / "slope.txt").write_text(str(self.model.weight.item()))
+        return {"slope": self.model.weight.item(), "picture": directory / "slope.txt"}
+'''
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A folder as site-packages would be, with the pack in it."""
+    site = tmp_path / "site"
+    (site / "line_pack").mkdir(parents=True)
+    (site / "line_pack" / "__init__.py").write_text(PACK)
+    info = site / "line_pack-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: line-pack\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[treadle.recipes]\nline = line_pack:LineTrainer\n")
+    return site
+
+
+@pytest.fixture
+def line(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The recipe `line` is installed, and the working directory is empty."""
+    monkeypatch.syspath_prepend(str(site))
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    _forget()
+    yield
+    monkeypatch.undo()
+    sys.modules.pop("line_pack", None)
+    _forget()
+
+
+def _forget() -> None:
+    registry._files.cache_clear()
+    registry._entry_points.cache_clear()
+
+
+class Command:
+    """Runs `treadle ...` in this process: its exit code and what it printed."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+        self.out = self.err = ""
+
+    def __call__(self, *arguments: str) -> int:
+        self.capsys.readouterr()
+        code = main(arguments)
+        self.out, self.err = self.capsys.readouterr()
+        return code
+
+
+@pytest.fixture
+def treadle(capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(capsys)

@@ -1,0 +1,171 @@
+"""`treadle train`: from a recipe, `--set` and flags to a finished run, and all that can be wrong before it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from treadle.config.files import dumps, load
+
+RUN = Path("runs/line/v001")
+
+
+def summary(run: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    return result
+
+
+def test_a_recipe_becomes_a_run_and_says_what_comes_next(treadle: Any, line: None) -> None:
+    assert treadle("train", "line") == 0
+    assert summary(RUN)["status"] == "finished" and summary(RUN)["step"] == 20
+    assert "slope: " in treadle.out and "picture: " in treadle.out
+    run = next(text.split()[-1] for text in treadle.out.splitlines() if "run:" in text)
+    assert Path(run).samefile(RUN)
+    assert treadle.out.splitlines()[-1] == f"next: treadle test {run}"
+    assert (RUN / "report" / "slope.txt").exists()
+
+
+def test_precedence_is_recipe_then_set_then_flags(treadle: Any, line: None) -> None:
+    settings = {"max_steps": 3, "seed": 1, "rate": 0.01, "slope": 2.0}
+    Path("mine.yaml").write_text(dumps({"trainer": "line", "config": settings}))
+    assert treadle("train", "mine.yaml", "--set", "seed=2", "rate=0.02", "--max-steps", "4", "--rate=0.03") == 0
+    written = load("runs/mine/v001/config.yaml")
+    assert written["trainer"] == "line"
+    chosen = {name: written["config"][name] for name in settings}
+    assert chosen == {"max_steps": 4, "seed": 2, "rate": 0.03, "slope": 2.0}
+    assert written["config"]["batch_size"] == 32  # the resolved config: defaults are written out
+    assert summary(Path("runs/mine/v001"))["step"] == 4
+
+
+def test_a_runs_config_alone_reproduces_it(treadle: Any, line: None) -> None:
+    Path("factor").write_text("2")
+    assert treadle("train", "line", "--data", "factor", "--max-steps", "7", "--seed", "5") == 0
+    os.chdir("runs")  # the data is found from anywhere
+    assert treadle("train", "line/v001/config.yaml", "--run", "again") == 0
+    assert summary(Path("line/v001"))["digest"] == summary(Path("again/v001"))["digest"]
+    assert load("line/v001/config.yaml") == load("again/v001/config.yaml")
+
+
+def test_set_may_be_repeated(treadle: Any, line: None) -> None:
+    assert treadle("train", "line", "--set", "max_steps=2", "--set", "seed=4") == 0
+    assert load(RUN / "config.yaml")["config"]["seed"] == 4 and summary(RUN)["step"] == 2
+
+
+def test_help_of_a_recipe_shows_its_settings(treadle: Any, line: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert treadle("train", "line", "--help") == 0
+    for words in (
+        "usage: treadle train",
+        "flags of line: Fits a line.",
+        "--slope FLOAT",
+        "The slope to find.",
+        "--set",
+    ):
+        assert words in treadle.out
+    assert max(map(len, treadle.out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["lin"], "unknown recipe 'lin'; did you mean 'line'?"),
+        (["lin.yaml"], "lin.yaml: no such file"),
+        (["--max-steps", "3", "line"], "treadle train: the recipe comes first: treadle train RECIPE --max-steps ..."),
+        (["line", "--max-step", "3"], "treadle train line: unknown flag --max-step; did you mean '--max-steps'?"),
+        (["line", "--max-steps", "x"], "--max-steps is 'x': expected a whole number, or None"),
+        (["line", "--batch-size", "0"], "flags: batch_size is 0: expected at least 1"),
+        (["line", "--log-every", "5 stepz"], "log_every"),
+        (["line", "--set", "slop=3"], "--set: slop is not a setting of LineConfig; did you mean 'slope'?"),
+        (["line", "--set", "slope"], "--set slope: expected KEY=VALUE"),
+        (["line", "--set", "slope=x"], "--set: slope is 'x': expected a number"),
+        (["line", "--set"], "treadle train: argument --set: expected at least one argument"),
+        (["line", "--data", "factr"], "--data factr: no such file or directory; did you mean 'factor'?"),
+        (["line", "--data", "factor"], "factor holds no number"),
+        (["line", "--max-steps", "None"], "nothing says when to end: give max_epochs, max_steps or max_time"),
+        (["line", "--batch-size", "100", "--drop-last"], "100"),
+        (["line", "--run", "factor/x"], "a file is in the way"),
+        (["line", "extra"], "treadle train line: 'extra' belongs to no flag"),
+        (["line", "--device", "cuda:9"], "cuda"),
+    ],
+)
+def test_bad_usage_is_one_line_and_2_and_writes_nothing(
+    treadle: Any, line: None, arguments: list[str], said: str
+) -> None:
+    Path("factor").write_text("many")
+    assert treadle("train", *arguments) == 2
+    assert said in treadle.err and treadle.err.startswith("treadle: ") and treadle.err.count("\n") == 1
+    assert os.listdir() == ["factor"]
+
+
+def test_a_run_that_fails_returns_1_and_says_where(treadle: Any, line: None) -> None:
+    assert treadle("train", "line", "--fail") == 1
+    assert "ZeroDivisionError: as asked in step, at step 1" in treadle.err
+    assert summary(RUN)["status"] == "failed"
+    assert treadle("train", "line", "--rate", "1e30") == 1
+    assert treadle.err.splitlines()[-1].startswith("treadle: ") and "step" in treadle.err
+
+
+def test_a_time_limit_is_no_failure(treadle: Any, line: None) -> None:
+    assert treadle("train", "line", "--pause", "0.05", "--max-time", "0.2", "--max-steps", "1000") == 0
+    assert 0 < summary(RUN)["step"] < 1000
+
+
+def test_tensorboard_events_go_into_the_run(treadle: Any, line: None) -> None:
+    assert treadle("train", "line", "--tensorboard") == 0
+    assert list(RUN.rglob("events.out.tfevents*"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_after_the_step_with_a_checkpoint(site: Path, tmp_path: Path, number: int, code: int) -> None:
+    command = [sys.executable, "-m", "treadle.cli", "train", "line", "--pause", "0.02", "--max-steps", "100000"]
+    environment = os.environ | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        run = tmp_path / RUN
+        deadline = time.monotonic() + 60
+        while not (run / "metrics.jsonl").exists() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(number)
+        out, err = (text.decode() for text in process.communicate(timeout=60))
+    assert process.returncode == code, err
+    assert "stopping after this step" in err and "Traceback" not in err
+    assert "stopped: interrupted by" in out
+    done = summary(run)
+    assert done["status"] == "stopped"
+    checkpoint = json.loads((run / "checkpoints" / "latest.json").read_text())
+    assert checkpoint["step"] == done["step"]
+
+
+def test_a_second_signal_stops_at_once(site: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "treadle.cli", "train", "line", "--pause", "30"]
+    environment = os.environ | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        deadline = time.monotonic() + 60
+        while not (tmp_path / RUN / "config.yaml").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=20)
+        said = process.stderr.read().decode()
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "treadle: interrupted" and "Traceback" not in said
+
+
+def test_training_leaves_the_processes_signal_handlers_and_threads_alone(treadle: Any, line: None) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), torch.get_num_threads()
+    assert treadle("train", "line") == 0
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), torch.get_num_threads()) == before
