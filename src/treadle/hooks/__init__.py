@@ -1,1 +1,10 @@
 """Ready-made hooks, one per file."""
+
+from treadle.hooks.best_model import BestModel, load_best
+from treadle.hooks.checkpointing import Checkpointing
+from treadle.hooks.early_stopping import EarlyStopping, Patience
+from treadle.hooks.examples import Examples
+from treadle.hooks.periodic import Periodic
+from treadle.hooks.time_limit import TimeLimit
+
+__all__ = ["BestModel", "Checkpointing", "EarlyStopping", "Examples", "Patience", "Periodic", "TimeLimit", "load_best"]

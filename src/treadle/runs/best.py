@@ -1,0 +1,103 @@
+"""The best model of a run on disk: `best_model/`, loadable without the trainer that made it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from treadle.checkpoint.store import sync
+from treadle.errors import UsageError, nearest
+from treadle.runs.files import cannot_write, replace_directory, settled, to_json, write_whole
+
+if TYPE_CHECKING:
+    from treadle.runs.run import Run
+
+BEST = "best_model"
+WEIGHTS, INFO, CONFIG = "weights.safetensors", "metrics.json", "config.yaml"
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best model of a run.
+
+    `weights` are by "attribute.parameter" ("model.0.weight"; a lone parameter by its attribute), on the CPU. `info` has
+    the keys monitor, mode, value, step, epoch and metrics (all validation metrics of that moment).
+    """
+
+    weights: Mapping[str, Tensor]
+    info: Mapping[str, Any]
+
+    def of(self, attribute: str) -> dict[str, Tensor]:
+        """The state dict of one of the trainer's modules. Raises UsageError for an attribute that is not there.
+
+        Example:
+            model = torch.nn.Linear(1, 1)
+            model.load_state_dict(read_best("runs/line/v001").of("model"))
+        """
+        prefix = f"{attribute}."
+        found = {name.removeprefix(prefix): value for name, value in self.weights.items() if name.startswith(prefix)}
+        if not found:
+            known = {name.rpartition(".")[0] or name for name in self.weights}
+            raise UsageError(f"the best model has no {attribute!r}{nearest(attribute, known)}")
+        return found
+
+
+def write_best(run: Run, best: Best) -> Path:
+    """Put `best` in the place of the run's best model, whole: at every instant the old one or the new one is there.
+
+    Raises RunError when the disk refuses; the old one stays.
+    """
+    from safetensors.torch import save_file
+
+    target = run.path / BEST
+    new = target.with_name(f".{BEST}.new")
+    try:
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        save_file(_separate(best.weights), new / WEIGHTS)
+        sync(new / WEIGHTS)
+        write_whole(new / INFO, to_json(best.info) + "\n", sync=True)
+        if run.has(CONFIG):
+            shutil.copyfile(run.path / CONFIG, new / CONFIG)
+        replace_directory(new, target)
+        sync(run.path)
+    except BaseException as error:
+        shutil.rmtree(new, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise cannot_write(target, error) from error
+        raise
+    return target
+
+
+def read_best(run: str | Path) -> Best:
+    """The best model of the run in the directory `run`. Raises UsageError where it has none, or none that is whole."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    directory = settled(Path(run) / BEST)
+    if not (directory / WEIGHTS).is_file():
+        raise UsageError(f"{run} has no best model: it is written at the first validation (give validation data)")
+    try:
+        return Best(load_file(directory / WEIGHTS), json.loads((directory / INFO).read_text(encoding="utf-8")))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UsageError(f"the best model in {directory} cannot be read: {error}") from None
+
+
+def _separate(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous CPU tensors, no two of which share memory, as safetensors wants them."""
+    result: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in weights.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in storages or storage.nbytes() != tensor.numel() * tensor.element_size():
+            tensor = tensor.clone()
+        storages.add(tensor.untyped_storage().data_ptr())
+        result[name] = tensor
+    return result
