@@ -102,7 +102,7 @@ def test_validate_without_data_and_save_without_a_run_are_refused_not_fatal(line
     refused = [trainer.commands.validate(), trainer.commands.save()]
     assert trainer.iterate()
     assert all(isinstance(future.exception(), UsageError) for future in refused)
-    assert [entry["event"] for entry in trainer.journal] == ["refused", "refused"]
+    assert [entry["event"] for entry in trainer.journal] == ["refused", "refused", "start"]
 
 
 def test_save_writes_a_checkpoint_at_once(line, tmp_path):
@@ -144,4 +144,4 @@ def test_an_empty_queue_costs_nothing_per_step(line):
 
     hook = Count()
     line(hooks=[hook]).train()
-    assert hook.calls == 0
+    assert hook.calls == 2  # start and finish

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from treadle import EMA, Objective, Trainer, UsageError
-from treadle.engine.minimize import NonFiniteError, Updater
+from treadle.engine.minimize import Updater
+from treadle.engine.recovery import NonFiniteError
 
 
 def weights(trainer):
@@ -123,10 +124,10 @@ def test_a_bad_gradient_is_found_before_it_reaches_a_parameter(line_data):
 
 
 def test_on_a_device_the_verdict_waits_until_it_is_read():
-    """The path of a GPU, taken here on the CPU by telling the updater another device type."""
+    """The path of a GPU, taken here on the CPU by telling the updater not to read the verdict."""
     p = torch.nn.Parameter(torch.ones(3))
     updater = Updater("optimizer", torch.optim.Adam([p], fused=True), torch.device("cpu"))
-    updater.device = torch.device("meta")  # anything but "cpu"
+    updater.check_at_once = False
     for factor in (1.0, float("nan"), 1.0):
         updater.backward((p * factor).sum(), 1, None)
         updater.update(lambda: None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from treadle.checkpoint.entries import is_plain, is_stateless, load_entry, order, state_of
 from treadle.checkpoint.plain import Packer, Plain, unpack
+from treadle.checkpoint.tensorfile import hash_tensors
 from treadle.engine.attributes import user_attributes, walk
 from treadle.errors import StateError, nearest
 
@@ -45,27 +46,29 @@ class State:
         """Finished epochs."""
         return int(self.values["progress"]["epoch"])
 
-    @cached_property
-    def entries(self) -> dict[str, str]:
-        """SHA-256 (hex) of every tensor with its dtype and shape, by path."""
-        return {path: hash_tensor(tensor) for path, tensor in sorted(self.tensors.items())}
+    def copy(self, into: State | None = None) -> State:
+        """A copy with CPU memory of its own, that of `into` where it has tensors of the same shape and dtype.
+
+        Fresh memory would cost a page fault per 4 KB, six times the copying itself.
+        """
+        buffers: dict[str, Tensor] = {}
+        for path, tensor in self.tensors.items():
+            buffer = into.tensors.get(path) if into is not None else None
+            if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
+                buffer = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+            buffers[path] = buffer.copy_(tensor)
+        return State(self.values, buffers, self.clock)
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) over everything: equal digests mean equal runs."""
-        sha = hashlib.sha256(json.dumps(self.values, sort_keys=True, separators=(",", ":")).encode())
-        for path, entry in self.entries.items():
-            sha.update(f"\n{path} {entry}".encode())
-        return sha.hexdigest()
+        """SHA-256 (hex) over everything but the clock: equal digests mean equal runs."""
+        return digest_of(self.values, hash_tensors(self.tensors))
 
 
-def hash_tensor(tensor: Tensor) -> str:
-    """SHA-256 (hex) of a tensor's dtype, shape and bytes in row-major order."""
-    sha = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    if flat.numel():
-        sha.update(flat.view(torch.uint8).numpy().data)
-    return sha.hexdigest()
+def digest_of(values: Mapping[str, Plain], tensors_sha256: str) -> str:
+    """The digest of a state, of its plain data and the SHA-256 of its tensors as a safetensors file."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(f"{text}\n{tensors_sha256}".encode()).hexdigest()
 
 
 def capture(trainer: Trainer) -> State:
@@ -87,10 +90,12 @@ def capture(trainer: Trainer) -> State:
         "meter": packer.pack(trainer.logbook.meter.state_dict(), "meter"),
         "metrics": packer.pack(trainer.metrics, "metrics"),
         "validation_metrics": packer.pack(trainer.validation_metrics, "validation_metrics"),
+        "recovery": packer.pack(trainer.recovery.state_dict(), "recovery"),
         "attributes": {name: packer.pack(state_of(item), name) for name, item in _stateful(trainer)},
         "hooks": {name: packer.pack(hook.state_dict(), f"hooks/{name}") for name, hook in _hooks(trainer)},
         "feeds": {name: packer.pack(feed.state_dict(), f"feeds/{name}") for name, feed in trainer.feeds.items()},
         "user": packer.pack(user, "user"),
+        "data": {name: feed.fingerprint() for name, feed in trainer.feeds.items()},
     }
     return State(values, packer.tensors, {"seconds": trainer.seconds})
 
@@ -103,11 +108,15 @@ def restore(trainer: Trainer, state: State) -> None:
     values, tensors = state.values, state.tensors
     if values.get("format") != FORMAT:
         raise StateError(f"the checkpoint has format {values.get('format')!r}; this version reads {FORMAT}")
+    for name, feed in trainer.feeds.items():
+        if values["data"].get(name) not in (None, feed.fingerprint()):
+            raise StateError(f"the data of {name!r} is not what it was: restore the files, or start a new run")
     _load_all("attribute", dict(_stateful(trainer)), values["attributes"], tensors, trainer)
     _load_all("hook", dict(_hooks(trainer)), values["hooks"], tensors, trainer)
     _load_all("feed", trainer.feeds, values["feeds"], tensors, trainer)
     trainer.minimizer.load_state_dict(unpack(values["minimizer"], tensors))
     trainer.logbook.meter.load_state_dict(unpack(values["meter"], tensors))
+    trainer.recovery.load_state_dict(unpack(values["recovery"], tensors))
     trainer.metrics = unpack(values["metrics"], tensors)
     trainer.validation_metrics = unpack(values["validation_metrics"], tensors)
     trainer._began = values["began"]

@@ -7,96 +7,226 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
 
-from treadle.checkpoint.state import State
+from treadle.checkpoint.state import State, digest_of
+from treadle.checkpoint.tensorfile import pieces
 from treadle.errors import RunError, StateError
+from treadle.runs.files import replace_directory
 
-TENSORS, VALUES, MANIFEST, LATEST = "tensors.safetensors", "state.json", "manifest.json", "latest.json"
+TENSORS, VALUES, MANIFEST, LATEST, PINS = (
+    "tensors.safetensors",
+    "state.json",
+    "manifest.json",
+    "latest.json",
+    "pins.json",
+)
 
 
-def write_checkpoint(directory: Path, state: State, *, keep: int) -> Path:
-    """Write `state` to `directory/step-00000500` and return that path.
+@dataclass(frozen=True)
+class Retention:
+    """Which checkpoints stay: the newest `last`, one per `every` steps, the best model's, and those a fork pinned."""
 
-    The files are written to a temporary directory beside it, synced, hashed into a manifest and renamed into place;
-    `latest.json` is moved last, and only then are all but the newest `keep` checkpoints deleted. Whatever interrupts
-    this leaves the previous checkpoint as it was. Raises RunError when the disk refuses.
+    last: int = 3
+    every: int | None = None
+    best: int | None = None
+
+    def keeps(self, steps: list[int], pinned: set[int]) -> set[int]:
+        """The steps of the checkpoints that stay, of those there are (in any order)."""
+        ordered = sorted(steps)
+        kept = set(ordered[-max(self.last, 1) :]) | (pinned & set(ordered))
+        if self.best in ordered:
+            kept.add(self.best)
+        if self.every is not None:
+            first_of: dict[int, int] = {}
+            for step in ordered:
+                first_of.setdefault(step // self.every, step)
+            kept |= {step for interval, step in first_of.items() if interval > 0}
+        return kept
+
+
+def checkpoint_name(step: int) -> str:
+    """The directory name of the checkpoint after `step` steps."""
+    return f"step-{step:08d}"
+
+
+def write_checkpoint(directory: Path, state: State, retention: Retention | None = None) -> tuple[Path, str]:
+    """Write `state` to `directory/step-00000500`; returns that path and the digest.
+
+    The files are written to a temporary directory beside it, hashed into a manifest, synced and renamed into place;
+    `latest.json` is moved last, and only then is deleted what `retention` does not keep. Whatever interrupts this
+    leaves the previous checkpoint as it was. Raises RunError when the disk refuses.
     """
-    name = f"step-{state.step:08d}"
+    target = directory / checkpoint_name(state.step)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=directory))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=directory))
         try:
-            _write_files(temporary, state)
-            target = directory / name
-            if target.exists():
-                shutil.rmtree(target)
-            os.rename(temporary, target)
+            digest = _write_files(temporary, state)
+            os.chmod(temporary, 0o755)
+            replace_directory(temporary, target)
+            sync(directory)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        sync(directory)
-        _replace_json(directory / LATEST, {"checkpoint": name, "step": state.step, "digest": state.digest})
-        sync(directory)
+        write_json(directory / LATEST, {"checkpoint": target.name, "step": state.step, "digest": digest})
     except OSError as error:
         raise RunError(
-            f"cannot write checkpoint {directory / name}: {error.strerror or error}; the previous one is intact"
+            f"cannot write checkpoint {target}: {error.strerror or error}; free some space: the previous one is intact"
         ) from error
-    for old in list_checkpoints(directory)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
-    return target
+    _clean(directory, retention or Retention())
+    return target, digest
 
 
 def read_checkpoint(path: Path) -> State:
     """Read a checkpoint directory and check it against its manifest; raises StateError naming what is damaged."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())
-        for name, expected in manifest["files"].items():
-            if Path(name).name != name:
-                raise StateError(f"checkpoint {path}: the manifest names {name!r}, which is no file of it")
+        files = manifest["files"]
+        if sorted(files) != sorted((TENSORS, VALUES)):
+            raise StateError(f"checkpoint {path}: {MANIFEST} is damaged, it lists other files than it should")
+        for name, expected in files.items():
             if hash_file(path / name) != expected["sha256"]:
                 raise StateError(f"checkpoint {path}: {name} is damaged, its SHA-256 is not the manifest's")
         saved = json.loads((path / VALUES).read_text())
-        return State(saved["values"], load_file(path / TENSORS), saved["clock"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StateError(f"checkpoint {path} cannot be read: {error}") from error
+        if digest_of(saved["values"], files[TENSORS]["sha256"]) != manifest["digest"]:
+            raise StateError(f"checkpoint {path}: {MANIFEST} is damaged, its digest is not that of the files")
+        state = State(saved["values"], load_file(path / TENSORS), saved["clock"])
+        state.__dict__["digest"] = manifest["digest"]
+        return state
+    except StateError:
+        raise
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise StateError(f"checkpoint {path} cannot be read: {first}") from error
 
 
 def list_checkpoints(directory: Path) -> list[Path]:
-    """The checkpoints in `directory`, oldest first."""
-    return sorted(path for path in directory.glob("step-*") if (path / MANIFEST).is_file())
+    """The checkpoints in `directory`, oldest first, damaged or not."""
+    return sorted(path for path in directory.glob("step-*") if path.is_dir() and path.name[5:].isdigit())
 
 
-def _write_files(directory: Path, state: State) -> None:
-    save_file({path: _own_memory(tensor) for path, tensor in state.tensors.items()}, directory / TENSORS)
-    (directory / VALUES).write_text(json.dumps({"values": state.values, "clock": state.clock}))
-    files = {
-        name: {"sha256": hash_file(directory / name), "bytes": (directory / name).stat().st_size}
-        for name in (TENSORS, VALUES)
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's directory name."""
+    return int(path.name.removeprefix("step-"))
+
+
+def newest_good(directory: Path, before: int | None = None) -> Iterator[tuple[Path, State | StateError]]:
+    """Yield the checkpoints from the newest backwards, as read or as the StateError that says why not.
+
+    Ends with the first good one. Only those up to the step that `latest.json` names (a rewind moves it back) and, where
+    given, up to step `before`.
+    """
+    limits = [limit for limit in (before, _latest_step(directory)) if limit is not None]
+    for path in reversed(list_checkpoints(directory)):
+        if limits and step_of(path) > min(limits):
+            continue
+        try:
+            yield path, read_checkpoint(path)
+            return
+        except StateError as error:
+            yield path, error
+
+
+def forget_after(directory: Path, step: int) -> None:
+    """Give up the checkpoints after `step`: pinned ones stay, but nothing resumes from them."""
+    if not directory.is_dir():
+        return
+    earlier = [path for path in list_checkpoints(directory) if step_of(path) <= step]
+    last = earlier[-1] if earlier else None
+    write_json(directory / LATEST, {"checkpoint": last.name if last else None, "step": step_of(last) if last else -1})
+    pinned = _read_pins(directory)
+    for path in list_checkpoints(directory):
+        if step_of(path) > step and path.name not in pinned:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def pin(path: Path, why: str) -> None:
+    """Keep the checkpoint at `path` from being deleted; `why` says who needs it."""
+    pins = _read_pins(path.parent)
+    pins.setdefault(path.name, [])
+    if why not in pins[path.name]:
+        pins[path.name].append(why)
+    write_json(path.parent / PINS, pins)
+
+
+def _latest_step(directory: Path) -> int | None:
+    """The step in `latest.json`, or None where it is missing or damaged: then the newest directory counts."""
+    try:
+        return int(json.loads((directory / LATEST).read_text())["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _read_pins(directory: Path) -> dict[str, list[str]]:
+    try:
+        pins: dict[str, list[str]] = json.loads((directory / PINS).read_text())
+    except (OSError, ValueError):
+        return {}
+    return pins
+
+
+def _clean(directory: Path, retention: Retention) -> None:
+    """Delete what retention does not keep, and what an interrupted write left behind."""
+    paths = {step_of(path): path for path in list_checkpoints(directory)}
+    pinned = {int(name.removeprefix("step-")) for name in _read_pins(directory)}
+    for step in set(paths) - retention.keeps(list(paths), pinned):
+        shutil.rmtree(paths[step], ignore_errors=True)
+    for leftover in directory.glob(".step-*-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _write_files(directory: Path, state: State) -> str:
+    """Write the three files of a checkpoint, synced; returns the digest."""
+    sha, size = hashlib.sha256(), 0
+    with open(directory / TENSORS, "wb", buffering=0) as file:
+        for piece in pieces(state.tensors):
+            sha.update(piece)
+            size += len(piece)
+            _write_all(file.fileno(), piece)
+        os.fsync(file.fileno())
+    digest = digest_of(state.values, sha.hexdigest())
+    text = json.dumps({"values": state.values, "clock": state.clock}, allow_nan=False).encode()
+    write_synced(directory / VALUES, text)
+    manifest = {
+        "digest": digest,
+        "step": state.step,
+        "epoch": state.epoch,
+        "files": {
+            TENSORS: {"sha256": sha.hexdigest(), "bytes": size},
+            VALUES: {"sha256": hashlib.sha256(text).hexdigest(), "bytes": len(text)},
+        },
     }
-    manifest = {"digest": state.digest, "step": state.step, "epoch": state.epoch, "files": files}
-    (directory / MANIFEST).write_text(json.dumps(manifest | {"entries": state.entries}, indent=1))
-    for name in (TENSORS, VALUES, MANIFEST):
-        sync(directory / name)
+    write_synced(directory / MANIFEST, json.dumps(manifest, indent=1).encode())
     sync(directory)
+    return digest
 
 
-def _own_memory(tensor: Tensor) -> Tensor:
-    """`tensor` contiguous and alone in its storage, as safetensors wants it."""
-    tensor = tensor.cpu().contiguous()
-    alone = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
-    return tensor if alone else tensor.clone()
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
-def _replace_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole or not at all, and have it on the disk."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value))
-    sync(temporary)
+    write_synced(temporary, json.dumps(value).encode())
     os.replace(temporary, path)
+    sync(path.parent)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file and wait until it is on the disk."""
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def hash_file(path: Path) -> str:
@@ -105,9 +235,9 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sync(path: Path) -> None:
-    """Ask the operating system to have a file, or a directory's names, on the disk before going on."""
-    descriptor = os.open(path, os.O_RDONLY)
+def sync(directory: Path) -> None:
+    """Ask the operating system to have a directory's names on the disk before going on."""
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -82,11 +82,13 @@ def check_ready(trainer: Trainer) -> None:
 
 def open_run(trainer: Trainer, run_dir: str | Path) -> None:
     """Make the trainer a run on disk, once all that can be checked has been."""
+    from treadle.runs.lock import RunLock
     from treadle.runs.recorder import recorders
     from treadle.runs.run import Run
 
     check_ready(trainer)
     trainer.run = Run.create(run_dir)
+    trainer.lock = RunLock(trainer.run.path)
     trainer.hooks += recorders(trainer.run)
 
 

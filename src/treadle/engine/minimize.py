@@ -15,18 +15,11 @@ from treadle.engine.ema import EMA
 from treadle.engine.lr import LearningRate
 from treadle.engine.objective import Losses
 from treadle.engine.optim import prefer_fused
-from treadle.errors import RunError, UsageError
+from treadle.engine.recovery import NonFiniteError, SpikeDetector
+from treadle.errors import UsageError
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
-
-
-class NonFiniteError(RunError):
-    """A loss or gradient is NaN or Inf. `what` names it; the parameters have not been touched by it."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(what)
-        self.what = what
 
 
 class Updater:
@@ -39,6 +32,8 @@ class Updater:
         clip_norm, clip_value: see TrainerConfig; None does not clip.
         scale: use a `GradScaler` (fp16).
         finite_check: refuse non-finite losses and gradients.
+        check_at_once: read the verdict on gradients at every update, also where that waits for the device.
+        spike: standard deviations above the mean of recent losses that make a loss a spike; None does not look.
     """
 
     def __init__(
@@ -52,6 +47,8 @@ class Updater:
         clip_value: float | None = None,
         scale: bool = False,
         finite_check: bool = True,
+        check_at_once: bool = False,
+        spike: float | None = None,
     ) -> None:
         self.name = name
         self.optimizer = optimizer
@@ -60,6 +57,8 @@ class Updater:
         self.clip_norm = clip_norm
         self.clip_value = clip_value
         self.finite_check = finite_check
+        self.check_at_once = check_at_once or device.type == "cpu"
+        self.spikes = SpikeDetector(spike) if spike is not None else None
         self.scaler = torch.amp.GradScaler(device.type) if scale else None
         self.emas: list[EMA] = []
         self.updates = 0
@@ -110,10 +109,7 @@ class Updater:
             self.scaler.update()
         else:
             self.optimizer.step()
-        for p in parameters:
-            p.grad = None
-        self.micro_batches = 0
-        self.elements = 0.0
+        self.drop_gradients()
         self.updates += 1
         for ema in self.emas:
             ema.update()
@@ -127,7 +123,7 @@ class Updater:
         inverse = self._one if mean == 1.0 else torch.full_like(self._one, mean)
         dense = [g for g in gradients if not g.is_sparse]
         torch._amp_foreach_non_finite_check_and_unscale_(dense, self._found, inverse)
-        if self.device.type == "cpu":
+        if self.check_at_once:
             if self._found.item():
                 self._found.zero_()
                 raise NonFiniteError(self._name_gradient())
@@ -140,7 +136,7 @@ class Updater:
 
     def check_device(self) -> None:
         """Read the device's verdict on all gradients so far; raises NonFiniteError naming the first bad update."""
-        if self.device.type != "cpu" and self.finite_check and self.scaler is None:
+        if not self.check_at_once and self.finite_check and self.scaler is None:
             bad = int(self._bad_update.item())
             if bad >= 0:
                 raise NonFiniteError(f"a gradient of {self.name!r} is NaN or Inf at its update {bad}")
@@ -176,6 +172,7 @@ class Updater:
             "elements": self.elements,
             "gradients": gradients,
             "scaler": scaler,
+            "spikes": self.spikes.state_dict() if self.spikes is not None else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -189,6 +186,14 @@ class Updater:
             p.grad = None if gradient is None else gradient.to(p.device, copy=True)
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
+        if self.spikes is not None and state["spikes"] is not None:
+            self.spikes.load_state_dict(state["spikes"])
+
+    def drop_gradients(self) -> None:
+        """Forget the accumulation under way."""
+        for p in self.parameters:
+            p.grad = None
+        self.micro_batches, self.elements = 0, 0.0
 
 
 def as_loss(loss: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -253,6 +258,8 @@ class Minimizer:
                 clip_value=config.clip_value,
                 scale=config.precision == "fp16",
                 finite_check=config.finite_check,
+                check_at_once=config.on_bad_step != "stop",
+                spike=config.spike,
             )
         self._rates = []
         for rate in find(trainer, LearningRate).values():
@@ -289,8 +296,10 @@ class Minimizer:
         trainer, config = self._trainer, self._trainer.config
         total, terms = as_loss(loss)
         updaters = self.of(optimizer)
-        if config.finite_check and total.is_cpu:
+        if config.finite_check and updaters[0].check_at_once:
             check_finite(total, terms)
+        if updaters[0].spikes is not None:
+            updaters[0].spikes.check(total.item())
         if elements is None:
             elements = trainer.elements(trainer.batch) if config.accumulate > 1 and trainer.batch is not None else 1
         # With opponents about, only the parameters of the optimizers at hand may receive gradients.
@@ -348,6 +357,11 @@ class Minimizer:
 
     def _prefix(self, name: str) -> str:
         return f"{name}." if len(self.updaters) > 1 else ""
+
+    def drop_gradients(self) -> None:
+        """Forget all accumulations under way."""
+        for updater in self.updaters.values():
+            updater.drop_gradients()
 
     def check_device(self) -> None:
         """Read the verdict on gradients that waits on the device; see `Updater.check_device`."""

@@ -119,8 +119,6 @@ def _fits(kind: type[torch.optim.Optimizer], parameter: torch.Tensor) -> bool:
 @cache
 def _has_fused(kind: str, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether this torch has the fused kernel for a device and a dtype: one tiny update tells, once."""
-    if not dtype.is_floating_point:
-        return False
     probe = torch.zeros(1, device=device, dtype=dtype)
     probe.grad = torch.zeros_like(probe)
     try:

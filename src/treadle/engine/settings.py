@@ -44,6 +44,16 @@ class TrainerConfig:
     """Largest absolute value of a gradient's entry, applied before `clip_norm`."""
     finite_check: bool = True
     """Stop at a loss or gradient that is NaN or Inf, before it reaches a parameter."""
+    on_bad_step: Literal["stop", "skip", "rollback"] = "stop"
+    """After a NaN, an Inf or a spike: stop, skip the batch, or go back to the last good state and pass over it."""
+    max_recoveries: int = 3
+    """Bad steps after which the run stops all the same."""
+    spike: float | None = None
+    """Standard deviations above the mean of the last 100 losses that make a loss a bad step; null does not look."""
+    snapshot_every: str | None = None
+    """When the state is kept in memory, to roll back or rewind to without the disk."""
+    keep_snapshots: int = 3
+    """States kept in memory."""
     fused: bool = True
     """Use torch's fused kernels for optimizers built without an explicit choice."""
     log_every: str | None = "50 steps"
@@ -53,7 +63,11 @@ class TrainerConfig:
     save_every: str | None = "1 epoch"
     """When a run on disk writes a checkpoint; it also does at its end."""
     keep_checkpoints: int = 3
-    """Checkpoints kept on disk."""
+    """The newest checkpoints that are kept on disk; besides them the best model's and those that a fork needs."""
+    keep_every: str | None = None
+    """Keep one checkpoint for each such part of the run for good."""
+    save_patience: float = 900.0
+    """Seconds for which failing checkpoint writes are put up with before they fail the run."""
     monitor: str = "loss"
     """The validation metric that says which model is best."""
     monitor_mode: Literal["min", "max"] = "min"
@@ -67,21 +81,24 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         """Check ranges; raises UsageError naming the field."""
-        for name in ("batch_size", "accumulate", "keep_checkpoints"):
+        for name in ("batch_size", "accumulate", "keep_checkpoints", "keep_snapshots"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("max_epochs", "max_steps", "patience"):
             self._require(name, getattr(self, name) is None or getattr(self, name) >= 1, "at least 1, or null")
-        for name in ("max_time", "clip_norm", "clip_value"):
+        for name in ("max_time", "clip_norm", "clip_value", "save_patience", "spike"):
             value = getattr(self, name)
             self._require(name, value is None or (math.isfinite(value) and value > 0), "above 0, or null")
+        self._require("max_recoveries", self.max_recoveries >= 0, "0 or more")
+        self._require("on_bad_step", self.on_bad_step in ("stop", "skip", "rollback"), "stop, skip or rollback")
         self._require("workers", self.workers >= 0, "0 or more")
         self._require("seed", 0 <= self.seed < 2**63, "between 0 and 2**63 - 1")
         self._require("min_improvement", 0 <= self.min_improvement < math.inf, "0 or more")
         self._require("precision", self.precision in ("fp32", "bf16", "fp16"), "fp32, bf16 or fp16")
         self._require("monitor_mode", self.monitor_mode in ("min", "max"), "min or max")
-        for name in ("log_every", "validate_every", "save_every"):
+        for name in ("log_every", "validate_every", "save_every", "snapshot_every"):
             self._check_schedule(name, Every)
-        self._check_schedule("patience_warm_up", Span.parse)
+        for name in ("patience_warm_up", "keep_every"):
+            self._check_schedule(name, Span.parse)
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:

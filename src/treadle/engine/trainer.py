@@ -17,7 +17,6 @@ from torch import Tensor
 
 from treadle.checkpoint.rng import RandomStreams
 from treadle.checkpoint.state import capture
-from treadle.checkpoint.store import write_checkpoint
 from treadle.data.batch import batch_elements, to_device
 from treadle.data.feed import Feed
 from treadle.engine.assembly import adopt, check_ready, check_replacement, feed_for, hooks_for, open_run, run_setup
@@ -28,14 +27,19 @@ from treadle.engine.ema import EMA
 from treadle.engine.evaluation import evaluate, evaluating, scalars
 from treadle.engine.events import Dispatcher, Events, Hook
 from treadle.engine.logbook import Logbook
-from treadle.engine.minimize import Minimizer, NonFiniteError
+from treadle.engine.minimize import Minimizer
 from treadle.engine.obey import obey
 from treadle.engine.progress import Progress
+from treadle.engine.recovery import BadStep, Recovery, RollBack
+from treadle.engine.resume import resume_run
+from treadle.engine.rewinding import go_back_to, roll_back, state_at_or_before
 from treadle.engine.rows import RowEdit
+from treadle.engine.saving import Saver, Snapshots
 from treadle.engine.schedule import Every
 from treadle.engine.settings import TrainerConfig, settings_from
 from treadle.engine.summary import Snapshot, Summary
 from treadle.errors import RunError, UsageError, nearest
+from treadle.runs.lock import RunLock
 
 REPLACEABLE = ("pre_epoch", "step", "post_epoch")
 
@@ -61,6 +65,7 @@ class Trainer(Events):
         validation_data, test_data: the same, never shuffled.
         hooks: `Hook` objects, called in their declared order.
         run_dir: makes it a run on disk: `runs/line` creates `runs/line/v001`, and so on. None writes nothing.
+        resume: go on with the run at `run_dir` (`runs/line/v001`) from its newest good checkpoint.
         settings: any field of the config, by name; they win over `config`.
 
     Raises:
@@ -83,6 +88,7 @@ class Trainer(Events):
         test_data: Any = None,
         hooks: Sequence[Hook] = (),
         run_dir: str | Path | None = None,
+        resume: bool = False,
         **settings: Any,
     ) -> None:
         own = set(vars(self))
@@ -100,29 +106,38 @@ class Trainer(Events):
         self.commands = CommandQueue()
         self.minimizer = Minimizer(self)
         self.logbook = Logbook(self, self.config.log_every)
+        self.saver = Saver(self)
+        self.snapshots = Snapshots(self.config.keep_snapshots)
+        self.recovery = Recovery(self)
         self.hooks: list[Hook] = hooks_for(self, hooks, on_disk=run_dir is not None)
         self.run: Any = None
+        self.lock: Any = None
         self.batch: Any = None
         self.status, self.reason = "new", ""
         self.seconds = 0.0
         self.paused = False
         self._validate_every = Every(self.config.validate_every) if self.config.validate_every else None
+        self._snapshot_every = Every(self.config.snapshot_every) if self.config.snapshot_every else None
         self._batches: Any = None
         self._counts = (0, 0, 0)
         self._validated_step = -1
-        self._began = self._torn_down = self._halting = self._save_requested = self._validation_requested = False
+        self._began = self._torn_down = self._halting = self._rewinding = self._validation_requested = False
         self._finish_reason: str | None = None
         self._depth = 0
-        self._digest: str | None = None
         self._dispatcher: Dispatcher | None = None
         self._steps: Iterator[None] = self._lifecycle()
         self._engine_names = frozenset(set(vars(self)) - own)
         run_setup(self)
         adopt(self)
-        if run_dir is not None:
+        if resume:
+            if run_dir is None:
+                raise UsageError("resume needs the run to go on with: give run_dir='runs/line/v001'")
+            resume_run(self, run_dir)
+        elif run_dir is not None:
             open_run(self, run_dir)
         self._dispatcher = None
-        _open.add(self)
+        if not self._torn_down:
+            _open.add(self)
 
     # What a subclass writes -------------------------------------------------------------------------------------
 
@@ -165,6 +180,7 @@ class Trainer(Events):
         progress, fire, every = self.progress, self.fire, self._validate_every
         if not self._began:
             self._began = True
+            self.note("start")
             fire("pre_training")
         while not self._ended:
             if progress.batch == 0:
@@ -191,6 +207,7 @@ class Trainer(Events):
         self._validate_if(self._validated_step != progress.step)
         self._settle(final=True)
         fire("post_training")
+        self.note("finish", reason=self._finish_reason or "")
 
     def _lifecycle(self) -> Iterator[None]:
         """The loop with its two guarantees: `on_exception` on an error or interrupt, `teardown` always, once each."""
@@ -199,14 +216,20 @@ class Trainer(Events):
             adopt(self)
             self._dispatcher = None
             self.status = "running"
-            yield from self._loop()
+            while True:
+                try:
+                    yield from self._loop()
+                    break
+                except RollBack:
+                    roll_back(self)
             self.status, self.reason = "finished", self._finish_reason or ""
         except (Exception, KeyboardInterrupt) as error:
             self.status, self.reason = "failed", f"{type(error).__name__}: {error}"
             self.fire("on_exception", error)
             raise
         finally:
-            self._tear_down()
+            if not self._rewinding:
+                self._tear_down()
 
     @property
     def _ended(self) -> bool:
@@ -219,6 +242,11 @@ class Trainer(Events):
         on_cpu = self.device.type == "cpu"
         batch = None
         for batch in batches:
+            if self.recovery.passes_over():
+                self.progress.count_step()
+                if self._ended:
+                    return
+                continue
             self.batch = batch if on_cpu else to_device(batch, self.device)
             yield self.batch
         if batch is None:
@@ -232,11 +260,9 @@ class Trainer(Events):
                 return scalars(self.step(batch), "step")
             with autocast(self.device, self.config.precision):
                 return scalars(self.step(batch), "step")
-        except NonFiniteError as error:
-            raise NonFiniteError(
-                f"{error.what}, at {self.where()}; no parameter was touched by it: look at that batch, lower the "
-                "learning rate, set clip_norm, or set finite_check=False to go on regardless"
-            ) from None
+        except BadStep as error:
+            self.recovery.handle(error)
+            return {}
         except Exception as error:
             error.add_note(f"in step, at {self.where()}")
             raise
@@ -249,8 +275,11 @@ class Trainer(Events):
             self.logbook.publish()
         if self._validation_requested:
             self.validate()
-        if self._save_requested or (final and self.run is not None):
-            self.save()
+        if self._snapshot_every is not None and self._snapshot_every.due_after_step(progress):
+            self.snapshots.take(capture(self))
+        if self.saver.requested or (final and self.run is not None):
+            self.saver.save(wait=final)
+        self.saver.take_reports()
 
     def _validate_if(self, due: bool) -> None:
         if due and self.validation_feed is not None:
@@ -299,6 +328,15 @@ class Trainer(Events):
     def ended(self) -> bool:
         """Whether no further step will be taken: the run has finished, failed or been closed."""
         return self._torn_down
+
+    def mark_finished(self, reason: str) -> None:
+        """Take note that the run had finished before: nothing fires, no step is taken."""
+        self._steps = iter(())
+        self._torn_down = True
+        self.status, self.reason = "finished", reason
+        _open.discard(self)
+        if self.lock is not None:
+            self.lock.release()
 
     @contextmanager
     def _active(self) -> Iterator[None]:
@@ -508,7 +546,7 @@ class Trainer(Events):
             validation_metrics=dict(self.validation_metrics),
             best=self.best,
             seconds=self.seconds,
-            digest=self._digest,
+            digest=self.saver.digest,
         )
 
     @property
@@ -522,20 +560,49 @@ class Trainer(Events):
     # Saving -----------------------------------------------------------------------------------------------------
 
     def request_save(self) -> None:
-        """Ask for a checkpoint as soon as the current step has settled."""
-        self._save_requested = True
+        """Ask for a checkpoint as soon as the current step has settled; it is written beside the training."""
+        self.saver.requested = True
 
     def save(self) -> Path:
         """Write a checkpoint now, between steps; returns its directory. Raises UsageError without a run on disk."""
-        if self.run is None:
-            raise UsageError("nowhere to save: make the trainer a run on disk with run_dir=")
-        self._save_requested = False
         with self._active():
-            state = capture(self)
-        path = write_checkpoint(self.run.path / "checkpoints", state, keep=self.config.keep_checkpoints)
-        self._digest = state.digest
-        self.note("checkpoint", path=path.name, digest=state.digest)
-        return path
+            return self.saver.save(wait=True)
+
+    def rewind(self, step: int) -> None:
+        """Go back to the state after `step` steps, and forget what came later; `train` or `iterate` go on from there.
+
+        The newest snapshot in memory or good checkpoint on disk at or before it is restored, and the steps from there
+        to `step` are taken again. Raises UsageError for a step that has not been taken, RunError without such a state.
+        """
+        if not 0 <= step <= self.progress.step:
+            raise UsageError(f"cannot rewind to step {step}: the run is at step {self.progress.step}")
+        with self._active():
+            state = state_at_or_before(self, step)
+            self._end_loop_quietly()
+            go_back_to(self, state)
+            self._reopen()
+            self.note("rewind", to=step, restored=state.step)
+            while self.progress.step < step and self._take_step():
+                pass
+
+    def _end_loop_quietly(self) -> None:
+        """Leave the loop where it is suspended, without closing the run."""
+        self._rewinding = True
+        try:
+            getattr(self._steps, "close", lambda: None)()
+        finally:
+            self._rewinding = False
+
+    def _reopen(self) -> None:
+        """Begin the loop anew from the state at hand; a run that had ended is open again."""
+        if self._torn_down and self.run is not None:
+            self.lock = RunLock(self.run.path)
+        self._torn_down = False
+        _open.add(self)
+        self._finish_reason = None
+        self._counts = (self.progress.epoch, self.progress.step, self.progress.batch)
+        self.status, self.reason = "running", ""
+        self._steps = self._lifecycle()
 
     def digest(self) -> str:
         """SHA-256 over the complete training state, in hex; equal digests mean equal runs."""
@@ -552,6 +619,10 @@ class Trainer(Events):
             self._dispatcher = Dispatcher(self, self.hooks + attributes)
         self._dispatcher.fire(event, *args)
 
+    def forget_handlers(self) -> None:
+        """Find anew who overrides what, at the next event: hooks or replacements have changed."""
+        self._dispatcher = None
+
     def _tear_down(self) -> None:
         if self._torn_down:
             return
@@ -560,7 +631,10 @@ class Trainer(Events):
             self.status, self.reason = "stopped", "closed"
         _open.discard(self)
         try:
+            self.saver.close()
             self.fire("teardown")
         finally:
             for feed in self.feeds.values():
                 feed.close()
+            if self.lock is not None:
+                self.lock.release()

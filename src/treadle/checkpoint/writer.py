@@ -1,0 +1,86 @@
+"""Writing checkpoints beside the training: a quick copy on its thread, everything else on another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from treadle.checkpoint.state import State
+from treadle.checkpoint.store import Retention, write_checkpoint
+from treadle.errors import RunError
+
+Report = Callable[[int, Path | None, str], None]
+"""Called on the writer's thread: (step, path, digest) of a checkpoint, or (step, None, error)."""
+
+
+class CheckpointWriter:
+    """Writes the checkpoints of one run, one at a time, in a thread of its own.
+
+    `submit` copies the tensors into buffers that are kept from one checkpoint to the next (fresh memory would cost a
+    page fault per 4 KB, six times the copy itself) and returns; the thread hashes, writes and syncs. While a write is
+    under way the next `submit` waits for it, so memory stays at one copy of the state.
+
+    A write that fails is reported and tried again with the next checkpoint, until the newest good one (or the start)
+    is more than `patience` seconds old: then `submit` and `wait` raise the RunError.
+
+    Args:
+        directory: where the checkpoints go.
+        report: told of each written or failed checkpoint, on the writer's thread.
+        patience: seconds for which failing writes are put up with.
+    """
+
+    def __init__(self, directory: Path, report: Report, patience: float) -> None:
+        self._directory = directory
+        self._report = report
+        self._patience = patience
+        self._buffers: State | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._pending: Future[None] | None = None
+        self._error: RunError | None = None
+        self._last_good = time.monotonic()
+
+    def submit(self, state: State, retention: Retention) -> None:
+        """Copy `state` and have it written; waits only while the write before it is not done."""
+        self._join()
+        self._give_up_if_late()
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, thread_name_prefix="treadle-checkpoint")
+        self._buffers = state.copy(into=self._buffers)
+        self._pending = self._pool.submit(self._write, self._buffers, retention)
+
+    def wait(self) -> None:
+        """Wait for the write under way; raises RunError if the newest one failed."""
+        self._join()
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """Wait for the write under way and end the thread; a failure was reported, and is not raised again."""
+        self._join()
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+        self._buffers = None
+
+    def _join(self) -> None:
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
+    def _give_up_if_late(self) -> None:
+        late = time.monotonic() - self._last_good
+        if self._error is not None and late > self._patience:
+            raise RunError(f"{self._error} (no checkpoint could be written for {late:.0f} s)") from self._error
+
+    def _write(self, state: State, retention: Retention) -> None:
+        try:
+            path, digest = write_checkpoint(self._directory, state, retention)
+        except RunError as error:
+            self._error = error
+            self._report(state.step, None, str(error))
+        else:
+            self._error = None
+            self._last_good = time.monotonic()
+            self._report(state.step, path, digest)

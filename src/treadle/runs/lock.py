@@ -1,0 +1,47 @@
+"""One process at a time trains a run."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from pathlib import Path
+
+from treadle.errors import UsageError
+
+LOCK = ".lock"
+
+
+class RunLock:
+    """Holds a run for this process, until `release` or the process's end, however it ends.
+
+    The operating system keeps the lock (flock), so a killed process leaves none behind. Raises UsageError naming the
+    process that has the run.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._descriptor: int | None = os.open(run / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = _read(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = None
+            raise UsageError(f"{run} is being trained by {holder}: wait for it, or stop it first") from None
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+
+    def release(self) -> None:
+        """Let others have the run."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _read(descriptor: int) -> str:
+    try:
+        holder = json.loads(os.pread(descriptor, 4096, 0))
+        return f"process {holder['pid']} on {holder['host']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
