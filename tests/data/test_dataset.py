@@ -168,3 +168,15 @@ def test_what_workers_cannot_be_sent_is_said_before_any_starts() -> None:
 def test_samples_stay_as_collate_leaves_them() -> None:
     batch = next(DatasetFeed(Noisy(), 3, shuffle=False, collate=as_list).iterate(0))
     assert [sample["index"] for sample in batch] == [0, 1, 2]
+
+
+def test_scopes_nest() -> None:
+    """A dataset that iterates a feed of its own does not lose its place."""
+
+    class Nested(Noisy):
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            if index % 2:
+                list(DatasetFeed(Noisy(3), 2).iterate(index))
+            return super().__getitem__(index)
+
+    assert by_index(DatasetFeed(Nested(), 4), 0) == by_index(DatasetFeed(Noisy(), 4), 0)
