@@ -115,6 +115,11 @@ def test_terms_are_selected_by_tag() -> None:
         losses.subset("E")
 
 
+def test_one_tag_may_be_given_as_a_word() -> None:
+    assert Term("a", tags="generator").tags == ("generator",)  # type: ignore[arg-type]
+    assert Term("a", tags=["x", "y"]).tags == ("x", "y")  # type: ignore[arg-type]
+
+
 # What is refused -----------------------------------------------------------------------------------------------------
 
 
@@ -365,6 +370,17 @@ def test_state_is_plain_data_and_tensors() -> None:
     tensors = state["sums"].pop("sums")
     assert json.loads(json.dumps(state)) == state
     assert all(type(tensor) is Tensor for tensor in tensors.values())
+
+
+def test_a_loaded_state_can_be_loaded_again() -> None:
+    objective = Objective([Term("a")])
+    objective(a=scalar(1.0))
+    state = objective.state_dict()
+    for _ in range(2):
+        objective.load_state_dict(state)
+        objective(a=scalar(3.0))
+        assert objective.flush(Progress(step=2)) == {"a": 2.0, "a.weight": 1.0}
+        assert len(objective.history["a"]) == 1
 
 
 def test_a_weight_set_after_the_save_is_undone_by_the_load() -> None:

@@ -92,15 +92,18 @@ def test_spans_in_steps() -> None:
     assert Span.parse("12.5%").steps(progress) == 5
 
 
-def test_reached_is_exact() -> None:
-    progress = Progress(max_steps=1000, batches_per_epoch=100)
-    # 0.7% of 1000 is 7 steps; in floats 0.7 / 100 * 1000 is 6.999...
-    for text, step in (("0.7%", 7), ("7 steps", 7), ("0.29 epochs", 29), ("100%", 1000)):
-        span = Span.parse(text)
-        progress.step = step - 1
-        assert not span.reached(progress)
-        progress.step = step
-        assert span.reached(progress)
+@given(total=st.integers(1, 2000), thousandths=st.integers(1, 100_000), batches=st.integers(1, 100))
+def test_reached_is_exact(total: int, thousandths: int, batches: int) -> None:
+    lengths = {
+        f"{thousandths} steps": thousandths,
+        f"{thousandths / 1000}%": Fraction(thousandths, 100_000) * total,
+        f"{thousandths / 1000} epochs": Fraction(thousandths, 1000) * batches,
+    }
+    for text, length in lengths.items():
+        reached = -(-length // 1)  # the first step at which it is
+        for step in (reached - 1, reached):
+            progress = Progress(epoch=step // batches, step=step, max_steps=total, batches_per_epoch=batches)
+            assert Span.parse(text).reached(progress) == (step >= length)
 
 
 def test_whole_epochs_are_reached_without_knowing_their_length() -> None:
