@@ -98,9 +98,7 @@ def test_a_step_validated_twice_counts_once(scripted: Callable[..., Any]) -> Non
 
 
 def test_an_unknown_monitor_is_named(scripted: Callable[..., Any]) -> None:
-    with pytest.raises(
-        UsageError, match="monitor is 'los', .* does not return; did you mean 'loss'"
-    ):
+    with pytest.raises(UsageError, match=r"monitor is 'los', .* does not return; did you mean 'loss'"):
         scripted(monitor="los").train()
 
 
