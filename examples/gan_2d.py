@@ -69,9 +69,8 @@ def main(steps: int = 2000, out: str = f"{tempfile.gettempdir()}/ring.png"):
     distance, mode = torch.cdist(sample, CENTRES).min(1)
     near = distance < 3 * SIGMA
     share = torch.bincount(mode[near], minlength=MODES) / len(sample)
-    spread = (sample - CENTRES[mode])[near].std()
     print(f"{int((share > 0.5 / MODES).sum())} of {MODES} modes covered; {share.sum():.0%} of the samples are in one")
-    print(f"standard deviation within a mode: {spread:.3f} (data: {SIGMA})")
+    print(f"standard deviation within a mode: {(sample - CENTRES[mode])[near].std():.3f} (data: {SIGMA})")
     Image.fromarray(torch.cat([histogram(data), histogram(sample)], 1).numpy()).save(out)
     print(f"data and samples side by side: {out}")
     return share
