@@ -105,7 +105,8 @@ def restore(trainer: Trainer, state: State) -> None:
 
     Raises StateError naming what the trainer has and the state has not, or the other way round.
     """
-    values, tensors = state.values, state.tensors
+    # A copy: what is restored lives on and changes, and `state` may be restored again.
+    values, tensors = state.values, state.copy().tensors
     if values.get("format") != FORMAT:
         raise StateError(f"the checkpoint has format {values.get('format')!r}; this version reads {FORMAT}")
     for name, feed in trainer.feeds.items():

@@ -115,12 +115,15 @@ class Meter:
         return means
 
     def state_dict(self) -> dict[str, Any]:
-        """Both windows as plain numbers."""
-        self._end_segment()
-        return {"interval": self._interval.state_dict(), "epoch": self._epoch.state_dict()}
+        """Segment and windows as plain numbers. Looking changes nothing: sums keep the order they are added in."""
+        return {
+            "segment": self._segment.state_dict(),
+            "interval": self._interval.state_dict(),
+            "epoch": self._epoch.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        self._segment.clear()
+        self._segment.load_state_dict(state["segment"])
         self._interval.load_state_dict(state["interval"])
         self._epoch.load_state_dict(state["epoch"])

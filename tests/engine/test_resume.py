@@ -1,0 +1,203 @@
+"""Resuming a run on disk: what it goes on from, what may change, who may do it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from treadle import Hook, StateError, UsageError
+from treadle.checkpoint.compare import differences
+from treadle.checkpoint.state import capture
+from treadle.checkpoint.store import list_checkpoints
+from treadle.runs.metrics import read_metrics
+from treadle.runs.run import read_config, read_journal, read_summary
+
+
+def abandon(trainer):
+    """What a kill leaves: no teardown, and the operating system frees the lock."""
+    trainer.saver.finish()
+    trainer.lock.release()
+    trainer._steps = iter(())
+    trainer._torn_down = True
+
+
+@pytest.fixture
+def killed(line, tmp_path):
+    """A run that was killed after `steps` steps, with a checkpoint after every second."""
+
+    def make(steps=5, **settings):
+        trainer = line(run_dir=tmp_path / "line", save_every="2 steps", log_every="1 step", **settings)
+        for _ in range(steps):
+            trainer.iterate()
+        abandon(trainer)
+        return trainer.run.path
+
+    return make
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
+def test_a_killed_run_goes_on_to_the_same_digest_and_the_same_metric_lines(killed, line, tmp_path, steps):
+    path = killed(steps)
+    resumed = line(run_dir=path, resume=True, save_every="2 steps", log_every="1 step")
+    assert resumed.progress.step == steps // 2 * 2
+    resumed.train()
+    whole = line(run_dir=tmp_path / "whole", save_every="2 steps", log_every="1 step")
+    whole.train()
+    assert resumed.summary().digest == whole.summary().digest is not None
+    lines = [[entry | {"time": 0} for entry in read_metrics(run)] for run in (path, whole.run.path)]
+    assert lines[0] == lines[1]
+    assert read_summary(path)["status"] == "finished"
+
+
+def test_resuming_a_finished_run_does_nothing_unless_a_limit_is_raised(line, tmp_path, diary):
+    first = line(run_dir=tmp_path / "line")
+    first.train()
+    again = line(run_dir=first.run.path, resume=True, hooks=[diary])
+    assert again.ended and again.train().status == "finished"
+    assert diary.lines == []
+    more = line(run_dir=first.run.path, resume=True, max_epochs=3)
+    assert more.train().epoch == 3
+    whole = line(max_epochs=3)
+    whole.train()
+    assert torch.equal(more.model.weight, whole.model.weight)
+    assert read_config(first.run.path)["config"]["max_epochs"] == 3
+    entry = next(entry for entry in read_journal(first.run.path) if entry["event"] == "resume")
+    assert entry["changed"] == {"max_epochs": [2, 3]}
+
+
+def assert_same_end(line, resumed):
+    """`resumed` is where a run that was never interrupted ends."""
+    whole = line(log_every="1 step")
+    whole.train()
+    assert list(differences(capture(whole), capture(resumed))) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seed": 3}, r"cannot change seed \(0 -> 3\)"),
+        ({"batch_size": 10, "clip_norm": 1.0}, r"batch_size \(20 -> 10\), clip_norm \(None -> 1.0\)"),
+    ],
+)
+def test_what_determines_the_past_cannot_change(killed, line, settings, message):
+    path = killed()
+    with pytest.raises(UsageError, match=message):
+        line(run_dir=path, resume=True, save_every="2 steps", log_every="1 step", **settings)
+    line(run_dir=path, resume=True, save_every="2 steps", log_every="1 step").close()  # the lock was released
+
+
+def test_changed_data_is_noticed(killed, line, line_data):
+    path = killed()
+    x, y = line_data
+    y = y.clone()
+    y[17] += 1e-6
+    with pytest.raises(StateError, match="the data of 'feed' is not what it was"):
+        line(run_dir=path, resume=True, save_every="2 steps", log_every="1 step", data=(x, y))
+
+
+def test_a_second_process_is_refused(line, tmp_path):
+    trainer = line(run_dir=tmp_path / "line", save_every="1 step")
+    trainer.iterate()
+    code = f"""
+        from treadle.runs.lock import RunLock
+        from treadle import UsageError
+        from pathlib import Path
+        try:
+            RunLock(Path({str(trainer.run.path)!r}))
+        except UsageError as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert "is being trained by process" in done.stdout
+    trainer.close()
+
+
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(killed, line, capsys):
+    path = killed(5)
+    newest = list_checkpoints(path / "checkpoints")[-1]
+    with open(newest / "tensors.safetensors", "r+b") as file:
+        file.seek(200)
+        file.write(b"\xff\xff")
+    resumed = line(run_dir=path, resume=True, save_every="2 steps", log_every="1 step")
+    assert resumed.progress.step == 2
+    assert "tensors.safetensors is damaged" in capsys.readouterr().err
+    resumed.train()
+    assert_same_end(line, resumed)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(killed, line):
+    path = killed(1)
+    resumed = line(run_dir=path, resume=True, save_every="2 steps", log_every="1 step")
+    assert resumed.progress.step == 0
+    resumed.train()
+    assert_same_end(line, resumed)
+    assert [entry["step"] for entry in read_metrics(path) if entry["split"] == "train"] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_copied_elsewhere_resumes_there(killed, line, tmp_path):
+    import shutil
+
+    path = killed(5)
+    copy = tmp_path / "elsewhere" / "v003"
+    shutil.copytree(path, copy)
+    resumed = line(run_dir=copy, resume=True, save_every="2 steps", log_every="1 step")
+    resumed.train()
+    assert_same_end(line, resumed)
+
+
+def test_patience_is_not_forgotten(line, line_class, line_data, tmp_path):
+    class Flat(line_class):
+        def validation_step(self, batch):
+            return {"loss": 1.0}
+
+    settings = {"validation_data": line_data, "patience": 4, "max_epochs": 50, "save_every": "1 epoch"}
+    whole = line(Flat, run_dir=tmp_path / "whole", **settings)
+    assert whole.train().epoch == 5
+    part = line(Flat, run_dir=tmp_path / "line", **settings)
+    for _ in range(9):
+        part.iterate()
+    abandon(part)
+    resumed = line(Flat, run_dir=part.run.path, resume=True, **settings)
+    assert resumed.train().epoch == 5
+    assert list(differences(capture(whole), capture(resumed))) == []
+
+
+def test_failing_writes_are_reported_and_fail_the_run_only_when_the_last_good_one_is_old(line, tmp_path, monkeypatch):
+    from treadle.checkpoint import store
+
+    real, broken = store.pieces, []
+
+    def pieces(tensors):
+        if broken:
+            raise OSError(28, "No space left on device")
+        return real(tensors)
+
+    monkeypatch.setattr(store, "pieces", pieces)
+
+    class Breaks(Hook):
+        def post_step(self, trainer, batch, outputs):
+            broken[:] = [1] if trainer.progress.step in (2, 3) else []
+            trainer.saver.finish() if trainer.progress.step < 2 else None
+
+    trainer = line(run_dir=tmp_path / "patient", save_every="1 step", hooks=[Breaks()])
+    assert trainer.train().status == "finished"
+    events = [entry["event"] for entry in trainer.journal]
+    assert "checkpoint failed" in events and events.count("checkpoint") >= 3
+
+    broken[:] = [1]
+    trainer = line(run_dir=tmp_path / "impatient", save_every="1 step", save_patience=1e-3, max_epochs=50)
+    with pytest.raises(Exception, match="No space left on device; free some space"):
+        trainer.train()
+    assert json.loads((trainer.run.path / "summary.json").read_text())["status"] == "failed"
+
+
+def test_resume_needs_a_run(line, tmp_path):
+    with pytest.raises(UsageError, match="resume needs the run"):
+        line(resume=True)
+    with pytest.raises(UsageError, match="is no run"):
+        line(run_dir=tmp_path / "nothing", resume=True)

@@ -1,0 +1,57 @@
+"""Rewinding inside a program: from memory, from the disk, after the end."""
+
+from __future__ import annotations
+
+import pytest
+
+from treadle import RunError, UsageError
+from treadle.checkpoint.compare import differences
+from treadle.checkpoint.state import capture
+from treadle.checkpoint.store import list_checkpoints
+from treadle.runs.metrics import read_metrics
+
+
+def test_it_goes_back_in_memory_and_forward_to_the_same_end(line, diary):
+    trainer = line(snapshot_every="2 steps", max_epochs=4, hooks=[diary])
+    digests = {}
+    while trainer.iterate():
+        digests[trainer.progress.step] = trainer.digest()
+    end = trainer.digest()
+    for step in (10, 9, 8):  # 8 is a snapshot; 9 and 10 are taken again from one
+        trainer.rewind(step)
+        assert trainer.progress.step == step and trainer.digest() == digests[step]
+    assert trainer.train().status == "finished"
+    assert trainer.digest() == end
+    assert [name for name, *_ in diary.lines].count("teardown") == 2
+
+
+def test_it_goes_back_on_disk_and_gives_up_the_future(line, tmp_path):
+    trainer = line(run_dir=tmp_path / "line", save_every="2 steps", max_epochs=4, log_every="1 step")
+    while trainer.progress.step < 9:
+        trainer.iterate()
+    trainer.rewind(5)
+    checkpoints = list_checkpoints(trainer.run.path / "checkpoints")
+    assert [path.name for path in checkpoints] == ["step-00000004"]
+    assert max(entry["step"] for entry in read_metrics(trainer.run.path)) == 5
+    assert [(e["to"], e["restored"]) for e in trainer.journal if e["event"] == "rewind"] == [(5, 4)]
+    trainer.train()
+    whole = line(max_epochs=4, log_every="1 step")
+    whole.train()
+    assert list(differences(capture(whole), capture(trainer))) == []
+
+
+def test_without_a_state_or_for_the_future_it_says_what_to_do(line):
+    trainer = line()
+    trainer.iterate(), trainer.iterate()
+    with pytest.raises(RunError, match="no snapshot or checkpoint at or before step 1, there is none: set snapshot_every"):
+        trainer.rewind(1)
+    with pytest.raises(UsageError, match="cannot rewind to step 7: the run is at step 2"):
+        trainer.rewind(7)
+    assert trainer.train().step == 6
+
+
+def test_the_ring_keeps_only_so_many(line):
+    trainer = line(snapshot_every="1 step", keep_snapshots=2, max_epochs=3)
+    while trainer.progress.step < 6:
+        trainer.iterate()
+    assert trainer.snapshots.steps == [5, 6]
