@@ -12,6 +12,9 @@ from treadle.errors import TreadleError, UsageError, nearest
 
 COMMANDS = {
     "train": "train a recipe: treadle train image",
+    "resume": "continue a run from its newest checkpoint",
+    "verify": "replay a run from a checkpoint and compare digests",
+    "fork": "branch a new run from a checkpoint of another",
     "test": "evaluate a run's best model, write pictures and a report",
     "runs": "list runs, or compare some",
     "recipes": "what can be trained",

@@ -55,10 +55,10 @@ def run(arguments: list[str]) -> int:
         return _explain(arguments[0])
     options, flags = parser().parse_known_args(arguments)
     recipe = resolve(options.recipe, options.overrides, options.data, flags)
-    hooks = _sinks(options.tensorboard)
+    hooks = sinks(options.tensorboard)
     trainer = recipe.build(run_dir=options.run or Path("runs") / recipe.name, hooks=hooks)
     with trainer:
-        return _train(trainer)
+        return drive(trainer)
 
 
 def resolve(name: str, overrides: list[str], data: str | None, flags: list[str]) -> Recipe:
@@ -72,7 +72,8 @@ def resolve(name: str, overrides: list[str], data: str | None, flags: list[str])
     return recipe if data is None else replace(recipe, data=existing(data, "--data"))
 
 
-def _train(trainer: Trainer) -> int:
+def drive(trainer: Trainer) -> int:
+    """Train to the end, or to a signal, and say what came of it; returns the exit code."""
     from treadle.cli.interrupts import Interrupts
 
     directory: Path = trainer.run.path
@@ -92,15 +93,16 @@ def _train(trainer: Trainer) -> int:
     return 0
 
 
-def _sinks(tensorboard: bool) -> list[Hook]:
+def sinks(tensorboard: bool) -> list[Hook]:
+    """The sinks of a run at the command line."""
     from treadle.sinks.console import Console
 
-    sinks: list[Hook] = [Console()]
+    chosen: list[Hook] = [Console()]
     if tensorboard:
         from treadle.sinks.tensorboard import TensorBoard
 
-        sinks.append(TensorBoard())
-    return sinks
+        chosen.append(TensorBoard())
+    return chosen
 
 
 def _explain(name: str) -> int:

@@ -66,11 +66,16 @@ class Recipe:
         plain = override(to_dict(self.config), overrides)
         return replace(self, config=from_dict(type(self.config), plain, source="--set"))
 
-    def build(self, *, run_dir: str | Path | None = None, hooks: Sequence[Hook] = ()) -> Trainer:
-        """Return the trainer, ready to train; with `run_dir` as a run on disk, whose `config.yaml` is this recipe."""
+    def build(
+        self, *, run_dir: str | Path | None = None, hooks: Sequence[Hook] = (), resume: bool = False
+    ) -> Trainer:
+        """Return the trainer, ready to train; with `run_dir` as a run on disk, whose `config.yaml` is this recipe.
+
+        With `resume` it goes on with the run that is there.
+        """
         data = self.trainer_class.load_data(self.config, self.data)
-        trainer: Trainer = self.trainer_class(self.config, **data, run_dir=run_dir, hooks=hooks)
-        if trainer.run is not None:
+        trainer: Trainer = self.trainer_class(self.config, **data, run_dir=run_dir, hooks=hooks, resume=resume)
+        if trainer.run is not None and not resume:
             trainer.run.write_config(self.document())
         return trainer
 

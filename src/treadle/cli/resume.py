@@ -1,0 +1,41 @@
+"""`treadle resume`: a run goes on from its newest good checkpoint."""
+
+from __future__ import annotations
+
+from treadle.cli.common import Parser, find_run
+from treadle.config.registry import load_recipe
+
+EXAMPLES = """  treadle resume runs/image/v001
+  treadle resume runs/image                           its newest version
+  treadle resume runs/image/v001 --set max_steps=5000
+
+Limits may be raised (max_steps, max_epochs, max_time, patience); what determines
+the past (seed, batch size, model, data) may not: use treadle fork for that."""
+
+
+def run(arguments: list[str]) -> int:
+    """Resume; returns the exit code."""
+    from treadle.cli.train import drive, sinks
+
+    parser = Parser(
+        "resume",
+        "Continue a run, bit for bit, from its newest good checkpoint: after Ctrl-C, a\nkill, a full disk, or its end.",
+        EXAMPLES,
+    )
+    parser.add_argument("run", metavar="RUN", help="a run's directory, or the one that holds its versions")
+    parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], dest="overrides",
+                        help="change settings that do not determine the past, as YAML")  # fmt: skip
+    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events, into the run")
+    options = parser.parse_args(arguments)
+    directory = find_run(options.run)
+    recipe = load_recipe(directory / "config.yaml")
+    if options.overrides:
+        recipe = recipe.with_overrides(options.overrides)
+    trainer = recipe.build(run_dir=directory, hooks=sinks(options.tensorboard), resume=True)
+    if trainer.ended:
+        print(f"nothing to do: {directory} has finished at step {trainer.progress.step}")
+        print(f"next: treadle resume {directory} --set max_steps=... (or max_epochs), or treadle fork {directory}")
+        return 0
+    print(f"resuming {directory} after step {trainer.progress.step}")
+    with trainer:
+        return drive(trainer)

@@ -1,0 +1,44 @@
+"""Forking: a new run that branches from a checkpoint of another."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from treadle.checkpoint.store import checkpoint_name, list_checkpoints, pin, read_checkpoint, step_of
+from treadle.errors import UsageError
+from treadle.runs.metrics import METRICS
+from treadle.runs.run import Run
+
+
+def fork_run(parent: Path, step: int, config: Mapping[str, Any], run_dir: Path | None = None) -> Path:
+    """Make a run that goes on from the checkpoint of `parent` at `step`, with `config` as its config.yaml.
+
+    The checkpoint, checked, and the metrics up to it are copied, so the fork stands alone; in the parent it is pinned.
+    The fork is then resumed like any run. Returns its directory: the next version beside the parent, or in `run_dir`.
+    Raises UsageError where there is no such checkpoint, StateError where it is damaged.
+    """
+    directory = parent / "checkpoints"
+    source = directory / checkpoint_name(step)
+    if not source.is_dir():
+        there = ", ".join(str(step_of(path)) for path in list_checkpoints(directory)) or "none"
+        raise UsageError(f"{parent} has no checkpoint at step {step}; there are: {there}")
+    read_checkpoint(source)
+    run = Run.create(run_dir if run_dir is not None else parent.parent)
+    try:
+        run.write_config(config)
+        if (parent / METRICS).exists():
+            shutil.copyfile(parent / METRICS, run.path / METRICS)
+            run.metrics.rewind(step)
+        shutil.copytree(source, run.path / "checkpoints" / source.name)
+        run.journal.append({"event": "fork", "step": step, "time": time.time(), "parent": str(parent)})
+        pin(source, str(run.path))
+    except BaseException:
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise
+    finally:
+        run.close()
+    return run.path

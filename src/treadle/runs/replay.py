@@ -1,0 +1,93 @@
+"""Verifying a run: take its steps again from a checkpoint, and compare the states."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from treadle.checkpoint.compare import differences
+from treadle.checkpoint.state import State, capture, restore
+from treadle.checkpoint.store import checkpoint_name, list_checkpoints, read_checkpoint, step_of
+from treadle.engine.commands import LearningRateMultiplier, LossWeight
+from treadle.errors import UsageError
+from treadle.runs.run import read_journal
+
+if TYPE_CHECKING:
+    from treadle.engine.trainer import Trainer
+
+
+@dataclass
+class Verdict:
+    """What a replay showed: from `start` (a step), which later checkpoints were `compared`, and where it differed."""
+
+    start: int
+    compared: list[int] = field(default_factory=list)
+    differs_at: int | None = None
+    differences: list[str] = field(default_factory=list)
+
+    @property
+    def holds(self) -> bool:
+        """Whether every compared digest was equal."""
+        return self.differs_at is None
+
+
+def verify_run(run: Path, build: Callable[[Path], Trainer], start: int | None = None) -> Verdict:
+    """Replay the run at `run` and compare the digest at each of its later checkpoints; stops at the first difference.
+
+    Args:
+        run: a run's directory; nothing in it is changed.
+        build: makes the run's trainer anew, as a run in the (temporary) directory it is given.
+        start: the step of the checkpoint to start from, or 0 for the beginning; by default the last but one, which
+            verifies the newest. What a person changed in the run (learning rates, loss weights) is changed again.
+
+    Raises:
+        UsageError: no checkpoint there, or nothing after it to compare with.
+        StateError: a checkpoint is damaged.
+    """
+    checkpoints = {step_of(path): path for path in list_checkpoints(run / "checkpoints")}
+    if not checkpoints:
+        raise UsageError(f"{run} has no checkpoint to compare with: nothing can be verified")
+    if start is None:
+        start = ([0, *sorted(checkpoints)])[-2]
+    if start != 0 and start not in checkpoints:
+        there = ", ".join(map(str, sorted(checkpoints)))
+        raise UsageError(f"{run} has no checkpoint at step {start}: there are {there}, and 0 for the beginning")
+    targets = [step for step in sorted(checkpoints) if step > start]
+    if not targets:
+        raise UsageError(f"{run} has no checkpoint after step {start} to compare with")
+    edits = [entry for entry in read_journal(run) if entry.get("event") == "edit" and entry["step"] >= start]
+    verdict = Verdict(start)
+    with tempfile.TemporaryDirectory(prefix="treadle-verify-") as directory, build(Path(directory) / "v001") as trainer:
+        if start:
+            restore(trainer, read_checkpoint(checkpoints[start]))
+        for target in targets:
+            saved, replayed = read_checkpoint(checkpoints[target]), _advance(trainer, target, edits)
+            found = ["the run ended before this step"] if replayed is None else list(differences(saved, replayed))
+            verdict.compared.append(target)
+            if found:
+                verdict.differs_at, verdict.differences = target, found
+                break
+    return verdict
+
+
+def _advance(trainer: Trainer, target: int, edits: list[dict[str, Any]]) -> State | None:
+    """The replayed state after `target` steps; None where the replay ended earlier."""
+    while trainer.progress.step < target:
+        for edit in edits:
+            if edit["step"] == trainer.progress.step:
+                _edit(trainer, edit)
+        if not trainer.iterate():
+            return None
+    if trainer.ended:  # the last state was captured before post_training, and that is what the run saved, too
+        return read_checkpoint(trainer.run.path / "checkpoints" / checkpoint_name(target))
+    return capture(trainer)
+
+
+def _edit(trainer: Trainer, edit: Mapping[str, Any]) -> None:
+    if edit["what"] == "lr_multiplier":
+        trainer.commands.put(LearningRateMultiplier(edit["after"], edit["optimizer"]))
+    elif edit["what"] == "loss_weight":
+        trainer.commands.put(LossWeight(edit["term"], edit["after"]))
