@@ -57,6 +57,8 @@ def test_order_and_noise_are_functions_of_seed_and_epoch(kind: str) -> None:
     whole = [rows(feed.iterate(epoch)) for epoch in (0, 1)]
     assert whole[0] != whole[1]
     assert [i for i, _ in whole[0]] != [i for i, _ in whole[1]]
+    noise = [torch.tensor([x for _, x in epoch]).flatten().tolist() if kind == "plain" else [] for epoch in whole]
+    assert not set(noise[0]) & set(noise[1])
     again = LoaderFeed(LOADERS[kind](data), seed=3)
     data.loaded = 0
     start = len(whole[1]) // 2

@@ -140,6 +140,39 @@ def test_resumes_from_the_delivered_position(n: int, size: int, drop: bool, ask:
         assert source.read <= (32 - stop + 1) * size + dropped  # nothing was read again
 
 
+def test_state_after_the_last_batch_gives_no_further_one() -> None:
+    feed = StreamFeed(Resumable(4), 2)
+    for batches in [feed.iterate(0)]:
+        assert len(list(batches)) == 2
+    again = StreamFeed(Resumable(4), 2)
+    again.load_state_dict(feed.state_dict())
+    assert again.iterate(0, 2).exhausted
+    again.load_state_dict(feed.state_dict())
+    assert rows(again.iterate(1)) == rows(feed.iterate(1)) == [[5, 6], [7, 8]]
+
+
+def test_state_after_a_failure_is_that_of_the_delivered_position() -> None:
+    class Fails(Resumable):
+        def __iter__(self) -> Iterator[int]:
+            for item in super().__iter__():
+                if item == 6 and not self.mended:
+                    raise OSError("gone")
+                yield item
+
+        mended = False
+
+    feed = StreamFeed(Fails(8), 3)
+    batches = feed.iterate(0)
+    assert next(batches).tolist() == [1, 2, 3] and not batches.exhausted
+    with pytest.raises(RunError, match="item 5 of data"):
+        next(batches)
+    source = Fails(8)
+    source.mended = True
+    again = StreamFeed(source, 3)
+    again.load_state_dict(feed.state_dict())
+    assert rows(again.iterate(0, 1)) == [[4, 5, 6], [7, 8]]
+
+
 def test_state_is_checked() -> None:
     feed = StreamFeed(Resumable(9), 3)
     next(feed.iterate(0))

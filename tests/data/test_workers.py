@@ -70,11 +70,13 @@ def test_same_bits_for_0_1_and_3_workers() -> None:
         pairs = [next(two), next(two)] + [x for pair in zip(one, two, strict=True) for x in pair]
         assert equal(pairs[:2] + pairs[3::2], expected[1]) and equal(pairs[2::2], expected[1][2:])
         assert feed.pool().pids == pids  # kept over epochs
+        del left
+        assert not feed.pool()._mailbox.answers  # what nobody takes is not kept
         if workers == 1:
             feed.close()
             feed.close()
         else:
-            del feed, batches, left, one, two
+            del feed, batches, one, two
             gc.collect()
         assert wait_gone(pids, 0.5)
 
