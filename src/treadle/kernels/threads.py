@@ -1,0 +1,66 @@
+"""How the compiled kernels are cut into parts, and the one gate through which their parallel launches go.
+
+Kernels take as many threads as torch is set to (`torch.set_num_threads`). They are written so that the number of parts
+never changes a result. Numba's portable layer (workqueue) may not be entered by two threads at once, so launches take
+turns. OpenMP ends a child that was forked after its first use: there, kernels are compiled once more and run serially.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+_gate = threading.Lock()
+_launched = False
+_forked_after_launch = False
+
+
+def _after_fork() -> None:
+    global _gate, _forked_after_launch
+    _gate = threading.Lock()
+    _forked_after_launch = _launched
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def parts_for(work: int) -> int:
+    """How many parts to cut `work` units into: at most torch's thread count and Numba's pool, at least one."""
+    import numba
+
+    if _forked_after_launch:
+        return 1
+    pool: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    return max(1, min(torch.get_num_threads(), pool, work))
+
+
+def launch(kernel: Callable[..., None], parts: int, *arguments: Any) -> None:
+    """Call `kernel(*arguments, parts)` on at most `parts` threads of Numba's pool, then put back the caller's limit."""
+    import numba
+
+    global _launched
+    if _forked_after_launch:
+        _serial(kernel)(*arguments, parts)
+        return
+    with _gate:
+        _launched = True
+        before = numba.get_num_threads()
+        numba.set_num_threads(parts)
+        try:
+            kernel(*arguments, parts)
+        finally:
+            numba.set_num_threads(before)
+
+
+@lru_cache
+def _serial(kernel: Any) -> Callable[..., None]:
+    import numba
+
+    options = {**kernel.targetoptions, "parallel": False}
+    return numba.njit(**options)(kernel.py_func)
