@@ -243,5 +243,24 @@ def test_an_average_follows_its_optimizer_and_is_what_validation_sees(line_data)
 
 
 def test_plain_optimizers_become_fused_unless_told_otherwise(line_data):
-    assert Sgd(data=line_data, max_epochs=1).optimizer.param_groups[0]["fused"]
-    assert not Sgd(data=line_data, max_epochs=1, fused=False).optimizer.param_groups[0]["fused"]
+    for fused in (True, False):
+        trainer = Sgd(data=line_data, max_epochs=1, fused=fused)
+        trainer.iterate()
+        assert bool(trainer.optimizer.param_groups[0]["fused"]) == fused
+
+
+def test_sparse_gradients_train():
+    class Embedded(Trainer):
+        def setup(self):
+            self.model = torch.nn.Embedding(10, 2, sparse=True)
+            self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+
+        def step(self, batch):
+            loss = self.model(batch).square().mean()
+            self.minimize(loss)
+            return loss
+
+    before = Embedded(data=torch.arange(10), max_epochs=1).model.weight.clone()
+    trainer = Embedded(data=torch.arange(10), max_epochs=1)
+    trainer.train()
+    assert trainer.model.weight.abs().sum() < before.abs().sum()

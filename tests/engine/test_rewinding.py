@@ -43,7 +43,9 @@ def test_it_goes_back_on_disk_and_gives_up_the_future(line, tmp_path):
 def test_without_a_state_or_for_the_future_it_says_what_to_do(line):
     trainer = line()
     trainer.iterate(), trainer.iterate()
-    with pytest.raises(RunError, match="no snapshot or checkpoint at or before step 1, there is none: set snapshot_every"):
+    with pytest.raises(
+        RunError, match="no snapshot or checkpoint at or before step 1, there is none: set snapshot_every"
+    ):
         trainer.rewind(1)
     with pytest.raises(UsageError, match="cannot rewind to step 7: the run is at step 2"):
         trainer.rewind(7)

@@ -32,6 +32,7 @@ class Updater:
         clip_norm, clip_value: see TrainerConfig; None does not clip.
         scale: use a `GradScaler` (fp16).
         finite_check: refuse non-finite losses and gradients.
+        fuse: let the optimizer use torch's fused kernels where its author has not chosen otherwise.
         check_at_once: read the verdict on gradients at every update, also where that waits for the device.
         spike: standard deviations above the mean of recent losses that make a loss a spike; None does not look.
     """
@@ -47,6 +48,7 @@ class Updater:
         clip_value: float | None = None,
         scale: bool = False,
         finite_check: bool = True,
+        fuse: bool = False,
         check_at_once: bool = False,
         spike: float | None = None,
     ) -> None:
@@ -57,6 +59,7 @@ class Updater:
         self.clip_norm = clip_norm
         self.clip_value = clip_value
         self.finite_check = finite_check
+        self.fuse = fuse
         self.check_at_once = check_at_once or device.type == "cpu"
         self.spikes = SpikeDetector(spike) if spike is not None else None
         self.scaler = torch.amp.GradScaler(device.type) if scale else None
@@ -92,6 +95,8 @@ class Updater:
             raise UsageError(
                 f"the loss reaches no parameter of {self.name!r}: compute it from the parameters that it updates"
             )
+        if self.fuse:
+            self._choose_kernels()
         mean = 1.0 / self.elements if self.accumulate > 1 else 1.0
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
@@ -113,6 +118,13 @@ class Updater:
         self.updates += 1
         for ema in self.emas:
             ema.update()
+
+    def _choose_kernels(self) -> None:
+        """Before the first update, when it can be seen whether gradients are sparse."""
+        self.fuse = False
+        prefer_fused(self.optimizer)
+        # Only a fused kernel can be told, on the device, to skip its update.
+        self.check_at_once |= not all(group.get("fused") for group in self.optimizer.param_groups)
 
     def _mean_and_check(self, gradients: list[Tensor], mean: float) -> None:
         """Multiply the gradients by `mean` and look for NaN and Inf in the same pass over memory.
@@ -247,8 +259,6 @@ class Minimizer:
         for name, optimizer in optimizers.items():
             if id(optimizer) in self._by_id:
                 continue
-            if config.fused:
-                prefer_fused(optimizer)
             self.updaters[name] = self._by_id[id(optimizer)] = Updater(
                 name,
                 optimizer,
@@ -258,6 +268,7 @@ class Minimizer:
                 clip_value=config.clip_value,
                 scale=config.precision == "fp16",
                 finite_check=config.finite_check,
+                fuse=config.fused,
                 check_at_once=config.on_bad_step != "stop",
                 spike=config.spike,
             )
