@@ -1,8 +1,9 @@
 """The hash-grid encoding in plain torch: the definition the compiled kernels are held to, and what a GPU runs.
 
 For a point x in [-1, 1]^d and a level of N vertices per axis: u = clip(N (x + 1) / 2, 0, N - 1),
-c = min(floor(u), N - 2), w = u - c. The feature is the d-linear blend of the 2^d corners around c. The row of a corner (c_x, c_y, c_z) is
-c_x + N c_y + N^2 c_z where the level is dense; else (c_x xor 2654435761 c_y xor 805459861 c_z) mod T in 64 bits.
+c = min(floor(u), N - 2), w = u - c. The feature is the d-linear blend of the 2^d corners around c.
+The row of a corner (c_x, c_y, c_z) is c_x + N c_y + N^2 c_z where the level is dense, else
+(c_x xor 2654435761 c_y xor 805459861 c_z) mod T, in 64-bit integers.
 """
 
 from __future__ import annotations
