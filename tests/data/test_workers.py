@@ -70,7 +70,9 @@ def test_same_bits_for_0_1_and_3_workers() -> None:
         pairs = [next(two), next(two)] + [x for pair in zip(one, two, strict=True) for x in pair]
         assert equal(pairs[:2] + pairs[3::2], expected[1]) and equal(pairs[2::2], expected[1][2:])
         assert feed.pool().pids == pids  # kept over epochs
-        del left
+        left = feed.iterate(0)
+        del left  # before its batches are there
+        list(feed.iterate(0))
         assert not feed.pool()._mailbox.answers  # what nobody takes is not kept
         if workers == 1:
             feed.close()
@@ -154,8 +156,8 @@ def test_interrupted_or_killed_owners_leave_no_orphans(tmp_path: Path) -> None:
         tmp_path,
         """
         next(batches)
-        print(*feed.pool().pids, flush=True)
         try:
+            print(*feed.pool().pids, flush=True)
             time.sleep(30)
         except KeyboardInterrupt:
             print(len(list(batches)), flush=True)
