@@ -16,13 +16,7 @@ from treadle.runs.environment import describe_environment
 from treadle.runs.files import LineFile, cannot_write, read_lines, to_json, write_whole
 from treadle.runs.metrics import MetricLog
 
-CONFIG, ENVIRONMENT, JOURNAL, SUMMARY, BEST = (
-    "config.yaml",
-    "environment.json",
-    "journal.jsonl",
-    "summary.json",
-    "best_model",
-)
+CONFIG, ENVIRONMENT, JOURNAL, SUMMARY = "config.yaml", "environment.json", "journal.jsonl", "summary.json"
 VERSION = re.compile(r"v(\d+)")
 
 
@@ -134,12 +128,12 @@ def read_config(run: str | Path) -> dict[str, Any]:
 
 def read_summary(run: str | Path) -> dict[str, Any]:
     """A run's summary; empty while it goes on, and where it was killed."""
-    return _read_json(Path(run) / SUMMARY)
+    return read_json(Path(run) / SUMMARY)
 
 
 def read_environment(run: str | Path) -> dict[str, Any]:
     """A run's environment; empty where it has none."""
-    return _read_json(Path(run) / ENVIRONMENT)
+    return read_json(Path(run) / ENVIRONMENT)
 
 
 def read_journal(run: str | Path) -> list[dict[str, Any]]:
@@ -199,7 +193,8 @@ def _pretty(mapping: Mapping[str, Any]) -> str:
     return json.dumps(json.loads(to_json(mapping)), indent=2, ensure_ascii=False) + "\n"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is no file. Raises RunError for a file that cannot be read."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

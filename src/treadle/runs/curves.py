@@ -1,0 +1,140 @@
+"""Curves of several runs, laid over one another as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from treadle.errors import UsageError, nearest
+from treadle.runs.compare import distinct_names
+from treadle.runs.metrics import read_metrics
+from treadle.runs.run import read_config
+
+if TYPE_CHECKING:
+    Points = tuple[NDArray[np.int64], NDArray[np.float64]]
+
+COLORS = (12, 9, 10, 13, 11, 14)
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One metric of several runs: by the run's name its steps and values, both of shape (n,)."""
+
+    metric: str
+    points: Mapping[str, Points]
+
+
+def curves(runs: Sequence[str | Path], metric: str | None = None) -> Curves:
+    """The curves of a metric, "split/name" ("validation/psnr"; "psnr" alone takes the first split that has it).
+
+    By default it is what the runs monitor, else their training loss. Raises UsageError where no run has it.
+    """
+    paths = [Path(run) for run in runs]
+    found: list[dict[str, tuple[list[int], list[float]]]] = []
+    for path in paths:
+        series: dict[str, tuple[list[int], list[float]]] = {}
+        for line in read_metrics(path):
+            for name, value in line["values"].items():
+                steps, values = series.setdefault(f"{line['split']}/{name}", ([], []))
+                steps.append(line["step"])
+                values.append(value)
+        found.append(series)
+    known = list(dict.fromkeys(name for series in found for name in series))
+    chosen = _choose(metric, known, paths)
+    points = {
+        label: (np.array(series[chosen][0], dtype=np.int64), np.array(series[chosen][1], dtype=np.float64))
+        for label, series in zip(distinct_names(paths), found, strict=True)
+        if chosen in series
+    }
+    return Curves(chosen, points)
+
+
+def draw(curves: Curves, width: int = 80, height: int = 18, *, color: bool = False) -> str:
+    """The curves as lines of text, at most `width` columns wide, with a legend below.
+
+    The value axis is logarithmic where the values are positive and span more than two decades. With `color` each curve
+    has its own, else its own letter. Where no curve has a finite value the text says so.
+    """
+    import plotext
+
+    drawn = {}
+    for label, (steps, values) in curves.points.items():
+        finite = np.isfinite(values)
+        if finite.any():
+            drawn[label] = _thin(steps[finite], values[finite], 4 * width)
+    if not drawn:
+        return f"{curves.metric}: no finite value to draw"
+    low = min(values.min() for _, values in drawn.values())
+    high = max(values.max() for _, values in drawn.values())
+    logarithmic = bool(low > 0 and high / low > 100)
+    height_of: Any = np.log10 if logarithmic else np.float64
+    figure = plotext.figure
+    figure.clear()
+    try:
+        figure.theme("simple")
+        figure.plot_size(max(width, 20), max(height, 8))
+        figure.title(curves.metric)
+        figure.label("step", "x")
+        first = min(int(steps[0]) for steps, _ in drawn.values())
+        last = max(int(steps[-1]) for steps, _ in drawn.values())
+        figure.ruler("x").lim(first, max(last, first + 1))
+        marks = np.unique(np.linspace(first, last, max(2, width // 12)).astype(np.int64)).tolist()
+        figure.ruler("x").ticks(marks, [str(mark) for mark in marks])
+        bottom, top = float(height_of(low)), float(height_of(high))
+        figure.ruler("y").lim(bottom, top if top > bottom else bottom + 1.0)
+        ticks = _ticks(float(low), float(high), logarithmic, max(2, height // 4))
+        figure.ruler("y").ticks([float(height_of(tick)) for tick in ticks], [f"{tick:.4g}" for tick in ticks])
+        legend = []
+        for index, (label, (steps, values)) in enumerate(drawn.items()):
+            code, letter = COLORS[index % len(COLORS)], LETTERS[index % len(LETTERS)]
+            marker = plotext.marker("braille", code) if color else letter
+            signal = figure.signal(steps.tolist(), height_of(values).tolist(), marker=marker)
+            signal.lines()
+            figure.draw(signal)
+            legend.append(f"\x1b[38;5;{code}m━━\x1b[0m {label}" if color else f"{letter} {label}")
+        text: str = figure.build().string()
+    finally:
+        figure.clear()
+    lines = (text if color else plotext.uncolorize(text)).splitlines()
+    return "\n".join([*(line.rstrip() for line in lines), "  ".join(legend)])
+
+
+def _choose(metric: str | None, known: Sequence[str], runs: Sequence[Path]) -> str:
+    if metric is not None:
+        if metric in known:
+            return metric
+        for name in known:
+            if name.partition("/")[2] == metric:
+                return name
+        raise UsageError(f"no run has logged {metric!r}{nearest(metric, known)}")
+    monitors = [(read_config(run).get("config") or {}).get("monitor") for run in runs]
+    for wanted in [*(f"validation/{monitor}" for monitor in monitors if monitor), "train/loss", *known]:
+        if wanted in known:
+            return wanted
+    raise UsageError(f"nothing has been logged in {', '.join(str(run) for run in runs)}")
+
+
+def _ticks(low: float, high: float, logarithmic: bool, most: int) -> list[float]:
+    """Values to be marked on the axis from `low` to `high`: whole decades on a logarithmic one."""
+    if not logarithmic:
+        return [float(tick) for tick in np.linspace(low, high, most)] if high > low else [low]
+    decades = np.arange(np.ceil(np.log10(low)), np.floor(np.log10(high)) + 1)
+    return [float(10.0**decade) for decade in decades[:: -(-len(decades) // most)]]
+
+
+def _thin(steps: NDArray[np.int64], values: NDArray[np.float64], most: int) -> Points:
+    """At most `most` points: means over equal stretches."""
+    if len(steps) <= most:
+        return steps, values
+    edges = np.linspace(0, len(steps), most + 1).astype(np.int64)
+    counts = np.diff(edges)
+    return (
+        (np.add.reduceat(steps, edges[:-1]) // counts).astype(np.int64),
+        np.add.reduceat(values, edges[:-1]) / counts,
+    )
