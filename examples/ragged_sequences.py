@@ -15,9 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from treadle import Trainer
-from treadle.data.batch import Padded
-from treadle.data.dataset import DatasetFeed
-from treadle.data.length import LengthBuckets, pad_collate
+from treadle.data import DatasetFeed, LengthBuckets, Padded, pad_collate
 
 
 def curves(count: int, seed: int) -> list[Tensor]:
@@ -62,7 +60,7 @@ class NextStep(Trainer):
         return {"loss": loss, "repeating": mean_error(batch.values, batch)}
 
     def elements(self, batch: Any) -> int:
-        return batch.elements - len(batch.lengths)  # the last point of a sequence has no next one
+        return int(batch.elements) - len(batch.lengths)  # the last point of a sequence has no next one
 
 
 def main(**settings: Any) -> NextStep:
