@@ -37,9 +37,13 @@ def test_every_field_of_the_base_config_is_read_while_a_run_goes(tmp_path: Path)
         def setup(self) -> None:
             self.model = torch.nn.Linear(1, 1)
             self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+            self.spoiled = False  # one bad step, so that what is about recovery is read too
 
         def step(self, batch: Any) -> dict[str, torch.Tensor]:
             loss = self.model(batch[0]).sub(batch[1]).square().mean()
+            if self.progress.step == 1 and not self.spoiled:
+                self.spoiled = True
+                loss = loss * torch.nan
             self.minimize(loss)
             return {"loss": loss}
 
@@ -47,7 +51,7 @@ def test_every_field_of_the_base_config_is_read_while_a_run_goes(tmp_path: Path)
             return {"loss": self.model(batch[0]).sub(batch[1]).square().mean()}
 
     x = torch.linspace(-1, 1, 64)[:, None]
-    settings = {"max_epochs": 2, "patience": 3, "max_time": 60.0, "device": "cpu"}
+    settings = {"max_epochs": 2, "patience": 3, "max_time": 60.0, "device": "cpu", "on_bad_step": "skip"}
     Line(data=(x, x), validation_data=(x, x), run_dir=tmp_path / "line", **settings).train()
     fields = {field.name for field in dataclasses.fields(TrainerConfig)}
     assert fields - read == set()

@@ -166,3 +166,5 @@ def test_differences_name_the_dotted_keys() -> None:
     second = {"a": {"b": 1, "c": 3}, "d": 1, "e": math.nan, "f": None, "g": 1.0}
     assert differences(first, second) == [("a.c", 2, 3), ("d", True, 1), ("f", MISSING, None)]
     assert differences(first, first) == []
+    assert differences({"a": {}}, {"a": {"b": 1}}) == [("a.b", MISSING, 1)]
+    assert differences({"a": {}}, {}) == [("a", {}, MISSING)]

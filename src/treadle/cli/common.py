@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -59,16 +60,21 @@ def find_run(text: str) -> Path:
 
 def existing(text: str, option: str) -> Path:
     """Return the absolute path of a file or directory that exists; raises UsageError with the nearest name."""
-    path = Path(text).expanduser().resolve()
+    path = Path(text).expanduser()
     if path.exists():
-        return path
+        return path.resolve()
     raise UsageError(f"{option} {text}: no such file or directory{_near_sibling(path)}")
 
 
 def _near_sibling(path: Path) -> str:
-    siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
-    tail = nearest(path.name, siblings)
+    siblings = [str(path.with_name(sibling.name)) for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
+    tail = nearest(str(path), siblings)
     return tail if "did you mean" in tail else ""
+
+
+def terminal_width() -> int:
+    """Columns of the terminal; 80 where there is none."""
+    return shutil.get_terminal_size((80, 24)).columns
 
 
 def show(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
@@ -83,7 +89,7 @@ def show(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequen
         table.add_column(name, justify="right" if name in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+    Console(width=terminal_width()).print(table)
 
 
 def write_report(trainer: Trainer, directory: Path) -> dict[str, Any]:

@@ -9,8 +9,8 @@ EXAMPLES = """  treadle resume runs/image/v001
   treadle resume runs/image                           its newest version
   treadle resume runs/image/v001 --set max_steps=5000
 
-Limits may be raised (max_steps, max_epochs, max_time, patience); what determines
-the past (seed, batch size, model, data) may not: use treadle fork for that."""
+Limits may be raised (max_steps, max_epochs, max_time, patience); what
+determines the past (seed, batch size, model, data) may not: use treadle fork."""
 
 
 def run(arguments: list[str]) -> int:

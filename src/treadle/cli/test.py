@@ -42,14 +42,14 @@ def run(arguments: list[str]) -> int:
 
 
 def _evaluate(trainer: Trainer, directory: Path) -> dict[str, Any]:
-    from treadle.hooks.best_model import load_best_model
+    from treadle.hooks.best_model import load_best
     from treadle.runs.files import to_json, write_whole
 
-    load_best_model(trainer, directory / "best_model")
+    best = load_best(trainer, directory)
     feed = trainer.test_feed or trainer.validation_feed
     if feed is None:
         raise UsageError(f"{type(trainer).__name__} has neither test nor validation data to test on")
     report = directory.absolute() / "test"
-    results: dict[str, Any] = {**trainer.test(feed), **write_report(trainer, report)}
+    results: dict[str, Any] = {"step": best["step"], **trainer.test(feed), **write_report(trainer, report)}
     write_whole(report / "metrics.json", to_json(results) + "\n")
     return results | {"report": report}

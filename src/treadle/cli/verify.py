@@ -11,9 +11,9 @@ from treadle.config.registry import load_recipe
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
 
-EXAMPLES = """  treadle verify runs/image/v001               replays up to the newest checkpoint
-  treadle verify runs/image/v001 --from 500    from the checkpoint at step 500 on
-  treadle verify runs/image/v001 --from 0      the whole run"""
+EXAMPLES = """  treadle verify runs/image/v001             up to the newest checkpoint
+  treadle verify runs/image/v001 --from 500  from the checkpoint at step 500 on
+  treadle verify runs/image/v001 --from 0    the whole run"""
 
 SHOWN = 10
 
@@ -24,8 +24,8 @@ def run(arguments: list[str]) -> int:
 
     parser = Parser(
         "verify",
-        "Take a run's steps again from a checkpoint and compare the digest of the complete\n"
-        "state at each later one. Exit code 1 where they differ, naming what differs.",
+        "Take a run's steps again from a checkpoint and compare the digest of the\n"
+        "complete state at each later one. Exit code 1 where they differ, naming what differs.",
         EXAMPLES,
     )
     parser.add_argument("run", metavar="RUN", help="a run's directory, or the one that holds its versions")

@@ -88,8 +88,15 @@ def override(mapping: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Return (dotted key, first's value, second's value) where two nested mappings differ, in the order of keys."""
     left, right = dict(_leaves(first)), dict(_leaves(second))
-    rows = [(key, left.get(key, MISSING), right.get(key, MISSING)) for key in {**left, **right}]
-    return [(key, a, b) for key, a, b in rows if not _same(a, b)]
+    keys = {**left, **right}
+    rows = [(key, left.get(key, MISSING), right.get(key, MISSING)) for key in keys]
+    return [(key, a, b) for key, a, b in rows if not _same(a, b) and not _is_emptied(key, a, b, keys)]
+
+
+def _is_emptied(key: str, a: Any, b: Any, keys: Mapping[str, Any]) -> bool:
+    """Whether a group is empty on one side only: the other side's keys below it say so already."""
+    empty = {} in (a, b) and MISSING in (a, b)
+    return empty and any(other.startswith(f"{key}.") for other in keys)
 
 
 def _leaves(mapping: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:

@@ -66,9 +66,7 @@ class Recipe:
         plain = override(to_dict(self.config), overrides)
         return replace(self, config=from_dict(type(self.config), plain, source="--set"))
 
-    def build(
-        self, *, run_dir: str | Path | None = None, hooks: Sequence[Hook] = (), resume: bool = False
-    ) -> Trainer:
+    def build(self, *, run_dir: str | Path | None = None, hooks: Sequence[Hook] = (), resume: bool = False) -> Trainer:
         """Return the trainer, ready to train; with `run_dir` as a run on disk, whose `config.yaml` is this recipe.
 
         With `resume` it goes on with the run that is there.

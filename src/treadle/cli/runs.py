@@ -1,0 +1,84 @@
+"""`treadle runs`: a table of runs; of some runs, only what differs, and their curves in one picture."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from treadle.cli.common import Parser, find_run, show, terminal_width
+from treadle.errors import UsageError
+
+EXAMPLES = """  treadle runs                                  all runs below ./runs
+  treadle runs runs/image                       those of one name
+  treadle runs runs/image/v001 runs/image/v002  what differs, and their curves
+  treadle runs runs/image runs/other            the newest of each
+  treadle runs runs/a/v001 runs/a/v002 --metric train/loss"""
+
+HOME = "runs"
+DROPPED = ("trainer", "epoch", "started", "at step")
+"""Columns that a narrow terminal does without, in this order."""
+
+
+def run(arguments: list[str]) -> int:
+    """List or compare; returns the exit code."""
+    parser = Parser("runs", "List runs; of two or more, show only what differs, and overlay their curves.", EXAMPLES)
+    parser.add_argument(
+        "paths", metavar="DIR", nargs="*", help="one: where to look (default: runs); more: compare these"
+    )
+    parser.add_argument("--metric", metavar="NAME", help="the curve to draw (default: what the runs monitor)")
+    options = parser.parse_args(arguments)
+    if len(options.paths) > 1:
+        _compare([find_run(path) for path in options.paths], options.metric)
+        return 0
+    if options.metric is not None:
+        raise UsageError("treadle runs: --metric draws curves of two or more runs: name them")
+    _list(options.paths[0] if options.paths else HOME, given=bool(options.paths))
+    return 0
+
+
+def _list(directory: str, *, given: bool) -> None:
+    from treadle.runs.compare import describe, find_runs, table
+
+    found = find_runs(directory) if given or Path(directory).is_dir() else []
+    if not found:
+        print(f"no runs in {directory}: treadle train RECIPE makes one (treadle recipes lists what can be trained)")
+        return
+    header, rows = table([describe(path) for path in found])
+    for name in DROPPED:
+        if name in header and _width(header, rows) > terminal_width():
+            place = header.index(name)
+            for row in (header, *rows):
+                del row[place]
+    show(header, rows, right=("step", "epoch", "at step", "time"))
+
+
+def _compare(runs: Sequence[Path], metric: str | None) -> None:
+    from treadle.runs.compare import compare
+    from treadle.runs.curves import curves, draw
+
+    comparison = compare(runs)
+    drawn = curves(runs, metric)
+    for title, rows in (
+        ("config", comparison.config),
+        ("environment", comparison.environment),
+        ("results", comparison.results),
+    ):
+        if rows:
+            show(
+                [title, *comparison.names], [(key.removeprefix("config."), *map(_cell, values)) for key, values in rows]
+            )
+        else:
+            print(f"{title}: the same")
+        print()
+    print(draw(drawn, min(terminal_width(), 120), color=sys.stdout.isatty()))
+
+
+def _width(header: list[str], rows: list[list[str]]) -> int:
+    columns = zip(header, *rows, strict=True)
+    return sum(max(map(len, column)) + 3 for column in columns)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else "null" if value is None else str(value)
