@@ -18,7 +18,7 @@ def run(arguments: list[str]) -> int:
 
     parser = Parser(
         "fork",
-        "Make a new run that goes on from a checkpoint of another, with other settings.\n"
+        "Make a new run that goes on from a checkpoint of another, with other settings. "
         "The checkpoint is copied; in the parent run it is kept for good.",
         EXAMPLES,
     )

@@ -19,7 +19,7 @@ def run(arguments: list[str]) -> int:
 
     parser = Parser(
         "resume",
-        "Continue a run, bit for bit, from its newest good checkpoint: after Ctrl-C, a\nkill, a full disk, or its end.",
+        "Continue a run, bit for bit, from its newest good checkpoint: after Ctrl-C, a kill, a full disk, or its end.",
         EXAMPLES,
     )
     parser.add_argument("run", metavar="RUN", help="a run's directory, or the one that holds its versions")

@@ -22,7 +22,7 @@ def run(arguments: list[str]) -> int:
     """Evaluate, write the report into RUN/test, print what came out."""
     parser = Parser(
         "test",
-        "Evaluate the best model of a run on its test data (its validation data, where\n"
+        "Evaluate the best model of a run on its test data (its validation data, where "
         "it has no other), and write pictures and a report into RUN/test.",
         EXAMPLES,
     )

@@ -24,7 +24,7 @@ def run(arguments: list[str]) -> int:
 
     parser = Parser(
         "verify",
-        "Take a run's steps again from a checkpoint and compare the digest of the\n"
+        "Take a run's steps again from a checkpoint and compare the digest of the "
         "complete state at each later one. Exit code 1 where they differ, naming what differs.",
         EXAMPLES,
     )

@@ -1,0 +1,98 @@
+"""The promises of the project's own files: pins, walls, what is imported when, what a wheel holds."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import treadle
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "src" / "treadle"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def pins() -> dict[str, str]:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    return {normal(name): version for name, version in (line.split("==") for line in lines)}
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_torch_is_pinned_exactly() -> None:
+    assert pins()["torch"] == "2.13.0"
+
+
+def test_every_requirement_is_pinned() -> None:
+    wanted = [
+        *PROJECT["dependencies"],
+        *(line for extra in PROJECT["optional-dependencies"].values() for line in extra),
+    ]
+    names = {normal(re.match(r"[\w.-]+", line)[0]) for line in wanted}  # type: ignore[index]
+    assert names <= pins().keys()
+
+
+def test_the_metadata_gives_ranges_and_a_licence() -> None:
+    assert PROJECT["requires-python"] == ">=3.11" and "torch>=2.6" in PROJECT["dependencies"]
+    assert PROJECT["license"] == "Apache-2.0"
+    assert "Version 2.0, January 2004" in (ROOT / "LICENSE").read_text()
+
+
+def test_ci_does_what_a_person_does() -> None:
+    assert "exec make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_kernels_know_only_numpy_numba_and_torch() -> None:
+    known = {"numpy", "numba", "torch", "treadle"} | set(sys.stdlib_module_names)
+    for path in (PACKAGE / "kernels").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert {name.partition(".")[0] for name in names} <= known, path
+            own = [name for name in names if name.startswith("treadle")]
+            assert all(name.startswith(("treadle.kernels", "treadle.errors")) for name in own), path
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import treadle", ("torch", "numpy", "numba", "tyro", "rich", "yaml", "PIL", "tensorboard")),
+        ("from treadle import Trainer, Hook, Feed", ("numba", "tyro", "rich", "PIL", "tensorboard", "plotext")),
+    ],
+)
+def test_importing_is_light(statement: str, absent: tuple[str, ...]) -> None:
+    code = f"{statement}\nimport sys; print([name for name in {absent} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", treadle.__all__)
+def test_every_public_name_is_there_and_documented(name: str) -> None:
+    value = getattr(treadle, name)
+    assert name == "__version__" or (value.__doc__ or "").strip()
+
+
+def test_no_code_can_come_from_a_file() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+                assert not {"pickle", "dill", "cloudpickle", "marshal", "shelve"} & set(names), path
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in ("eval", "exec"), path
+            if isinstance(node, ast.Attribute) and node.attr == "load" and getattr(node.value, "id", "") == "torch":
+                raise AssertionError(f"{path} calls torch.load")
+
+
+def test_the_sources_hold_what_a_wheel_needs() -> None:
+    assert (PACKAGE / "py.typed").exists()
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}
+    assert all((folder / "__init__.py").exists() for folder in folders)  # a folder without it would be left out
