@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from treadle.engine.optim import parameter_groups, prefer_fused
+from treadle.engine.optim import parameter_groups, prefer_fused, take_step
 from treadle.errors import UsageError
 
 
@@ -220,3 +221,65 @@ def test_groups_added_afterwards_are_fused_too() -> None:
     optimizer.add_param_group({"params": list(net[2].parameters())})
     assert [group["fused"] for group in optimizer.param_groups] == [True, True]
     train(net, optimizer, 2)
+
+
+# Stepping ------------------------------------------------------------------------------------------------------------
+
+
+def grow_gradients(net: nn.Module) -> None:
+    for p in net.parameters():
+        p.grad = torch.ones_like(p)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.SGD, torch.optim.RMSprop, OwnStep])
+def test_take_step_changes_what_step_changes(kind: Callable[..., torch.optim.Optimizer]) -> None:
+    ends = []
+    for step in (take_step, lambda optimizer: optimizer.step()):
+        net = network()
+        optimizer = kind(net.parameters(), lr=0.1)
+        for _ in range(3):
+            grow_gradients(net)
+            step(optimizer)
+        ends.append(torch.cat([p.flatten() for p in net.parameters()]))
+    assert torch.equal(*ends)
+    assert not torch.equal(ends[0], torch.cat([p.flatten() for p in network().parameters()]))
+
+
+@contextmanager
+def step_hook(place: str, optimizer: torch.optim.Optimizer, hook: Callable[..., None]) -> Iterator[None]:
+    register = {
+        "pre": optimizer.register_step_pre_hook,
+        "post": optimizer.register_step_post_hook,
+        "global pre": register_optimizer_step_pre_hook,
+        "global post": register_optimizer_step_post_hook,
+    }
+    handle = register[place](hook)
+    yield
+    handle.remove()
+
+
+@pytest.mark.parametrize("place", ["pre", "post", "global pre", "global post"])
+def test_take_step_calls_step_hooks(place: str) -> None:
+    optimizer = torch.optim.SGD(network().parameters(), lr=0.1)
+    called = []
+    with step_hook(place, optimizer, lambda *_: called.append(place)):
+        take_step(optimizer)
+    take_step(optimizer)
+    assert called == [place]
+
+
+def test_take_step_calls_a_step_that_the_instance_was_given() -> None:
+    optimizer = torch.optim.SGD(network().parameters(), lr=0.1)
+    called = []
+    optimizer.step = lambda: called.append(True)
+    take_step(optimizer)
+    assert called == [True]
+
+
+def test_take_step_is_seen_by_a_profiler() -> None:
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    grow_gradients(net)
+    with torch.profiler.profile() as profile:
+        take_step(optimizer)
+    assert "Optimizer.step#SGD.step" in {event.name for event in profile.events()}

@@ -14,7 +14,7 @@ from treadle.engine.attributes import check_optimizers, find
 from treadle.engine.ema import EMA
 from treadle.engine.lr import LearningRate
 from treadle.engine.objective import Losses
-from treadle.engine.optim import prefer_fused
+from treadle.engine.optim import prefer_fused, take_step
 from treadle.engine.recovery import NonFiniteError, SpikeDetector
 from treadle.errors import UsageError
 
@@ -113,7 +113,7 @@ class Updater:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         else:
-            self.optimizer.step()
+            take_step(self.optimizer)
         self.drop_gradients()
         self.updates += 1
         for ema in self.emas:
@@ -213,14 +213,15 @@ def as_loss(loss: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
 
     Raises UsageError for anything else, a tensor with more than one entry, or one that does not require gradients.
     """
+    total = loss
     terms: Mapping[str, Tensor] = {}
-    if isinstance(loss, Losses):
+    if isinstance(loss, Tensor):  # asked first: nearly every loss is one, and the other questions are slow
+        pass
+    elif isinstance(loss, Losses):
         total, terms = loss.total, loss
     elif isinstance(loss, Mapping) and loss:
-        terms = loss
         total = sum(loss.values(), start=torch.zeros((), device=next(iter(loss.values())).device))
-    else:
-        total = loss
+        terms = loss
     if not isinstance(total, Tensor):
         raise UsageError(f"minimize got a {type(total).__name__}: give it a scalar tensor, Losses or a dict of them")
     if total.numel() != 1:

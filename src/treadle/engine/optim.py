@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from treadle.errors import UsageError
 
@@ -96,6 +97,28 @@ def prefer_fused(optimizer: torch.optim.Optimizer) -> bool:
     optimizer._step_supports_amp_scaling = True  # type: ignore[attr-defined]
     optimizer._need_device_dtype_check_for_fused = True  # type: ignore[attr-defined]
     return True
+
+
+def take_step(optimizer: torch.optim.Optimizer) -> None:
+    """Call `optimizer.step()`, without opening a profiler record while nobody profiles.
+
+    torch wraps the `step` of every optimizer class: to call step hooks, and to open a record for the profiler, which
+    alone takes longer than a small model's whole update. The wrapper is left out where it would do nothing else: no
+    hooks, no profiler, and no `step` of the instance's own (as torch's LR schedulers put there).
+    """
+    step = type(optimizer).step
+    if (
+        getattr(step, "hooked", False)
+        and "step" not in vars(optimizer)
+        and not optimizer._optimizer_step_pre_hooks
+        and not optimizer._optimizer_step_post_hooks
+        and not _global_optimizer_pre_hooks
+        and not _global_optimizer_post_hooks
+        and not torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
+    ):
+        step.__wrapped__(optimizer)  # type: ignore[attr-defined]
+    else:
+        optimizer.step()
 
 
 def _left_open(group: Mapping[str, Any]) -> bool:
