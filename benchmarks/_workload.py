@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -166,10 +166,9 @@ def flat(model: nn.Module) -> np.ndarray[Any, Any]:
 
 
 def peak_memory() -> float:
-    """The peak resident memory of this process so far, in MB (Linux)."""
-    gc.collect()
-    with open("/proc/self/status") as status:
-        for line in status:
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) / 1024
-    return float("nan")
+    """The peak resident memory of this process so far, in MB; NaN where the system does not tell (Linux does)."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return float("nan")
+    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
