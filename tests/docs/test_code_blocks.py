@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -30,10 +31,12 @@ def identifier(page: Path) -> str:
 def test_python_blocks_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of a page are one program; it runs in an empty directory."""
     monkeypatch.chdir(tmp_path)
-    module = ModuleType("page")
+    module = ModuleType("page_of_the_docs")
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # as for any program: dataclasses look there
     for line, code in blocks(page, "python"):
         # Blank lines in front, so that an error names the line of the page.
-        exec(compile("\n" * (line - 1) + code, str(page), "exec"), vars(module))
+        program = compile("\n" * (line - 1) + code, str(page), "exec", dont_inherit=True)
+        exec(program, vars(module))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=identifier)

@@ -205,7 +205,7 @@ class WarmUp:
 
 
 def parse_curve(value: float | str | Curve) -> Curve:
-    """Make a curve of a number, of text in the notation above, or of any callable of Progress (returned as it is).
+    """Make a curve of a number, of text in the notation of curves, or of any callable of Progress (returned as it is).
 
     `str()` of a curve made from text is text again, and reads back as an equal curve.
 
