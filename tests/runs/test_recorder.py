@@ -114,6 +114,23 @@ def test_a_full_disk_fails_the_run_in_one_line(line: Callable[..., Line]) -> Non
     assert read_summary(trainer.run.path)["status"] == "failed"
 
 
+def test_a_disk_that_refuses_the_summary_too_does_not_hide_the_first_error(
+    line: Callable[..., Line], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise RunError("cannot write summary.json")
+
+    trainer = line()
+    trainer.replace("step", lambda trainer, batch: 1 / 0)
+    monkeypatch.setattr(trainer.run, "write_summary", full)
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+    finishing = line()
+    monkeypatch.setattr(finishing.run, "write_summary", full)
+    with pytest.raises(RunError, match=r"summary\.json"):
+        finishing.train()
+
+
 def test_a_resumed_run_has_each_line_once(line: Callable[..., Line], tmp_path: Path) -> None:
     whole = line()
     whole.train()

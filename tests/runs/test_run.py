@@ -34,6 +34,14 @@ def test_a_named_version_is_taken_as_it_is(tmp_path: Path) -> None:
     assert Run.create(tmp_path / "line").name == "line/v009"
 
 
+def test_an_empty_directory_has_one_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes have both seen the directory empty: the second one to claim it is refused."""
+    Run.create(tmp_path / "v001")
+    monkeypatch.setattr(Path, "iterdir", lambda self: iter(()))
+    with pytest.raises(UsageError, match="is not empty"):
+        Run.create(tmp_path / "v001")
+
+
 @pytest.mark.parametrize("target", ["line", "line/v001"])
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_several_processes_at_once(tmp_path: Path, target: str) -> None:

@@ -83,7 +83,6 @@ def draw(curves: Curves, width: int = 80, height: int = 18, *, color: bool = Fal
         figure.label("step", "x")
         first = min(int(steps[0]) for steps, _ in drawn.values())
         last = max(int(steps[-1]) for steps, _ in drawn.values())
-        figure.ruler("x").lim(first, max(last, first + 1))
         marks = np.unique(np.linspace(first, last, max(2, width // 12)).astype(np.int64)).tolist()
         figure.ruler("x").ticks(marks, [str(mark) for mark in marks])
         bottom, top = float(height_of(low)), float(height_of(high))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,8 @@ class Console(Sink):
         self._doing = ""
         self._metrics: Mapping[str, float] = {}
         self._live: Live | None = None
+        self._thread = threading.Thread()
+        self._closing = threading.Event()
 
     def open(self, trainer: Trainer) -> None:
         """Begin: with a bar on a terminal."""
@@ -56,10 +59,15 @@ class Console(Sink):
         if is_terminal(self._file or sys.stderr) and not trainer.ended:
             self._live = self._make_live()
             self._live.start(refresh=True)
+            self._closing.clear()
+            self._thread = threading.Thread(target=self._keep_drawing, name="treadle console", daemon=True)
+            self._thread.start()
 
     def close(self) -> None:
         """End the bar, which stays as it is."""
         if self._live is not None:
+            self._closing.set()
+            self._thread.join()
             self._live.stop()
             self._live = None
 
@@ -115,6 +123,15 @@ class Console(Sink):
         left = [] if total is None or total <= step else [f"{duration((total - step) / rate)} left"]
         return [f"{rate:.3g} steps/s" if rate < 100 else f"{rate:.0f} steps/s", *left]
 
+    def _keep_drawing(self) -> None:
+        """Draw the bar until it is closed; in a thread of its own."""
+        assert self._live is not None
+        while not self._closing.wait(1 / REFRESHES_PER_SECOND):
+            try:
+                self._live.refresh()
+            except (OSError, ValueError):
+                return  # the terminal is gone
+
     def _make_live(self) -> Live:
         from rich.console import Console as RichConsole
         from rich.live import Live
@@ -123,7 +140,7 @@ class Console(Sink):
         return Live(
             _Bar(self),
             console=RichConsole(file=file),
-            refresh_per_second=REFRESHES_PER_SECOND,
+            auto_refresh=False,
             # What the program prints appears above the bar, unless it goes somewhere else.
             redirect_stdout=is_terminal(sys.stdout),
             redirect_stderr=is_terminal(sys.stderr),
