@@ -58,7 +58,7 @@ def test_table(two: list[Path], tmp_path: Path) -> None:
     started = describe(killed).started[:16].replace("T", " ")
     assert header == ["run", "trainer", "status", "step", "epoch", "best", "at step", "time", "started"]
     assert rows[0] == ["image/v001", "image", "finished", "30", "3", "loss 1", "30", "1.5 s", started]
-    assert rows[2] == ["image/v003", "image", "killed", "20", "2", "", "", "", started]
+    assert rows[2] == ["image/v003", "image", "unfinished", "20", "2", "", "", "", started]
 
 
 def test_a_run_that_goes_on_is_running(two: list[Path], tmp_path: Path) -> None:
@@ -66,9 +66,11 @@ def test_a_run_that_goes_on_is_running(two: list[Path], tmp_path: Path) -> None:
     (path / ".lock").write_text(json.dumps({"pid": os.getpid(), "host": os.uname().nodename}))
     assert describe(path).status == "running"
     (path / ".lock").write_text(json.dumps({"pid": 2**22 + 1, "host": os.uname().nodename}))
-    assert describe(path).status == "killed"
+    assert describe(path).status == "unfinished"
+    (path / ".lock").write_text(json.dumps({"pid": os.getpid(), "host": "another machine"}))
+    assert describe(path).status == "unfinished"
     (path / ".lock").write_text("")
-    assert describe(path).status == "killed"
+    assert describe(path).status == "unfinished"
 
 
 def test_damaged_files_are_described_too(two: list[Path]) -> None:

@@ -22,7 +22,8 @@ SAME_MACHINE = ("python", "packages", "hardware", "threads", "variables", "git")
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What is known about a run. `status` is "finished", "stopped", "failed", "running", or "killed".
+    """What is known about a run. `status` is "finished", "stopped", "failed", "running", or "unfinished": it was killed,
+    or is trained on another machine.
 
     `values` are its last metrics by "split/name"; `best` has the keys monitor, value and step, or is empty; `seconds`
     is None where the run has left no summary; `problem` says what of its files cannot be read.
@@ -90,7 +91,7 @@ def describe(path: str | Path) -> RunInfo:
         path=path,
         name=f"{path.absolute().parent.name}/{path.absolute().name}",
         trainer=str(read(read_config, {}).get("trainer", "")),
-        status=str(summary.get("status", "")) or ("running" if is_running(path) else "killed"),
+        status=str(summary.get("status", "")) or ("running" if is_running(path) else "unfinished"),
         step=int(summary.get("step", lines[-1]["step"] if lines else 0)),
         epoch=int(summary.get("epoch", lines[-1]["epoch"] if lines else 0)),
         values=values,
