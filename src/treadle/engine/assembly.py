@@ -44,7 +44,8 @@ def hooks_for(trainer: Trainer, hooks: Sequence[Hook], *, on_disk: bool) -> list
 
 
 def run_setup(trainer: Trainer) -> None:
-    """Call the trainer's `setup` in its own random streams."""
+    """Call the trainer's `setup` in its own random streams. Raises UsageError where it takes a name of the engine."""
+    engine = {name: value for name, value in vars(trainer).items() if name in trainer._engine_names}
     with trainer.random:
         try:
             trainer.setup()
@@ -52,6 +53,10 @@ def run_setup(trainer: Trainer) -> None:
             if "empty parameter list" in str(error):
                 raise UsageError("setup builds an optimizer without parameters: has the model any to train?") from error
             raise
+    for name, value in engine.items():
+        # Such an attribute would be no part of the run: neither moved to the device, nor saved.
+        if vars(trainer)[name] is not value and not name.startswith("_") and name not in trainer.feeds:
+            raise UsageError(f"setup sets self.{name}, which the trainer itself needs: choose another name")
 
 
 def adopt(trainer: Trainer) -> None:

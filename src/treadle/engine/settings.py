@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
+from treadle.config.fields import convert, describe
 from treadle.engine.schedule import Every, Span
 from treadle.errors import UsageError, nearest
+
+SCHEDULES: dict[str, Callable[[str], object]] = {
+    "log_every": Every,
+    "validate_every": Every,
+    "save_every": Every,
+    "snapshot_every": Every,
+    "patience_warm_up": Span.parse,
+    "keep_every": Span.parse,
+}
+"""The settings in the notation of schedules, and what reads them."""
 
 
 @dataclass(kw_only=True)
@@ -80,7 +92,8 @@ class TrainerConfig:
     """The part of the run in which patience is not counted."""
 
     def __post_init__(self) -> None:
-        """Check ranges; raises UsageError naming the field."""
+        """Check types and ranges; raises UsageError naming the field."""
+        self._check_types()
         for name in ("batch_size", "accumulate", "keep_checkpoints", "keep_snapshots"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("max_epochs", "max_steps", "patience"):
@@ -89,16 +102,25 @@ class TrainerConfig:
             value = getattr(self, name)
             self._require(name, value is None or (math.isfinite(value) and value > 0), "above 0, or null")
         self._require("max_recoveries", self.max_recoveries >= 0, "0 or more")
-        self._require("on_bad_step", self.on_bad_step in ("stop", "skip", "rollback"), "stop, skip or rollback")
         self._require("workers", self.workers >= 0, "0 or more")
         self._require("seed", 0 <= self.seed < 2**63, "between 0 and 2**63 - 1")
         self._require("min_improvement", 0 <= self.min_improvement < math.inf, "0 or more")
-        self._require("precision", self.precision in ("fp32", "bf16", "fp16"), "fp32, bf16 or fp16")
-        self._require("monitor_mode", self.monitor_mode in ("min", "max"), "min or max")
-        for name in ("log_every", "validate_every", "save_every", "snapshot_every"):
-            self._check_schedule(name, Every)
-        for name in ("patience_warm_up", "keep_every"):
-            self._check_schedule(name, Span.parse)
+        for name, parse in SCHEDULES.items():
+            self._check_schedule(name, parse)
+
+    def _check_types(self) -> None:
+        """Check the fields that every trainer has, unless a subclass declares them anew; schedules are parsed later."""
+        hints = get_type_hints(TrainerConfig)
+        own = {field.name: field.type for field in fields(TrainerConfig)}
+        for field in fields(self):
+            if own.get(field.name) != field.type or field.name in SCHEDULES:
+                continue
+            value = getattr(self, field.name)
+            try:
+                setattr(self, field.name, convert(value, hints[field.name], source="config", at=field.name))
+            except UsageError:
+                expected = describe(hints[field.name])
+                raise UsageError(f"{field.name} is {value!r}: expected {expected}") from None
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
