@@ -37,7 +37,8 @@ class Everything:
     flag: bool = False
     limit: int | None = None
     rate_or_text: float | str = "cosine 1e-2 to 0"
-    mode: Literal["min", "max", 3] = "min"
+    number: float | int = 1
+    mode: Literal["min", "max", 1] = "min"
     color: Color = Color.RED
     path: Path | None = None
     sizes: tuple[int, ...] = ()
@@ -76,7 +77,8 @@ everything = st.builds(
     flag=st.booleans(),
     limit=st.none() | st.integers(),
     rate_or_text=floats | texts,
-    mode=st.sampled_from(["min", "max", 3]),
+    number=floats | st.integers(),
+    mode=st.sampled_from(["min", "max", 1]),
     color=st.sampled_from(Color),
     path=st.none() | texts.filter(lambda text: text and "\0" not in text).map(Path),
     sizes=st.lists(st.integers(), max_size=4).map(tuple),
@@ -154,8 +156,8 @@ def test_nan_is_a_number() -> None:
         ({"name": 3}, "a.yaml: name is 3: expected text"),
         ({"limit": "x"}, "a.yaml: limit is 'x': expected a whole number, or null"),
         ({"rate_or_text": [1]}, "a.yaml: rate_or_text is [1]: expected a number or text"),
-        ({"mode": "mim"}, "a.yaml: mode is 'mim': expected one of 'min', 'max', 3; did you mean 'min'?"),
-        ({"mode": True}, "a.yaml: mode is True: expected one of 'min', 'max', 3"),
+        ({"mode": "mim"}, "a.yaml: mode is 'mim': expected one of 'min', 'max', 1; did you mean 'min'?"),
+        ({"mode": True}, "a.yaml: mode is True: expected one of 'min', 'max', 1"),
         ({"color": "REED"}, "a.yaml: color is 'REED': expected one of RED, DARK_BLUE; did you mean 'RED'?"),
         ({"color": 1}, "a.yaml: color is 1: expected one of RED, DARK_BLUE"),
         ({"path": 3}, "a.yaml: path is 3: expected a path, or null"),

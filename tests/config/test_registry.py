@@ -46,7 +46,7 @@ def pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-pack\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
-        "[treadle.recipes]\npack = their_pack:PackTrainer\nspot = their_pack:spot.yaml\n"
+        "[treadle.recipes]\npack = their_pack:PackTrainer\nspot = their_pack:spot.yaml\nalias = their_pack:spot.yaml\n"
         "gone = their_pack.nowhere:Trainer\nwrong = their_pack:NoTrainer\nimage = their_pack:NoTrainer\n"
         "nofile = their_pack:nofile.yaml\n"
     )
@@ -85,6 +85,7 @@ def test_a_trainer_by_entry_point_is_a_recipe_with_its_defaults() -> None:
 def test_a_file_by_entry_point_is_a_recipe(pack: Path) -> None:
     recipe = load_recipe("spot")
     assert (recipe.name, recipe.trainer, recipe.config.width) == ("spot", "pack", 3)
+    assert load_recipe("alias").name == "alias"  # the name that it was asked for, not the file's
     assert recipe.data == pack / "pictures"  # relative to the recipe, wherever it is used from
 
 

@@ -16,8 +16,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interrupts:
     """While entered, turns SIGINT and SIGTERM into a stop of `trainer` between two steps.
 
-    `signal` is the one that came, or None; `exit_code` is what the command returns for it (130 or 143). A second signal
-    raises KeyboardInterrupt where the program stands. Only the main thread may enter it.
+    `signal` is the last one that came, or None; `exit_code` is what the command returns for it (130 or 143). A second
+    signal raises KeyboardInterrupt where the program stands. Only the main thread may enter it.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -40,8 +40,8 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
+        again, self.signal = self.signal is not None, number
+        if again:
             raise KeyboardInterrupt
-        self.signal = number
         self.trainer.stop(f"interrupted by {signal.Signals(number).name}")
         print("\nstopping after this step (once more: at once)", file=sys.stderr, flush=True)

@@ -61,9 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _explain(None, "interrupted", debug)
         return 130
-    except (
-        BrokenPipeError
-    ):  # the reader (head, less) has closed the pipe: nothing is left to say, and nobody to say it to
+    except BrokenPipeError:  # the reader (head, less) has closed the pipe, and there is nobody left to talk to
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,10 +79,16 @@ def drive(trainer: Trainer) -> int:
 
     directory: Path = trainer.run.path
     with Interrupts(trainer) as interrupts:
-        summary = trainer.train()
-        if summary.status == "stopped":
-            trainer.save()
-            trainer.close()
+        try:
+            summary = trainer.train()
+            if summary.status == "stopped":
+                trainer.save()
+                trainer.close()
+        except KeyboardInterrupt:
+            print(
+                f"treadle: interrupted; earlier checkpoints are in {shown(directory / 'checkpoints')}", file=sys.stderr
+            )
+            return interrupts.exit_code
     if summary.status == "stopped":
         print(f"stopped: {summary.reason}, at step {summary.step}; checkpoint in {shown(directory / 'checkpoints')}")
         return interrupts.exit_code

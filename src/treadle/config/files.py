@@ -36,7 +36,7 @@ def load(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode("utf-8")
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not a YAML file: it is not UTF-8 text") from None
     return loads(text, source=str(path))
