@@ -16,11 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-
-if __name__ != "__main__":  # the tests load this file by its path
-    sys.path.insert(0, str(Path(__file__).parent))
 from _workload import WORKLOADS, Batches, Clock, Workload, digest, flat, peak_memory
+from torch import nn
 
 HOOKS = 5
 LOG_EVERY = 50

@@ -80,16 +80,22 @@ def orders(workload: str, epochs: int) -> np.ndarray:
     return np.stack([epoch_order(rows, 0, epoch) for epoch in range(epochs)])
 
 
-def compete(workload: str, contestants: Sequence[Contestant], repetitions: int, rounds: int) -> Figures:
-    """Let all contestants train `workload`, taking turns, `repetitions` times with fresh processes."""
+def compete(
+    workload: str, contestants: Sequence[Contestant], repeated: Sequence[Contestant], repetitions: int, rounds: int
+) -> Figures:
+    """Let contestants train `workload`, taking turns: all of them at first, then only those `repeated`.
+
+    Each of the `repetitions` is made of fresh processes.
+    """
     figures: Figures = {contestant: Figure() for contestant in contestants}
     for repetition in range(repetitions):
+        present = contestants if repetition == 0 else repeated
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / "orders.npy"
             np.save(path, orders(workload, Clock(rounds).epochs))
             workers: list[Worker] = []
             try:
-                for contestant in contestants:
+                for contestant in present:
                     workers.append(Worker(contestant, workload, rounds, path, Path(directory)))
                     workers[-1].answer()  # started, warm, and waiting: one at a time
                 _take_turns(workers, rounds, repetition, figures)
