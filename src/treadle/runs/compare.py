@@ -22,7 +22,7 @@ SAME_MACHINE = ("python", "packages", "hardware", "threads", "variables", "git")
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What is known about a run. `status` is "finished", "stopped", "failed", "running", or "unfinished": it was killed,
+    """What is known about a run. `status` is "finished", "stopped", "failed", "running" or "unfinished": it was killed,
     or is trained on another machine.
 
     `values` are its last metrics by "split/name"; `best` has the keys monitor, value and step, or is empty; `seconds`
