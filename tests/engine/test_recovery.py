@@ -59,6 +59,14 @@ def test_rollback_goes_on_from_the_last_good_state_and_passes_over_the_batch(poi
     assert torch.equal(again.model.weight, trainer.model.weight), "going back one step and passing over is skipping"
 
 
+def test_train_goes_on_after_a_rollback_over_several_steps(poisoned):
+    trainer = poisoned(on_bad_step="rollback", snapshot_every="2 steps", max_epochs=3, max_recoveries=9)
+    summary = trainer.train()
+    rollbacks = [entry for entry in trainer.journal if entry["event"] == "rollback"]
+    assert any(entry["from_step"] > entry["restored"] for entry in rollbacks)
+    assert summary.status == "finished" and summary.step == 15
+
+
 def test_the_batch_is_kept_to_be_looked_at(poisoned, tmp_path):
     trainer = poisoned(on_bad_step="skip", run_dir=tmp_path / "run")
     trainer.train()

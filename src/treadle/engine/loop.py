@@ -82,6 +82,7 @@ class Loop(Events, ABC):
         self._batches: Any = None
         self._counts = (0, 0, 0)
         self._validated_step = -1
+        self._taken = 0
         self._began = self._torn_down = self._halting = self._rewinding = self._validation_requested = False
         self._finish_reason: str | None = None
         self._depth = 0
@@ -117,6 +118,7 @@ class Loop(Events, ABC):
             self._began = True
             self.note("start")
             fire("pre_training")
+        self._ready_to_roll_back()
         while not self._ended:
             if progress.batch == 0:
                 fire("pre_epoch")
@@ -124,6 +126,7 @@ class Loop(Events, ABC):
                 fire("pre_step", batch)
                 outputs = self._run_step(batch)
                 progress.count_step()
+                self._taken += 1
                 self.logbook.step(outputs, self.elements(batch))
                 fire("post_step", batch, outputs)
                 self._validate_if(every is not None and every.due_after_step(progress))
@@ -216,6 +219,11 @@ class Loop(Events, ABC):
             self.saver.save(wait=final)
         self.saver.take_reports()
 
+    def _ready_to_roll_back(self) -> None:
+        """Have a state to go back to from the first step on, where bad steps roll back."""
+        if self.config.on_bad_step == "rollback" and not self.snapshots.steps:
+            self.snapshots.take(capture(self._trainer))
+
     def _validate_if(self, due: bool) -> None:
         if due and self.validation_feed is not None:
             self.validate()
@@ -291,9 +299,9 @@ class Loop(Events, ABC):
                 self.seconds += time.perf_counter() - start
 
     def _take_step(self) -> bool:
-        before = self.progress.step
+        before = self._taken  # not the step: a rollback takes that back
         next(self._steps, None)
-        return self.progress.step > before
+        return self._taken > before
 
     def _may_step(self, *, wait: bool) -> bool:
         """Obey the commands that have arrived; returns whether a step may follow. With `wait`, sits out a pause."""
