@@ -12,12 +12,13 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP)
 endif
 
-.PHONY: help demo env test lint bench clean
+.PHONY: help demo env test lint bench gauntlet clean
 
 help:  ## what can be made
 	@echo "make demo    fit a hash-grid field to a photograph and show the result (about a minute)"
 	@echo "make test    lint, types, import walls and all tests"
 	@echo "make lint    lint, types and import walls only"
+	@echo "make gauntlet  runs killed 240 times and resumed: a table (some minutes)"
 	@echo "make bench   the benchmarks, beside other frameworks: tables, and whether the promises hold"
 	@echo "make env     only prepare .venv"
 	@echo "make clean   remove .venv, caches and build outputs (runs/ stays)"
@@ -49,6 +50,9 @@ lint: $(STAMP)  ## style, types, walls
 
 test: lint  ## everything that CI runs
 	$(BIN)/python -m pytest
+
+gauntlet: $(STAMP)  ## the long form; `make test` has the short one
+	OMP_NUM_THREADS=1 $(BIN)/python tests/conformance/gauntlet.py --kills 240
 
 bench: $(STAMP)  ## the benchmarks: tables, and whether the promises hold
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

@@ -1,0 +1,180 @@
+"""What the gauntlet trains: the examples, made small, and two trainers that hold everything that can go wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import random
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from treadle import EMA, DatasetFeed, LearningRate, Objective, StreamFeed, Trainer
+from treadle.config.registry import list_recipes, load_recipe
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+SHORT = {"log_every": "1 step", "save_every": "3 steps", "seed": 3}
+"""Settings of every run here: a line per step shows each one that is lost or doubled."""
+
+RECIPES = {"image": ["max_steps=12", "device=cpu", *(f"{name}={value}" for name, value in SHORT.items())]}
+"""Overrides that make a shipped recipe small; one that is missing here is found by a test."""
+
+
+def example(name: str) -> Any:
+    """The module of an example, by path, without what it prints."""
+    module = sys.modules.get(f"example_{name}")
+    if module is None:
+        spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+        assert spec is not None and spec.loader is not None
+        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        with contextlib.redirect_stdout(io.StringIO()):
+            spec.loader.exec_module(module)
+    return module
+
+
+def line(workers: int, **where: Any) -> Trainer:
+    x = torch.linspace(-1, 1, 256)[:, None]
+    return example("line").Line(data=(x, 3 * x + 1), batch_size=32, max_epochs=3, **SHORT, **where)
+
+
+def gan_2d(workers: int, **where: Any) -> Trainer:
+    ring = example("gan_2d")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        data = ring.CENTRES[torch.randint(ring.MODES, (600,))] + ring.SIGMA * torch.randn(600, 2)
+    return ring.RingGAN(data=data, batch_size=128, max_steps=22, **SHORT, **where)
+
+
+def growing_gaussians(workers: int, **where: Any) -> Trainer:
+    module = example("growing_gaussians")
+    picture, places = module.sunset(32)
+    data = (places.flatten(0, 1), picture.flatten(0, 1))
+    return module.Cloud(data=data, batch_size=700, max_epochs=24, **SHORT | {"save_every": "5 steps"}, **where)
+
+
+def ragged_sequences(workers: int, **where: Any) -> Trainer:
+    module = example("ragged_sequences")
+    feeds = [module.feed(module.curves(count, seed=count), shuffle=count == 300) for count in (300, 60)]
+    feeds[0].workers = workers
+    return module.NextStep(
+        data=feeds[0], validation_data=feeds[1], max_epochs=3, **SHORT, validate_every="4 steps", **where
+    )
+
+
+class Noisy:
+    """Samples that are drawn anew every time; one of them is poison."""
+
+    def __init__(self, count: int, poison: int | None = None) -> None:
+        self.count, self.poison = count, poison
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        x = np.array([index / self.count, random.random(), *np.random.randn(2)], dtype=np.float32)
+        bad = index == self.poison and random.random() < 0.7
+        return {"x": x + torch.rand(4).numpy(), "y": np.float32("nan") if bad else np.float32(np.sin(index))}
+
+
+class Everything(Trainer):
+    """Dropout, batch statistics, an average, accumulation, clipping, rows that come and go, bad steps, three RNGs."""
+
+    def setup(self) -> None:
+        self.model = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 1))
+        self.rows = nn.Parameter(torch.randn(6, 1))
+        self.use = torch.zeros(6)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-2)
+        self.row_optimizer = torch.optim.SGD([self.rows], lr=0.05, momentum=0.9)
+        self.rate = LearningRate(self.optimizer, "warm-up 5 steps then cosine 1e-2 to 1e-4")
+        self.average = EMA(self.model, decay=0.9)
+        self.objective = Objective()
+        self.objective.add("fit", weight="linear 1 to 0.5")
+        self.objective.add("rows", weight=0.1)
+        self.own_rng = np.random.default_rng(5)
+        self.history: list[Any] = []
+
+    def step(self, batch: Any) -> Any:
+        out = self.model(batch["x"]).squeeze(1) + random.random() + float(np.random.rand())
+        fit = (out - batch["y"]).square().mean()
+        losses = self.objective(fit=fit, rows=(self.rows.square().mean() - float(self.own_rng.random())) ** 2)
+        self.use += torch.rand(len(self.use))
+        self.history.append((self.progress.step, fit.item()))
+        self.minimize(losses, [self.optimizer, self.row_optimizer])
+        return {"loss": losses.total}
+
+    def post_step(self, batch: Any, outputs: Any) -> None:
+        if self.progress.step % 4 == 0:
+            with self.edit_rows({"rows": self.rows, "use": self.use}) as edit:
+                edit.keep(self.use < self.use.max())
+                count = random.randint(1, 3)
+                edit.append({"rows": torch.randn(count, 1), "use": torch.zeros(count)})
+
+    def validation_step(self, batch: Any) -> Any:
+        return {"loss": (self.model(batch["x"]).squeeze(1) - batch["y"]).square().mean()}
+
+
+def everything(workers: int, **where: Any) -> Trainer:
+    feed = DatasetFeed(Noisy(50, poison=17), 6, workers=workers)
+    return Everything(
+        data=feed,
+        validation_data=DatasetFeed(Noisy(20), 8, shuffle=False),
+        max_epochs=3,
+        accumulate=2,
+        clip_norm=1.0,
+        patience=50,
+        on_bad_step="rollback",
+        validate_every="5 steps",
+        snapshot_every="2 steps",
+        **SHORT,
+        **where,
+    )
+
+
+def squares(epoch: int) -> Iterator[torch.Tensor]:
+    """A stream, another one in every epoch."""
+    generator = torch.Generator().manual_seed(epoch)
+    for _ in range(20):
+        yield torch.rand(3, generator=generator)
+
+
+class Average(Trainer):
+    """Follows the mean of a stream with dropout noise."""
+
+    def setup(self) -> None:
+        self.mean = nn.Parameter(torch.zeros(3))
+        self.optimizer = torch.optim.RMSprop([self.mean], lr=0.1)
+
+    def step(self, batch: Any) -> Any:
+        loss = nn.functional.dropout(batch - self.mean, 0.2).square().mean()
+        self.minimize(loss)
+        return {"loss": loss}
+
+
+def stream(workers: int, **where: Any) -> Trainer:
+    return Average(data=StreamFeed(squares, 3), max_epochs=4, **SHORT, **where)
+
+
+BUILDERS: dict[str, Callable[..., Trainer]] = {
+    builder.__name__: builder for builder in (line, gan_2d, growing_gaussians, ragged_sequences, everything, stream)
+}
+MAP_STYLE = ("ragged_sequences", "everything")
+"""Those whose data may come from worker processes."""
+
+
+def recipes() -> list[str]:
+    """The recipes that come with Treadle."""
+    return [row.name for row in list_recipes() if row.origin == "treadle"]
+
+
+def build(name: str, workers: int = 0, **where: Any) -> Trainer:
+    """The trainer of that name; `where` is run_dir and resume."""
+    if name in BUILDERS:
+        return BUILDERS[name](workers, **where)
+    return load_recipe(name).with_overrides(RECIPES[name]).build(**where)
