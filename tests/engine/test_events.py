@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from treadle import Hook, Order
+from treadle import Hook, Order, UsageError
 from treadle.engine import events
 from treadle.engine.events import EVENTS, FAILURES_ALLOWED, Dispatcher, Events
 
@@ -150,3 +150,28 @@ def test_a_hook_that_is_an_attribute_is_called_too(line, line_class):
     trainer = line(Own, max_epochs=3)
     trainer.train()
     assert trainer.counter.epochs == 3
+
+
+def test_a_misspelt_event_is_refused(line, line_class):
+    class Misspelt(Hook):
+        def post_setp(self, trainer, batch, outputs):
+            pass
+
+    class Own(line_class):
+        def pre_epochs(self):
+            pass
+
+    with pytest.raises(
+        UsageError, match=r"Misspelt\.post_setp is no event .* did you mean 'post_step'"
+    ):
+        line(hooks=[Misspelt()]).train()
+    with pytest.raises(UsageError, match=r"Own\.pre_epochs is no event"):
+        line(Own).train()
+
+
+def test_an_epoch_without_any_update_is_said(line, capsys):
+    trainer = line()
+    trainer.replace("step", lambda trainer, batch: {"loss": 0.0})
+    trainer.train()
+    assert "does step call minimize?" in capsys.readouterr().err
+    assert [entry["event"] for entry in trainer.journal].count("no update") == 1

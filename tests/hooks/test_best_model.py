@@ -32,7 +32,7 @@ def weights_by_validation(trainer: Any) -> list[torch.Tensor]:
             seen.append(trainer.model.weight.detach().clone())
 
     trainer.hooks.append(See())
-    trainer.forget_handlers()
+    trainer._forget_handlers()
     trainer.train()
     return seen
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from treadle.engine.ema import EMA
 from treadle.errors import UsageError
@@ -66,10 +66,11 @@ def check_optimizers(trainer: Trainer, optimizers: dict[str, torch.optim.Optimiz
 
 
 def move_to(trainer: Trainer, device: torch.device) -> None:
-    """Move modules, lone parameters, averages and optimizer state to `device`; parameters keep their identity."""
+    """Move modules, tensors and averages to `device`; each stays the object it is."""
     for module in find(trainer, nn.Module).values():
         module.to(device)
-    for parameter in find(trainer, nn.Parameter).values():
-        parameter.data = parameter.data.to(device)
+    for tensor in find(trainer, Tensor).values():
+        if tensor.device.type != device.type:
+            tensor.data = tensor.data.to(device)
     for ema in find(trainer, EMA).values():
         ema.to(device)

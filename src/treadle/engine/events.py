@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from enum import IntEnum
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from treadle.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -202,9 +205,12 @@ class Dispatcher:
         self._table: dict[str, list[tuple[Handler, Callable[..., None]]]] = {event: [] for event in EVENTS}
         self.handlers: list[Handler] = []
         own = Handler(type(trainer).__name__, observer=False)
+        _refuse_near_misses(type(trainer), Events)
         for event in EVENTS:
             if getattr(type(trainer), event) is not getattr(Events, event) or event in vars(trainer):
                 self._table[event].append((own, getattr(trainer, event)))
+        for hook in hooks:
+            _refuse_near_misses(type(hook), Hook)
         for hook in sorted(hooks, key=lambda hook: hook.order):
             handler = Handler(type(hook).__name__, hook.observer)
             self.handlers.append(handler)
@@ -236,3 +242,12 @@ class Dispatcher:
         line = f"treadle: {handler.name}.{event} failed ({handler.last_error}); {fate}, the run goes on"
         print(line, file=sys.stderr)
         self._trainer.note("observer failed", observer=handler.name, event_name=event, error=handler.last_error)
+
+
+def _refuse_near_misses(kind: type, base: type) -> None:
+    """Raise UsageError for a method that looks like a misspelt event: it would never be called."""
+    for name in {name for cls in kind.__mro__ if cls not in base.__mro__ for name in vars(cls)}:
+        if name.startswith(("pre_", "post_", "on_")) and name not in EVENTS:
+            near = difflib.get_close_matches(name, EVENTS, n=1, cutoff=0.85)
+            if near:
+                raise UsageError(f"{kind.__name__}.{name} is no event and is never called: did you mean {near[0]!r}?")

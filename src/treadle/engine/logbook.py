@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -44,8 +45,13 @@ class Logbook:
 
     def epoch(self) -> None:
         """An epoch is finished: log its means, as the split "epoch"."""
-        if self._every is not None and self._every.due_after_epoch(self._trainer.progress):
+        trainer = self._trainer
+        if self._every is not None and self._every.due_after_epoch(trainer.progress):
             self.publish()
+        updaters = trainer.minimizer.updaters.values()
+        if trainer.progress.epoch == 1 and updaters and not any(u.updates or u.micro_batches for u in updaters):
+            print("treadle: no optimizer has updated anything in this epoch: does step call minimize?", file=sys.stderr)
+            self.note("no update", {"optimizers": list(trainer.minimizer.updaters)})
         self.scalars("epoch", self.meter.take_epoch())
 
     def publish(self) -> None:

@@ -272,7 +272,7 @@ class Loop(Events, ABC):
         """Whether no further step will be taken: the run has finished, failed or been closed."""
         return self._torn_down
 
-    def mark_finished(self, reason: str) -> None:
+    def _mark_finished(self, reason: str) -> None:
         """Take note that the run had finished before: nothing fires, no step is taken."""
         self._steps = iter(())
         self._torn_down = True
@@ -321,7 +321,7 @@ class Loop(Events, ABC):
             self.status, self.reason = "running", ""
         return not self._torn_down
 
-    def halt(self, reason: str) -> None:
+    def _halt(self, reason: str) -> None:
         """Suspend the run here, between steps, as `Stop` does; other threads use `stop`."""
         self._halting = True
         if not self._torn_down:
@@ -385,7 +385,7 @@ class Loop(Events, ABC):
             self._dispatcher = Dispatcher(self._trainer, self.hooks + attributes)
         self._dispatcher.fire(event, *args)
 
-    def forget_handlers(self) -> None:
+    def _forget_handlers(self) -> None:
         """Find anew who overrides what, at the next event: hooks or replacements have changed."""
         self._dispatcher = None
 

@@ -322,7 +322,7 @@ class Minimizer:
                 self._backward(updaters, total, elements, inputs)
         else:
             self._backward(updaters, total, elements, inputs)
-        if updaters[0].micro_batches < config.accumulate and not trainer.last_of_window:
+        if updaters[0].micro_batches < config.accumulate and not trainer._last_of_window:
             return False
         for updater in updaters:
             updater.update(partial(trainer.fire, "pre_update", updater.optimizer))

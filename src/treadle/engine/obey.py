@@ -32,7 +32,7 @@ def obey(trainer: Trainer, command: Command) -> Any:
             trainer.paused = False
             trainer.note("continue")
         case Stop(reason):
-            trainer.halt(reason)
+            trainer._halt(reason)
         case Save():
             trainer.save()
         case Validate():

@@ -60,7 +60,7 @@ def resume_run(trainer: Trainer, path: str | Path) -> None:
         check_changes(changes)
         trainer.run = run
         trainer.hooks += recorders(run)
-        trainer.forget_handlers()
+        trainer._forget_handlers()
         if not _restore_newest(trainer):
             run.metrics.rewind(-1)
     except BaseException:
@@ -68,7 +68,7 @@ def resume_run(trainer: Trainer, path: str | Path) -> None:
         raise
     ends = [entry for entry in read_journal(run.path) if entry.get("event") == "finish"]
     if ends and ends[-1]["step"] == trainer.progress.step and trainer.progress.at_limit:
-        trainer.mark_finished(str(ends[-1].get("reason", "")))
+        trainer._mark_finished(str(ends[-1].get("reason", "")))
         return
     if changes:
         run.write_config(recorded | {"config": to_dict(trainer.config)})

@@ -193,7 +193,7 @@ class Trainer(Loop):
         return self.minimizer.of(optimizer)[0].updates
 
     @property
-    def last_of_window(self) -> bool:
+    def _last_of_window(self) -> bool:
         """Whether no further micro-batch can join the update under way: the epoch or the run ends with this step."""
         limit = self.progress.max_steps
         if self._batches is None or self._batches.exhausted:
