@@ -30,7 +30,8 @@ def is_better(value: float, best: float | None, mode: Mode, by: float = 0.0) -> 
 def monitored(metrics: Mapping[str, float], name: str) -> float:
     """The value of the metric `name`. Raises UsageError, with the nearest name, where validation does not give it."""
     if name not in metrics:
-        raise UsageError(f"monitor is {name!r}, which validation_step does not return{nearest(name, metrics)} (set monitor=)")
+        tail = nearest(name, metrics)
+        raise UsageError(f"monitor is {name!r}, which validation_step does not return{tail} (set monitor=)")
     return float(metrics[name])
 
 
