@@ -201,3 +201,86 @@ def test_resume_needs_a_run(line, tmp_path):
         line(resume=True)
     with pytest.raises(UsageError, match="is no run"):
         line(run_dir=tmp_path / "nothing", resume=True)
+
+
+def test_a_run_killed_before_its_summary_gets_it(line, tmp_path):
+    first = line(run_dir=tmp_path / "line")
+    first.train()
+    written = (first.run.path / "summary.json").read_bytes()
+    (first.run.path / "summary.json").unlink()
+    again = line(run_dir=first.run.path, resume=True)
+    assert again.ended
+    assert json.loads((first.run.path / "summary.json").read_text()) == json.loads(written)
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_run_that_patience_has_ended_stays_ended_until_patience_is_raised(line, line_class, line_data, tmp_path, noted):
+    class Flat(line_class):
+        def validation_step(self, batch):
+            return {"loss": 1.0}
+
+    settings = {"validation_data": line_data, "max_epochs": 50}
+    first = line(Flat, run_dir=tmp_path / "line", patience=2, **settings)
+    assert first.train().epoch == 3
+    if not noted:  # killed between the last checkpoint and the end
+        journal = first.run.path / "journal.jsonl"
+        kept = [text for text in journal.read_text().splitlines() if '"finish"' not in text]
+        journal.write_text("\n".join(kept) + "\n")
+    again = line(Flat, run_dir=first.run.path, resume=True, patience=2, **settings)
+    assert again.ended == noted
+    assert (again.train().epoch, again.summary().reason) == (3, first.summary().reason)
+    assert again.summary().digest == first.summary().digest
+    more = line(Flat, run_dir=first.run.path, resume=True, patience=5, **settings)
+    assert more.train().epoch == 6
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, 2), (2, None)])
+def test_patience_may_be_set_or_lifted(line, line_data, tmp_path, before, after):
+    settings = {"validation_data": line_data, "save_every": "1 step"}
+    first = line(run_dir=tmp_path / "line", patience=before, **settings)
+    first.iterate()
+    first.close()
+    resumed = line(run_dir=first.run.path, resume=True, patience=after, **settings)
+    assert resumed.progress.step == 1 and resumed.train().status == "finished"
+
+
+def test_another_thread_count_is_warned_about_and_refused_where_determinism_was_asked_for(line, tmp_path, capsys):
+    first = line(run_dir=tmp_path / "line", save_every="1 step")
+    first.iterate()
+    first.close()
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 3)
+        resumed = line(run_dir=first.run.path, resume=True, save_every="1 step")
+        resumed.close()
+        said = capsys.readouterr().err
+        assert f"torch threads {threads} -> {threads + 3}" in said and said.count("\n") == 1
+        noted = [entry for entry in read_journal(first.run.path) if entry["event"] == "environment changed"]
+        assert [entry["changed"] for entry in noted] == [{"torch threads": [threads, threads + 3]}]
+        with pytest.raises(UsageError, match="not the environment of the run"):
+            line(run_dir=first.run.path, resume=True, save_every="1 step", deterministic=True)
+    finally:
+        torch.set_num_threads(threads)
+    line(run_dir=first.run.path, resume=True, save_every="1 step").close()
+    assert capsys.readouterr().err == ""
+
+
+def test_another_library_version_is_warned_about(line, tmp_path, capsys):
+    first = line(run_dir=tmp_path / "line", save_every="1 step")
+    first.iterate()
+    first.close()
+    path = first.run.path / "environment.json"
+    environment = json.loads(path.read_text())
+    environment["packages"]["numpy"] = "1.0"
+    path.write_text(json.dumps(environment))
+    line(run_dir=first.run.path, resume=True, save_every="1 step").close()
+    assert "numpy 1.0 -> " in capsys.readouterr().err
+
+
+def test_a_run_killed_while_it_wrote_its_environment_gets_one(line, tmp_path):
+    first = line(run_dir=tmp_path / "line", save_every="1 step")
+    first.iterate()
+    first.close()
+    (first.run.path / "environment.json").write_text("")
+    line(run_dir=first.run.path, resume=True, save_every="1 step").close()
+    assert json.loads((first.run.path / "environment.json").read_text())["threads"]["torch"] == torch.get_num_threads()

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 
+SWITCHED = ("EarlyStopping",)
+"""Hooks that a setting switches on and off; since a resume may change that setting, their state may be missing."""
+
 
 @dataclass
 class State:
@@ -85,6 +88,7 @@ def capture(trainer: Trainer) -> State:
         "progress": {"epoch": progress.epoch, "step": progress.step, "batch": progress.batch},
         "began": trainer._began,
         "validated_step": trainer._validated_step,
+        "finish_reason": trainer._finish_reason,
         "random": packer.pack(trainer.random.state_dict(), "random"),
         "minimizer": packer.pack(trainer.minimizer.state_dict(), "minimizer"),
         "meter": packer.pack(trainer.logbook.meter.state_dict(), "meter"),
@@ -122,6 +126,7 @@ def restore(trainer: Trainer, state: State) -> None:
     trainer.validation_metrics = unpack(values["validation_metrics"], tensors)
     trainer._began = values["began"]
     trainer._validated_step = values["validated_step"]
+    trainer._finish_reason = values["finish_reason"]
     for name, count in values["progress"].items():
         setattr(trainer.progress, name, count)
     trainer.random.load_state_dict(unpack(values["random"], tensors))
@@ -132,10 +137,15 @@ def restore(trainer: Trainer, state: State) -> None:
 def _load_all(
     kind: str, items: dict[str, Any], saved: dict[str, Plain], tensors: dict[str, Tensor], owner: Any
 ) -> None:
+    def switched(name: str) -> bool:
+        return kind == "hook" and name.partition(".")[0] in SWITCHED
+
     for name in saved:
-        if name not in items:
+        if name not in items and not switched(name):
             raise StateError(f"the checkpoint has {kind} {name!r}, the trainer has not{nearest(name, items)}")
     for name, item in sorted(items.items(), key=lambda pair: order(pair[1])):
+        if name not in saved and switched(name):
+            continue
         if name not in saved:
             raise StateError(f"the trainer has {kind} {name!r}, the checkpoint has not{nearest(name, saved)}")
         load_entry(owner, name, item, unpack(saved[name], tensors))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from treadle.checkpoint.state import restore
 from treadle.checkpoint.store import newest_good
 from treadle.engine.saving import CHECKPOINTS
-from treadle.errors import StateError, UsageError
+from treadle.errors import RunError, StateError, UsageError
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
@@ -19,7 +20,7 @@ FREE = frozenset(
     {
         *("max_epochs", "max_steps", "max_time", "patience", "min_improvement", "patience_warm_up"),
         *("save_every", "keep_checkpoints", "keep_every", "save_patience", "snapshot_every", "keep_snapshots"),
-        *("workers", "log_every", "max_recoveries"),
+        *("workers", "log_every", "max_recoveries", "deterministic"),
     }
 )
 """Settings that do not determine what the run has computed so far; a resume may change them."""
@@ -59,6 +60,7 @@ def resume_run(trainer: Trainer, path: str | Path) -> None:
         changes = changed_settings(recorded.get("config", {}), to_dict(trainer.config)) if recorded else {}
         check_changes(changes)
         trainer.run = run
+        surroundings = _compare_environment(trainer)
         trainer.hooks += recorders(run)
         trainer._forget_handlers()
         if not _restore_newest(trainer):
@@ -66,14 +68,49 @@ def resume_run(trainer: Trainer, path: str | Path) -> None:
     except BaseException:
         trainer.lock.release()
         raise
+    if changes:
+        trainer._finish_reason = None
     ends = [entry for entry in read_journal(run.path) if entry.get("event") == "finish"]
-    if ends and ends[-1]["step"] == trainer.progress.step and trainer.progress.at_limit:
+    if trainer._ended and ends and ends[-1]["step"] == trainer.progress.step:
         trainer._mark_finished(str(ends[-1].get("reason", "")))
+        if not run.has(SUMMARY):  # the process was killed at the very end
+            run.write_summary(trainer.summary().to_dict())
         return
     if changes:
         run.write_config(recorded | {"config": to_dict(trainer.config)})
     run.file(SUMMARY).unlink(missing_ok=True)
     trainer.note("resume", changed={name: list(pair) for name, pair in changes.items()})
+    if surroundings:
+        trainer.note("environment changed", changed={name: list(pair) for name, pair in surroundings.items()})
+
+
+def _compare_environment(trainer: Trainer) -> dict[str, tuple[Any, Any]]:
+    """What rounds differently here than where the run began, as name -> (there, here); says so on stderr.
+
+    Raises UsageError instead where the config asks for `deterministic`.
+    """
+    from treadle.runs.environment import describe_environment, numerics
+    from treadle.runs.run import ENVIRONMENT, read_environment
+
+    run = trainer.run
+    try:
+        recorded = numerics(read_environment(run.path))
+    except RunError:  # killed while it was being written, at the run's very beginning
+        recorded = {}
+    if not recorded:
+        run.write(ENVIRONMENT, json.dumps(describe_environment(), indent=2))
+        return {}
+    here = numerics()
+    changes = {name: (recorded.get(name), here[name]) for name in here if recorded.get(name) != here[name]}
+    if changes:
+        text = ", ".join(f"{name} {old} -> {new}" for name, (old, new) in changes.items())
+        if trainer.config.deterministic:
+            raise UsageError(f"not the environment of the run ({text}): restore it, or resume with deterministic=false")
+        print(
+            f"treadle: not the environment that the run began in: {text}; what follows may differ in the last bits",
+            file=sys.stderr,
+        )
+    return changes
 
 
 def _restore_newest(trainer: Trainer) -> bool:

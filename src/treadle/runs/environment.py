@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import torch
 
 PACKAGES = ("treadle", "torch", "numpy", "numba", "safetensors", "scikit-image", "opencv-python-headless", "pillow")
 """Packages whose versions are recorded, where they are installed."""
+
+_ROUNDING = ("torch", "numpy", "numba")
 
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PYTHONHASHSEED")
 
@@ -45,6 +48,26 @@ def describe_environment() -> dict[str, Any]:
         "threads": {"torch": torch.get_num_threads(), "torch_interop": torch.get_num_interop_threads()},
         "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
     }
+
+
+def numerics(environment: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What decides how the same program rounds: thread count, libraries, processor features, GPUs.
+
+    Taken from `environment` (the content of an environment.json; empty for one that lacks it), or from this process.
+    """
+    if environment is None:
+        packages: Mapping[str, Any] = {name: _version(name) for name in _ROUNDING}
+        threads, instructions = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
+        gpus, cuda = _gpus(), torch.version.cuda
+    elif not {"packages", "threads", "hardware"} <= environment.keys():
+        return {}
+    else:
+        packages, hardware = environment["packages"], environment["hardware"]
+        threads, instructions = environment["threads"].get("torch"), hardware.get("cpu_capability")
+        gpus, cuda = hardware.get("gpus", []), hardware.get("cuda")
+    found = {"torch threads": threads, "CPU instructions": instructions, "CUDA": cuda}
+    found |= {name: packages.get(name) for name in _ROUNDING}
+    return found | {"GPUs": ", ".join(gpu["name"] for gpu in gpus) or None}
 
 
 def cpu_model() -> str | None:
