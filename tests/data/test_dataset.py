@@ -180,3 +180,23 @@ def test_scopes_nest() -> None:
             return super().__getitem__(index)
 
     assert by_index(DatasetFeed(Nested(), 4), 0) == by_index(DatasetFeed(Noisy(), 4), 0)
+
+
+def test_a_dataset_that_draws_leaves_numpy_s_second_gaussian_to_the_program():
+    class Gaussians:
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return torch.tensor(np.random.randn())
+
+    before = np.random.get_state()
+    try:
+        np.random.seed(3)
+        expected = np.random.randn(4).tolist()
+        np.random.seed(3)
+        first = [np.random.randn()]
+        list(DatasetFeed(Gaussians(), 2, seed=0).iterate(0))
+        assert first + np.random.randn(3).tolist() == expected
+    finally:
+        np.random.set_state(before)
