@@ -146,7 +146,7 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(site: Path, tmp_path: P
         out, err = (text.decode() for text in process.communicate(timeout=60))
     assert process.returncode == code, err
     assert "stopping after this step" in err and "Traceback" not in err
-    assert "stopped: interrupted by" in out
+    assert "stopped: interrupted by" in out and "next: treadle resume runs/line/v001" in out
     done = summary(run)
     assert done["status"] == "stopped"
     checkpoint = json.loads((run / "checkpoints" / "latest.json").read_text())

@@ -91,6 +91,7 @@ def drive(trainer: Trainer) -> int:
             return interrupts.exit_code
     if summary.status == "stopped":
         print(f"stopped: {summary.reason}, at step {summary.step}; checkpoint in {shown(directory / 'checkpoints')}")
+        print(f"next: treadle resume {shown(directory)}")
         return interrupts.exit_code
     print(f"finished: step {summary.step} in {summary.seconds:.1f} s{f' ({summary.reason})' if summary.reason else ''}")
     report = write_report(trainer, directory / "report")
