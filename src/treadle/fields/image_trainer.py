@@ -1,0 +1,209 @@
+"""Fitting a picture with a hash-grid field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from treadle.data.tensors import TensorFeed
+from treadle.engine.curves import parse_curve
+from treadle.engine.evaluation import evaluating
+from treadle.engine.events import Hook
+from treadle.engine.lr import LearningRate
+from treadle.engine.optim import parameter_groups
+from treadle.engine.schedule import Every
+from treadle.engine.settings import TrainerConfig
+from treadle.engine.trainer import Trainer
+from treadle.errors import UsageError
+from treadle.fields.hash_field import HashEncoding, pixel_centres, psnr
+from treadle.fields.images import Picture, default_picture, displayed, read_picture
+from treadle.fields.panels import comparison
+from treadle.fields.picture_field import PictureField
+from treadle.fields.pixels import PixelFeed
+
+
+@dataclass(kw_only=True)
+class ImageConfig(TrainerConfig):
+    """Settings of `ImageTrainer`."""
+
+    max_steps: int | None = 1500
+    """Steps to train for; with `max_epochs`, whichever comes first."""
+    batch_size: int = 16384
+    """Pixels per step; an epoch is every pixel once."""
+    validate_every: str | None = "20%"
+    """When the PSNR of the whole picture is measured; the final state's always is."""
+    save_every: str | None = "50%"
+    """When a run on disk writes a checkpoint; it also does at its end."""
+    monitor: str = "psnr"
+    """The validation metric that says which model is best."""
+    monitor_mode: Literal["min", "max"] = "max"
+    """Whether a smaller or a larger `monitor` is better."""
+    levels: int = 16
+    """Resolutions of the grid."""
+    features: int = 2
+    """Learnt values per vertex."""
+    log2_size: int = 17
+    """Base-two logarithm of the most vertices stored per level; finer levels share them by hashing."""
+    n_min: int = 16
+    """Vertices per axis of the coarsest level."""
+    n_max: int | None = None
+    """Vertices per axis of the finest level; null takes the picture's longer side."""
+    hidden: int = 64
+    """Width of the decoder's hidden layers."""
+    layers: int = 2
+    """Hidden layers of the decoder."""
+    learning_rate: str = "cosine 1e-2 to 1e-4"
+    """Learning rate of the grid."""
+    decoder_rate: float = 1.0
+    """The decoder's learning rate, relative to the grid's."""
+    examples_every: str | None = "20%"
+    """When a picture of the fit is logged."""
+
+    def __post_init__(self) -> None:
+        """Check ranges; raises UsageError naming the field."""
+        super().__post_init__()
+        self._require("hidden", self.hidden >= 1, "at least 1")
+        self._require("layers", self.layers >= 0, "0 or more")
+        self._require("decoder_rate", 0 < self.decoder_rate < float("inf"), "above 0")
+        self._check_schedule("examples_every", Every)
+        try:
+            parse_curve(self.learning_rate)
+        except UsageError as error:
+            raise UsageError(f"learning_rate: {error}") from None
+        self.grid((16, 16))  # levels, features, log2_size, n_min and n_max name themselves
+
+    def grid(self, size: tuple[int, int]) -> dict[str, int]:
+        """The arguments of the encoding for a picture of `size`; raises UsageError for those out of range."""
+        from treadle.kernels.layout import GridLayout
+
+        n_max = max(self.n_min, *size) if self.n_max is None else self.n_max
+        layout = GridLayout(2, self.levels, self.features, self.log2_size, self.n_min, n_max)
+        return {
+            name: getattr(layout, name) for name in ("dimensions", "levels", "features", "log2_size", "n_min", "n_max")
+        }
+
+
+class ImageTrainer(Trainer):
+    """Fit a picture with a multiresolution hash grid and a small decoder.
+
+    Args:
+        data: a `Picture`, or the path of one (see `read_picture`); None takes the astronaut of scikit-image.
+        config, hooks, settings: as for every `Trainer`.
+
+    Example:
+        trainer = ImageTrainer(data="photo.jpg", max_steps=1000)
+        trainer.train()
+        trainer.model.picture().values          # (height, width, channels)
+    """
+
+    Config: ClassVar[type[TrainerConfig]] = ImageConfig
+    transient: ClassVar[tuple[str, ...]] = ("picture",)
+
+    def __init__(
+        self,
+        config: ImageConfig | None = None,
+        *,
+        data: Picture | str | Path | None = None,
+        hooks: Sequence[Hook] = (),
+        **settings: Any,
+    ) -> None:
+        if data is None:
+            data = default_picture()
+        self.picture = data if isinstance(data, Picture) else read_picture(data)
+        super().__init__(config, hooks=hooks, **settings)
+
+    @classmethod
+    def load_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
+        """The picture at `path`, or the astronaut."""
+        return {"data": default_picture() if path is None else read_picture(path)}
+
+    def setup(self) -> None:
+        """Build the field, its optimizer, and the feeds of the picture's pixels."""
+        config, picture = self.config, self.picture
+        self.model = _field(config, picture.size, picture.channels)
+        self.model.describe(picture)
+        groups = parameter_groups(
+            self.model, {"grid.*": {"name": "grid"}, "decoder.*": {"name": "decoder", "lr_scale": config.decoder_rate}}
+        )
+        # As in instant-ngp: the tiny eps lets rows with tiny gradients, seen by few pixels, move as far as the others.
+        self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
+        self.rate = LearningRate(self.optimizer, config.learning_rate)
+        height, width = picture.size
+        points, targets = pixel_centres(height, width), self.model.targets(picture)
+        self.feed = PixelFeed(points, targets, height, width, config.batch_size)
+        self.validation_feed = TensorFeed((self.feed.points, self.feed.values), height * width, shuffle=False)
+        if config.examples_every is not None:
+            from treadle.hooks.examples import Examples
+
+            self.hooks.append(Examples(config.examples_every))
+
+    def step(self, batch: Any) -> Mapping[str, Any]:
+        """One update on the mean squared error."""
+        points, targets = batch
+        loss = functional.mse_loss(self.model(points), targets)
+        self.minimize(loss, self.optimizer)
+        return {"loss": loss, "psnr": -10 * loss.detach().log10()}
+
+    def validation_step(self, batch: Any) -> Mapping[str, Any]:
+        """The whole picture at its pixel centres, as one batch: so PSNR is that of the picture."""
+        points, targets = batch
+        loss = functional.mse_loss(self.model.evaluate(points), targets)
+        return {"loss": loss, "psnr": psnr(loss.item())}
+
+    def examples(self) -> dict[str, Any]:
+        """The fit as it is now."""
+        fit = self.model.picture(*self.picture.size)
+        return {"fit": displayed(fit.values, linear=fit.linear)}
+
+    def write_report(self, directory: Path) -> dict[str, Any]:
+        """Write `comparison.png` (fit, target, error) and `fit.png` into `directory`; returns PSNR, bits and paths."""
+        from treadle.runs.files import write_whole
+        from treadle.runs.pictures import png
+
+        picture = self.picture
+        with evaluating(self):
+            output = self.model.render(*picture.size)
+            targets = self.model.targets(picture).reshape(output.shape)
+            mse = functional.mse_loss(output.cpu(), targets).item()
+            fit = Picture(self.model.values(output), picture.linear, "fit")
+        shown = displayed(fit.values, linear=True) if fit.linear else fit.values
+        write_whole(directory / "fit.png", png(shown, "fit"))
+        write_whole(directory / "comparison.png", png(comparison(fit, picture, psnr(mse)), "comparison"))
+        return {
+            "psnr": psnr(mse),
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "pixels": picture.values.size // picture.channels,
+            "fit": directory / "fit.png",
+            "picture": directory / "comparison.png",
+        }
+
+    @staticmethod
+    def load_model(run: str | Path) -> PictureField:
+        """The best model of a run, ready for inference: `load_model("runs/image/v001").picture()`.
+
+        Raises UsageError where the run has no best model, or none of an `ImageTrainer`.
+        """
+        from treadle.config.fields import from_dict
+        from treadle.config.files import load
+        from treadle.runs.best import read_best
+
+        weights: dict[str, Tensor] = read_best(run).of("model")
+        source = Path(run) / "best_model" / "config.yaml"
+        config = from_dict(ImageConfig, load(source).get("config") or {}, source=str(source), at="config")
+        if "size" not in weights or "grid.table" not in weights:
+            raise UsageError(f"{run} is not the run of an image: it has no picture's size")
+        height, width = weights["size"].tolist()
+        biases = [name for name in weights if name.startswith("decoder.") and name.endswith(".bias")]
+        model = _field(config, (height, width), weights[max(biases, key=lambda name: int(name.split(".")[2]))].shape[0])
+        model.load_state_dict(weights)
+        return model.eval()
+
+
+def _field(config: ImageConfig, size: tuple[int, int], channels: int) -> PictureField:
+    return PictureField(HashEncoding(**config.grid(size)), channels, config.hidden, config.layers)

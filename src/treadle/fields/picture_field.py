@@ -1,0 +1,62 @@
+"""A hash field that is a picture: it knows its size and how the picture's values became what it was trained on."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from treadle.fields.hash_field import HashEncoding, HashField, Output
+from treadle.fields.images import Array, Picture
+
+
+class PictureField(HashField):
+    """A field over [-1, 1]^2 with the channels of a picture, trained on `targets(picture)`.
+
+    Integer pictures are fitted as stored, in [0, 1]. Float pictures (EXR) have no upper end, so sign(v) log(1 + |v|) is
+    fitted, divided by its largest magnitude. PSNR is that of these targets, for a peak of 1.
+
+    Buffers: `size` (height, width) of the picture; `peak`, the divisor of a float picture, 0 for an integer one.
+    """
+
+    size: Tensor
+    peak: Tensor
+
+    def __init__(
+        self, grid: HashEncoding, channels: int, hidden: int = 64, layers: int = 2, output: Output = "none"
+    ) -> None:
+        super().__init__(grid, channels, hidden, layers, output)
+        self.register_buffer("size", torch.zeros(2, dtype=torch.int64))
+        self.register_buffer("peak", torch.zeros(()))
+
+    def describe(self, picture: Picture) -> None:
+        """Take over size and range of the picture to be fitted."""
+        self.size.copy_(torch.tensor(picture.size))
+        peak = float(np.log1p(np.abs(picture.values)).max()) if picture.linear else 0.0
+        self.peak.fill_(peak if peak > 0 or not picture.linear else 1.0)
+
+    @property
+    def linear(self) -> bool:
+        """Whether the picture has linear values of any range, from a float format."""
+        return float(self.peak) > 0
+
+    def targets(self, picture: Picture) -> Tensor:
+        """What the field is to give at the picture's pixel centres: (height * width, channels)."""
+        values = torch.from_numpy(np.ascontiguousarray(picture.values)).reshape(-1, picture.channels)
+        return values.sign() * values.abs().log1p() / self.peak.cpu() if self.linear else values
+
+    def values(self, output: Tensor) -> Array:
+        """What the field gave, as values of the picture: clipped to [0, 1], or for a float picture in its own range."""
+        output = output.detach().float().cpu()
+        result: Array
+        if self.linear:
+            result = (output.sign() * (output.abs() * self.peak.cpu()).expm1()).numpy()
+        else:
+            result = output.clamp(0, 1).numpy()
+        return result
+
+    def picture(self, height: int | None = None, width: int | None = None, name: str = "fit") -> Picture:
+        """The field as a picture, of the size it was trained on unless told otherwise."""
+        own_height, own_width = self.size.tolist()
+        rendered = self.render(height or own_height, width or own_width)
+        return Picture(self.values(rendered), self.linear, name)
