@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from treadle.engine.events import Hook
 from treadle.engine.lr import LearningRate
 from treadle.errors import StateError
 
@@ -42,8 +43,8 @@ def is_plain(value: Any) -> bool:
 
 
 def is_stateless(value: Any) -> bool:
-    """Whether `value` holds nothing to save: a function, class, path, enum member, frozen dataclass."""
-    if isinstance(value, _STATELESS):
+    """Whether `value` holds nothing to save: a function, class, path, frozen dataclass, hook without state ..."""
+    if isinstance(value, _STATELESS) or (isinstance(value, Hook) and not hasattr(value, "state_dict")):
         return True
     return is_dataclass(value) and bool(getattr(type(value), "__dataclass_params__").frozen)  # noqa: B009
 

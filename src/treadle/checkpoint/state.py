@@ -130,7 +130,7 @@ def restore(trainer: Trainer, state: State) -> None:
     for name, count in values["progress"].items():
         setattr(trainer.progress, name, count)
     trainer.random.load_state_dict(unpack(values["random"], tensors))
-    trainer.seconds = state.clock["seconds"]
+    trainer._seconds = state.clock["seconds"]
     trainer.fire("on_load", unpack(values["user"], tensors))
 
 

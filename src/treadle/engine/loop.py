@@ -71,7 +71,6 @@ class Loop(Events, ABC):
     lock: RunLock | None
     status: str
     reason: str
-    seconds: float
     paused: bool
 
     def __init__(self) -> None:
@@ -86,6 +85,7 @@ class Loop(Events, ABC):
         self._began = self._torn_down = self._halting = self._rewinding = self._validation_requested = False
         self._finish_reason: str | None = None
         self._depth = 0
+        self._entered = self._seconds = 0.0
         self._dispatcher: Dispatcher | None = None
         self._steps: Iterator[None] = self._lifecycle()
 
@@ -162,7 +162,9 @@ class Loop(Events, ABC):
                     roll_back(self._trainer)
             self.status, self.reason = "finished", self._finish_reason or ""
         except (Exception, KeyboardInterrupt) as error:
-            self.status, self.reason = "failed", f"{type(error).__name__}: {error}"
+            interrupted = isinstance(error, KeyboardInterrupt)
+            self.status = "stopped" if interrupted else "failed"
+            self.reason = "interrupted" if interrupted else f"{type(error).__name__}: {error}"
             self.fire("on_exception", error)
             raise
         finally:
@@ -281,11 +283,17 @@ class Loop(Events, ABC):
         if self.lock is not None:
             self.lock.release()
 
+    @property
+    def seconds(self) -> float:
+        """Seconds spent in the loop so far, over all sittings of a resumed run."""
+        return self._seconds + (time.perf_counter() - self._entered if self._depth else 0.0)
+
     @contextmanager
     def _active(self) -> Iterator[None]:
         """The trainer's random streams are the global ones, and its clock runs; may be nested."""
         self._depth += 1
-        start = time.perf_counter()
+        if self._depth == 1:
+            self._entered = time.perf_counter()
         try:
             with self.random:
                 if self.config.deterministic and self.device.type != "cpu":
@@ -296,7 +304,7 @@ class Loop(Events, ABC):
         finally:
             self._depth -= 1
             if self._depth == 0:
-                self.seconds += time.perf_counter() - start
+                self._seconds += time.perf_counter() - self._entered
 
     def _take_step(self) -> bool:
         before = self._taken  # not the step: a rollback takes that back

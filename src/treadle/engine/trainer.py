@@ -100,7 +100,6 @@ class Trainer(Loop):
         self.lock: RunLock | None = None
         self.batch: Any = None
         self.status, self.reason = "new", ""
-        self.seconds = 0.0
         self.paused = False
         super().__init__()
         self._engine_names = frozenset(set(vars(self)) - own)
