@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from gauntlet import Child  # noqa: E402
+from gauntlet import Child
 
 
 @pytest.fixture(scope="session")
