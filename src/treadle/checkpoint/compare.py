@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from treadle.checkpoint.state import State
@@ -38,10 +38,12 @@ def _plain(a: Any, b: Any, path: str) -> Iterator[str]:
                 yield from _plain(a[key], b[key], where)
             else:
                 yield f"{where}: only in the {'first' if key in a else 'second'}"
-    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        for index, (x, y) in enumerate(zip(a, b, strict=True)):
+    elif isinstance(a, list) and isinstance(b, list):
+        if len(a) != len(b):
+            yield f"{path}: {len(a)} and {len(b)} entries"
+        for index, (x, y) in enumerate(zip(a, b, strict=False)):
             yield from _plain(x, y, f"{path}/{index}")
-    elif a != b or type(a) is not type(b):
+    elif repr(a) != repr(b):  # 1, 1.0 and True differ, and so do 0.0 and -0.0
         yield f"{path}: {_short(a)} and {_short(b)}"
 
 
@@ -55,10 +57,9 @@ def _kind(tensor: Tensor) -> str:
 
 
 def _how_far(a: Tensor, b: Tensor) -> str:
-    a, b = a.cpu(), b.cpu()
-    different = ~((a == b) | (a.isnan() & b.isnan())) if a.is_floating_point() else a != b
-    count = int(different.sum())
-    if not a.is_floating_point() or not count:
-        return f"{max(count, 1)} of {a.numel()} entries differ"
-    largest = float(torch.nan_to_num((a.double() - b.double()).abs()).max())
-    return f"{count} of {a.numel()} entries differ, by up to {largest:.3g}"
+    bits = [np.frombuffer(raw_bytes(x), np.uint8).reshape(x.numel(), -1) for x in (a, b)]
+    text = f"{int((bits[0] != bits[1]).any(axis=1).sum())} of {a.numel()} entries differ"
+    if not a.is_floating_point():
+        return text
+    apart = (a.cpu().double() - b.cpu().double()).abs()
+    return f"{text}, by up to {float(apart[apart.isfinite()].max()):.3g}" if apart.isfinite().any() else text
