@@ -59,7 +59,8 @@ class Packer:
     def _collect(self, tensor: Tensor, path: str) -> str:
         if tensor.layout != torch.strided:
             raise StateError(f"{path} is a tensor with layout {tensor.layout}, which cannot be saved: make it dense")
-        key = (tensor.data_ptr(), tensor.device, tensor.dtype, tuple(tensor.shape), tensor.stride())
+        signs = tensor.is_conj(), tensor.is_neg()
+        key = (tensor.data_ptr(), tensor.device, tensor.dtype, tuple(tensor.shape), tensor.stride(), signs)
         if tensor.numel() and key in self._seen:
             return self._seen[key]
         self._seen[key] = path

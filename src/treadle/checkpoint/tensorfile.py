@@ -43,13 +43,12 @@ def pieces(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
 
     Raises StateError for a dtype that the format does not have.
     """
+    check_dtypes(tensors)
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header: dict[str, object] = {}
     offset = 0
     for name in order:
         tensor = tensors[name]
-        if tensor.dtype not in _NAMES:
-            raise StateError(f"{name} has dtype {tensor.dtype}, which a checkpoint cannot hold: convert it")
         size = tensor.numel() * tensor.element_size()
         header[name] = {
             "dtype": _NAMES[tensor.dtype],
@@ -66,9 +65,16 @@ def pieces(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
             yield data[start : start + PIECE]
 
 
+def check_dtypes(tensors: Mapping[str, Tensor]) -> None:
+    """Raise StateError naming the first tensor of a dtype that the format does not have."""
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _NAMES:
+            raise StateError(f"{name} has dtype {tensor.dtype}, which a checkpoint cannot hold: convert it")
+
+
 def raw_bytes(tensor: Tensor) -> memoryview:
     """The memory of a tensor in row-major order, as bytes."""
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
     return memoryview(flat.view(torch.uint8).numpy().data) if flat.numel() else memoryview(b"")
 
 

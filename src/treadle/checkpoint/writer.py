@@ -9,6 +9,7 @@ from pathlib import Path
 
 from treadle.checkpoint.state import State
 from treadle.checkpoint.store import Retention, write_checkpoint
+from treadle.checkpoint.tensorfile import check_dtypes
 from treadle.errors import RunError
 
 Report = Callable[[int, Path | None, str], None]
@@ -42,7 +43,11 @@ class CheckpointWriter:
         self._last_good = time.monotonic()
 
     def submit(self, state: State, retention: Retention) -> None:
-        """Copy `state` and have it written; waits only while the write before it is not done."""
+        """Copy `state` and have it written; waits only while the write before it is not done.
+
+        Raises StateError for a tensor that no checkpoint can hold, RunError when writes have failed for too long.
+        """
+        check_dtypes(state.tensors)
         self._join()
         self._give_up_if_late()
         if self._pool is None:
