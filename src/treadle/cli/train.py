@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,20 +74,14 @@ def resolve(name: str, overrides: list[str], data: str | None, flags: list[str])
 
 def drive(trainer: Trainer) -> int:
     """Train to the end, or to a signal, and say what came of it; returns the exit code."""
-    from treadle.cli.interrupts import Interrupts
+    from treadle.engine.interrupts import Interrupts
 
     directory: Path = trainer.run.path
     with Interrupts(trainer) as interrupts:
-        try:
-            summary = trainer.train()
-            if summary.status == "stopped":
-                trainer.save()
-                trainer.close()
-        except KeyboardInterrupt:
-            print(
-                f"treadle: interrupted; earlier checkpoints are in {shown(directory / 'checkpoints')}", file=sys.stderr
-            )
-            return interrupts.exit_code
+        summary = trainer.train()
+        if summary.status == "stopped":
+            trainer.save()
+            trainer.close()
     if summary.status == "stopped":
         print(f"stopped: {summary.reason}, at step {summary.step}; checkpoint in {shown(directory / 'checkpoints')}")
         print(f"next: treadle resume {shown(directory)}")
