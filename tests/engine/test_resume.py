@@ -287,3 +287,20 @@ def test_a_run_killed_while_it_wrote_its_environment_gets_one(line, tmp_path):
     (first.run.path / "environment.json").write_text("")
     line(run_dir=first.run.path, resume=True, save_every="1 step").close()
     assert json.loads((first.run.path / "environment.json").read_text())["threads"]["torch"] == torch.get_num_threads()
+
+
+def test_a_save_that_was_asked_for_and_fails_is_reported_and_training_goes_on(line, tmp_path, monkeypatch):
+    from treadle.checkpoint import store
+
+    def full(tensors):
+        raise OSError(28, "No space left on device")
+
+    trainer = line(run_dir=tmp_path / "line", save_every=None)
+    trainer.iterate()
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "pieces", full)
+        asked = trainer.commands.save()
+        trainer.iterate()
+    assert "No space left" in str(asked.exception(timeout=0))
+    assert trainer.train().status == "finished"
+    assert {"checkpoint failed", "refused"} <= {entry["event"] for entry in trainer.journal}

@@ -16,7 +16,7 @@ from treadle.data.batch import to_device
 from treadle.data.feed import Feed
 from treadle.engine.assembly import adopt, check_ready
 from treadle.engine.attributes import find
-from treadle.engine.commands import CommandQueue
+from treadle.engine.commands import CommandQueue, Save
 from treadle.engine.devices import autocast, deterministic_kernels
 from treadle.engine.evaluation import scalars
 from treadle.engine.events import Dispatcher, Events, Hook
@@ -24,7 +24,7 @@ from treadle.engine.obey import obey
 from treadle.engine.recovery import BadStep, RollBack
 from treadle.engine.rewinding import go_back_to, roll_back, state_at_or_before
 from treadle.engine.schedule import Every
-from treadle.errors import RunError, UsageError
+from treadle.errors import RunError, TreadleError, UsageError
 from treadle.runs.lock import RunLock
 
 if TYPE_CHECKING:
@@ -319,7 +319,10 @@ class Loop(Events, ABC):
             command, done = self.commands.next()
             try:
                 done.set_result(obey(self._trainer, command))
-            except UsageError as error:
+            except TreadleError as error:
+                # A disk that refuses a checkpoint somebody asked for is no reason to stop.
+                if not isinstance(error, UsageError) and not isinstance(command, Save):
+                    raise
                 done.set_exception(error)
                 self.note("refused", command=type(command).__name__, error=str(error))
             if self._halting:
