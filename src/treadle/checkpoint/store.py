@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,15 @@ class Retention:
     every: int | None = None
     best: int | None = None
 
-    def keeps(self, steps: list[int], pinned: set[int]) -> set[int]:
-        """The steps of the checkpoints that stay, of those there are (in any order)."""
-        ordered = sorted(steps)
-        kept = set(ordered[-max(self.last, 1) :]) | (pinned & set(ordered))
+    def keeps(self, steps: Iterable[int], pinned: set[int], newest: int | None = None) -> set[int]:
+        """The steps of the checkpoints that stay, of those there are (in any order).
+
+        `newest` is the one just written. After a rewind it may not be the last: of what came later, a future that has
+        been given up, only the pinned ones stay.
+        """
+        there = sorted(steps)
+        ordered = [step for step in there if newest is None or step <= newest]
+        kept = set(ordered[-max(self.last, 1) :]) | (pinned & set(there))
         if self.best in ordered:
             kept.add(self.best)
         if self.every is not None:
@@ -79,7 +84,7 @@ def write_checkpoint(directory: Path, state: State, retention: Retention | None 
         raise RunError(
             f"cannot write checkpoint {target}: {error.strerror or error}; free some space: the previous one is intact"
         ) from error
-    _clean(directory, retention or Retention())
+    _clean(directory, retention or Retention(), state.step)
     return target, digest
 
 
@@ -140,15 +145,15 @@ def forget_after(directory: Path, step: int) -> None:
     earlier = [path for path in list_checkpoints(directory) if step_of(path) <= step]
     last = earlier[-1] if earlier else None
     write_json(directory / LATEST, {"checkpoint": last.name if last else None, "step": step_of(last) if last else -1})
-    pinned = _read_pins(directory)
+    pinned = _pinned(directory)
     for path in list_checkpoints(directory):
-        if step_of(path) > step and path.name not in pinned:
+        if step_of(path) > step and step_of(path) not in pinned:
             shutil.rmtree(path, ignore_errors=True)
 
 
 def pin(path: Path, why: str) -> None:
     """Keep the checkpoint at `path` from being deleted; `why` says who needs it."""
-    pins = _read_pins(path.parent)
+    pins = _read_pins(path.parent) or {}
     pins.setdefault(path.name, [])
     if why not in pins[path.name]:
         pins[path.name].append(why)
@@ -163,19 +168,27 @@ def _latest_step(directory: Path) -> int | None:
         return None
 
 
-def _read_pins(directory: Path) -> dict[str, list[str]]:
+def _read_pins(directory: Path) -> dict[str, list[str]] | None:
+    """Who needs which checkpoint, by name; None where the file is damaged."""
     try:
-        pins: dict[str, list[str]] = json.loads((directory / PINS).read_text())
-    except (OSError, ValueError):
+        pins = json.loads((directory / PINS).read_text())
+    except FileNotFoundError:
         return {}
-    return pins
+    except (OSError, ValueError):
+        return None
+    return pins if isinstance(pins, dict) and all(isinstance(why, list) for why in pins.values()) else None
 
 
-def _clean(directory: Path, retention: Retention) -> None:
+def _pinned(directory: Path) -> set[int]:
+    """The steps of the pinned checkpoints; where `pins.json` is damaged, all of them: better too many than too few."""
+    pins = _read_pins(directory)
+    return {step_of(path) for path in list_checkpoints(directory) if pins is None or path.name in pins}
+
+
+def _clean(directory: Path, retention: Retention, newest: int) -> None:
     """Delete what retention does not keep, and what an interrupted write left behind."""
     paths = {step_of(path): path for path in list_checkpoints(directory)}
-    pinned = {int(name.removeprefix("step-")) for name in _read_pins(directory)}
-    for step in set(paths) - retention.keeps(list(paths), pinned):
+    for step in set(paths) - retention.keeps(paths, _pinned(directory), newest):
         shutil.rmtree(paths[step], ignore_errors=True)
     for leftover in directory.glob(".step-*-*"):
         shutil.rmtree(leftover, ignore_errors=True)

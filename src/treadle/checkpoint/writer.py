@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from treadle.checkpoint.state import State
-from treadle.checkpoint.store import Retention, write_checkpoint
+from treadle.checkpoint.store import Retention, checkpoint_name, write_checkpoint
 from treadle.checkpoint.tensorfile import check_dtypes
 from treadle.errors import RunError
 
@@ -82,9 +82,12 @@ class CheckpointWriter:
     def _write(self, state: State, retention: Retention) -> None:
         try:
             path, digest = write_checkpoint(self._directory, state, retention)
-        except RunError as error:
-            self._error = error
-            self._report(state.step, None, str(error))
+        except Exception as error:
+            # Whatever it is, training has the choice: it is reported, and raised where writes are waited for.
+            target = self._directory / checkpoint_name(state.step)
+            failure = f"cannot write checkpoint {target}: {type(error).__name__}: {error}"
+            self._error = error if isinstance(error, RunError) else RunError(failure)
+            self._report(state.step, None, str(self._error))
         else:
             self._error = None
             self._last_good = time.monotonic()

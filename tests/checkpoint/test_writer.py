@@ -1,0 +1,174 @@
+"""The writer beside the training: copies, back-pressure, failures, and the end."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import torch
+
+from treadle import RunError, StateError
+from treadle.checkpoint import writer as module
+from treadle.checkpoint.state import State
+from treadle.checkpoint.store import Retention, list_checkpoints, read_checkpoint, step_of, write_checkpoint
+from treadle.checkpoint.writer import CheckpointWriter
+
+
+def state(step, tensor):
+    return State({"progress": {"step": step, "epoch": 0, "batch": 0}}, {"w": tensor}, {"seconds": 0.0})
+
+
+class Gate:
+    """Holds the writer's thread at the door of `write_checkpoint` until it is opened."""
+
+    def __init__(self, monkeypatch):
+        self.open, self.entered = threading.Event(), threading.Event()
+        monkeypatch.setattr(module, "write_checkpoint", self)
+
+    def __call__(self, *args):
+        self.entered.set()
+        assert self.open.wait(10)
+        return write_checkpoint(*args)
+
+
+@pytest.fixture
+def reports():
+    return []
+
+
+@pytest.fixture
+def make(tmp_path, reports):
+    made = []
+
+    def writer(patience=60.0):
+        made.append(CheckpointWriter(tmp_path, lambda *report: reports.append(report), patience))
+        return made[-1]
+
+    yield writer
+    for one in made:
+        one.close()
+
+
+def fail(monkeypatch, error=None):
+    def refuse(*_):
+        raise error or RunError("cannot write: the disk is full")
+
+    monkeypatch.setattr(module, "write_checkpoint", refuse)
+
+
+def steps(path):
+    return [step_of(each) for each in list_checkpoints(path)]
+
+
+def test_training_goes_on_while_it_is_written_and_does_not_show(make, tmp_path, monkeypatch, reports):
+    gate, writer, w = Gate(monkeypatch), make(), torch.ones(3)
+    writer.submit(state(1, w), Retention())
+    assert gate.entered.wait(10) and reports == []
+    w += 1
+    gate.open.set()
+    writer.wait()
+    [(step, path, digest)] = reports
+    assert (step, path) == (1, tmp_path / "step-00000001")
+    assert digest == state(1, torch.ones(3)).digest == read_checkpoint(path).digest
+
+
+def test_the_next_waits_for_the_one_before(make, tmp_path, monkeypatch):
+    gate, writer, w = Gate(monkeypatch), make(), torch.ones(3)
+    writer.submit(state(1, w), Retention())
+    second = threading.Thread(target=writer.submit, args=(state(2, w + 1), Retention()))
+    second.start()
+    second.join(0.1)
+    assert second.is_alive() and steps(tmp_path) == []
+    gate.open.set()
+    second.join(10)
+    writer.wait()
+    assert not second.is_alive()
+    assert [float(read_checkpoint(path).tensors["w"][0]) for path in list_checkpoints(tmp_path)] == [1.0, 2.0]
+
+
+def test_memory_is_reused_while_shapes_stay_and_found_anew_where_they_change(make, monkeypatch):
+    copies = []
+
+    def keep(directory, state, retention):
+        copies.append(state.tensors["w"])
+        return directory, ""
+
+    monkeypatch.setattr(module, "write_checkpoint", keep)
+    writer = make()
+    for tensor in (torch.ones(3), torch.ones(3) * 2, torch.ones(5), torch.ones(5).double(), torch.ones(())):
+        writer.submit(state(1, tensor), Retention())
+        writer.wait()
+        assert torch.equal(copies[-1], tensor) and copies[-1].dtype == tensor.dtype
+        assert copies[-1].data_ptr() != tensor.data_ptr()
+    assert copies[0].data_ptr() == copies[1].data_ptr()
+
+
+def test_a_tensor_that_no_checkpoint_can_hold_is_refused_at_once(make, tmp_path):
+    writer = make()
+    with pytest.raises(StateError, match=r"^w has dtype torch\.complex128"):
+        writer.submit(state(1, torch.ones(2, dtype=torch.complex128)), Retention())
+    writer.submit(state(2, torch.ones(2)), Retention())
+    writer.wait()
+    assert steps(tmp_path) == [2]
+
+
+def test_a_failure_is_reported_and_made_good_by_the_next(make, tmp_path, monkeypatch, reports):
+    writer, w = make(), torch.ones(1)
+    with monkeypatch.context() as patch:
+        fail(patch)
+        writer.submit(state(1, w), Retention())
+        with pytest.raises(RunError, match="disk is full"):
+            writer.wait()
+        writer.submit(state(2, w), Retention())
+        with pytest.raises(RunError, match="disk is full"):
+            writer.wait()
+    writer.submit(state(3, w), Retention())
+    writer.wait()
+    assert [(step, path is None) for step, path, _ in reports] == [(1, True), (2, True), (3, False)]
+    assert steps(tmp_path) == [3]
+
+
+def test_failures_end_the_run_once_the_last_good_one_is_too_old(make, monkeypatch):
+    writer, w = make(patience=0.05), torch.ones(1)
+    fail(monkeypatch)
+    writer.submit(state(1, w), Retention())
+    time.sleep(0.1)
+    with pytest.raises(RunError, match=r"disk is full \(no checkpoint could be written for 0 s\)"):
+        writer.submit(state(2, w), Retention())
+
+
+def test_an_error_that_nobody_expected_is_a_failure_too(make, tmp_path, monkeypatch, reports):
+    writer, w = make(), torch.ones(1)
+    with monkeypatch.context() as patch:
+        fail(patch, ZeroDivisionError("what?"))
+        writer.submit(state(1, w), Retention())
+        with pytest.raises(RunError, match=r"^cannot write checkpoint .*step-00000001: ZeroDivisionError: what\?$"):
+            writer.wait()
+    writer.submit(state(2, w), Retention())
+    writer.wait()
+    assert [step for step, _, _ in reports] == [1, 2] and steps(tmp_path) == [2]
+
+
+def test_closing_waits_and_can_be_done_again(make, tmp_path, monkeypatch):
+    gate, writer = Gate(monkeypatch), make()
+    writer.submit(state(1, torch.ones(1)), Retention())
+    threading.Timer(0.1, gate.open.set).start()
+    writer.close()
+    assert steps(tmp_path) == [1]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("treadle-checkpoint")]
+    writer.close()
+
+
+def test_closing_does_not_raise_what_was_reported(make, monkeypatch, reports):
+    fail(monkeypatch)
+    writer = make()
+    writer.submit(state(1, torch.ones(1)), Retention())
+    writer.close()
+    assert [path for _, path, _ in reports] == [None]
+
+
+def test_without_a_checkpoint_there_is_nothing_to_wait_for(make):
+    writer = make()
+    writer.wait()
+    writer.close()
