@@ -51,14 +51,17 @@ def resume_run(trainer: Trainer, path: str | Path) -> None:
     from treadle.config.fields import to_dict
     from treadle.runs.lock import RunLock
     from treadle.runs.recorder import recorders
-    from treadle.runs.run import SUMMARY, Run, read_config, read_journal
+    from treadle.runs.run import CONFIG, SUMMARY, Run, read_config, read_journal
 
     run = Run.open(path)
     trainer.lock = RunLock(run.path)
     try:
         recorded = read_config(run.path)
+        if not isinstance(recorded.get("config", {}), dict):
+            raise UsageError(f"{run.path / CONFIG}: config is damaged, it is no mapping: restore the file")
         changes = changed_settings(recorded.get("config", {}), to_dict(trainer.config)) if recorded else {}
         check_changes(changes)
+        ends = [entry.get("step") for entry in read_journal(run.path) if entry.get("event") == "finish"]
         trainer.run = run
         surroundings = _compare_environment(trainer)
         trainer.hooks += recorders(run)
@@ -70,9 +73,8 @@ def resume_run(trainer: Trainer, path: str | Path) -> None:
         raise
     if changes:
         trainer._finish_reason = None
-    ends = [entry for entry in read_journal(run.path) if entry.get("event") == "finish"]
-    if trainer._ended and ends and ends[-1]["step"] == trainer.progress.step:
-        trainer._mark_finished(str(ends[-1].get("reason", "")))
+    if trainer._ended and ends and ends[-1] == trainer.progress.step:
+        trainer._mark_finished(trainer._finish_reason or "")
         if not run.has(SUMMARY):  # the process was killed at the very end
             run.write_summary(trainer.summary().to_dict())
         return

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import socket
+import weakref
 from pathlib import Path
 
 from treadle.errors import UsageError
@@ -17,26 +18,45 @@ class RunLock:
     """Holds a run for this process, until `release` or the process's end, however it ends.
 
     The operating system keeps the lock (flock), so a killed process leaves none behind. Raises UsageError naming the
-    process that has the run.
+    process that has the run, or why the run cannot be written.
     """
 
     def __init__(self, run: Path) -> None:
-        self._descriptor: int | None = os.open(run / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._descriptor: int | None = None
         try:
+            self._descriptor = os.open(run / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
+            assert self._descriptor is not None
             holder = _read(self._descriptor)
-            os.close(self._descriptor)
-            self._descriptor = None
+            self.release()
             raise UsageError(f"{run} is being trained by {holder}: wait for it, or stop it first") from None
+        except OSError as error:
+            self.release()
+            raise UsageError(
+                f"{run} cannot be trained: {error.strerror or error} ({LOCK}); make it writable, or copy it"
+            ) from None
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        _held.add(self)
 
     def release(self) -> None:
         """Let others have the run."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+_held: weakref.WeakSet[RunLock] = weakref.WeakSet()
+
+
+def _drop_copies() -> None:
+    """In a forked child: its copy of the descriptor would keep the run locked after its parent's end."""
+    for lock in list(_held):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_drop_copies)
 
 
 def _read(descriptor: int) -> str:

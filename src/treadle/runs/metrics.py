@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from treadle.errors import RunError
 from treadle.runs.files import LineFile, cannot_write, file_name, number, read_lines, write_whole
 
 METRICS = "metrics.jsonl"
@@ -89,7 +90,7 @@ class MetricLog:
         """The series so far; of a run that is continued, from its lines."""
         if self._series is None:
             self._series = {}
-            for line in read_lines(self.file.path):
+            for line in _whole_lines(self.file.path):
                 if line.get("split") in SERIES_SPLITS:
                     for name, value in line["values"].items():
                         self._series.setdefault(f"{line['split']}.{name}", []).append((line["step"], number(value)))
@@ -103,7 +104,7 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
         losses = [line["values"]["loss"] for line in read_metrics("runs/line/v001") if line["split"] == "train"]
     """
     lines = []
-    for line in read_lines(Path(run) / METRICS):
+    for line in _whole_lines(Path(run) / METRICS):
         lines.append(line | {"values": {name: number(value) for name, value in line.get("values", {}).items()}})
     return lines
 
@@ -118,10 +119,18 @@ def series(run: str | Path, name: str, split: str = "train") -> tuple[NDArray[np
     return np.array([row[0] for row in rows], dtype=np.int64), np.array([row[1] for row in rows], dtype=np.float64)
 
 
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a metric log; raises RunError for one that lacks what every line has."""
+    for count, line in enumerate(read_lines(path), 1):
+        if not isinstance(line.get("step"), int) or not isinstance(line.get("values"), dict) or "split" not in line:
+            raise RunError(f"{path}, line {count} is damaged: it lacks step, split or values; delete it")
+        yield line
+
+
 def _up_to(path: Path, step: int) -> list[dict[str, Any]]:
     """The leading lines of steps up to `step`; lines are in the order of steps."""
     kept = []
-    for line in read_lines(path):
+    for line in _whole_lines(path):
         if line["step"] > step:
             break
         kept.append(line)

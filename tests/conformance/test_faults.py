@@ -1,0 +1,379 @@
+"""Disks that fill, files that rot, files that attack, clocks that go back: reported in one line, or without effect."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from gauntlet import Child, compare, outcome, reference_of
+from gauntlet_trainers import SHORT, build
+
+from treadle import RunError, StateError, Trainer, TreadleError, UsageError
+from treadle.checkpoint.store import LATEST, MANIFEST, TENSORS, VALUES, hash_file, list_checkpoints, pin
+from treadle.checkpoint.store import read_checkpoint as read
+from treadle.config.registry import load_recipe
+from treadle.runs.best import read_best
+from treadle.runs.lock import RunLock
+from treadle.runs.run import read_config, read_journal, read_summary
+
+NAME = "line"
+
+
+@pytest.fixture(scope="module")
+def reference(child: Child, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The outcome of the run that nothing happens to."""
+    return reference_of(child, NAME, tmp_path_factory.mktemp("reference"))[0]
+
+
+def killed(directory: Path, steps: int = 16) -> Path:
+    """A run that was killed after so many steps."""
+    trainer = build(NAME, run_dir=directory / "v001")
+    for _ in range(steps):
+        trainer.iterate()
+    abandon(trainer)
+    return trainer.run.path
+
+
+def abandon(trainer: Trainer) -> None:
+    """Leave a trainer as a kill would."""
+    trainer.saver.finish()
+    assert trainer.lock is not None
+    trainer.lock.release()
+    trainer._steps = iter(())
+    trainer._torn_down = True
+
+
+def finish(run: Path) -> dict[str, Any]:
+    build(NAME, run_dir=run, resume=True).train()
+    return outcome(run)
+
+
+# Files that rot --------------------------------------------------------------------------------------------------
+
+
+def damages(path: Path, rng: random.Random) -> Iterator[str]:
+    """Cut the file at 50 places, then flip one bit at 50 places; it is whole again after each."""
+    whole = path.read_bytes()
+    size = len(whole)
+    try:
+        for cut in sorted({size * part // 50 for part in range(50)} - {size}):
+            path.write_bytes(whole[:cut])
+            yield f"{path.name} cut to {cut} of {size} bytes"
+        for _ in range(50):
+            place, bit = rng.randrange(size), rng.randrange(8)
+            flipped = bytearray(whole)
+            flipped[place] ^= 1 << bit
+            path.write_bytes(flipped)
+            yield f"{path.name}, bit {bit} of byte {place} flipped"
+    finally:
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("name", [TENSORS, VALUES, MANIFEST, LATEST, "pins.json"])
+def test_a_checkpoints_files_cut_or_flipped_anywhere_are_noticed_or_harmless(tmp_path: Path, name: str) -> None:
+    run = killed(tmp_path)
+    checkpoints = list_checkpoints(run / "checkpoints")
+    digests = {read(path).step: read(path).digest for path in checkpoints}
+    pin(checkpoints[0], "a fork")
+    newest = checkpoints[-1] / name if name in (TENSORS, VALUES, MANIFEST) else run / "checkpoints" / name
+    found = []
+    for what in damages(newest, random.Random(name)):
+        trainer = build(NAME, run_dir=run, resume=True)
+        assert digests.get(trainer.progress.step) == trainer.digest(), what
+        found.append(trainer.progress.step)
+        abandon(trainer)
+    assert len(found) >= 50 + min(50, newest.stat().st_size)
+    if name in (TENSORS, VALUES):
+        assert set(found) == {sorted(digests)[-2]}, "every one of these was noticed"
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "environment.json", "journal.jsonl", "metrics.jsonl", "summary.json"])
+def test_a_runs_other_files_cut_or_flipped_give_one_line_or_nothing(tmp_path: Path, name: str) -> None:
+    run = killed(tmp_path)
+    if name == "summary.json":
+        (run / name).write_text('{"status": "stopped"}')
+    digest = read(list_checkpoints(run / "checkpoints")[-1]).digest
+    kept = {path: path.read_bytes() for path in run.glob("*.*")}
+    for what in damages(run / name, random.Random(name)):
+        try:
+            trainer = build(NAME, run_dir=run, resume=True)
+        except TreadleError as error:
+            assert "\n" not in str(error) and name in str(error) or name == "config.yaml", what
+        else:
+            assert trainer.digest() == digest, what
+            abandon(trainer)
+        for path, content in kept.items():
+            if path.name != name:
+                path.write_bytes(content)
+
+
+def test_damage_in_the_newest_checkpoint_costs_steps_and_nothing_else(
+    tmp_path: Path, reference: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = killed(tmp_path)
+    *_, before, newest = list_checkpoints(run / "checkpoints")
+    (newest / TENSORS).unlink()
+    (before / MANIFEST).write_text("{}")
+    assert compare(reference, finish(run)) == []
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and newest.name in said[0] and before.name in said[1]
+    assert [e["event"] for e in read_journal(run)].count("checkpoint damaged") == 2
+
+
+# Files that attack -----------------------------------------------------------------------------------------------
+
+
+class Bomb:
+    """Unpickling one makes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.mark.parametrize("name", [TENSORS, VALUES, MANIFEST])
+def test_a_pickle_in_a_checkpoint_does_not_run(tmp_path: Path, name: str) -> None:
+    run, marker = killed(tmp_path), tmp_path / "it ran"
+    newest = list_checkpoints(run / "checkpoints")[-1]
+    for content in (pickle.dumps(Bomb(marker)), _torch_save(Bomb(marker), tmp_path / "bomb.pt")):
+        (newest / name).write_bytes(content)
+        if name != MANIFEST:  # the attacker can also make the manifest fit
+            manifest = json.loads((newest / MANIFEST).read_text())
+            manifest["files"][name]["sha256"] = hash_file(newest / name)
+            (newest / MANIFEST).write_text(json.dumps(manifest))
+        with pytest.raises(StateError):
+            read(newest)
+        trainer = build(NAME, run_dir=run, resume=True)
+        assert trainer.progress.step < int(newest.name[5:])
+        abandon(trainer)
+    (run / "best_model").mkdir()
+    (run / "best_model" / "weights.safetensors").write_bytes(pickle.dumps(Bomb(marker)))
+    (run / "best_model" / "metrics.json").write_text("{}")
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_best(run)
+    assert not marker.exists()
+
+
+def _torch_save(value: Any, path: Path) -> bytes:
+    torch.save(value, path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("tag", ["!!python/object/apply:os.system", "!!python/object/new:os.system", "!!python/name:"])
+def test_code_in_a_config_does_not_run(tmp_path: Path, tag: str) -> None:
+    run, marker = killed(tmp_path), tmp_path / "it ran"
+    text = f"trainer: line\nconfig: {tag} ['touch {marker}']\n".replace("name: [", "name:os.system [")
+    (run / "config.yaml").write_text(text)
+    for load in (load_recipe, lambda path: read_config(path.parent)):
+        with pytest.raises(UsageError) as error:
+            load(run / "config.yaml")
+        assert "\n" not in str(error.value)
+    with pytest.raises(UsageError):
+        build(NAME, run_dir=run, resume=True)
+    assert not marker.exists()
+
+
+def test_a_config_cannot_name_code(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("trainer: os:system\n")
+    with pytest.raises(UsageError, match="a file cannot name code"):
+        load_recipe(tmp_path / "recipe.yaml")
+
+
+def test_nothing_that_reads_a_run_can_run_code() -> None:
+    """No pickle, no eval, no unsafe YAML in the packages that read files of a run."""
+    source = Path(build.__code__.co_filename).parents[2] / "src" / "treadle"
+    for package in ("checkpoint", "config", "engine", "hooks", "runs", "sinks", "cli"):
+        for path in (source / package).rglob("*.py"):
+            text = path.read_text()
+            for word in ("pickle.load", "import pickle", "torch.load(", " eval(", " exec(", "yaml.load(", "marshal"):
+                assert word not in text or word == "yaml.load(" and "Safe" in text, f"{path} has {word}"
+            assert "allow_pickle=True" not in text
+
+
+# Disks that fill, or refuse --------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def mounted(directory: Path, *options: str) -> Iterator[Path]:
+    """A small filesystem of its own."""
+    directory.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(directory)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:
+        pytest.skip(f"no mount here: {error}")
+    if done.returncode:
+        pytest.skip(f"may not mount a filesystem here: {done.stderr.strip()}")
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", "-l", str(directory)], check=True)
+
+
+def test_a_full_disk_fails_the_run_in_one_line_and_it_resumes_when_there_is_room(
+    tmp_path: Path, reference: dict[str, Any]
+) -> None:
+    with mounted(tmp_path / "disk", "size=4m") as disk:
+        trainer = build(NAME, run_dir=disk / "line" / "v001")
+        for _ in range(10):
+            trainer.iterate()
+        trainer.saver.finish()
+        ballast = disk / "ballast"
+        with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1024))
+        with pytest.raises(RunError, match="No space left on device") as error:
+            trainer.train()
+        assert "\n" not in str(error.value)
+        assert trainer.status == "failed" and trainer.ended
+        run = trainer.run.path
+        good = [read(path).step for path in list_checkpoints(run / "checkpoints")]
+        assert good[-1] == 9 and len(good) == 3
+        ballast.unlink()
+        assert compare(reference, finish(run)) == []
+
+
+def test_room_for_lines_but_not_for_checkpoints_is_put_up_with(tmp_path: Path) -> None:
+    class Wide(Trainer):
+        def setup(self) -> None:
+            self.model = torch.nn.Linear(1, 20_000)
+            self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01)
+
+        def step(self, batch: Any) -> Any:
+            loss = self.model(batch).square().mean()
+            self.minimize(loss)
+            if self.progress.step == 8:
+                ballast.unlink(missing_ok=True)
+            return loss
+
+    def make(**where: Any) -> Wide:
+        return Wide(data=torch.ones(36, 1), batch_size=3, max_epochs=1, **SHORT, **where)
+
+    with mounted(tmp_path / "disk", "size=1m") as disk:
+        ballast = disk / "ballast"
+        ballast.write_bytes(bytes(790_000))
+        trainer = make(run_dir=disk / "line", keep_checkpoints=1)
+        assert trainer.train().status == "finished"
+        failed = [entry for entry in trainer.journal if entry["event"] == "checkpoint failed"]
+        assert failed and "No space left on device" in failed[0]["error"]
+        assert not list((trainer.run.path / "checkpoints").glob(".step*")), "half-written ones are gone"
+        whole = make(run_dir=tmp_path / "line", keep_checkpoints=1)
+        whole.train()
+        assert trainer.summary().digest == whole.summary().digest
+
+
+def test_a_file_size_limit_is_a_full_disk_to_it(tmp_path: Path, child: Child) -> None:
+    """The same without a filesystem of its own, where mounting is not allowed."""
+    import resource
+
+    trainer = build(NAME, run_dir=tmp_path / "v001")
+    for _ in range(5):
+        trainer.iterate()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    import signal
+
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+        with pytest.raises(RunError, match="File too large|No space left"):
+            trainer.train()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert finish(tmp_path / "v001")["status"] == "finished"
+
+
+def test_a_read_only_directory_is_refused_in_one_line(tmp_path: Path, reference: dict[str, Any]) -> None:
+    with mounted(tmp_path / "disk", "size=4m") as disk:
+        run = killed(disk)
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        try:
+            for where in ({"run_dir": run, "resume": True}, {"run_dir": disk / "new"}):
+                with pytest.raises(UsageError, match="Read-only file system") as error:
+                    build(NAME, **where)
+                assert "\n" not in str(error.value)
+        finally:
+            subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        assert compare(reference, finish(run)) == []
+
+
+def test_a_disk_that_becomes_read_only_fails_the_run_and_it_resumes(tmp_path: Path, reference: dict[str, Any]) -> None:
+    with mounted(tmp_path / "disk", "size=4m") as disk:
+        trainer = build(NAME, run_dir=disk / "v001")
+        for _ in range(10):
+            trainer.iterate()
+        trainer.saver.finish()
+        trainer.run.close()  # a file that is open for writing keeps a filesystem from becoming read-only
+        trainer.lock.release()
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        with pytest.raises(RunError, match="Read-only file system"):
+            trainer.train()
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        assert compare(reference, finish(disk / "v001")) == []
+
+
+# Processes, clocks, places ---------------------------------------------------------------------------------------
+
+
+def test_a_second_process_is_refused_and_changes_nothing(tmp_path: Path, child: Child) -> None:
+    trainer = build(NAME, run_dir=tmp_path / "v001")
+    for _ in range(10):
+        trainer.iterate()
+    trainer.saver.finish()
+    before = {path: path.read_bytes() for path in sorted(trainer.run.path.rglob("*")) if path.is_file()}
+    log = tmp_path / "log"
+    task = {"name": NAME, "run": str(tmp_path / "v001"), "workers": 0, "log": str(log), "kill": None}
+    assert child.run(task)["code"] == 1
+    assert f"is being trained by process {os.getpid()} on " in log.read_text().splitlines()[-1]
+    assert {path: path.read_bytes() for path in sorted(trainer.run.path.rglob("*")) if path.is_file()} == before
+    assert trainer.train().status == "finished"
+    assert child.run(task)["code"] == 0
+
+
+def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
+    lock = RunLock(tmp_path)
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(theirs, b"!")
+        time.sleep(30)
+        os._exit(0)
+    try:
+        os.read(ours, 1)  # it runs
+        lock.release()
+        RunLock(tmp_path).release()
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+
+
+def test_a_clock_that_goes_backwards_changes_nothing(
+    tmp_path: Path, reference: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = iter(range(10**9))
+    monkeypatch.setattr(time, "time", lambda: 1.8e9 - 3600 * next(hours))
+    run = killed(tmp_path)
+    assert compare(reference, finish(run)) == []
+    assert read_summary(run)["seconds"] > 0
+
+
+def test_a_run_moved_to_another_place_goes_on_there(tmp_path: Path, reference: dict[str, Any]) -> None:
+    run = killed(tmp_path)
+    copy = tmp_path / "another" / "place" / "v007"
+    shutil.copytree(run, copy)
+    shutil.rmtree(run)
+    assert compare(reference, finish(copy)) == []
+    assert not run.exists()
