@@ -57,3 +57,9 @@ def test_the_ring_keeps_only_so_many(line):
     while trainer.progress.step < 6:
         trainer.iterate()
     assert trainer.snapshots.steps == [5, 6]
+
+
+def test_snapshots_may_be_taken_every_epoch(line):
+    trainer = line(snapshot_every="2 epochs", max_epochs=5)
+    trainer.train()
+    assert trainer.snapshots.steps == [6, 12]

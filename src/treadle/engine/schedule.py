@@ -172,6 +172,10 @@ class Every:
         """Whether it is due now that `progress.epoch` epochs are finished; asked once after each epoch."""
         return self._epochs > 0 and progress.epoch > 0 and progress.epoch % self._epochs == 0
 
+    def due_between_steps(self, progress: Progress) -> bool:
+        """Whether it is due once a step, and the epoch that it may have ended, are finished; asked once per step."""
+        return self.due_after_step(progress) or (progress.batch == 0 and self.due_after_epoch(progress))
+
 
 def _is_number(text: str) -> bool:
     try:
