@@ -32,9 +32,9 @@ from treadle.fields.pixels import PixelFeed
 class ImageConfig(TrainerConfig):
     """Settings of `ImageTrainer`."""
 
-    max_steps: int | None = 1500
+    max_steps: int | None = 2000
     """Steps to train for; with `max_epochs`, whichever comes first."""
-    batch_size: int = 16384
+    batch_size: int = 8192
     """Pixels per step; an epoch is every pixel once."""
     validate_every: str | None = "20%"
     """When the PSNR of the whole picture is measured; the final state's always is."""
@@ -53,12 +53,12 @@ class ImageConfig(TrainerConfig):
     n_min: int = 16
     """Vertices per axis of the coarsest level."""
     n_max: int | None = None
-    """Vertices per axis of the finest level; null takes the picture's longer side."""
+    """Vertices per axis of the finest level; null takes 1.5 times the picture's longer side."""
     hidden: int = 64
     """Width of the decoder's hidden layers."""
     layers: int = 2
     """Hidden layers of the decoder."""
-    learning_rate: str = "cosine 1e-2 to 1e-4"
+    learning_rate: str = "cosine 2e-2 to 1e-4"
     """Learning rate of the grid."""
     decoder_rate: float = 1.0
     """The decoder's learning rate, relative to the grid's."""
@@ -82,7 +82,7 @@ class ImageConfig(TrainerConfig):
         """The arguments of the encoding for a picture of `size`; raises UsageError for those out of range."""
         from treadle.kernels.layout import GridLayout
 
-        n_max = max(self.n_min, *size) if self.n_max is None else self.n_max
+        n_max = max(self.n_min, 3 * max(size) // 2) if self.n_max is None else self.n_max
         layout = GridLayout(2, self.levels, self.features, self.log2_size, self.n_min, n_max)
         return {
             name: getattr(layout, name) for name in ("dimensions", "levels", "features", "log2_size", "n_min", "n_max")

@@ -74,8 +74,7 @@ def read_picture(path: str | Path) -> Picture:
     content = _content(path)
     if path.suffix.lower() == ".exr" or content[:4] == b"\x76\x2f\x31\x01":
         return Picture(_finite(_read_exr(path), path), linear=True, name=str(path))
-    _verify(path)
-    values = _oriented(_read_integer_or_float(path, content), path)
+    values = _decoded(path, content)
     if values.dtype == np.uint8:
         return Picture(values.astype(np.float32) / np.float32(255), linear=False, name=str(path))
     if values.dtype == np.uint16:
@@ -101,34 +100,59 @@ def _content(path: Path) -> bytes:
     return content
 
 
-def _verify(path: Path) -> None:
-    """Raise UsageError for a damaged file. Pillow notices a file that was cut off, where OpenCV fills up silently."""
+def _decoded(path: Path, content: bytes) -> NDArray[Any]:
+    """The pixels of anything but EXR, (H, W, 1 | 3 | 4), RGB(A), upright.
+
+    Pillow reads 8 bits, and notices files that were cut off; it has no 16-bit colour. OpenCV reads that and floats, but
+    multiplies the colours of an 8-bit TIFF by its alpha.
+    """
+    eight, orientation = _with_pillow(path)
+    wide = _with_opencv(path, content)
+    values = eight if eight is not None and (wide is None or wide.dtype == np.uint8) else wide
+    if values is None:
+        raise UsageError(f"{path} is no picture that can be read: expected PNG, JPEG, TIFF, WebP, BMP, PNM, HDR or EXR")
+    return _upright(values, orientation)
+
+
+def _with_pillow(path: Path) -> tuple[NDArray[np.uint8] | None, int]:
+    """The picture in 8 bits (None where Pillow cannot tell), and its EXIF orientation, 1 to 8."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as image:
             image.load()
+            orientation = int(image.getexif().get(0x0112, 1))
+            mode = image.mode
+            if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+                target = "RGBA"
+            elif mode in ("1", "L"):
+                target = "L"
+            elif mode in ("P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"):
+                target = "RGB"
+            else:
+                return None, orientation
+            return np.asarray(image.convert(target)).reshape(image.height, image.width, -1), orientation
     except UnidentifiedImageError:
-        return  # a format that Pillow does not know; OpenCV may
+        return None, 1
     except Image.DecompressionBombError:
         raise UsageError(f"{path} has more than 178 million pixels: make a smaller copy") from None
     except (OSError, ValueError, SyntaxError, EOFError) as error:
-        if isinstance(error, OSError) and "not supported" in str(error).lower():
-            return
+        if "not supported" in str(error).lower():
+            return None, 1
         raise UsageError(f"{path} is damaged: {_one_line(error)}: copy or download it again") from None
 
 
-def _read_integer_or_float(path: Path, content: bytes) -> NDArray[Any]:
+def _with_opencv(path: Path, content: bytes) -> NDArray[Any] | None:
     try:
         import cv2
     except ImportError:
         raise UsageError(f"reading {path} needs opencv-python-headless: {_EXTRA}") from None
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise UsageError(f"{path} cannot be decoded: {_one_line(error)}") from None
+    except cv2.error:
+        return None
     if image is None:
-        raise UsageError(f"{path} is no picture that can be read: expected PNG, JPEG, TIFF, WebP, BMP, PNM, HDR or EXR")
+        return None
     values: NDArray[Any] = np.asarray(image)
     if values.ndim == 2:
         return values[:, :, None]
@@ -139,15 +163,8 @@ def _read_integer_or_float(path: Path, content: bytes) -> NDArray[Any]:
     raise UsageError(f"{path} has {values.shape[2]} channels: expected 1 (gray), 3 (RGB) or 4 (RGB and alpha)")
 
 
-def _oriented(values: NDArray[Any], path: Path) -> NDArray[Any]:
-    """Turn the picture as its EXIF orientation (1 to 8) says."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            orientation = image.getexif().get(0x0112, 1)
-    except (OSError, ValueError, SyntaxError):
-        return values
+def _upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn the picture as its EXIF orientation says."""
     if orientation in (5, 6, 7, 8):
         values = values.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):

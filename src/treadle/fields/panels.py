@@ -19,7 +19,7 @@ _MARGIN, _CAPTION = 8, 28
 
 
 def comparison(fit: Picture, target: Picture, psnr: float) -> NDArray[np.uint8]:
-    """A panel (H, W, 3) for the eye: fit, target, |error| (of what is shown, mean of the colours) times `ERROR_GAIN`."""
+    """A panel (H, W, 3) for the eye: fit, target, |error| (of what is shown, colours averaged) times `ERROR_GAIN`."""
     seen, wanted = (displayed(picture.values, linear=picture.linear) for picture in (fit, target))
     error = np.abs(seen - wanted).mean(axis=2, keepdims=True).repeat(3, axis=2) * ERROR_GAIN
     return _side_by_side(

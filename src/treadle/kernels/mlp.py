@@ -84,5 +84,4 @@ class _Chunked(torch.autograd.Function):
                     torch.ops.aten.threshold_backward.grad_input(slope, inputs, 0, grad_input=slope)
                 elif grad_points is not None:
                     torch.mm(slope, weights[0], out=grad_points[low : low + CHUNK])
-        ctx.kept = []
         return (grad_points, *grad_weights, *grad_biases)
