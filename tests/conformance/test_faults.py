@@ -109,7 +109,7 @@ def test_a_runs_other_files_cut_or_flipped_give_one_line_or_nothing(tmp_path: Pa
         try:
             trainer = build(NAME, run_dir=run, resume=True)
         except TreadleError as error:
-            assert "\n" not in str(error) and name in str(error) or name == "config.yaml", what
+            assert ("\n" not in str(error) and name in str(error)) or name == "config.yaml", what
         else:
             assert trainer.digest() == digest, what
             abandon(trainer)
@@ -199,7 +199,7 @@ def test_nothing_that_reads_a_run_can_run_code() -> None:
         for path in (source / package).rglob("*.py"):
             text = path.read_text()
             for word in ("pickle.load", "import pickle", "torch.load(", " eval(", " exec(", "yaml.load(", "marshal"):
-                assert word not in text or word == "yaml.load(" and "Safe" in text, f"{path} has {word}"
+                assert word not in text or (word == "yaml.load(" and "Safe" in text), f"{path} has {word}"
             assert "allow_pickle=True" not in text
 
 
@@ -288,7 +288,7 @@ def test_a_file_size_limit_is_a_full_disk_to_it(tmp_path: Path, child: Child) ->
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
-        with pytest.raises(RunError, match="File too large|No space left"):
+        with pytest.raises(RunError, match=r"File too large|No space left"):
             trainer.train()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
