@@ -104,6 +104,25 @@ def test_memory_is_reused_while_shapes_stay_and_found_anew_where_they_change(mak
     assert copies[0].data_ptr() == copies[1].data_ptr()
 
 
+def test_memory_is_found_beforehand_on_the_writer_s_thread(make, tmp_path, monkeypatch):
+    found = {}
+
+    def keep(directory, state, retention):
+        found["w"] = state.tensors["w"]
+        return write_checkpoint(directory, state, retention)
+
+    monkeypatch.setattr(module, "write_checkpoint", keep)
+    writer, w = make(), torch.ones(3)
+    writer.prepare(state(0, w))
+    writer.wait()
+    ready = writer._buffers.tensors["w"]
+    writer.submit(state(1, w), Retention())
+    writer.prepare(state(1, w))
+    writer.wait()
+    assert found["w"].data_ptr() == ready.data_ptr() != w.data_ptr()
+    assert torch.equal(read_checkpoint(tmp_path / "step-00000001").tensors["w"], w)
+
+
 def test_a_tensor_that_no_checkpoint_can_hold_is_refused_at_once(make, tmp_path):
     writer = make()
     with pytest.raises(StateError, match=r"^w has dtype torch\.complex128"):

@@ -74,13 +74,16 @@ def digest_of(values: Mapping[str, Plain], tensors_sha256: str) -> str:
     return hashlib.sha256(f"{text}\n{tensors_sha256}".encode()).hexdigest()
 
 
-def capture(trainer: Trainer) -> State:
+def capture(trainer: Trainer, *, fire: bool = True) -> State:
     """The state of `trainer` between two steps; tensors are references, not copies.
+
+    Without `fire`, nobody is asked for what `on_save` adds: the state is not one to go back to.
 
     Raises StateError naming an attribute that has state and cannot be saved.
     """
     user: dict[str, Any] = {}
-    trainer.fire("on_save", user)
+    if fire:
+        trainer.fire("on_save", user)
     packer = Packer()
     progress = trainer.progress
     values = {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+
+import torch
 
 from treadle.checkpoint.state import State
 from treadle.checkpoint.store import Retention, checkpoint_name, write_checkpoint
@@ -42,6 +44,12 @@ class CheckpointWriter:
         self._error: RunError | None = None
         self._last_good = time.monotonic()
 
+    def prepare(self, state: State) -> None:
+        """Have the thread find memory for states like `state`, so that the first `submit` does not have to; no wait."""
+        if self._buffers is None and self._pending is None:
+            shapes = {path: (tensor.shape, tensor.dtype) for path, tensor in state.tensors.items()}
+            self._pending = self._thread().submit(self._find_memory, shapes)
+
     def submit(self, state: State, retention: Retention) -> None:
         """Copy `state` and have it written; waits only while the write before it is not done.
 
@@ -50,10 +58,8 @@ class CheckpointWriter:
         check_dtypes(state.tensors)
         self._join()
         self._give_up_if_late()
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(1, thread_name_prefix="treadle-checkpoint")
         self._buffers = state.copy(into=self._buffers)
-        self._pending = self._pool.submit(self._write, self._buffers, retention)
+        self._pending = self._thread().submit(self._write, self._buffers, retention)
 
     def wait(self) -> None:
         """Wait for the write under way; raises RunError if the newest one failed."""
@@ -69,10 +75,20 @@ class CheckpointWriter:
             self._pool = None
         self._buffers = None
 
+    def _thread(self) -> ThreadPoolExecutor:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, thread_name_prefix="treadle-checkpoint")
+        return self._pool
+
+    def _find_memory(self, shapes: Mapping[str, tuple[torch.Size, torch.dtype]]) -> None:
+        # Written to: memory that was only asked for has no pages yet.
+        buffers = {path: torch.empty(shape, dtype=dtype).zero_() for path, (shape, dtype) in shapes.items()}
+        self._buffers = State({}, buffers, {})
+
     def _join(self) -> None:
-        if self._pending is not None:
-            self._pending.result()
-            self._pending = None
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
     def _give_up_if_late(self) -> None:
         late = time.monotonic() - self._last_good

@@ -215,6 +215,8 @@ class Loop(Events, ABC):
             self.logbook.publish()
         if self._validation_requested:
             self.validate()
+        if not self.saver.prepared:
+            self.saver.prepare()
         if self._snapshot_every is not None and self._snapshot_every.due_between_steps(progress):
             self.snapshots.take(capture(self._trainer))
         if self.saver.requested or (final and self.run is not None):

@@ -29,6 +29,7 @@ class Saver:
         self._writer: CheckpointWriter | None = None
         self._written: SimpleQueue[tuple[int, Path | None, str]] = SimpleQueue()
         self.requested = False
+        self.prepared = False
         self.digest: str | None = None
         """Digest of the newest checkpoint written."""
 
@@ -42,16 +43,30 @@ class Saver:
             raise UsageError("nowhere to save: make the trainer a run on disk with run_dir=")
         self.requested = False
         directory: Path = run.path / CHECKPOINTS
-        if self._writer is None:
-            self._writer = CheckpointWriter(directory, self._report, self._trainer.config.save_patience)
+        writer = self._open(directory)
         state = capture(self._trainer)
-        self._writer.submit(state, self._retention())
+        writer.submit(state, self._retention())
         try:
             if wait:
-                self._writer.wait()
+                writer.wait()
         finally:
             self.take_reports()
         return directory / checkpoint_name(state.step)
+
+    def prepare(self) -> None:
+        """After the first step, when optimizers have their moments: find memory for the checkpoints to come.
+
+        Fresh memory costs six times the copy into it; this way the writer's thread pays, and no step waits.
+        """
+        self.prepared = True
+        run, config = self._trainer.run, self._trainer.config
+        if run is not None and config.save_every is not None and self._writer is None:
+            self._open(run.path / CHECKPOINTS).prepare(capture(self._trainer, fire=False))
+
+    def _open(self, directory: Path) -> CheckpointWriter:
+        if self._writer is None:
+            self._writer = CheckpointWriter(directory, self._report, self._trainer.config.save_patience)
+        return self._writer
 
     def take_reports(self) -> None:
         """Journal what the writer's thread has done since the last time; free when there is nothing."""
