@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from treadle import RunError, StateError
+from treadle import RunError, StateError, Trainer
 from treadle.checkpoint import writer as module
 from treadle.checkpoint.state import State
 from treadle.checkpoint.store import Retention, list_checkpoints, read_checkpoint, step_of, write_checkpoint
@@ -191,3 +191,47 @@ def test_without_a_checkpoint_there_is_nothing_to_wait_for(make):
     writer = make()
     writer.wait()
     writer.close()
+
+
+class Watched(Trainer):
+    transient = ("asked",)
+
+    def setup(self):
+        self.model = torch.nn.Linear(2, 1)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.01)
+        self.asked = []
+
+    def step(self, batch):
+        loss = self.model(batch[0]).square().mean()
+        self.minimize(loss)
+        return loss
+
+    def on_save(self, state):
+        self.asked.append(self.progress.step)
+
+
+def watched(tmp_path, **settings):
+    data = (torch.ones(8, 2),)
+    return Watched(data=data, batch_size=2, max_steps=4, run_dir=tmp_path / "run", **settings)
+
+
+def test_a_trainer_prepares_after_its_first_step_and_asks_nobody(tmp_path):
+    trainer = watched(tmp_path, save_every="2 steps")
+    trainer.iterate()
+    writer = trainer.saver._writer
+    writer.wait()
+    assert any("exp_avg" in name for name in writer._buffers.tensors)
+    ready = {name: tensor.data_ptr() for name, tensor in writer._buffers.tensors.items()}
+    assert trainer.asked == []
+    trainer.iterate()
+    writer.wait()
+    same = [writer._buffers.tensors[name].data_ptr() == address for name, address in ready.items()]
+    assert all(same) and trainer.asked == [2]
+    trainer.close()
+
+
+def test_a_trainer_that_saves_only_at_its_end_prepares_nothing(tmp_path):
+    trainer = watched(tmp_path, save_every=None)
+    trainer.iterate()
+    assert trainer.saver._writer is None
+    trainer.close()
