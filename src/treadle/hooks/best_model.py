@@ -14,7 +14,7 @@ from treadle.engine.ema import EMA
 from treadle.engine.events import Hook, Order
 from treadle.errors import StateError, UsageError, nearest
 from treadle.hooks.monitor import Mode, check_mode, is_better, monitored
-from treadle.runs.best import Best, read_best, write_best
+from treadle.runs.best import Best, has_best, read_best, write_best
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
@@ -48,7 +48,8 @@ class BestModel(Hook):
     def post_validation(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """Keep the weights, where the metric is better than ever."""
         value = monitored(metrics, self.monitor)
-        if not is_better(value, None if self.info is None else self.info["value"], self.mode):
+        better = is_better(value, None if self.info is None else self.info["value"], self.mode)
+        if not better and not _lacks_best(trainer):
             return
         info = {
             "monitor": self.monitor,
@@ -63,7 +64,8 @@ class BestModel(Hook):
             write_best(trainer.run, Best(weights, info))
         else:
             self.weights = {name: tensor.cpu().clone() for name, tensor in weights.items()}
-        self.info = trainer.best = info
+        if better:
+            self.info = trainer.best = info
 
     def on_load(self, trainer: Trainer, state: dict[str, Any]) -> None:
         """Tell the trainer what was best."""
@@ -77,6 +79,11 @@ class BestModel(Hook):
         """Restore what `state_dict` gave."""
         self.info = None if state["info"] is None else dict(state["info"])
         self.weights = None if state["weights"] is None else dict(state["weights"])
+
+
+def _lacks_best(trainer: Trainer) -> bool:
+    """Whether the run on disk has no best model at all: a fork from before its parent's best begins without."""
+    return trainer.run is not None and not has_best(trainer.run.path)
 
 
 def load_best(trainer: Trainer, run: str | Path | None = None) -> Mapping[str, Any]:

@@ -75,6 +75,11 @@ def write_best(run: Run, best: Best) -> Path:
     return target
 
 
+def has_best(run: Path) -> bool:
+    """Whether the run in the directory `run` has a best model."""
+    return (settled(run / BEST) / WEIGHTS).is_file()
+
+
 def read_best(run: str | Path) -> Best:
     """The best model of the run in the directory `run`. Raises UsageError where it has none, or none that is whole."""
     from safetensors import SafetensorError

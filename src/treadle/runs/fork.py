@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from treadle.checkpoint.state import State
 from treadle.checkpoint.store import checkpoint_name, list_checkpoints, pin, read_checkpoint, step_of
 from treadle.errors import UsageError
+from treadle.runs.best import BEST, has_best, read_best
 from treadle.runs.metrics import METRICS
 from treadle.runs.run import Run
 
@@ -18,6 +20,7 @@ def fork_run(parent: Path, step: int, config: Mapping[str, Any], run_dir: Path |
     """Make a run that goes on from the checkpoint of `parent` at `step`, with `config` as its config.yaml.
 
     The checkpoint, checked, and the metrics up to it are copied, so the fork stands alone; in the parent it is pinned.
+    The parent's best model is copied if it was the best at `step` already; else the fork's next validation writes one.
     The fork is then resumed like any run. Returns its directory: the next version beside the parent, or in `run_dir`.
     Raises UsageError where there is no such checkpoint, StateError where it is damaged.
     """
@@ -26,7 +29,7 @@ def fork_run(parent: Path, step: int, config: Mapping[str, Any], run_dir: Path |
     if not source.is_dir():
         there = ", ".join(str(step_of(path)) for path in list_checkpoints(directory)) or "none"
         raise UsageError(f"{parent} has no checkpoint at step {step}; there are: {there}")
-    read_checkpoint(source)
+    state = read_checkpoint(source)
     run = Run.create(run_dir if run_dir is not None else parent.parent)
     try:
         run.write_config(config)
@@ -34,6 +37,8 @@ def fork_run(parent: Path, step: int, config: Mapping[str, Any], run_dir: Path |
             shutil.copyfile(parent / METRICS, run.path / METRICS)
             run.metrics.rewind(step)
         shutil.copytree(source, run.path / "checkpoints" / source.name)
+        if _has_best_of(parent, state):
+            shutil.copytree(parent / BEST, run.path / BEST)
         run.journal.append({"event": "fork", "step": step, "time": time.time(), "parent": str(parent)})
         pin(source, str(run.path))
     except BaseException:
@@ -42,3 +47,12 @@ def fork_run(parent: Path, step: int, config: Mapping[str, Any], run_dir: Path |
     finally:
         run.close()
     return run.path
+
+
+def _has_best_of(run: Path, state: State) -> bool:
+    """Whether the best model on the run's disk is the one that `state` knows."""
+    if not has_best(run):
+        return False
+    known = state.values["hooks"].get("BestModel.1", {}).get("info")
+    found = read_best(run).info
+    return bool(known) and (known["step"], known["value"]) == (found["step"], found["value"])

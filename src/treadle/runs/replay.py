@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,11 +58,12 @@ def verify_run(run: Path, build: Callable[[Path], Trainer], start: int | None = 
     targets = [step for step in sorted(checkpoints) if step > start]
     if not targets:
         raise UsageError(f"{run} has no checkpoint after step {start} to compare with")
-    edits = [entry for entry in read_journal(run) if entry.get("event") == "edit" and entry["step"] >= start]
+    edits = [entry for entry in edits_in_force(read_journal(run)) if entry["step"] >= start]
     verdict = Verdict(start)
     with tempfile.TemporaryDirectory(prefix="treadle-verify-") as directory, build(Path(directory) / "v001") as trainer:
         if start:
             restore(trainer, read_checkpoint(checkpoints[start]))
+            trainer._finish_reason = None  # where it had ended, a limit was raised: there are later checkpoints
         for target in targets:
             saved, replayed = read_checkpoint(checkpoints[target]), _advance(trainer, target, edits)
             found = ["the run ended before this step"] if replayed is None else list(differences(saved, replayed))
@@ -73,7 +74,26 @@ def verify_run(run: Path, build: Callable[[Path], Trainer], start: int | None = 
     return verdict
 
 
-def _advance(trainer: Trainer, target: int, edits: list[dict[str, Any]]) -> State | None:
+def edits_in_force(journal: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The edits that the run's present state has seen: not those of a future that a kill or a rewind gave up.
+
+    An edit at the very step that a run went back to counts where a checkpoint of that step was written after it.
+    """
+    edits: list[Mapping[str, Any]] = []
+    saved: list[Mapping[str, Any]] = []
+    for entry in journal:
+        match entry.get("event"):
+            case "edit":
+                edits.append(entry)
+            case "checkpoint":
+                saved += [edit for edit in edits if entry["checkpoint"] == checkpoint_name(edit["step"])]
+            case "resume" | "rewind" | "rollback":
+                step = entry.get("restored", entry["step"])
+                edits = [edit for edit in edits if edit["step"] < step or (edit["step"] == step and edit in saved)]
+    return edits
+
+
+def _advance(trainer: Trainer, target: int, edits: Sequence[Mapping[str, Any]]) -> State | None:
     """The replayed state after `target` steps; None where the replay ended earlier."""
     while trainer.progress.step < target:
         for edit in edits:

@@ -1,0 +1,125 @@
+"""Forking: a new run from a checkpoint, exact at the branch, with other settings after it; the parent keeps its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from treadle import StateError, Trainer, UsageError
+from treadle.checkpoint.store import list_checkpoints, read_checkpoint
+from treadle.runs.best import read_best
+from treadle.runs.fork import fork_run
+from treadle.runs.metrics import read_metrics
+from treadle.runs.run import read_config, read_journal, versions
+
+X = torch.linspace(-1, 1, 48)[:, None]
+
+
+class Line(Trainer):
+    """Fits a line."""
+
+    def setup(self) -> None:
+        self.model = torch.nn.Linear(1, 1)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.01)
+
+    def step(self, batch: Any) -> Any:
+        loss = torch.nn.functional.mse_loss(self.model(batch[0]), batch[1])
+        self.minimize(loss)
+        return {"loss": loss}
+
+    def validation_step(self, batch: Any) -> Any:
+        return {"loss": torch.nn.functional.mse_loss(self.model(batch[0]), batch[1])}
+
+
+def make(run_dir: Path, **settings: Any) -> Line:
+    settings = {"batch_size": 8, "max_epochs": 3, "save_every": "4 steps", "log_every": "1 step"} | settings
+    return Line(data=(X, 3 * X), validation_data=(X, 3 * X), run_dir=run_dir, **settings)
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Path:
+    trainer = make(tmp_path / "line", keep_checkpoints=9)
+    trainer.train()
+    path: Path = trainer.run.path
+    return path
+
+
+def config(run: Path, **changes: Any) -> dict[str, Any]:
+    document = read_config(run)
+    return document | {"config": document["config"] | changes}
+
+
+def test_it_begins_in_the_parents_state_and_goes_its_own_way(parent: Path) -> None:
+    fork = fork_run(parent, 8, config(parent, seed=5, max_epochs=4, keep_checkpoints=9))
+    assert fork == parent.with_name("v002") and read_config(fork)["config"]["seed"] == 5
+    trainer = make(fork, resume=True, seed=5, max_epochs=4, keep_checkpoints=9)
+    digest = read_checkpoint(parent / "checkpoints" / "step-00000008").digest
+    assert (trainer.progress.step, trainer.digest()) == (8, digest)
+    assert trainer.train().step == 24
+    ends = [read_checkpoint(list_checkpoints(run / "checkpoints")[-1]) for run in (parent, fork)]
+    assert (ends[0].step, ends[1].step) == (18, 24)
+    at_twelve = [read_checkpoint(run / "checkpoints" / "step-00000012").digest for run in (parent, fork)]
+    assert at_twelve[0] != at_twelve[1], "another seed, another order"
+
+
+def test_with_the_same_settings_it_is_the_same_run(parent: Path) -> None:
+    fork = fork_run(parent, 8, config(parent))
+    trainer = make(fork, resume=True, keep_checkpoints=9)
+    assert trainer.train().digest == read_checkpoint(list_checkpoints(parent / "checkpoints")[-1]).digest
+    lines = [[line | {"time": 0} for line in read_metrics(run)] for run in (parent, fork)]
+    assert lines[0] == lines[1]
+    assert torch.equal(read_best(fork).weights["model.weight"], read_best(parent).weights["model.weight"])
+
+
+def test_its_checkpoint_survives_the_parents_retention(parent: Path) -> None:
+    fork_run(parent, 8, config(parent))
+    more = make(parent, resume=True, max_epochs=6, keep_checkpoints=1)
+    more.train()
+    steps = [int(path.name[5:]) for path in list_checkpoints(parent / "checkpoints")]
+    assert 8 in steps and steps[-1] == 36 and len(steps) <= 3
+    read_checkpoint(parent / "checkpoints" / "step-00000008")
+
+
+def test_it_stands_alone(parent: Path, tmp_path: Path) -> None:
+    import shutil
+
+    fork = fork_run(parent, 8, config(parent), tmp_path / "elsewhere")
+    assert fork == tmp_path / "elsewhere" / "v001"
+    assert max(line["step"] for line in read_metrics(fork)) == 8
+    assert [(e["event"], e["step"], e["parent"]) for e in read_journal(fork)] == [("fork", 8, str(parent))]
+    shutil.rmtree(parent)
+    assert make(fork, resume=True, keep_checkpoints=9).train().status == "finished"
+
+
+def test_the_best_model_comes_along_where_it_is_the_one_of_that_state(parent: Path, tmp_path: Path) -> None:
+    info = read_best(parent).info
+    at_end = fork_run(parent, info["step"], config(parent), tmp_path / "end")
+    assert read_best(at_end).info == info
+    earlier = fork_run(parent, 8, config(parent), tmp_path / "earlier")
+    with pytest.raises(UsageError, match="has no best model"):
+        read_best(earlier)
+    worse = make(earlier, resume=True, keep_checkpoints=9)
+    assert worse.best is not None and worse.best["step"] == 6
+    for group in worse.optimizer.param_groups:
+        group["lr"] = -0.05
+    worse.train()
+    assert read_best(earlier).info["step"] == 12, "the first validation writes one, better or not"
+    assert worse.best["step"] == 6, "what the parent had is still what counts"
+
+
+def test_what_cannot_be_forked_says_why_and_leaves_nothing(parent: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"has no checkpoint at step 7; there are: 4, 8, 12, 16, 18"):
+        fork_run(parent, 7, config(parent))
+    tensors = parent / "checkpoints" / "step-00000008" / "tensors.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-1])
+    with pytest.raises(StateError, match="damaged"):
+        fork_run(parent, 8, config(parent))
+    assert versions(parent.parent) == [parent]
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UsageError, match="a file is in the way"):
+        fork_run(parent, 12, config(parent), tmp_path / "file")
+    assert json.loads((parent / "summary.json").read_text())["step"] == 18
