@@ -95,13 +95,24 @@ def test_gradients_equal_finite_differences_in_float64(dimensions):
 
 
 @BOTH
-def test_bitwise_equal_on_one_two_and_five_threads(dimensions):
+def test_bitwise_equal_in_any_number_of_parts(dimensions, monkeypatch):
+    layout = GridLayout(dimensions, levels=5, features=2, log2_size=10, n_min=8, n_max=64)
+    points, table = make(layout, 5000)
+    expected = gradients(encode, points, table, layout)
+    for parts in (1, 2, 3, 5):
+        monkeypatch.setattr(hashgrid.threads, "parts_for", lambda work, parts=parts: parts)
+        found = gradients(encode, points, table, layout)
+        assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True)), parts
+
+
+@BOTH
+def test_bitwise_equal_on_one_and_two_threads(dimensions):
     layout = GridLayout(dimensions, levels=5, features=2, log2_size=10, n_min=8, n_max=64)
     points, table = make(layout, 5000)
     before = torch.get_num_threads()
     results = []
     try:
-        for count in (1, 2, 5):
+        for count in (1, 2):
             torch.set_num_threads(count)
             results.append(gradients(encode, points, table, layout))
     finally:
@@ -147,6 +158,17 @@ def test_the_border_and_points_beyond_it_read_the_outermost_vertices(dimensions,
     torch.testing.assert_close(out[:6], encode_reference(finite, table, layout), rtol=1e-4, atol=1e-5)
     (gradient,) = torch.autograd.grad(encode(finite, table, layout).sum(), finite)
     assert (gradient[4:] == 0).all()
+
+
+@BOTH
+def test_no_level_reads_the_rows_of_another(dimensions):
+    layout = GridLayout(dimensions, levels=2, features=2, log2_size=16, n_min=4, n_max=6)
+    _, table = make(layout, 1)
+    table = table.detach()
+    table[layout.offsets[1] :] = math.nan
+    points = torch.tensor([[1.0] * dimensions, [-1.0] * dimensions, [0.3] * dimensions])
+    assert encode(points, table, layout)[:, :2].isfinite().all()
+    assert encode(points, table, layout)[:, 2:].isnan().all()
 
 
 def test_the_upper_border_is_the_last_vertex():

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 
 import numba
@@ -31,6 +33,22 @@ def test_the_callers_numba_limit_is_put_back():
         assert numba.get_num_threads() == 1
     finally:
         numba.set_num_threads(before)
+
+
+def test_torchs_thread_count_stays():
+    # In a fresh process: Numba sets the count of a shared OpenMP runtime when it first starts.
+    code = """
+import torch
+from treadle.kernels.hashgrid import encode
+from treadle.kernels.layout import GridLayout
+torch.set_num_threads(1)
+layout = GridLayout(2, levels=4, features=2, log2_size=8, n_min=4, n_max=40)
+for count in (1, 3, 1):
+    torch.set_num_threads(count)
+    encode(torch.zeros(5000, 2), torch.zeros(layout.rows, 2), layout)
+    assert torch.get_num_threads() == count, torch.get_num_threads()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_an_error_in_a_kernel_leaves_the_gate_open():

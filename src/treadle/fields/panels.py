@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,11 @@ def comparison(fit: Picture, target: Picture, psnr: float) -> NDArray[np.uint8]:
     seen, wanted = (displayed(picture.values, linear=picture.linear) for picture in (fit, target))
     error = np.abs(seen - wanted).mean(axis=2, keepdims=True).repeat(3, axis=2) * ERROR_GAIN
     return _side_by_side(
-        [(f"fit, {psnr:.2f} dB", seen), (f"target: {target.name}", wanted), (f"|error| x {ERROR_GAIN}", error)]
+        [
+            (f"fit, {psnr:.2f} dB", seen),
+            (f"target: {Path(target.name).name}", wanted),
+            (f"|error| x {ERROR_GAIN}", error),
+        ]
     )
 
 

@@ -41,7 +41,7 @@ def parts_for(work: int) -> int:
 
 
 def launch(kernel: Callable[..., None], parts: int, *arguments: Any) -> None:
-    """Call `kernel(*arguments, parts)` on at most `parts` threads of Numba's pool, then put back the caller's limit."""
+    """Call `kernel(*arguments, parts)` on at most `parts` threads; Numba's and torch's own thread counts stay."""
     import numba
 
     global _launched
@@ -50,12 +50,15 @@ def launch(kernel: Callable[..., None], parts: int, *arguments: Any) -> None:
         return
     with _gate:
         _launched = True
-        before = numba.get_num_threads()
-        numba.set_num_threads(parts)
+        torch_before, before = torch.get_num_threads(), numba.get_num_threads()
+        numba.set_num_threads(min(parts, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
         try:
             kernel(*arguments, parts)
         finally:
             numba.set_num_threads(before)
+            # Both may share one OpenMP runtime, whose thread count Numba sets when it is first asked for its own.
+            if torch.get_num_threads() != torch_before:
+                torch.set_num_threads(torch_before)
 
 
 @lru_cache
