@@ -14,7 +14,7 @@ EXAMPLES = """  treadle fork runs/image/v001 --at 500 --set lr="cosine 5e-3 to 1
 def run(arguments: list[str]) -> int:
     """Fork and train on; returns the exit code."""
     from treadle.cli.train import drive, sinks
-    from treadle.runs.fork import fork_run
+    from treadle.runs.fork import changed_hyperparameters, fork_run
 
     parser = Parser(
         "fork",
@@ -30,8 +30,12 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events, into the run")
     options = parser.parse_args(arguments)
     parent = find_run(options.run)
-    recipe = load_recipe(parent / "config.yaml").with_overrides(options.overrides)
-    directory = fork_run(parent, options.at, recipe.document(), Path(options.target) if options.target else None)
+    before = load_recipe(parent / "config.yaml")
+    recipe = before.with_overrides(options.overrides)
+    target = Path(options.target) if options.target else None
+    with before.build() as old, recipe.build() as new:
+        changes = changed_hyperparameters(old, new)
+    directory = fork_run(parent, options.at, recipe.document(), target, changes)
     print(f"forked {parent} at step {options.at} into {directory}")
     with recipe.build(run_dir=directory, hooks=sinks(options.tensorboard), resume=True) as trainer:
         return drive(trainer)

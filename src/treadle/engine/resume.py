@@ -117,12 +117,15 @@ def _compare_environment(trainer: Trainer) -> dict[str, tuple[Any, Any]]:
 
 def _restore_newest(trainer: Trainer) -> bool:
     """Restore the newest good checkpoint; returns whether there was one."""
+    from treadle.runs.fork import apply_hyperparameters
+
     for checkpoint, state in newest_good(trainer.run.path / CHECKPOINTS):
         if isinstance(state, StateError):
             print(f"treadle: {state}; trying the one before it", file=sys.stderr)
             trainer.note("checkpoint damaged", checkpoint=checkpoint.name, error=str(state))
         else:
             restore(trainer, state)
+            apply_hyperparameters(trainer, trainer.run.path)
             trainer.saver.digest = state.digest
             return True
     return False

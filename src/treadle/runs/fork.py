@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from treadle.checkpoint.state import State
 from treadle.checkpoint.store import checkpoint_name, list_checkpoints, pin, read_checkpoint, step_of
 from treadle.errors import UsageError
 from treadle.runs.best import BEST, has_best, read_best
 from treadle.runs.metrics import METRICS
-from treadle.runs.run import Run
+from treadle.runs.run import Run, read_journal
+
+if TYPE_CHECKING:
+    from treadle.engine.trainer import Trainer
 
 
-def fork_run(parent: Path, step: int, config: Mapping[str, Any], run_dir: Path | None = None) -> Path:
+def fork_run(
+    parent: Path,
+    step: int,
+    config: Mapping[str, Any],
+    run_dir: Path | None = None,
+    hyperparameters: Sequence[Mapping[str, Any]] = (),
+) -> Path:
     """Make a run that goes on from the checkpoint of `parent` at `step`, with `config` as its config.yaml.
 
     The checkpoint, checked, and the metrics up to it are copied, so the fork stands alone; in the parent it is pinned.
     The parent's best model is copied if it was the best at `step` already; else the fork's next validation writes one.
-    The fork is then resumed like any run. Returns its directory: the next version beside the parent, or in `run_dir`.
+    The fork is then resumed like any run. `hyperparameters` are what `changed_hyperparameters` gave: an optimizer's own
+    are part of its state, so a fork that sets others has to say so.
+
+    Returns its directory: the next version beside the parent, or in `run_dir`.
     Raises UsageError where there is no such checkpoint, StateError where it is damaged.
     """
     directory = parent / "checkpoints"
@@ -30,6 +44,7 @@ def fork_run(parent: Path, step: int, config: Mapping[str, Any], run_dir: Path |
         there = ", ".join(str(step_of(path)) for path in list_checkpoints(directory)) or "none"
         raise UsageError(f"{parent} has no checkpoint at step {step}; there are: {there}")
     state = read_checkpoint(source)
+    changes = [dict(change) for change in hyperparameters]
     run = Run.create(run_dir if run_dir is not None else parent.parent)
     try:
         run.write_config(config)
@@ -39,7 +54,9 @@ def fork_run(parent: Path, step: int, config: Mapping[str, Any], run_dir: Path |
         shutil.copytree(source, run.path / "checkpoints" / source.name)
         if _has_best_of(parent, state):
             shutil.copytree(parent / BEST, run.path / BEST)
-        run.journal.append({"event": "fork", "step": step, "time": time.time(), "parent": str(parent)})
+        run.journal.append(
+            {"event": "fork", "step": step, "time": time.time(), "parent": str(parent), "hyperparameters": changes}
+        )
         pin(source, str(run.path))
     except BaseException:
         shutil.rmtree(run.path, ignore_errors=True)
@@ -56,3 +73,34 @@ def _has_best_of(run: Path, state: State) -> bool:
     known = state.values["hooks"].get("BestModel.1", {}).get("info")
     found = read_best(run).info
     return bool(known) and (known["step"], known["value"]) == (found["step"], found["value"])
+
+
+def changed_hyperparameters(before: Trainer, after: Trainer) -> list[dict[str, Any]]:
+    """Where two fresh trainers' optimizers are built with other hyperparameters: optimizer, group, key and value."""
+    from treadle.engine.attributes import find
+
+    changes: list[dict[str, Any]] = []
+    others = find(before, torch.optim.Optimizer)
+    for name, optimizer in find(after, torch.optim.Optimizer).items():
+        groups = others[name].param_groups if name in others else []
+        for index, (old, new) in enumerate(zip(groups, optimizer.param_groups, strict=False)):
+            changes += [
+                {"optimizer": name, "group": index, "key": key, "value": value}
+                for key, value in new.items()
+                if key != "params" and key in old and old[key] != value
+            ]
+    return changes
+
+
+def apply_hyperparameters(trainer: Trainer, run: Path) -> None:
+    """Set what the fork at `run` was given, where `trainer` is in the state that it began with."""
+    from treadle.engine.attributes import find
+
+    first = next(iter(read_journal(run)), {})
+    if first.get("event") != "fork" or first.get("step") != trainer.progress.step:
+        return
+    optimizers = find(trainer, torch.optim.Optimizer)
+    for change in first.get("hyperparameters", []):
+        value = change["value"]
+        group = optimizers[change["optimizer"]].param_groups[change["group"]]
+        group[change["key"]] = tuple(value) if isinstance(value, list) else value

@@ -13,10 +13,17 @@ from treadle.checkpoint.state import State, capture, restore
 from treadle.checkpoint.store import checkpoint_name, list_checkpoints, read_checkpoint, step_of
 from treadle.engine.commands import LearningRateMultiplier, LossWeight
 from treadle.errors import UsageError
+from treadle.runs.fork import apply_hyperparameters
 from treadle.runs.run import read_journal
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
+
+
+DETERMINING = frozenset(
+    {"max_epochs", "max_steps", "patience", "min_improvement", "patience_warm_up", "log_every", "max_recoveries"}
+)
+"""Settings that a resume may change, and that the state after it depends on (schedules, what is logged when)."""
 
 
 @dataclass
@@ -50,19 +57,27 @@ def verify_run(run: Path, build: Callable[[Path], Trainer], start: int | None = 
     checkpoints = {step_of(path): path for path in list_checkpoints(run / "checkpoints")}
     if not checkpoints:
         raise UsageError(f"{run} has no checkpoint to compare with: nothing can be verified")
+    journal = read_journal(run)
+    raised = _last_change(journal)
     if start is None:
-        start = ([0, *sorted(checkpoints)])[-2]
+        start = max([0, *sorted(checkpoints)][-2], raised)
     if start != 0 and start not in checkpoints:
         there = ", ".join(map(str, sorted(checkpoints)))
         raise UsageError(f"{run} has no checkpoint at step {start}: there are {there}, and 0 for the beginning")
+    if start < raised:
+        raise UsageError(
+            f"{run} was resumed (or forked) at step {raised} with settings that the steps before it did not have: "
+            f"verify it from a checkpoint at {raised} or later"
+        )
     targets = [step for step in sorted(checkpoints) if step > start]
     if not targets:
         raise UsageError(f"{run} has no checkpoint after step {start} to compare with")
-    edits = [entry for entry in edits_in_force(read_journal(run)) if entry["step"] >= start]
+    edits = [entry for entry in edits_in_force(journal) if entry["step"] >= start]
     verdict = Verdict(start)
     with tempfile.TemporaryDirectory(prefix="treadle-verify-") as directory, build(Path(directory) / "v001") as trainer:
         if start:
             restore(trainer, read_checkpoint(checkpoints[start]))
+            apply_hyperparameters(trainer, run)
             trainer._finish_reason = None  # where it had ended, a limit was raised: there are later checkpoints
         for target in targets:
             saved, replayed = read_checkpoint(checkpoints[target]), _advance(trainer, target, edits)
@@ -72,6 +87,16 @@ def verify_run(run: Path, build: Callable[[Path], Trainer], start: int | None = 
                 verdict.differs_at, verdict.differences = target, found
                 break
     return verdict
+
+
+def _last_change(journal: Sequence[Mapping[str, Any]]) -> int:
+    """The last step at which the run was forked, or resumed with settings that its state depends on; 0 for neither."""
+    changes = [
+        entry["step"]
+        for entry in journal
+        if entry.get("event") == "fork" or (entry.get("event") == "resume" and DETERMINING & set(entry["changed"]))
+    ]
+    return int(changes[-1]) if changes else 0
 
 
 def edits_in_force(journal: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
