@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 
@@ -167,6 +169,21 @@ def test_an_error_that_nobody_expected_is_a_failure_too(make, tmp_path, monkeypa
     writer.submit(state(2, w), Retention())
     writer.wait()
     assert [step for step, _, _ in reports] == [1, 2] and steps(tmp_path) == [2]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+def test_the_thread_gives_way_to_training_and_training_stays_as_it_was(make, monkeypatch):
+    def priority():
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    found, before = [], priority()
+    monkeypatch.setattr(
+        module, "write_checkpoint", lambda directory, *_: (found.append(priority()), (directory, ""))[1]
+    )
+    writer = make()
+    writer.submit(state(1, torch.ones(1)), Retention())
+    writer.wait()
+    assert found == [min(before + 10, 19)] and priority() == before
 
 
 def test_closing_waits_and_can_be_done_again(make, tmp_path, monkeypatch):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -24,6 +28,8 @@ class CheckpointWriter:
     `submit` copies the tensors into buffers that are kept from one checkpoint to the next (fresh memory would cost a
     page fault per 4 KB, six times the copy itself) and returns; the thread hashes, writes and syncs. While a write is
     under way the next `submit` waits for it, so memory stays at one copy of the state.
+
+    The thread gives way to training where cores are scarce: a write then takes longer, and steps take no longer.
 
     A write that fails is reported and tried again with the next checkpoint, until the newest good one (or the start)
     is more than `patience` seconds old: then `submit` and `wait` raise the RunError.
@@ -77,7 +83,7 @@ class CheckpointWriter:
 
     def _thread(self) -> ThreadPoolExecutor:
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(1, thread_name_prefix="treadle-checkpoint")
+            self._pool = ThreadPoolExecutor(1, thread_name_prefix="treadle-checkpoint", initializer=_give_way)
         return self._pool
 
     def _find_memory(self, shapes: Mapping[str, tuple[torch.Size, torch.dtype]]) -> None:
@@ -108,3 +114,11 @@ class CheckpointWriter:
             self._error = None
             self._last_good = time.monotonic()
             self._report(state.step, path, digest)
+
+
+def _give_way() -> None:
+    """Lower the priority of the calling thread; only Linux has priorities of threads."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            thread = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + 10)
