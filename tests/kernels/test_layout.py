@@ -14,6 +14,18 @@ def test_levels_grow_geometrically_to_exactly_n_max():
     assert all(1.2 < ratio < 1.3 for ratio in ratios)
 
 
+def test_n_max_is_reached_whatever_the_rounding():
+    for n_min in (4, 8, 16, 32):
+        for n_max in (64, 100, 128, 256, 512, 768, 1000, 1024, 2048):
+            for levels in (2, 8, 12, 16):
+                assert GridLayout(2, levels=levels, n_min=n_min, n_max=n_max).resolutions[-1] == n_max
+
+
+def test_a_level_that_fills_the_table_exactly_is_dense():
+    assert GridLayout(2, levels=1, log2_size=8, n_min=16).dense == (True,)
+    assert GridLayout(2, levels=1, log2_size=8, n_min=17).dense == (False,)
+
+
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_a_level_is_dense_up_to_the_table_size_and_hashed_beyond(dimensions):
     layout = GridLayout(dimensions, levels=3, log2_size=12, n_min=4, n_max=4096)

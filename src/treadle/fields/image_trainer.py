@@ -32,7 +32,7 @@ from treadle.fields.pixels import PixelFeed
 class ImageConfig(TrainerConfig):
     """Settings of `ImageTrainer`."""
 
-    max_steps: int | None = 2000
+    max_steps: int | None = 1500
     """Steps to train for; with `max_epochs`, whichever comes first."""
     batch_size: int = 8192
     """Pixels per step; an epoch is every pixel once."""
@@ -58,7 +58,7 @@ class ImageConfig(TrainerConfig):
     """Width of the decoder's hidden layers."""
     layers: int = 2
     """Hidden layers of the decoder."""
-    learning_rate: str = "cosine 2e-2 to 1e-4"
+    learning_rate: str = "cosine 1e-2 to 1e-4"
     """Learning rate of the grid."""
     decoder_rate: float = 1.0
     """The decoder's learning rate, relative to the grid's."""
