@@ -190,3 +190,17 @@ def test_the_panel_shows_fit_target_and_error():
 def test_a_large_panel_is_scaled_down():
     big = Picture(np.zeros((40, 2500, 1), np.float32), False, "a name that is long " * 40)
     assert comparison(big, big, 30.0).shape[1] == 3 * (1024 + 8) + 8
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
+    whole = ImageTrainer(data=waves(), max_steps=20, **SMALL)
+    whole.train()
+    with ImageTrainer(data=waves(), max_steps=20, run_dir=tmp_path / "run", **SMALL) as stopped:
+        for _ in range(7):
+            stopped.iterate()
+        stopped.save()
+    resumed = ImageTrainer(data=waves(), max_steps=20, run_dir=tmp_path / "run" / "v001", resume=True, **SMALL)
+    assert resumed.progress.step == 7
+    resumed.train()
+    assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True))
+    assert resumed.validation_metrics == whole.validation_metrics

@@ -83,6 +83,17 @@ def test_palettes_are_expanded(tmp_path):
     np.testing.assert_allclose(values[4, 4], (10, 200, 30), atol=1)
 
 
+def test_the_transparent_colour_of_a_palette_becomes_alpha(tmp_path):
+    path = tmp_path / "clear.png"
+    picture = Image.new("P", (8, 8), 0)
+    picture.putpalette([10, 200, 30, 250, 0, 0])
+    picture.putpixel((0, 0), 1)
+    picture.save(path, transparency=0)
+    values = read_picture(path).values * 255
+    np.testing.assert_allclose(values[0, 0], (250, 0, 0, 255), atol=0.01)
+    np.testing.assert_allclose(values[4, 4], (10, 200, 30, 0), atol=0.01)
+
+
 def test_gray_with_alpha_becomes_colour_with_alpha(tmp_path):
     path = tmp_path / "la.png"
     Image.new("LA", (8, 8), (100, 50)).save(path)
@@ -180,6 +191,15 @@ def test_what_cannot_be_read_is_named_in_one_line(tmp_path, capfd, name, content
     assert "\n" not in str(caught.value)
 
 
+def test_a_cut_picture_of_sixteen_bits_is_noticed(tmp_path):
+    path = tmp_path / "deep.png"
+    noise = np.random.default_rng(0).integers(0, 65535, (64, 64), dtype=np.uint16)
+    assert cv2.imwrite(str(path), noise)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(UsageError, match=r"deep\.png is damaged"):
+        read_picture(path)
+
+
 def test_a_cut_jpeg_is_noticed(tmp_path):
     path = tmp_path / "cut.jpg"
     Image.fromarray(ramp(3, height=64, width=64)).save(path)
@@ -231,7 +251,9 @@ def test_displayed():
     np.testing.assert_allclose(displayed(np.full((8, 8, 3), 9.0, np.float32), linear=True), 1, atol=1e-6)
     clear = np.zeros((16, 16, 4), np.float32)
     np.testing.assert_allclose(np.unique(displayed(clear, linear=False)), [0.75, 0.9], atol=1e-6)
-    clear[..., 3] = 1
+    clear[...] = (0.4, 0.4, 0.4, 0.5)
+    np.testing.assert_allclose(np.unique(displayed(clear, linear=False)), [0.575, 0.65], atol=1e-6)
+    clear[...] = (0, 0, 0, 1)
     assert (displayed(clear, linear=False) == 0).all()
     assert displayed(clear, linear=False).shape == (16, 16, 3)
 
