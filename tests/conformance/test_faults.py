@@ -109,7 +109,7 @@ def test_a_runs_other_files_cut_or_flipped_give_one_line_or_nothing(tmp_path: Pa
         try:
             trainer = build(NAME, run_dir=run, resume=True)
         except TreadleError as error:
-            assert ("\n" not in str(error) and name in str(error)) or name == "config.yaml", what
+            assert ("\n" not in str(error) and name in str(error)) or "cannot change" in str(error), what
         else:
             assert trainer.digest() == digest, what
             abandon(trainer)
@@ -181,8 +181,7 @@ def test_code_in_a_config_does_not_run(tmp_path: Path, tag: str) -> None:
         with pytest.raises(UsageError) as error:
             load(run / "config.yaml")
         assert "\n" not in str(error.value)
-    with pytest.raises(UsageError):
-        build(NAME, run_dir=run, resume=True)
+    abandon(build(NAME, run_dir=run, resume=True))  # built from code, it has no need of the file
     assert not marker.exists()
 
 
@@ -256,6 +255,8 @@ def test_room_for_lines_but_not_for_checkpoints_is_put_up_with(tmp_path: Path) -
             loss = self.model(batch).square().mean()
             self.minimize(loss)
             if self.progress.step == 8:
+                with contextlib.suppress(RunError):
+                    self.saver.finish()
                 ballast.unlink(missing_ok=True)
             return loss
 

@@ -304,3 +304,22 @@ def test_a_save_that_was_asked_for_and_fails_is_reported_and_training_goes_on(li
     assert "No space left" in str(asked.exception(timeout=0))
     assert trainer.train().status == "finished"
     assert {"checkpoint failed", "refused"} <= {entry["event"] for entry in trainer.journal}
+
+
+def test_a_config_that_was_edited_by_hand_changes_no_past(line, tmp_path):
+    """What `treadle resume` does: the trainer is built from the run's config.yaml, whatever it says by now."""
+    from treadle.config.files import dumps
+
+    first = line(run_dir=tmp_path / "line", save_every="1 step")
+    first.iterate()
+    first.close()
+    path = first.run.path
+    config = read_config(path)
+    (path / "config.yaml").write_text(dumps(config | {"config": config["config"] | {"seed": 7}}))
+    with pytest.raises(UsageError, match=r"cannot change seed \(0 -> 7\)"):
+        line(run_dir=path, resume=True, save_every="1 step", seed=7)
+    (path / "config.yaml").write_text(dumps(config | {"config": config["config"] | {"max_epochs": 4}}))
+    resumed = line(run_dir=path, resume=True, save_every="1 step", max_epochs=4)
+    assert resumed.journal[-1]["changed"] == {"max_epochs": [2, 4]}
+    resumed.close()
+    line(run_dir=path, resume=True, save_every="1 step", max_epochs=4).close()

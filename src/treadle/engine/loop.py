@@ -22,6 +22,7 @@ from treadle.engine.evaluation import scalars
 from treadle.engine.events import Dispatcher, Events, Hook
 from treadle.engine.obey import obey
 from treadle.engine.recovery import BadStep, RollBack
+from treadle.engine.resume import start_settings
 from treadle.engine.rewinding import go_back_to, roll_back, state_at_or_before
 from treadle.engine.schedule import Every
 from treadle.errors import RunError, TreadleError, UsageError
@@ -116,7 +117,7 @@ class Loop(Events, ABC):
         progress, fire, every = self.progress, self.fire, self._validate_every
         if not self._began:
             self._began = True
-            self.note("start")
+            self.note("start", **start_settings(self._trainer))
             fire("pre_training")
         self._ready_to_roll_back()
         while not self._ended:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,33 @@ def check_changes(changes: Mapping[str, tuple[Any, Any]]) -> None:
         )
 
 
+def start_settings(trainer: Trainer) -> dict[str, Any]:
+    """What the journal of a run on disk notes at its start: all settings, as they were then."""
+    from treadle.config.fields import to_dict
+
+    return {} if trainer.run is None else {"settings": to_dict(trainer.config)}
+
+
+def recorded_settings(path: Path, journal: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings that the run at `path` has been trained with, empty where nothing says.
+
+    They are those of its journal: config.yaml might have been edited since.
+    """
+    from treadle.runs.run import CONFIG, read_config
+
+    settings: dict[str, Any] = {}
+    for entry in journal:
+        if isinstance(entry.get("settings"), dict):
+            settings = dict(entry["settings"])
+        elif entry.get("event") == "resume" and settings and isinstance(entry.get("changed"), dict):
+            settings |= {name: pair[-1] for name, pair in entry["changed"].items()}
+    if not settings:
+        settings = read_config(path).get("config", {})
+    if not isinstance(settings, dict):
+        raise UsageError(f"{path / CONFIG}: config is damaged, it is no mapping: restore the file")
+    return settings
+
+
 def resume_run(trainer: Trainer, path: str | Path) -> None:
     """Let `trainer`, constructed as the run's was, go on where the run at `path` was when its last checkpoint was made.
 
@@ -49,19 +76,19 @@ def resume_run(trainer: Trainer, path: str | Path) -> None:
     good one before it used. Raises UsageError for changed settings or data, or a run that another process is training.
     """
     from treadle.config.fields import to_dict
+    from treadle.runs.files import to_json
     from treadle.runs.lock import RunLock
     from treadle.runs.recorder import recorders
-    from treadle.runs.run import CONFIG, SUMMARY, Run, read_config, read_journal
+    from treadle.runs.run import SUMMARY, Run, read_config, read_journal
 
     run = Run.open(path)
     trainer.lock = RunLock(run.path)
     try:
-        recorded = read_config(run.path)
-        if not isinstance(recorded.get("config", {}), dict):
-            raise UsageError(f"{run.path / CONFIG}: config is damaged, it is no mapping: restore the file")
-        changes = changed_settings(recorded.get("config", {}), to_dict(trainer.config)) if recorded else {}
+        journal = read_journal(run.path)
+        recorded, config = recorded_settings(run.path, journal), to_dict(trainer.config)
+        changes = changed_settings(recorded, json.loads(to_json(config))) if recorded else {}
         check_changes(changes)
-        ends = [entry.get("step") for entry in read_journal(run.path) if entry.get("event") == "finish"]
+        ends = [entry.get("step") for entry in journal if entry.get("event") == "finish"]
         trainer.run = run
         surroundings = _compare_environment(trainer)
         trainer.hooks += recorders(run)
@@ -79,7 +106,7 @@ def resume_run(trainer: Trainer, path: str | Path) -> None:
             run.write_summary(trainer.summary().to_dict())
         return
     if changes:
-        run.write_config(recorded | {"config": to_dict(trainer.config)})
+        run.write_config(read_config(run.path) | {"config": config})
     run.file(SUMMARY).unlink(missing_ok=True)
     trainer.note("resume", changed={name: list(pair) for name, pair in changes.items()})
     if surroundings:

@@ -54,9 +54,8 @@ def fork_run(
         shutil.copytree(source, run.path / "checkpoints" / source.name)
         if _has_best_of(parent, state):
             shutil.copytree(parent / BEST, run.path / BEST)
-        run.journal.append(
-            {"event": "fork", "step": step, "time": time.time(), "parent": str(parent), "hyperparameters": changes}
-        )
+        entry = {"event": "fork", "step": step, "time": time.time(), "parent": str(parent), "hyperparameters": changes}
+        run.journal.append(entry | {"settings": config.get("config")})
         pin(source, str(run.path))
     except BaseException:
         shutil.rmtree(run.path, ignore_errors=True)
