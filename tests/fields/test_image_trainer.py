@@ -62,6 +62,12 @@ def test_float_pictures_are_fitted_in_the_logarithm_and_given_back_in_their_own_
 def test_a_black_float_picture_is_no_division_by_zero():
     trainer = ImageTrainer(data=Picture(np.zeros((4, 4, 3), np.float32), True, "black"), max_steps=3, **SMALL)
     assert np.isfinite(trainer.train().validation_metrics["psnr"])
+    assert trainer.model.picture().linear
+
+
+def test_an_integer_picture_stays_in_its_range():
+    model = ImageTrainer(data=waves(1), max_steps=1, **SMALL).model
+    assert model.values(torch.tensor([[2.0], [-1.0], [0.5]])).flatten().tolist() == [1.0, 0.0, 0.5]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (2, 2)])
