@@ -63,3 +63,31 @@ def test_snapshots_may_be_taken_every_epoch(line):
     trainer = line(snapshot_every="2 epochs", max_epochs=5)
     trainer.train()
     assert trainer.snapshots.steps == [6, 12]
+
+
+@pytest.mark.parametrize("during", ["restore", "forget_after"])
+def test_killed_within_a_rewind_it_resumes_without_losing_a_line(line, tmp_path, monkeypatch, during):
+    from treadle.engine import rewinding
+
+    settings = {"save_every": "2 steps", "max_epochs": 4, "log_every": "1 step"}
+    trainer = line(run_dir=tmp_path / "line", **settings)
+    while trainer.progress.step < 9:
+        trainer.iterate()
+    real = getattr(rewinding, during)
+
+    def killed(*args):
+        real(*args)
+        raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(rewinding, during, killed)
+        trainer.rewind(5)
+    trainer.lock.release()
+    trainer._steps, trainer._torn_down = iter(()), True
+    resumed = line(run_dir=trainer.run.path, resume=True, **settings)
+    assert resumed.progress.step == 4
+    resumed.train()
+    whole = line(run_dir=tmp_path / "whole", **settings)
+    whole.train()
+    lines = [[entry | {"time": 0} for entry in read_metrics(run)] for run in (resumed.run.path, whole.run.path)]
+    assert lines[0] == lines[1] and resumed.summary().digest == whole.summary().digest

@@ -34,10 +34,11 @@ def state_at_or_before(trainer: Trainer, step: int) -> State:
 
 def go_back_to(trainer: Trainer, state: State) -> None:
     """Restore `state` and give up the future that came after it, in memory and on disk."""
+    if trainer.run is not None:
+        # Before the metrics are cut: a kill in between resumes from where the lines end, or earlier.
+        forget_after(trainer.run.path / CHECKPOINTS, state.step)
     restore(trainer, state)
     trainer.snapshots.forget_after(state.step)
-    if trainer.run is not None:
-        forget_after(trainer.run.path / CHECKPOINTS, state.step)
 
 
 def roll_back(trainer: Trainer) -> None:
