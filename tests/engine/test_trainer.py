@@ -169,7 +169,8 @@ def test_an_error_fires_on_exception_then_teardown_once_each(line, diary, error,
     names = [name for name, *_ in diary.lines]
     assert names[-2:] == ["on_exception", "teardown"]
     assert names.count("on_exception") == names.count("teardown") == 1
-    assert trainer.status == ("failed" if isinstance(error, ValueError) else "stopped") and trainer.ended and not trainer.iterate()
+    assert trainer.status == ("failed" if isinstance(error, ValueError) else "stopped")
+    assert trainer.ended and not trainer.iterate()
     trainer.close()
     assert [name for name, *_ in diary.lines] == names
 
