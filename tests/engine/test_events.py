@@ -161,9 +161,7 @@ def test_a_misspelt_event_is_refused(line, line_class):
         def pre_epochs(self):
             pass
 
-    with pytest.raises(
-        UsageError, match=r"Misspelt\.post_setp is no event .* did you mean 'post_step'"
-    ):
+    with pytest.raises(UsageError, match=r"Misspelt\.post_setp is no event .* did you mean 'post_step'"):
         line(hooks=[Misspelt()]).train()
     with pytest.raises(UsageError, match=r"Own\.pre_epochs is no event"):
         line(Own).train()
