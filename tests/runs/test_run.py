@@ -151,3 +151,11 @@ def test_environment_says_where_it_ran(tmp_path: Path, monkeypatch: pytest.Monke
     dirty = json.loads((Run.create(tmp_path / "a").path / "environment.json").read_text())["git"]
     assert clean["dirty"] is False and dirty["dirty"] is True
     assert clean["commit"] == dirty["commit"] and len(clean["commit"]) == 40 and clean["branch"] == "trunk"
+
+
+def test_the_config_is_on_the_disk_before_training_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.create(tmp_path / "line")
+    synced: list[int] = []
+    monkeypatch.setattr("os.fsync", synced.append)
+    run.write_config({"trainer": "line"})
+    assert len(synced) == 1

@@ -85,19 +85,22 @@ class Run:
             raise UsageError(f"{name!r} is no file of the run {self.path}: give a name inside it, without '..'")
         return path
 
-    def write(self, name: str, content: str | bytes) -> Path:
-        """Write a file of the run (folders are made), whole or not at all; returns its path."""
+    def write(self, name: str, content: str | bytes, *, sync: bool = False) -> Path:
+        """Write a file of the run (folders are made), whole or not at all; returns its path.
+
+        `sync` waits until it is on the disk.
+        """
         path = self.file(name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, content)
+            write_whole(path, content, sync=sync)
         except OSError as error:
             raise cannot_write(path, error) from error
         return path
 
     def write_config(self, mapping: Mapping[str, Any]) -> None:
-        """Write config.yaml: the resolved config, in the shape of a recipe."""
-        self.write(CONFIG, dumps(mapping))
+        """Write config.yaml: the resolved config, in the shape of a recipe. A resume needs it, also after a power cut."""
+        self.write(CONFIG, dumps(mapping), sync=True)
 
     def write_summary(self, mapping: Mapping[str, Any]) -> None:
         """Write summary.json: what the run came to."""
