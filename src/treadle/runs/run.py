@@ -99,7 +99,7 @@ class Run:
         return path
 
     def write_config(self, mapping: Mapping[str, Any]) -> None:
-        """Write config.yaml: the resolved config, in the shape of a recipe. A resume needs it, also after a power cut."""
+        """Write config.yaml: the resolved config, in the shape of a recipe. Synced: a resume needs it."""
         self.write(CONFIG, dumps(mapping), sync=True)
 
     def write_summary(self, mapping: Mapping[str, Any]) -> None:
