@@ -68,8 +68,13 @@ def test_every_field_of_a_shipped_trainer_is_read_somewhere(name: str) -> None:
 
 
 def reads(path: Path) -> set[str]:
-    """The names x in every `config.x` or `something.config.x` that the file loads outside `__post_init__`."""
+    """The names x in every `config.x` or `something.config.x` that the file loads outside `__post_init__`.
+
+    In the methods of a class named ...Config, `self.x` counts too.
+    """
     tree = ast.parse(path.read_text())
+    configs = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name.endswith("Config")]
+    own = {id(inner) for config in configs for inner in ast.walk(config)}
     checks = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "__post_init__"]
     skipped = {id(inner) for check in checks for inner in ast.walk(check)}
     return {
@@ -78,7 +83,11 @@ def reads(path: Path) -> set[str]:
         if isinstance(node, ast.Attribute)
         and isinstance(node.ctx, ast.Load)
         and id(node) not in skipped
-        and (getattr(node.value, "id", None) == "config" or getattr(node.value, "attr", None) == "config")
+        and (
+            getattr(node.value, "id", None) == "config"
+            or getattr(node.value, "attr", None) == "config"
+            or (id(node) in own and getattr(node.value, "id", None) == "self")
+        )
     }
 
 
@@ -88,3 +97,8 @@ def test_the_reader_finds_reads_and_only_reads(tmp_path: Path) -> None:
         "    def f(self, config): config.set = 1; return self.config.seen + config.also + self.other\n"
     )
     assert reads(tmp_path / "a.py") == {"seen", "also"}
+    (tmp_path / "b.py").write_text(
+        "class BConfig:\n    def __post_init__(self): self.checked\n    def f(self): self.set = 1; return self.seen\n"
+        "class B:\n    def f(self): return self.other\n"
+    )
+    assert reads(tmp_path / "b.py") == {"seen"}
