@@ -26,6 +26,10 @@ class StateError(TreadleError):
     """State that cannot be saved or restored exactly; the message names the entry."""
 
 
+class DataChanged(StateError, UsageError):
+    """The data is not what it was when the state was saved (exit code 2)."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"`, or, where nothing is near, `"; known: a, b, c"` (sorted), for error messages."""
     options = sorted(known)

@@ -252,3 +252,20 @@ def test_a_trainer_that_saves_only_at_its_end_prepares_nothing(tmp_path):
     trainer.iterate()
     assert trainer.saver._writer is None
     trainer.close()
+
+
+def test_what_must_be_on_the_disk_first_is_and_its_failure_is_a_failed_write(tmp_path, reports):
+    seen = []
+
+    def first():
+        seen.append(steps(tmp_path))
+        if len(seen) == 2:
+            raise OSError(5, "Input/output error")
+
+    writer = CheckpointWriter(tmp_path, lambda *report: reports.append(report), 60.0, first=first)
+    for step in (1, 2):
+        writer.submit(state(step, torch.ones(3)), Retention())
+    with pytest.raises(RunError, match="Input/output error"):
+        writer.wait()
+    writer.close()
+    assert seen == [[], [1]] and steps(tmp_path) == [1]

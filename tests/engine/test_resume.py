@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -10,10 +11,11 @@ import textwrap
 import pytest
 import torch
 
-from treadle import Hook, StateError, UsageError
+from treadle import Hook, UsageError
 from treadle.checkpoint.compare import differences
 from treadle.checkpoint.state import capture
 from treadle.checkpoint.store import list_checkpoints
+from treadle.errors import DataChanged
 from treadle.runs.metrics import read_metrics
 from treadle.runs.run import read_config, read_journal, read_summary
 
@@ -96,8 +98,9 @@ def test_changed_data_is_noticed(killed, line, line_data):
     x, y = line_data
     y = y.clone()
     y[17] += 1e-6
-    with pytest.raises(StateError, match="the data of 'feed' is not what it was"):
+    with pytest.raises(DataChanged, match="the data of 'feed' is not what it was") as caught:
         line(run_dir=path, resume=True, save_every="2 steps", log_every="1 step", data=(x, y))
+    assert caught.value.exit_code == 2
 
 
 def test_a_second_process_is_refused(line, tmp_path):
@@ -323,3 +326,19 @@ def test_a_config_that_was_edited_by_hand_changes_no_past(line, tmp_path):
     assert resumed.journal[-1]["changed"] == {"max_epochs": [2, 4]}
     resumed.close()
     line(run_dir=path, resume=True, save_every="1 step", max_epochs=4).close()
+
+
+def test_the_lines_that_lead_to_a_checkpoint_are_synced_before_it(line, tmp_path, monkeypatch):
+    synced, real = [], os.fsync
+
+    def fsync(descriptor):
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    trainer = line(run_dir=tmp_path / "line", save_every=None, log_every="1 step")
+    trainer.iterate()
+    synced.clear()
+    trainer.save()
+    trainer.close()
+    assert synced[:2] == ["metrics.jsonl", "journal.jsonl"] and "manifest.json" in synced

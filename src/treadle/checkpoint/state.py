@@ -16,7 +16,7 @@ from treadle.checkpoint.entries import is_plain, is_stateless, load_entry, order
 from treadle.checkpoint.plain import Packer, Plain, unpack
 from treadle.checkpoint.tensorfile import hash_tensors
 from treadle.engine.attributes import user_attributes, walk
-from treadle.errors import StateError, nearest
+from treadle.errors import DataChanged, StateError, nearest
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
@@ -118,7 +118,7 @@ def restore(trainer: Trainer, state: State) -> None:
         raise StateError(f"the checkpoint has format {values.get('format')!r}; this version reads {FORMAT}")
     for name, feed in trainer.feeds.items():
         if values["data"].get(name) not in (None, feed.fingerprint()):
-            raise StateError(f"the data of {name!r} is not what it was: restore the files, or start a new run")
+            raise DataChanged(f"the data of {name!r} is not what it was: restore the files, or start a new run")
     _load_all("attribute", dict(_stateful(trainer)), values["attributes"], tensors, trainer)
     _load_all("hook", dict(_hooks(trainer)), values["hooks"], tensors, trainer)
     _load_all("feed", trainer.feeds, values["feeds"], tensors, trainer)

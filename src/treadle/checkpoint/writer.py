@@ -38,10 +38,14 @@ class CheckpointWriter:
         directory: where the checkpoints go.
         report: told of each written or failed checkpoint, on the writer's thread.
         patience: seconds for which failing writes are put up with.
+        first: called on the thread before each checkpoint, for what must be on the disk before it is.
     """
 
-    def __init__(self, directory: Path, report: Report, patience: float) -> None:
+    def __init__(
+        self, directory: Path, report: Report, patience: float, first: Callable[[], None] = lambda: None
+    ) -> None:
         self._directory = directory
+        self._first = first
         self._report = report
         self._patience = patience
         self._buffers: State | None = None
@@ -103,6 +107,7 @@ class CheckpointWriter:
 
     def _write(self, state: State, retention: Retention) -> None:
         try:
+            self._first()
             path, digest = write_checkpoint(self._directory, state, retention)
         except Exception as error:
             # Whatever it is, training has the choice: it is reported, and raised where writes are waited for.

@@ -65,7 +65,8 @@ class Saver:
 
     def _open(self, directory: Path) -> CheckpointWriter:
         if self._writer is None:
-            self._writer = CheckpointWriter(directory, self._report, self._trainer.config.save_patience)
+            patience, sync = self._trainer.config.save_patience, self._trainer.run.sync_logs
+            self._writer = CheckpointWriter(directory, self._report, patience, first=sync)
         return self._writer
 
     def take_reports(self) -> None:

@@ -14,7 +14,7 @@ from treadle.config.files import dumps, load
 from treadle.errors import RunError, UsageError
 from treadle.runs.environment import describe_environment
 from treadle.runs.files import LineFile, cannot_write, read_lines, to_json, write_whole
-from treadle.runs.metrics import MetricLog
+from treadle.runs.metrics import METRICS, MetricLog
 
 CONFIG, ENVIRONMENT, JOURNAL, SUMMARY = "config.yaml", "environment.json", "journal.jsonl", "summary.json"
 VERSION = re.compile(r"v(\d+)")
@@ -109,6 +109,20 @@ class Run:
     def has(self, name: str) -> bool:
         """Whether the run has a file of that name."""
         return self.file(name).is_file()
+
+    def sync_logs(self) -> None:
+        """Have the lines written so far on the disk: a checkpoint relies on them, also after a power cut.
+
+        Works on the files by name, so any thread may call it. Raises OSError when the disk refuses.
+        """
+        for name in (METRICS, JOURNAL):
+            path = self.path / name
+            if path.exists():
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
 
     def close(self) -> None:
         """Close the logs."""
