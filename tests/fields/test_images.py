@@ -192,11 +192,11 @@ def test_what_cannot_be_read_is_named_in_one_line(tmp_path, capfd, name, content
 
 
 def test_a_cut_picture_of_sixteen_bits_is_noticed(tmp_path):
-    path = tmp_path / "deep.tiff"
+    path = tmp_path / "deep.png"
     noise = np.random.default_rng(0).integers(0, 65535, (64, 64), dtype=np.uint16)
     assert cv2.imwrite(str(path), noise)
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(UsageError, match=r"deep\.tiff is damaged"):
+    with pytest.raises(UsageError, match=r"deep\.png is damaged"):
         read_picture(path)
 
 
