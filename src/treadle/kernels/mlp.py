@@ -13,8 +13,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-CHUNK = 8192
-"""Points that go through all layers together: their activations, 64 wide, fill two megabytes a layer."""
+CHUNK = 16384
+"""Points that go through all layers together: their activations, 64 wide, fill four megabytes a layer."""
+
+SHARES = 8
+"""Shares that a chunk's points are cut into for the weights' gradients."""
 
 
 def mlp(points: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
@@ -77,7 +80,7 @@ class _Chunked(torch.autograd.Function):
             for layer in range(last, -1, -1):
                 inputs = ctx.kept[chunk][layer]
                 transposed = slope.t()
-                grad_weights[layer].addmm_(transposed, inputs)
+                _add_product(grad_weights[layer], slope, inputs)
                 grad_biases[layer].addmv_(transposed, ones[: slope.shape[0]])
                 if layer:
                     slope = slope @ weights[layer]
@@ -85,3 +88,13 @@ class _Chunked(torch.autograd.Function):
                 elif grad_points is not None:
                     torch.mm(slope, weights[0], out=grad_points[low : low + CHUNK])
         return (grad_points, *grad_weights, *grad_biases)
+
+
+def _add_product(total: Tensor, slope: Tensor, inputs: Tensor) -> None:
+    """Add slope^T inputs to `total`: a small product of long factors, which in eight shares uses both caches better."""
+    rows = slope.shape[0]
+    if rows % SHARES:
+        total.addmm_(slope.t(), inputs)
+        return
+    shares = (SHARES, rows // SHARES, -1)
+    total += torch.bmm(slope.reshape(shares).transpose(1, 2), inputs.reshape(shares)).sum(0)
