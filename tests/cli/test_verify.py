@@ -52,7 +52,7 @@ def test_changed_data_is_named(treadle: Any, line: None) -> None:
     assert treadle("verify", str(RUN), "--from", "0") == 1
     assert "first difference (saved and replayed): data/feed: " in treadle.out
     assert treadle("verify", str(RUN)) == 1
-    assert "the data of 'feed' is not what it was" in treadle.err and treadle.err.count("\n") == 1
+    assert "first difference (saved and replayed): the data of 'feed' is not what it was" in treadle.out
 
 
 def test_a_damaged_checkpoint_is_one_line_and_1(treadle: Any, trained: None) -> None:

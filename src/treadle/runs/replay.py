@@ -12,7 +12,7 @@ from treadle.checkpoint.compare import differences
 from treadle.checkpoint.state import State, capture, restore
 from treadle.checkpoint.store import checkpoint_name, list_checkpoints, read_checkpoint, step_of
 from treadle.engine.commands import LearningRateMultiplier, LossWeight
-from treadle.errors import UsageError
+from treadle.errors import DataChanged, UsageError
 from treadle.runs.fork import apply_hyperparameters
 from treadle.runs.run import read_journal
 
@@ -76,7 +76,10 @@ def verify_run(run: Path, build: Callable[[Path], Trainer], start: int | None = 
     verdict = Verdict(start)
     with tempfile.TemporaryDirectory(prefix="treadle-verify-") as directory, build(Path(directory) / "v001") as trainer:
         if start:
-            restore(trainer, read_checkpoint(checkpoints[start]))
+            try:
+                restore(trainer, read_checkpoint(checkpoints[start]))
+            except DataChanged as error:  # a difference like any other, found before the first step
+                return Verdict(start, differs_at=start, differences=[str(error)])
             apply_hyperparameters(trainer, run)
             trainer._finish_reason = None  # where it had ended, a limit was raised: there are later checkpoints
         for target in targets:
