@@ -145,3 +145,28 @@ def test_an_empty_queue_costs_nothing_per_step(line):
     hook = Count()
     line(hooks=[hook]).train()
     assert hook.calls == 2  # start and finish
+
+
+def test_a_multiplier_keeps_what_others_do_to_the_rate_and_reaches_unscheduled_groups(line, line_class):
+    class Grouped(line_class):
+        def setup(self):
+            super().setup()
+            self.optimizer = torch.optim.SGD(
+                [{"params": [self.model.weight], "name": "w"}, {"params": [self.model.bias], "name": "b"}], lr=0.4
+            )
+            self.rate = LearningRate(self.optimizer, 1.0, group="w")
+
+    def rates(trainer):
+        trainer.iterate()
+        return [group["lr"] for group in trainer.optimizer.param_groups]
+
+    trainer = line(Grouped, max_epochs=9)
+    trainer.commands.lr_multiplier(0.5)
+    assert rates(trainer) == [0.5, 0.2]
+    trainer.optimizer.param_groups[1]["lr"] *= 0.5  # as a torch scheduler does
+    trainer.commands.lr_multiplier(1.0)
+    assert rates(trainer) == [1.0, 0.2]
+    trainer.commands.lr_multiplier(0.0)
+    assert rates(trainer) == [0.0, 0.0]
+    trainer.commands.lr_multiplier(2.0)
+    assert rates(trainer) == [2.0, 0.4]

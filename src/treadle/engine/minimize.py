@@ -348,12 +348,15 @@ class Minimizer:
     def set_multiplier(self, name: str, value: float) -> float:
         """Multiply the learning rates of optimizer `name` by `value` from now on; returns the multiplier before."""
         before = self._multipliers.get(name, 1.0)
-        scheduled = {id(rate.optimizer) for rate, _ in self._rates}
         optimizer = self.updaters[name].optimizer
-        if id(optimizer) not in scheduled:
-            for group in optimizer.param_groups:
-                base = group.setdefault("lr_before_multiplier", group["lr"])
-                group["lr"] = base * value
+        scheduled = {rate.group for rate, owner in self._rates if owner == name}
+        for group in optimizer.param_groups:
+            if None not in scheduled and group.get("name") not in (scheduled - {None}):
+                # Nobody sets this rate anew each step, and others (torch's schedulers) may change it meanwhile.
+                unmultiplied = group["lr"] / before if before else group.pop("lr_before_zero")
+                group["lr"] = unmultiplied * value
+                if value == 0:
+                    group["lr_before_zero"] = unmultiplied
         self._multipliers[name] = value
         return before
 
