@@ -17,6 +17,7 @@ from treadle.checkpoint.plain import Packer, Plain, unpack
 from treadle.checkpoint.tensorfile import hash_tensors
 from treadle.engine.attributes import user_attributes, walk
 from treadle.errors import DataChanged, StateError, nearest
+from treadle.kernels import streaming
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
@@ -59,7 +60,7 @@ class State:
             buffer = into.tensors.get(path) if into is not None else None
             if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
                 buffer = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
-            buffers[path] = buffer.copy_(tensor)
+            buffers[path] = streaming.copy(buffer, tensor)
         return State(self.values, buffers, self.clock)
 
     @cached_property

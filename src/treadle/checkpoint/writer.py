@@ -17,6 +17,7 @@ from treadle.checkpoint.state import State
 from treadle.checkpoint.store import Retention, checkpoint_name, write_checkpoint
 from treadle.checkpoint.tensorfile import check_dtypes
 from treadle.errors import RunError
+from treadle.kernels import streaming
 
 Report = Callable[[int, Path | None, str], None]
 """Called on the writer's thread: (step, path, digest) of a checkpoint, or (step, None, error)."""
@@ -94,6 +95,10 @@ class CheckpointWriter:
         # Written to: memory that was only asked for has no pages yet.
         buffers = {path: torch.empty(shape, dtype=dtype).zero_() for path, (shape, dtype) in shapes.items()}
         self._buffers = State({}, buffers, {})
+        for buffer in buffers.values():
+            if streaming.can_stream(buffer):  # compile beside the training, not in the first snapshot
+                streaming.copy(buffer, torch.zeros_like(buffer))
+                break
 
     def _join(self) -> None:
         pending, self._pending = self._pending, None

@@ -11,29 +11,16 @@ features are unrolled. Of fast math only contraction to fused multiply-add is al
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numba
 import numpy as np
+
+from treadle.kernels.compiling import compiled
 
 BLOCK = 512
 """Points worked on together: their outputs stay in the first-level cache while all levels pass over them."""
 
 _PRIME_Y = np.uint32(2654435761)
 _PRIME_Z = np.uint32(805459861)
-
-
-def _compiled(**options: bool) -> Callable[[Callable[..., None]], Any]:
-    fixed: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy", **options}
-
-    def compiled(function: Callable[..., None]) -> Any:
-        try:
-            return numba.njit(cache=True, **fixed)(function)
-        except RuntimeError:  # neither the package's nor the user's cache directory can be written: compile every time
-            return numba.njit(**fixed)(function)
-
-    return compiled
 
 
 @numba.njit(inline="always")
@@ -75,7 +62,7 @@ def _share(count, part, parts):
     return min(blocks * part // parts * BLOCK, count), min(blocks * (part + 1) // parts * BLOCK, count)
 
 
-@_compiled(parallel=True)
+@compiled(parallel=True)
 def forward_2d(points, table, levels, unit, out, parts):
     """Encode points (n, 2) into out (n, levels * features); `levels` rows are (resolution, offset, rows - 1, dense)."""
     real = points.dtype.type
@@ -108,7 +95,7 @@ def forward_2d(points, table, levels, unit, out, parts):
                         )
 
 
-@_compiled(parallel=True)
+@compiled(parallel=True)
 def table_gradient_2d(points, grad, levels, unit, grad_table, parts):
     """Add to `grad_table` the gradient from all points; part k sums levels k, k + parts, k + 2 parts ..."""
     real = points.dtype.type
@@ -142,7 +129,7 @@ def table_gradient_2d(points, grad, levels, unit, grad_table, parts):
                         rows[r11, f] += s11 * g
 
 
-@_compiled(parallel=True)
+@compiled(parallel=True)
 def point_gradient_2d(points, grad, table, levels, unit, grad_points, parts):
     """Write the gradient to the points (n, 2); zero along an axis where the point was clipped."""
     real = points.dtype.type
@@ -178,7 +165,7 @@ def point_gradient_2d(points, grad, table, levels, unit, grad_points, parts):
             grad_points[i, 1] = total_y
 
 
-@_compiled(parallel=True)
+@compiled(parallel=True)
 def forward_3d(points, table, levels, unit, out, parts):
     """As `forward_2d`, over eight corners."""
     real = points.dtype.type
@@ -214,7 +201,7 @@ def forward_3d(points, table, levels, unit, out, parts):
                         out[i, first + f] = (one - c) * near + c * far
 
 
-@_compiled(parallel=True)
+@compiled(parallel=True)
 def table_gradient_3d(points, grad, levels, unit, grad_table, parts):
     """As `table_gradient_2d`, over eight corners."""
     real = points.dtype.type
@@ -246,7 +233,7 @@ def table_gradient_3d(points, grad, levels, unit, grad_table, parts):
                             rows[row, f] += share * grad[i, first + f]
 
 
-@_compiled(parallel=True)
+@compiled(parallel=True)
 def point_gradient_3d(points, grad, table, levels, unit, grad_points, parts):
     """As `point_gradient_2d`, over eight corners."""
     real = points.dtype.type
