@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "Preparing $(VENV) with $$("$$python" --version) (once; a few minutes, mostly PyTorch) ..."; \
 	  "$$python" -m venv --clear $(VENV); \
 	fi
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fields,tensorboard]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fields,gans,tensorboard]'
 	@printf '%s' '$(CURDIR)' > $@
 
 lint: $(STAMP)  ## style, types, walls
