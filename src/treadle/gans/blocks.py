@@ -1,0 +1,86 @@
+"""What the networks are made of: convolutions with a norm and an activation, residual blocks, initial weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor, nn
+
+from treadle.errors import UsageError, nearest
+
+Norm = Literal["batch", "instance", "none"]
+Upsampling = Literal["transposed", "bilinear"]
+Block = Callable[[int], nn.Module]
+"""Makes a module that keeps its input's shape, given the number of channels."""
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
+    "none": lambda channels: nn.Identity(),
+}
+
+
+def normed(conv: nn.Conv2d | nn.ConvTranspose2d, norm: str, activation: nn.Module) -> nn.Sequential:
+    """`conv`, the norm of its outputs, `activation`; a norm takes the place of the bias."""
+    if norm != "none":
+        conv.bias = None
+        return nn.Sequential(conv, NORMS[norm](conv.out_channels), activation)
+    return nn.Sequential(conv, activation)
+
+
+def halving(inputs: int, outputs: int) -> nn.Conv2d:
+    """The 4 x 4 convolution of stride 2 that halves a picture."""
+    return nn.Conv2d(inputs, outputs, 4, stride=2, padding=1)
+
+
+def doubling(inputs: int, outputs: int, upsampling: str) -> tuple[list[nn.Module], nn.Conv2d | nn.ConvTranspose2d]:
+    """What doubles a picture: modules to go first, and the convolution.
+
+    "transposed" is one 4 x 4 convolution of stride 2. "bilinear" is interpolation and a 3 x 3 convolution: it cannot
+    make a checkerboard (Odena et al. 2016, https://distill.pub/2016/deconv-checkerboard).
+    """
+    if upsampling == "transposed":
+        return [], nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1)
+    return [nn.Upsample(scale_factor=2, mode="bilinear")], nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+class Residual(nn.Module):
+    """`x + f(x)`, f two 3 x 3 convolutions with a norm (He et al. 2015), reflected at the border."""
+
+    def __init__(self, channels: int, norm: str = "instance") -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            normed(nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect"), norm, nn.ReLU(inplace=True)),
+            normed(nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect"), norm, nn.Identity()),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same."""
+        out: Tensor = x + self.body(x)
+        return out
+
+
+def initialize(network: nn.Module, std: float = 0.02) -> None:
+    """Draw weights as pix2pix and CycleGAN do: convolutions N(0, std), norms N(1, std), biases 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, 0.0, std)
+        elif isinstance(module, nn.BatchNorm2d | nn.InstanceNorm2d) and module.weight is not None:
+            nn.init.normal_(module.weight, 1.0, std)
+        else:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def choose(what: str, value: str, known: tuple[str, ...] | dict[str, Callable[[int], nn.Module]]) -> None:
+    """Raise UsageError unless `value` is one of `known`."""
+    if value not in known:
+        raise UsageError(f"{what} is {value!r}{nearest(str(value), known)}")
+
+
+def at_least(what: str, value: int, least: int) -> None:
+    """Raise UsageError unless `value` is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{what} is {value!r}: expected a whole number of at least {least}")
