@@ -74,7 +74,8 @@ class Recipe:
         data = self.trainer_class.load_data(self.config, self.data)
         trainer: Trainer = self.trainer_class(self.config, **data, run_dir=run_dir, hooks=hooks, resume=resume)
         if trainer.run is not None and not resume:
-            trainer.run.write_config(self.document())
+            # The trainer's own config: what was left to it ("auto") is settled there.
+            trainer.run.write_config(document(self.trainer, trainer.config, self.data))
         return trainer
 
 

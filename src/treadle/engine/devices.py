@@ -28,6 +28,20 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def choose_precision(name: str, device: torch.device) -> str:
+    """The precision called `name`; "auto" is bf16 where `device` multiplies in it, and fp32 elsewhere."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if device.type == "cpu" and _cpu_multiplies_bf16() else "fp32"
+
+
+def _cpu_multiplies_bf16() -> bool:
+    known = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch that we run on
+    return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16"))
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """Autocast to `precision` ("fp32" does nothing)."""
     if precision == "fp32":

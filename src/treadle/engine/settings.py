@@ -44,8 +44,8 @@ class TrainerConfig:
     """Determines initial weights, order and augmentation."""
     device: str = "auto"
     """"auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1"."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Autocast dtype of `step`; fp16 scales gradients, one scaler per optimizer."""
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
+    """Autocast dtype of `step`: fp16 scales gradients, one scaler per optimizer; "auto" is bf16 where that is fast."""
     deterministic: bool = False
     """On a GPU, allow only deterministic kernels (slower; raises where torch has none)."""
     accumulate: int = 1

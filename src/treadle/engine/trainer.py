@@ -18,7 +18,7 @@ from treadle.data.feed import Feed
 from treadle.engine.assembly import adopt, check_replacement, feed_for, hooks_for, open_run, run_setup
 from treadle.engine.attributes import find
 from treadle.engine.commands import CommandQueue
-from treadle.engine.devices import choose_device
+from treadle.engine.devices import choose_device, choose_precision
 from treadle.engine.ema import EMA
 from treadle.engine.evaluation import evaluate, evaluating
 from treadle.engine.events import Hook
@@ -82,6 +82,7 @@ class Trainer(Loop):
         self.config: Any = settings_from(self.Config, config, settings)
         self.progress = Progress(max_epochs=self.config.max_epochs, max_steps=self.config.max_steps)
         self.device = choose_device(self.config.device)
+        self.config.precision = choose_precision(self.config.precision, self.device)
         self.random = RandomStreams(self.config.seed, self.device)
         self.feed: Feed | None = feed_for(self, data, "data", training=True)
         self.validation_feed: Feed | None = feed_for(self, validation_data, "validation_data")
