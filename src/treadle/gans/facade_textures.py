@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
-_Floats = NDArray[np.float32]
+_Floats = NDArray[np.floating[Any]]
 
 LABELS = {
     "sky": (0, 0, 170),
@@ -107,6 +108,11 @@ class _Place:
     bottom: _Floats
 
     @property
+    def grain(self) -> float:
+        """Scale of the textures: finer where there are pixels for it."""
+        return 1 if self.pixel > 0.5 else 0.5
+
+    @property
     def side(self) -> _Floats:
         return np.minimum(self.left, self.right)
 
@@ -129,7 +135,7 @@ class _Place:
         return np.clip((width - distance) / self.pixel + 0.5, 0, 1).astype(np.float32)
 
 
-def _part(values: NDArray[np.floating]) -> _Floats:
+def _part(values: NDArray[Any]) -> _Floats:
     return np.clip(values, 0, 1).astype(np.float32)
 
 
@@ -145,8 +151,9 @@ def _bright(colour: _Floats, factor: _Floats) -> _Floats:
 
 def _courses(at: _Place, height: float, length: float, width: float) -> _Floats:
     """Joints of a wall of blocks, each course shifted by half a block."""
+    height, length, width = height * at.grain, length * at.grain, width * at.grain
     shift = (at.y // height % 2) * (length / 2)
-    return np.maximum(at.lines(at.y - 0.5, height, width), 0.8 * at.lines(at.x + shift, length, width))
+    return np.maximum(at.lines(at.y - at.pixel / 2, height, width), 0.8 * at.lines(at.x + shift, length, width))
 
 
 def _daylight(at: _Place) -> _Floats:
@@ -164,24 +171,24 @@ def _wall(at: _Place) -> _Floats:
 
 
 def _brick(at: _Place) -> _Floats:
-    colour = _mix((166, 82, 60), (186, 100, 72), (at.y // 4 % 2).astype(np.float32))
+    colour = _mix((166, 82, 60), (186, 100, 72), _part(at.y // (4 * at.grain) % 2))
     return _bright(_mix(colour, (216, 186, 160), _courses(at, 4, 8, 0.8)), _daylight(at))
 
 
 def _stone(at: _Place) -> _Floats:
-    colour = _mix((188, 182, 172), (212, 206, 194), (at.y // 4 % 2).astype(np.float32))
+    colour = _mix((188, 182, 172), (212, 206, 194), _part(at.y // (4 * at.grain) % 2))
     return _bright(_mix(colour, (122, 116, 110), _courses(at, 4, 16, 0.8)), _daylight(at))
 
 
 def _boards(at: _Place) -> _Floats:
-    return _bright(_mix((146, 178, 176), (92, 124, 126), at.y % 4 / 4), _daylight(at))
+    return _bright(_mix((146, 178, 176), (92, 124, 126), _part(at.y / (4 * at.grain) % 1)), _daylight(at))
 
 
 def _window(at: _Place) -> _Floats:
     height = at.top + at.bottom
     glass = _mix((186, 214, 232), (52, 72, 98), _part(at.top / height * 1.1))
-    bars = at.line(at.left - at.right, 1.8) * (at.left + at.right > 4.5)
-    transom = at.line(at.top - height * 0.35, 0.9) * (height > 5.5)
+    bars = at.line(at.left - at.right, 1.8) * _part(at.left + at.right > 4.5)
+    transom = at.line(at.top - height * 0.35, 0.9) * _part(height > 5.5)
     return _mix(glass, (246, 242, 232), np.maximum(np.maximum(bars, transom), at.band(at.edge, 0.8)))
 
 
@@ -210,12 +217,12 @@ def _balcony(at: _Place) -> _Floats:
 
 
 def _shutter(at: _Place) -> _Floats:
-    slats = _mix((74, 128, 96), (38, 82, 62), at.lines(at.top - 0.5, 3, 1.2))
+    slats = _mix((74, 128, 96), (38, 82, 62), at.lines(at.top - 0.5, 3 * at.grain, 1.2 * at.grain))
     return _mix(slats, (58, 106, 80), at.band(at.side, 0.5))
 
 
 def _awning(at: _Place) -> _Floats:
-    stripe = (at.side // 2 % 2).astype(np.float32)
+    stripe = _part(at.side // 2 % 2)
     return _bright(_mix((206, 62, 54), (250, 240, 226), stripe), 1.05 - 0.08 * at.top)
 
 
@@ -232,9 +239,10 @@ def _shop(at: _Place) -> _Floats:
 
 def _covering(at: _Place, light: object, dark: object, joint: object) -> _Floats:
     """Roof tiles: rows that are darker where the next overlaps them, and joints between the tiles."""
-    colour = _mix(light, dark, at.y % 4 / 4)
-    shift = (at.y // 4 % 2) * 2
-    return _mix(colour, joint, 0.7 * at.lines(at.x + shift, 4, 0.8))
+    size = 4 * at.grain
+    colour = _mix(light, dark, _part(at.y / size % 1))
+    shift = at.y // size % 2 * size / 2
+    return _mix(colour, joint, 0.7 * at.lines(at.x + shift, size, 0.8 * at.grain))
 
 
 def _tiles(at: _Place) -> _Floats:
@@ -252,7 +260,7 @@ def _plant(at: _Place) -> _Floats:
 
 
 def _pavement(at: _Place) -> _Floats:
-    slabs = _mix((172, 166, 160), (126, 120, 118), at.lines(at.x, 8, 0.7) * (at.bottom > 2))
+    slabs = _mix((172, 166, 160), (126, 120, 118), at.lines(at.x, 8, 0.7) * _part(at.bottom - 2))
     colour = _mix(slabs, (92, 90, 96), _part(3 - at.bottom))
     return _bright(colour, 1 - 0.3 * at.band(at.top, 0.8))
 

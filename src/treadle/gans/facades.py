@@ -155,15 +155,19 @@ def _house(plan: _Plan, rng: np.random.Generator, left: int, ground: int, right:
     width = right - left
     roof = _one_of(rng, "flat", "flat", "gable", "hip", "hip", "mansard")
     roof_height = _between(rng, 7, 12) if roof != "gable" else min(18, width // 2)
-    storey = _between(rng, 9, 13)
-    floors = max(1, min(_between(rng, 1, 5), (ground - 3 - (roof_height if roof != "flat" else 2)) // storey))
+    storey = _between(rng, 9, 14)
+    most = (ground - 4 - (roof_height if roof != "flat" else 0)) // storey
+    floors = max(1, most - _between(rng, 0, 4) // 2)
+    head = _between(rng, 2, 3)
+    foot = _between(rng, 2, storey - 7)
     bay = _between(rng, 8, 14)
-    gap = _between(rng, 1, min(4, (bay - 4) // 2))
+    narrow = (bay - storey + head + foot + 1) // 2  # windows are at most as wide as high
+    gap = min(max(_between(rng, 1, 4), narrow), (bay - 4) // 2)
     style = _Style(
         wall=wall,
         gap=gap,
-        head=_between(rng, 2, 3),
-        foot=_between(rng, 2, storey - 7),
+        head=head,
+        foot=foot,
         arched=_chance(rng, 0.3),
         trim=_chance(rng, 0.5),
         shutters=gap >= 3 and _chance(rng, 0.6),
