@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 from torch import Tensor, nn
@@ -74,10 +74,18 @@ def initialize(network: nn.Module, std: float = 0.02) -> None:
             nn.init.zeros_(module.bias)
 
 
-def choose(what: str, value: str, known: tuple[str, ...] | dict[str, Callable[[int], nn.Module]]) -> None:
+def check_size(x: Tensor, multiple: int, least: int) -> None:
+    """Raise UsageError unless height and width of `x` (N, C, H, W) are multiples of `multiple` and at least `least`."""
+    height, width = x.shape[-2:]
+    if height % multiple or width % multiple or min(height, width) < least:
+        multiples = f"multiples of {multiple}, " if multiple > 1 else ""
+        raise UsageError(f"a picture of {width} x {height} pixels: the network takes {multiples}at least {least}")
+
+
+def choose(what: str, value: str, known: Iterable[str]) -> None:
     """Raise UsageError unless `value` is one of `known`."""
-    if value not in known:
-        raise UsageError(f"{what} is {value!r}{nearest(str(value), known)}")
+    if value not in (options := tuple(known)):
+        raise UsageError(f"{what} is {value!r}{nearest(str(value), options)}")
 
 
 def at_least(what: str, value: int, least: int) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from treadle.errors import UsageError
-from treadle.gans.blocks import NORMS, at_least, choose, halving, initialize, normed
+from treadle.gans.blocks import NORMS, at_least, check_size, choose, halving, initialize, normed
 
 HALVINGS = {16: 1, 34: 2, 70: 3, 142: 4}
 """Receptive field in pixels, and the convolutions of stride 2 that give it."""
@@ -26,6 +26,9 @@ class PatchGAN(nn.Module):
         norm: "batch" as in the paper, "instance" or "none".
         spectral: spectral normalization of every convolution (Miyato et al. 2018).
 
+    Attributes:
+        least: the smallest height and width it can judge, which gives one logit.
+
     Raises:
         UsageError: an argument is out of its range.
     """
@@ -43,7 +46,7 @@ class PatchGAN(nn.Module):
         at_least("in_channels", in_channels, 1)
         at_least("features", features, 1)
         choose("norm", norm, NORMS)
-        if field not in HALVINGS:
+        if field not in tuple(HALVINGS):
             raise UsageError(f"field is {field!r}: a PatchGAN's receptive field is one of {sorted(HALVINGS)} pixels")
         halvings = HALVINGS[field]
         widths = [features * min(2**stage, 8) for stage in range(halvings + 1)]
@@ -60,6 +63,10 @@ class PatchGAN(nn.Module):
                     spectral_norm(module)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Judge pictures: (N, in_channels, H, W), H and W at least `least`, to logits (N, 1, h, w)."""
+        """Judge pictures: (N, in_channels, H, W) to logits (N, 1, h, w).
+
+        Raises UsageError for pictures smaller than `least`.
+        """
+        check_size(x, 1, self.least)
         out: Tensor = self.layers(x)
         return out

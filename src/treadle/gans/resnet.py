@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from treadle.gans.blocks import NORMS, Residual, at_least, choose, doubling, initialize, normed
+from treadle.gans.blocks import NORMS, Residual, at_least, check_size, choose, doubling, initialize, normed
 
 
 class ResNetGenerator(nn.Module):
     """A 7 x 7 convolution, halvings, residual blocks, doublings, a 7 x 7 convolution; all reflected at the border.
 
-    With the defaults it is CycleGAN's generator for 256 x 256 pictures (11.7 million parameters), but for its doublings:
-    theirs are 3 x 3, which overlap unevenly, the cause of checkerboards; ours are 4 x 4.
+    With the defaults it is CycleGAN's generator for 256 x 256 pictures (11.7 million parameters), but for its
+    doublings: theirs are 3 x 3, which overlap unevenly, the cause of checkerboards; ours are 4 x 4.
 
     Args:
         in_channels, out_channels: of the input and the output picture.
@@ -20,6 +20,9 @@ class ResNetGenerator(nn.Module):
         downs: halvings. Heights and widths must be multiples of `2 ** downs`.
         upsampling: "transposed" convolutions as in the paper, or "bilinear" interpolation and a convolution.
         norm: "instance" as in the paper, "batch" or "none".
+
+    Attributes:
+        multiple, least: heights and widths must be multiples of the one and at least the other.
 
     Raises:
         UsageError: an argument is out of its range.
@@ -48,6 +51,7 @@ class ResNetGenerator(nn.Module):
         choose("norm", norm, NORMS)
         choose("upsampling", upsampling, ("transposed", "bilinear"))
         self.multiple = 2**downs
+        self.least = max(4, 2 * self.multiple)  # what can be reflected, by 3 pixels at first, by one in the blocks
         wide = nn.Conv2d(in_channels, features, 7, padding=3, padding_mode="reflect")
         layers: list[nn.Module] = [normed(wide, norm, nn.ReLU(inplace=True))]
         width = features
@@ -65,6 +69,10 @@ class ResNetGenerator(nn.Module):
         initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Translate pictures: (N, in_channels, H, W) in [-1, 1] to (N, out_channels, H, W) in [-1, 1]."""
+        """Translate pictures: (N, in_channels, H, W) in [-1, 1] to (N, out_channels, H, W) in [-1, 1].
+
+        Raises UsageError for a size that does not fit `multiple` and `least`.
+        """
+        check_size(x, self.multiple, self.least)
         out: Tensor = self.layers(x)
         return out

@@ -8,7 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from treadle.errors import UsageError
-from treadle.gans.blocks import NORMS, Block, Residual, at_least, choose, doubling, halving, initialize, normed
+from treadle.gans.blocks import (
+    NORMS,
+    Block,
+    Residual,
+    at_least,
+    check_size,
+    choose,
+    doubling,
+    halving,
+    initialize,
+    normed,
+)
 
 DROPPED = 3
 """The innermost stages of the decoder that have dropout."""
@@ -27,8 +38,11 @@ class UNet(nn.Module):
         upsampling: "transposed" convolutions as in the paper, or "bilinear" interpolation and a convolution.
         norm: "batch" as in the paper, "instance" or "none". Neither the outermost nor the innermost stage has one.
         dropout: probability, in the three innermost stages of the decoder.
-        block: what follows each stage but the last: None, "residual", or a function of the channels that makes a
-            module keeping its input's shape.
+        block: what follows each stage but the innermost, which may be a single pixel, and the last: None, "residual",
+            or a function of the channels that makes a module keeping its input's shape.
+
+    Attributes:
+        multiple, least: heights and widths must be multiples of the one and at least the other.
 
     Raises:
         UsageError: an argument is out of its range.
@@ -56,9 +70,9 @@ class UNet(nn.Module):
             at_least(what, number, least)
         choose("norm", norm, NORMS)
         choose("upsampling", upsampling, ("transposed", "bilinear"))
-        if not 0 <= dropout < 1:
+        if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
             raise UsageError(f"dropout is {dropout!r}: expected a probability, 0 or more and below 1")
-        self.multiple = 2**downs
+        self.multiple = self.least = 2**downs
         extra = _maker(block, norm)
         widths = [features * min(2**stage, 8) for stage in range(downs)]
 
@@ -67,9 +81,8 @@ class UNet(nn.Module):
             outer, inner = stage == 0, stage == downs - 1
             conv = halving(in_channels if outer else widths[stage - 1], width)
             activation = nn.ReLU(inplace=True) if inner else nn.LeakyReLU(0.2, inplace=True)
-            self.encoder.append(
-                nn.Sequential(normed(conv, "none" if outer or inner else norm, activation), *extra(width))
-            )
+            halved = normed(conv, "none" if outer or inner else norm, activation)
+            self.encoder.append(nn.Sequential(halved, *([] if inner else extra(width))))
         self.decoder = nn.ModuleList()
         for stage in reversed(range(downs - 1)):
             inputs = widths[stage + 1] * (1 if stage == downs - 2 else 2)
@@ -83,7 +96,11 @@ class UNet(nn.Module):
         initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Translate pictures: (N, in_channels, H, W) in [-1, 1] to (N, out_channels, H, W) in [-1, 1]."""
+        """Translate pictures: (N, in_channels, H, W) in [-1, 1] to (N, out_channels, H, W) in [-1, 1].
+
+        Raises UsageError for a size that is no multiple of `multiple`.
+        """
+        check_size(x, self.multiple, self.least)
         skips: list[Tensor] = []
         for stage in self.encoder:
             x = stage(x)
