@@ -1,0 +1,61 @@
+"""Weights of published networks, as safetensors files that the user supplies: nothing is shipped or downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from treadle.errors import UsageError
+
+
+def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU. Raises UsageError, saying `what` it should be, if it is none."""
+    if not path.is_file():
+        raise UsageError(f"no file {path}: expected the weights of {what}, a safetensors file")
+    try:
+        return load_file(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
+    except SafetensorError as error:
+        raise UsageError(f"{path} is not a safetensors file ({error}): convert the weights of {what} to one") from None
+
+
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, what: str) -> None:
+    """Copy the tensors into the network's parameters and buffers of the same names; others are left out.
+
+    Afterwards the network is in evaluation mode, in float32, without gradients. Batch norm's counts are not needed.
+
+    Raises:
+        UsageError: a tensor is missing, has another shape or values that are not finite; the message names it.
+    """
+    for name, own in network.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        given = tensors.get(name)
+        if given is None:
+            raise UsageError(f"{path} does not hold the weights of {what}: it has no tensor {name!r}")
+        if given.shape != own.shape:
+            raise UsageError(
+                f"{path} does not hold the weights of {what}: {name!r} has the shape {tuple(given.shape)}, "
+                f"expected {tuple(own.shape)}"
+            )
+        if not given.isfinite().all():
+            raise UsageError(f"{path} is damaged: {name!r} has values that are NaN or infinite: convert it again")
+        with torch.no_grad():
+            own.copy_(given)
+    network.eval().requires_grad_(False)
+
+
+def rgb(pictures: Tensor) -> Tensor:
+    """Pictures (N, 1 to 4 channels, H, W) in [-1, 1] as such networks see them: (N, 3, H, W) float32 in [-1, 1].
+
+    Rounded to 8 bits as when they are saved; gray is repeated, alpha left out.
+    """
+    colours = pictures[:, :1] if pictures.shape[1] < 3 else pictures[:, :3]
+    levels = ((colours.detach().float() + 1) * 127.5).round().clamp(0, 255)
+    return (levels / 127.5 - 1).expand(-1, 3, -1, -1)
