@@ -1,0 +1,362 @@
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from treadle.errors import UsageError
+from treadle.gans.folders import (
+    BadPicture,
+    content_hash,
+    decode,
+    list_pictures,
+    natural,
+    picture_size,
+    read_picture,
+    split_folder,
+    usable_pictures,
+)
+
+
+def pixels(channels, height=6, width=10, top=255, dtype=np.uint8):
+    return np.linspace(0, top, height * width * channels).astype(dtype).reshape(height, width, channels)
+
+
+def save(path, values, **options):
+    Image.fromarray(values[:, :, 0] if values.ndim == 3 and values.shape[2] == 1 else values).save(path, **options)
+    return path
+
+
+# Listing ---------------------------------------------------------------------------------------------------------
+
+
+def test_only_visible_pictures_count_and_numbers_sort_by_value(tmp_path):
+    for name in (
+        "10.jpg",
+        "9.JPG",
+        "b2.png",
+        "B10.PNG",
+        "notes.txt",
+        ".hidden.jpg",
+        "._9.jpg",
+        "007.tif",
+        "x.jpg.part",
+    ):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / ".thumbnails").mkdir()
+    assert [path.name for path in list_pictures(str(tmp_path))] == ["007.tif", "9.JPG", "10.jpg", "b2.png", "B10.PNG"]
+
+
+@given(st.lists(st.text(min_size=1, max_size=8), unique=True), st.randoms())
+def test_the_order_of_names_does_not_depend_on_the_order_they_are_found_in(names, random):
+    shuffled = list(names)
+    random.shuffle(shuffled)
+    assert sorted(shuffled, key=natural) == sorted(names, key=natural)
+
+
+@given(st.lists(st.integers(0, 10**30)), st.sampled_from(["", "img_", "a1b"]))
+def test_numbers_in_names_sort_as_numbers(numbers, before):
+    names = [f"{before}{number}.png" for number in numbers]
+    assert sorted(names, key=natural) == [f"{before}{number}.png" for number in sorted(numbers)]
+
+
+def test_equal_numbers_written_differently_have_an_order():
+    assert sorted(["01.png", "1.png", "A.png", "a.png"], key=natural) == ["01.png", "1.png", "A.png", "a.png"]
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "message"),
+    [
+        ("train/1.png", "trian", r"trian: no such folder; did you mean 'train'\?"),
+        ("b/1.png", "zzzzzz", r"zzzzzz: no such folder; folders there: b$"),
+        ("train/1.png", "no/where", r"no such folder \(nor is there .*no\)"),
+        ("train/1.png", "train/1.png", "is a file: name the folder"),
+        ("train/deeper/1.png", "train", r"train holds no pictures: name one of its folders \(deeper\)"),
+        ("train/notes.txt", "train", "train holds no pictures: pictures are files such as"),
+    ],
+)
+def test_folders_without_pictures_say_what_to_do(tmp_path, make, name, message):
+    path = tmp_path / make
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with pytest.raises(UsageError, match=message) as caught:
+        list_pictures(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_many_folders_are_not_all_listed(tmp_path):
+    for index in range(100):
+        (tmp_path / f"{index}").mkdir()
+    with pytest.raises(UsageError, match=r"folders there: 0, 1, 2, 3, 4, 5, 6, 7, \.\.\.$"):
+        list_pictures(tmp_path / "photographs")
+
+
+def test_splits(tmp_path):
+    (tmp_path / "train").mkdir()
+    assert split_folder(tmp_path, "train") == tmp_path / "train"
+    assert split_folder(tmp_path, "val") is None
+    assert split_folder(tmp_path, "test") is None
+    (tmp_path / "validation").mkdir()
+    (tmp_path / "testB").mkdir()
+    assert split_folder(tmp_path, "val") == tmp_path / "validation"
+    assert split_folder(tmp_path, "test", "B") == tmp_path / "testB"
+    with pytest.raises(UsageError, match=r"has no folder 'trainA'; did you mean 'train'"):
+        split_folder(tmp_path, "train", "A")
+    with pytest.raises(UsageError, match=r"unknown split 'tets'; did you mean 'test'"):
+        split_folder(tmp_path, "tets")
+    with pytest.raises(UsageError, match="no such folder"):
+        split_folder(tmp_path / "nowhere", "val")
+
+
+# Formats and modes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "bmp", "webp", "tga", "ppm", "jp2"])
+def test_rgb_in_every_lossless_format(tmp_path, ending):
+    values = pixels(3, 32, 40)
+    options = {"webp": {"lossless": True}, "jp2": {"irreversible": False}}.get(ending, {})
+    np.testing.assert_array_equal(read_picture(save(tmp_path / f"1.{ending}", values, **options)), values)
+
+
+def test_jpeg(tmp_path):
+    Image.new("RGB", (16, 16), (200, 40, 20)).save(tmp_path / "red.jpg", quality=95)
+    np.testing.assert_allclose(read_picture(tmp_path / "red.jpg")[8, 8], (200, 40, 20), atol=3)
+
+
+def test_gray_and_colour_become_one_another(tmp_path):
+    gray, colour = pixels(1), pixels(3)
+    path = save(tmp_path / "gray.png", gray)
+    np.testing.assert_array_equal(read_picture(path, 1), gray)
+    np.testing.assert_array_equal(read_picture(path, 3), gray.repeat(3, axis=2))
+    assert read_picture(path, 4)[..., 3].min() == 255
+    luma = read_picture(save(tmp_path / "colour.png", colour), 1)
+    np.testing.assert_allclose(luma[..., 0], colour @ (0.299, 0.587, 0.114), atol=1)
+    with pytest.raises(UsageError, match="channels is 2: expected 1"):
+        read_picture(path, 2)
+
+
+def test_what_is_transparent_shows_white(tmp_path):
+    values = np.zeros((2, 2, 4), np.uint8)
+    values[0, 0], values[0, 1], values[1, 0] = (10, 20, 30, 255), (10, 20, 30, 0), (0, 0, 0, 127)
+    path = save(tmp_path / "alpha.png", values)
+    seen = read_picture(path)
+    assert seen[0].tolist() == [[10, 20, 30], [255, 255, 255]]
+    assert seen[1, 0].tolist() == [128, 128, 128]
+    assert read_picture(path, 1)[0, 1].item() == 255
+    np.testing.assert_array_equal(read_picture(path, 4), values)
+
+
+def test_gray_with_alpha(tmp_path):
+    Image.new("LA", (4, 4), (100, 0)).save(tmp_path / "la.png")
+    assert read_picture(tmp_path / "la.png").tolist() == np.full((4, 4, 3), 255).tolist()
+    assert read_picture(tmp_path / "la.png", 4)[0, 0].tolist() == [100, 100, 100, 0]
+
+
+@pytest.mark.parametrize("ending", ["png", "gif"])
+def test_palettes_with_and_without_transparency(tmp_path, ending):
+    picture = Image.new("P", (4, 4), 0)
+    picture.putpalette([10, 200, 30, 250, 0, 0])
+    picture.putpixel((0, 0), 1)
+    picture.save(tmp_path / f"opaque.{ending}")
+    picture.save(tmp_path / f"clear.{ending}", transparency=0)
+    opaque, clear = (read_picture(tmp_path / f"{name}.{ending}") for name in ("opaque", "clear"))
+    assert opaque[0, 0].tolist() == clear[0, 0].tolist() == [250, 0, 0]
+    assert (opaque[3, 3].tolist(), clear[3, 3].tolist()) == ([10, 200, 30], [255, 255, 255])
+
+
+def test_a_transparent_colour_outside_of_palettes(tmp_path):
+    Image.new("L", (4, 4), 7).save(tmp_path / "gray.png", transparency=7)
+    Image.new("RGB", (4, 4), (1, 2, 3)).save(tmp_path / "colour.png", transparency=(1, 2, 3))
+    assert read_picture(tmp_path / "gray.png").min() == 255
+    assert read_picture(tmp_path / "colour.png").min() == 255
+
+
+def test_one_bit(tmp_path):
+    path = save(tmp_path / "bits.png", np.eye(8, dtype=bool))
+    np.testing.assert_array_equal(read_picture(path, 1)[..., 0], np.eye(8) * 255)
+
+
+def test_cmyk(tmp_path):
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "print.jpg", quality=95)
+    np.testing.assert_allclose(read_picture(tmp_path / "print.jpg")[8, 8], (255, 0, 0), atol=3)
+
+
+@pytest.mark.parametrize("name", ["deep.png", "deep.tif", "deep.pgm"])
+def test_sixteen_bits_are_scaled_and_rounded(tmp_path, name):
+    values = np.array([[0, 128, 129, 257 * 7], [257 * 7 + 128, 257 * 7 + 129, 65406, 65535]], np.uint16)
+    path = save(tmp_path / name, values)
+    expected = np.rint(values / 257.0)
+    np.testing.assert_array_equal(read_picture(path, 1)[..., 0], expected)
+    np.testing.assert_array_equal(read_picture(path, 3)[..., 2], expected)
+
+
+def test_whole_numbers_of_32_bits_count_as_16(tmp_path):
+    path = save(tmp_path / "wide.tif", np.array([[0, 257, 65535]], np.int32))
+    assert read_picture(path, 1).ravel().tolist() == [0, 1, 255]
+    for low, high in ((-1, 257), (0, 65536)):
+        save(path, np.array([[low, high]], np.int32))
+        with pytest.raises(BadPicture, match=f"holds values from {low} to {high}; expected 0 to 65535: save it with 8"):
+            read_picture(path)
+
+
+def test_floats_from_0_to_1(tmp_path):
+    values = np.array([[0, 0.5, 1]], np.float32)
+    assert read_picture(save(tmp_path / "f.tif", values), 1).ravel().tolist() == [0, 128, 255]
+    for outside in (-0.1, 1.1, np.nan, np.inf):
+        values[0, 1] = outside
+        with pytest.raises(BadPicture, match=r"f\.tif holds values .*: save it with 8 or 16 bits"):
+            read_picture(save(tmp_path / "f.tif", values))
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8, 5])
+def test_pictures_are_upright(tmp_path, ending, orientation):
+    path = tmp_path / f"turned.{ending}"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    save(path, pixels(3, 16, 32), exif=exif)
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    assert (expected.shape[0] == 32) == (orientation >= 5)
+    np.testing.assert_array_equal(read_picture(path), expected)
+    assert picture_size(path) == (expected.shape[1], expected.shape[0])
+
+
+# Bad files -------------------------------------------------------------------------------------------------------
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def huge_png():
+    header = struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+BAD = {
+    "empty.png": (b"", r"is empty \(0 bytes\): copy or download it again"),
+    "text.jpg": (b"hello, world" * 20, "is no picture that can be read: convert it"),
+    "huge.png": (huge_png(), "has more than 178 million pixels: make a smaller copy"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_name_themselves_and_the_remedy(tmp_path, name):
+    content, message = BAD[name]
+    path = tmp_path / name
+    path.write_bytes(content)
+    for read in (read_picture, picture_size):
+        with pytest.raises(BadPicture, match=message) as caught:
+            read(path)
+        assert str(caught.value).startswith(str(path))
+
+
+def test_missing_files_and_folders(tmp_path):
+    with pytest.raises(BadPicture, match="does not exist"):
+        decode(tmp_path / "absent.png")
+    with pytest.raises(BadPicture, match=r"cannot be read \(.*directory\)"):
+        decode(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["1.jpg", "1.png", "1.webp", "1.tif"])
+def test_files_that_were_cut_off_are_damaged(tmp_path, name):
+    path = save(tmp_path / name, np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 3 // 4])
+    with pytest.raises(BadPicture, match=r"is (damaged \(|no picture).*or remove it$") as caught:
+        read_picture(path)
+    assert str(caught.value).startswith(str(path))
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["png", "jpg", "gif", "tif", "bmp", "webp", "jp2", "ppm", "tga"]), st.data())
+def test_whatever_is_in_a_file_it_is_read_or_named(tmp_path, ending, data):
+    path = save(tmp_path / f"1.{ending}", pixels(3, 8, 8))
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of odd metadata
+        for read in (read_picture, picture_size):
+            try:
+                read(path)
+            except BadPicture as error:
+                assert str(error).startswith(str(path)) and "\n" not in str(error)
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Three good pictures, five bad ones."""
+    for index in (1, 2, 10):
+        save(tmp_path / f"{index}.png", pixels(3))
+    for index in (3, 4, 5, 6, 7):
+        (tmp_path / f"{index}.png").touch()
+    return tmp_path
+
+
+def test_all_bad_files_are_refused_in_one_message(mixed):
+    with pytest.raises(UsageError) as caught:
+        usable_pictures(mixed)
+    assert str(caught.value) == (
+        f"5 of 8 pictures in {mixed} cannot be used: 3.png is empty (0 bytes), 4.png is empty (0 bytes), "
+        "5.png is empty (0 bytes), and 2 more: mend or remove them, or leave them out with on_bad 'skip'"
+    )
+
+
+def test_bad_files_are_skipped_with_one_warning(mixed):
+    with pytest.warns(UserWarning) as caught:
+        files, skipped = usable_pictures(mixed, "skip")
+    assert [file.name for file in files] == ["1.png", "2.png", "10.png"]
+    assert skipped == ["3.png", "4.png", "5.png", "6.png", "7.png"]
+    assert len(caught) == 1
+    assert "5 of 8 pictures in" in str(caught[0].message)
+    assert "and 2 more" in str(caught[0].message)
+
+
+def test_nothing_is_left_of_bad_files_only(mixed):
+    for index in (1, 2, 10):
+        (mixed / f"{index}.png").unlink()
+    with pytest.raises(UsageError, match=r"5 of 5 .* mend or remove them$"):
+        usable_pictures(mixed, "skip")
+    with pytest.raises(UsageError, match=r"on_bad is 'skipp'; did you mean 'skip'"):
+        usable_pictures(mixed, "skipp")
+
+
+def test_complaints_about_sizes_are_counted_too(mixed):
+    with pytest.raises(UsageError, match=r"8 of 8 .* 1\.png is 10 by 6,"):
+        usable_pictures(mixed, complaint=lambda width, height: f"is {width} by {height}")
+
+
+# Fingerprints ----------------------------------------------------------------------------------------------------
+
+
+def test_the_hash_knows_names_and_contents_but_not_places_and_times(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.mkdir()
+    values = pixels(3)
+    for name in ("1.png", "2.png"):
+        save(first / name, values)
+    shutil.copytree(first, second)
+    os.utime(second / "1.png", (1, 1))
+    was = content_hash(list_pictures(first))
+    assert content_hash(list_pictures(second)) == was
+    values[3, 3, 1] ^= 1
+    save(second / "2.png", values)
+    assert content_hash(list_pictures(second)) != was
+    shutil.copy(first / "2.png", second / "2.png")
+    assert content_hash(list_pictures(second)) == was
+    (second / "2.png").rename(second / "3.png")
+    assert content_hash(list_pictures(second)) != was
+    with pytest.raises(BadPicture, match=r"2\.png cannot be read"):
+        content_hash([second / "2.png"])
