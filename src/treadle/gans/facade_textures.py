@@ -186,20 +186,17 @@ def _boards(at: _Place) -> _Floats:
 
 def _window(at: _Place) -> _Floats:
     height = at.top + at.bottom
-    glass = _mix((186, 214, 232), (52, 72, 98), _part(at.top / height * 1.1))
+    glass = _mix((186, 214, 232), (52, 72, 98), _part(at.top / 8))
     bars = at.line(at.left - at.right, 1.8) * _part(at.left + at.right > 4.5)
-    transom = at.line(at.top - height * 0.35, 0.9) * _part(height > 5.5)
+    transom = at.line(at.top - 2.5, 0.9) * _part(height > 5.5)
     return _mix(glass, (246, 242, 232), np.maximum(np.maximum(bars, transom), at.band(at.edge, 0.8)))
 
 
 def _door(at: _Place) -> _Floats:
-    height, width = at.top + at.bottom, at.left + at.right
-    row = (at.bottom / height * 3) % 1
-    panel = (np.abs(row - 0.5) < 0.33) & (np.abs(np.abs(at.left - at.right) / width - 0.5) < 0.3)
-    wood = _mix((44, 92, 76), (84, 142, 118), panel.astype(np.float32))
-    glass = (at.top < 0.26 * height) & (at.edge > 0.6)
-    colour = np.where(glass[:, None], np.array((236, 206, 130), np.float32), wood)
-    return _mix(colour, (26, 56, 48), np.maximum(at.band(at.edge, 0.7), at.line(at.left - at.right, 0.9)))
+    fill = _part(np.abs(at.bottom % 4 - 2) < 1.1) * _part(at.edge > 1) * (1 - at.line(at.left - at.right, 3))
+    wood = _mix((44, 92, 76), (98, 158, 130), fill)
+    light = _mix(wood, (240, 208, 130), _part(at.top < 3))
+    return _mix(light, (26, 56, 48), np.maximum(at.band(at.edge, 0.7), at.line(at.left - at.right, 0.9)))
 
 
 def _ledge(at: _Place) -> _Floats:
@@ -212,7 +209,7 @@ def _molding(at: _Place) -> _Floats:
 
 
 def _balcony(at: _Place) -> _Floats:
-    rails = np.maximum(at.lines(at.side - 0.5, 3, 1.0), at.band(at.top, 0.9))
+    rails = np.maximum(at.lines(at.x, 4 * at.grain, 1.6 * at.grain), at.band(at.top, 0.9))
     return _mix(_mix((138, 130, 126), (40, 42, 50), rails), (214, 206, 190), at.band(at.bottom, 0.9))
 
 
@@ -222,7 +219,7 @@ def _shutter(at: _Place) -> _Floats:
 
 
 def _awning(at: _Place) -> _Floats:
-    stripe = _part(at.side // 2 % 2)
+    stripe = at.lines(at.x, 4, 2)
     return _bright(_mix((206, 62, 54), (250, 240, 226), stripe), 1.05 - 0.08 * at.top)
 
 
@@ -232,8 +229,8 @@ def _pillar(at: _Place) -> _Floats:
 
 
 def _shop(at: _Place) -> _Floats:
-    glow = _mix((255, 218, 140), (120, 84, 58), _part(at.top / (at.top + at.bottom)))
-    frame = np.maximum(at.band(at.side, 0.8), at.line(at.left - at.right, 1.6))
+    glow = _mix((255, 218, 140), (120, 84, 58), _part(at.top / 8))
+    frame = np.maximum(at.band(at.side, 0.8), at.lines(at.x, 4, 0.8))
     return _mix(glow, (56, 44, 44), np.maximum(frame, at.band(at.bottom, 1.5)))
 
 

@@ -252,7 +252,7 @@ def _opening(plan: _Plan, label: str, left: int, top: int, right: int, bottom: i
 
 
 def _door(plan: _Plan, rng: np.random.Generator, style: _Style, left: int, top: int, right: int, ground: int) -> None:
-    width = min(right - left - 2, _between(rng, 4, 7))
+    width = min(right - left - 2, ground - top - 5, _between(rng, 4, 7))
     left += (right - left - width) // 2
     right = left + width
     top += _between(rng, 2, 3)
