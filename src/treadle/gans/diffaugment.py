@@ -41,8 +41,8 @@ class DiffAugment:
     """Differentiable augmentation (Zhao 2020, https://arxiv.org/abs/2006.10738) of what a discriminator sees; no state.
 
     "color" changes brightness, saturation and contrast, "translation" moves by up to 1/8 of the size, "cutout" empties
-    a square of half the size. What comes in from outside and what is cut out is 0, mid-gray. With the same draw for real
-    and fake pictures, and for the picture that both are conditioned on, the discriminator compares like with like.
+    a square of half the size. What is moved in and what is cut out is 0, mid-gray. With one draw for real pictures,
+    fakes and the pictures that both are conditioned on, the discriminator compares like with like.
 
     Args:
         policy: any of "color", "translation" and "cutout", joined by commas; "" does nothing.
