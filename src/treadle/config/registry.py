@@ -34,7 +34,11 @@ if TYPE_CHECKING:
 GROUP = "treadle.recipes"
 """The entry point group of third-party recipes and trainers."""
 
-TRAINERS = {"image": "treadle.fields.image_trainer:ImageTrainer"}
+TRAINERS = {
+    "cyclegan": "treadle.gans.cyclegan:CycleGANTrainer",
+    "image": "treadle.fields.image_trainer:ImageTrainer",
+    "pix2pix": "treadle.gans.pix2pix:Pix2PixTrainer",
+}
 """The trainers that come with Treadle, by the name that recipes use; imported when one is asked for."""
 
 KEYS = ("description", "trainer", "data", "config")

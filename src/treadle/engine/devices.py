@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal
 
 import torch
 
 from treadle.errors import UsageError
+
+Precision = Literal["fp32", "bf16", "fp16", "auto"]
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -28,7 +31,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_precision(name: str, device: torch.device) -> str:
+def choose_precision(name: Precision, device: torch.device) -> Precision:
     """The precision called `name`; "auto" is bf16 where `device` multiplies in it, and fp32 elsewhere."""
     if name != "auto":
         return name
@@ -38,7 +41,8 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 
 def _cpu_multiplies_bf16() -> bool:
-    known = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch that we run on
+    # The function is newer than the oldest torch that we run on.
+    known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16"))
 
 

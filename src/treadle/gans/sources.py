@@ -60,8 +60,13 @@ class PictureSource(Named, Protocol):
 class UnpairedSource(Protocol):
     """Two sources of pictures that do not belong together."""
 
-    a: PictureSource
-    b: PictureSource
+    @property
+    def a(self) -> PictureSource:
+        """What the first pictures of samples come from."""
+
+    @property
+    def b(self) -> PictureSource:
+        """What the second ones come from."""
 
 
 class _Files:
@@ -162,6 +167,9 @@ class ArrayPictures:
     """Pictures in memory, all of one size: (N, H, W, C) uint8, C 1, 3 or 4. Worker processes share them."""
 
     def __init__(self, pictures: NDArray[Any] | Sequence[Pixels], names: Iterable[str] | None = None) -> None:
+        shapes = sorted({np.shape(picture) for picture in pictures})
+        if len(shapes) > 1:
+            raise UsageError(f"pictures differ in size: {shapes[0]} and {shapes[1]}, say: resize them to one")
         values = np.ascontiguousarray(pictures)
         if values.dtype != np.uint8 or values.ndim != 4 or 0 in values.shape:
             raise UsageError(f"pictures are {values.dtype} of shape {values.shape}: expected uint8 (N, H, W, C)")

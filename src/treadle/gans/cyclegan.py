@@ -1,0 +1,202 @@
+"""CycleGAN: translating pictures both ways, learnt without pairs (Zhu et al. 2017, https://arxiv.org/abs/1703.10593)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from treadle.data.sampler import derive_seed
+from treadle.engine.ema import EMA
+from treadle.engine.objective import Losses
+from treadle.engine.settings import TrainerConfig
+from treadle.errors import UsageError
+from treadle.gans.facades import facades
+from treadle.gans.folders import Pixels, split_folder
+from treadle.gans.image_losses import l1
+from treadle.gans.images import PairedImages, UnpairedImages
+from treadle.gans.metrics import eight_bit, measure
+from treadle.gans.panels import triplets
+from treadle.gans.pool import ImagePool
+from treadle.gans.sources import ArrayPairs, UnpairedFolders
+from treadle.gans.specs import build_objective
+from treadle.gans.translation import PACKAGED, TranslationConfig, TranslationTrainer
+
+
+@dataclass(kw_only=True)
+class CycleGANConfig(TranslationConfig):
+    """Settings of `CycleGANTrainer`."""
+
+    direction: Literal["AtoB", "BtoA"] = "AtoB"
+    """Which of trainA and trainB is called A here; both directions are learnt in any case."""
+    generator: Literal["unet", "resnet"] = "resnet"
+    """Kind of the generators."""
+    gan: Literal["bce", "lsgan", "hinge", "wgan"] = "lsgan"
+    """The game: cross-entropy, least squares or hinge."""
+    spec: str = "cyclegan"
+    """The spec that `objective` names parts of: "cyclegan", or one of your own (see `register_spec`)."""
+    objective: str = "basic"
+    """The loss terms; "basic" is adversarial, cycle and identity."""
+    pool: int = 50
+    """Earlier outputs that each discriminator is shown again; 0 shows it the newest only."""
+    monitor: str = "cycle"
+    """The validation metric that says which model is best: "cycle", or with known targets "l1", "psnr" or "ssim"."""
+
+    def __post_init__(self) -> None:
+        """Check ranges; raises UsageError naming the field."""
+        super().__post_init__()
+        # Its penalties need a discriminator of pictures alone to be Lipschitz; nobody trains CycleGAN this way.
+        self._require("gan", self.gan != "wgan", "'bce', 'lsgan' or 'hinge' for CycleGAN")
+
+
+class CycleGANTrainer(TranslationTrainer):
+    """One generator makes B of A, one makes A of B, and going there and back must change nothing.
+
+    Args:
+        data: (a, b) of pictures that need not belong together, float32 (N, C, H, W) in [-1, 1]: a dataset such as
+            `UnpairedImages`, tensors, or anything else that a Trainer takes.
+        config, hooks, settings: as for every `Trainer`.
+
+    Example:
+        trainer = CycleGANTrainer(config, **CycleGANTrainer.load_data(config, Path("horse2zebra")), run_dir="runs/try")
+        trainer.train()
+    """
+
+    Config: ClassVar[type[TrainerConfig]] = CycleGANConfig
+
+    @classmethod
+    def load_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
+        """The pictures in `path`/trainA and trainB, valA ..., testB; None makes house fronts, and their label maps."""
+        if path is None:
+            return _packaged(config)
+        found = {}
+        for name, split in (("data", "train"), ("validation_data", "val"), ("test_data", "test")):
+            if split_folder(path, split, "A") is None or split_folder(path, split, "B") is None:
+                continue
+            channels = config.in_channels, config.out_channels
+            source = UnpairedFolders(path, split, config.direction, channels, config.on_bad)
+            augmentation = config.augmentation() if split == "train" else None
+            found[name] = UnpairedImages(source, config.size, augmentation, config.cache_mb)
+        return found
+
+    def setup(self) -> None:
+        """Build the four networks, an optimizer for each pair of them, and the terms of the game."""
+        config = self.config
+        self.generator_ab, self.generator_ba = config.build_generator(), config.build_generator(reverse=True)
+        self.discriminator_a = config.build_discriminator(config.in_channels)
+        self.discriminator_b = config.build_discriminator(config.out_channels)
+        self.average_ab = EMA(self.generator_ab, config.ema, warm_up=True) if config.ema else None
+        self.average_ba = EMA(self.generator_ba, config.ema, warm_up=True) if config.ema else None
+        self.g_optimizer = config.adam(self.generator_ab, self.generator_ba)
+        self.d_optimizer = config.adam(self.discriminator_a, self.discriminator_b)
+        self.pool_a, self.pool_b = ImagePool(config.pool), ImagePool(config.pool)
+        made = ("G_GAN_AB", "G_GAN_BA", "D_A_real", "D_A_fake", "D_B_real", "D_B_fake")
+        self.set_up_game(build_objective(config.objective, config.spec, weights=config.weights, required=made))
+        if self.uses("G_IDENTITY_A", "G_IDENTITY_B") and config.in_channels != config.out_channels:
+            raise UsageError(
+                "identity needs pictures with as many channels in A as in B: "
+                "set in_channels and out_channels alike, or the weights of G_IDENTITY_A and G_IDENTITY_B to 0"
+            )
+
+    def step(self, batch: tuple[Tensor, Tensor]) -> Mapping[str, Any]:
+        """The generators learn to deceive and to come back, then the discriminators to tell real from made."""
+        a, b = batch
+        d_learns, g_learns = self.turns()
+        with torch.set_grad_enabled(g_learns):
+            fake_b, fake_a = self.generator_ab(a), self.generator_ba(b)
+        if g_learns:
+            self.minimize(self.g_losses(a, b, fake_a, fake_b), self.g_optimizer)
+        if d_learns:
+            fake_a, fake_b = self.pool_a(fake_a.detach()), self.pool_b(fake_b.detach())
+            self.minimize(self.d_losses(a, b, fake_a, fake_b), self.d_optimizer)
+        return {}  # the objective logs its terms
+
+    def g_losses(self, a: Tensor, b: Tensor, fake_a: Tensor, fake_b: Tensor) -> Losses:
+        """The generators' terms: the verdicts, the ways there and back, and what is already as it should be."""
+        terms: dict[str, Any] = {
+            "G_GAN_AB": self.adversarial.generator(self.judge(self.discriminator_b, fake_b)),
+            "G_GAN_BA": self.adversarial.generator(self.judge(self.discriminator_a, fake_a)),
+        }
+        if self.uses("G_CYCLE_A", "G_CYCLE_B"):
+            terms["G_CYCLE_A"] = (self.generator_ba(fake_b), a)
+            terms["G_CYCLE_B"] = (self.generator_ab(fake_a), b)
+        if self.uses("G_IDENTITY_A", "G_IDENTITY_B"):
+            terms["G_IDENTITY_A"] = (self.generator_ba(a), a)
+            terms["G_IDENTITY_B"] = (self.generator_ab(b), b)
+        return self.objective(**terms)
+
+    def d_losses(self, a: Tensor, b: Tensor, fake_a: Tensor, fake_b: Tensor) -> Losses:
+        """The discriminators' terms for real pictures and made ones."""
+        return self.objective(
+            D_A_real=self.adversarial.real(self.judge(self.discriminator_a, a)),
+            D_A_fake=self.adversarial.fake(self.judge(self.discriminator_a, fake_a)),
+            D_B_real=self.adversarial.real(self.judge(self.discriminator_b, b)),
+            D_B_fake=self.adversarial.fake(self.judge(self.discriminator_b, fake_b)),
+        )
+
+    def uses(self, *names: str) -> bool:
+        """Whether the objective has these terms, with weights other than a constant 0."""
+        terms = self.objective.terms
+        return all(name in terms for name in names) and any(terms[name].constant_or_curve() != 0 for name in names)
+
+    def judge(self, discriminator: nn.Module, pictures: Tensor) -> Tensor:
+        """A discriminator's logits for pictures, which it sees through the differentiable augmentation."""
+        draw = self.draw(pictures)
+        logits: Tensor = discriminator(pictures if draw is None else self.diffaugment(pictures, draw))
+        return logits
+
+    def validation_step(self, batch: tuple[Tensor, Tensor]) -> Mapping[str, Any]:
+        """How far there and back is from the start (mean absolute difference, black to white is 1), in both directions.
+
+        Where A and B are pairs all the same, also L1, PSNR and SSIM of the translations from A to their targets.
+        """
+        a, b = batch
+        fake_b, fake_a = self.translate(a, self.generator_ab), self.translate(b, self.generator_ba)
+        cycles = [l1(self.translate(fake_b, self.generator_ba), a), l1(self.translate(fake_a, self.generator_ab), b)]
+        known = measure(fake_b, b) if self.paired else {}
+        means = {name: sum(values) / len(values) for name, values in known.items()}
+        return {"cycle": (cycles[0] + cycles[1]) / 4, **means}
+
+    def examples(self) -> dict[str, Any]:
+        """The first validation pictures of A and of B: as they are, translated, and back again."""
+        assert self.validation_feed is not None
+        shown: dict[str, Any] = {}
+        batches = list(islice(self.validation_feed.iterate(0), -(-self.config.examples // self.config.batch_size)))
+        ways = {
+            "A to B": (0, self.generator_ab, self.generator_ba),
+            "B to A": (1, self.generator_ba, self.generator_ab),
+        }
+        for way, (side, there, back) in ways.items():
+            starts: list[Pixels] = []
+            middles: list[Pixels] = []
+            ends: list[Pixels] = []
+            for batch in batches:
+                start = batch[side].to(self.device)
+                middle = self.translate(start, there)
+                starts.extend(eight_bit(start))
+                middles.extend(eight_bit(middle))
+                ends.extend(eight_bit(self.translate(middle, back)))
+            shown[way.replace(" ", "_")] = triplets(starts, middles, ends, (way[0], way, "and back"))
+        return shown
+
+    @property
+    def paired(self) -> bool:
+        """Whether what is evaluated are pairs, so that the right translation of each A is known."""
+        return isinstance(getattr(self.validation_feed, "dataset", None), PairedImages)
+
+
+def _packaged(config: Any) -> dict[str, Any]:
+    """House fronts: label maps and pictures of different houses to train on, of the same to validate and test on."""
+    houses, half = facades(derive_seed(0, "train"), PACKAGED["train"], config.size), PACKAGED["train"] // 2
+    unpaired = ArrayPairs(houses[0][:half], houses[1][half:])
+    augmentation = config.augmentation(fit=True)
+    found: dict[str, Any] = {"data": UnpairedImages(unpaired, config.size, augmentation, config.cache_mb)}
+    for name, split in (("validation_data", "val"), ("test_data", "test")):
+        pairs = ArrayPairs(*facades(derive_seed(0, split), PACKAGED[split], config.size))
+        found[name] = PairedImages(pairs, config.size, None, config.cache_mb)
+    return found

@@ -1,0 +1,178 @@
+"""pix2pix: translating pictures, learnt from pairs (Isola et al. 2017, https://arxiv.org/abs/1611.07004)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from treadle.data.feed import Feed
+from treadle.data.sampler import derive_seed
+from treadle.engine.ema import EMA
+from treadle.engine.objective import Losses
+from treadle.engine.settings import TrainerConfig
+from treadle.gans.adversarial import gradient_penalty, r1
+from treadle.gans.augmentation import Augmentation
+from treadle.gans.diffaugment import Draw
+from treadle.gans.facades import facades
+from treadle.gans.folders import Pixels, split_folder
+from treadle.gans.images import PairedImages
+from treadle.gans.metrics import eight_bit, measure
+from treadle.gans.panels import triplets
+from treadle.gans.pool import ImagePool
+from treadle.gans.sources import ArrayPairs, PairFolder
+from treadle.gans.specs import build_objective
+from treadle.gans.translation import PACKAGED, TranslationConfig, TranslationTrainer, name_of
+
+
+@dataclass(kw_only=True)
+class Pix2PixConfig(TranslationConfig):
+    """Settings of `Pix2PixTrainer`."""
+
+    direction: Literal["AtoB", "BtoA"] = "AtoB"
+    """Translate the left half of each file into the right one, or the right into the left."""
+    jitter: float = 0.0
+    """Random brightness, contrast and saturation of the input, as a share of each."""
+    noise: float = 0.0
+    """Standard deviation of Gaussian noise on the input; pictures are in 0 to 1."""
+    blur: float = 0.0
+    """Largest standard deviation of Gaussian blur on the input, in pixels."""
+    spec: str = "pix2pix"
+    """The spec that `objective` names parts of: "pix2pix", or one of your own (see `register_spec`)."""
+    objective: str = "basic"
+    """The loss terms: "basic", "extended" (with L2, Sobel and Laplacian), with "+vgg", "+r1" or "+gp" added."""
+    vgg_weights: Path | None = None
+    """Weights of VGG-19 for "+vgg", a safetensors file with torchvision's names."""
+    pool: int = 0
+    """Earlier outputs that the discriminator is shown again; 0 shows it the newest only."""
+    monitor: str = "l1"
+    """The validation metric that says which model is best: "l1", "psnr" or "ssim"."""
+
+    def augmentation(self, *, fit: bool = False) -> Augmentation:
+        """What is done to the pairs that are trained on; `fit` says that they are made at `size` as they are."""
+        return replace(super().augmentation(fit=fit), jitter=self.jitter, noise=self.noise, blur=self.blur)
+
+
+class Pix2PixTrainer(TranslationTrainer):
+    """A generator translates pictures, a discriminator tells its work from the real one, given the input.
+
+    Args:
+        data: pairs (x, y) of pictures, float32 (N, C, H, W) in [-1, 1]: a dataset such as `PairedImages`, tensors, or
+            anything else that a Trainer takes.
+        config, hooks, settings: as for every `Trainer`.
+
+    Example:
+        trainer = Pix2PixTrainer(**Pix2PixTrainer.load_data(config, Path("facades")), config=config, run_dir="runs/try")
+        trainer.train()
+    """
+
+    Config: ClassVar[type[TrainerConfig]] = Pix2PixConfig
+
+    @classmethod
+    def load_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
+        """The pairs in `path`/train, val and test, files with A left and B right; None makes house fronts."""
+        splits = {"data": "train", "validation_data": "val", "test_data": "test"}
+        found = {name: _pairs(config, path, split) for name, split in splits.items()}
+        augmentation = config.augmentation(fit=path is None)
+        return {
+            name: PairedImages(pairs, config.size, augmentation if name == "data" else None, config.cache_mb)
+            for name, pairs in found.items()
+            if pairs is not None
+        }
+
+    def setup(self) -> None:
+        """Build the two networks, an optimizer for each, and the terms of the game."""
+        config = self.config
+        self.generator = config.build_generator()
+        self.discriminator = config.build_discriminator(config.in_channels + config.out_channels)
+        self.average = EMA(self.generator, config.ema, warm_up=True) if config.ema else None
+        self.g_optimizer = config.adam(self.generator)
+        self.d_optimizer = config.adam(self.discriminator)
+        self.pool = ImagePool(config.pool)
+        objective = build_objective(
+            config.objective,
+            config.spec,
+            weights=config.weights,
+            vgg_weights=config.vgg_weights,
+            required=("G_GAN", "D_real", "D_fake"),
+        )
+        self.set_up_game(objective)
+
+    def step(self, batch: tuple[Tensor, Tensor]) -> Mapping[str, Any]:
+        """The discriminator learns to tell real pairs from made ones, then the generator to deceive it."""
+        x, y = batch
+        d_learns, g_learns = self.turns()
+        with torch.set_grad_enabled(g_learns):
+            fake = self.generator(x)
+        if d_learns:
+            self.minimize(self.d_losses(x, y, self.pool(fake.detach())), self.d_optimizer)
+        if g_learns:
+            self.minimize(self.g_losses(x, y, fake), self.g_optimizer)
+        return {}  # the objective logs its terms
+
+    def d_losses(self, x: Tensor, y: Tensor, fake: Tensor) -> Losses:
+        """The discriminator's terms for real pairs and made ones, which it sees alike."""
+        draw = self.draw(y)
+        real = self.adversarial.real(self.judge(x, y, draw))
+        made = self.adversarial.fake(self.judge(x, fake, draw))
+        return self.objective(D_real=real, D_fake=made, **self.penalties(x, y, fake))
+
+    def g_losses(self, x: Tensor, y: Tensor, fake: Tensor) -> Losses:
+        """The generator's terms: the discriminator's verdict, and all that compare its pictures with the target."""
+        verdict = self.adversarial.generator(self.judge(x, fake, self.draw(y)))
+        return self.objective(G_GAN=verdict, **dict.fromkeys(self.comparing, (fake, y)))
+
+    def judge(self, x: Tensor, y: Tensor, draw: Draw | None = None) -> Tensor:
+        """The discriminator's logits for pairs, which it sees through the differentiable augmentation."""
+        if draw is not None:
+            x, y = self.diffaugment(x, draw, color=False), self.diffaugment(y, draw)
+        logits: Tensor = self.discriminator(torch.cat([x, y], 1))
+        return logits
+
+    def penalties(self, x: Tensor, y: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """The gradient penalties that the objective has, at the updates at which they are due."""
+        every, found = self.config.penalty_every, {}
+        if self.updates(self.d_optimizer) % every == 0:
+            if "D_R1" in self.objective.terms:
+                real = y.detach().requires_grad_()
+                found["D_R1"] = every * r1(self.judge(x, real), real)
+            if "D_GP" in self.objective.terms:
+                found["D_GP"] = every * gradient_penalty(lambda pictures: self.judge(x, pictures), y, fake)
+        return found
+
+    def validation_step(self, batch: tuple[Tensor, Tensor]) -> Mapping[str, Any]:
+        """L1, PSNR and SSIM of the translated pictures to their targets."""
+        x, y = batch
+        return {
+            name: sum(values) / len(values) for name, values in measure(self.translate(x, self.generator), y).items()
+        }
+
+    def examples(self) -> dict[str, Any]:
+        """Input, output and target of the first validation pictures."""
+        assert self.validation_feed is not None
+        shown = islice(self.translated(self.validation_feed), self.config.examples)
+        inputs, outputs, targets = zip(*(pictures for _, pictures in shown), strict=True)
+        return {"translations": triplets(inputs, outputs, targets)}
+
+    def translated(self, feed: Feed) -> Iterator[tuple[str, tuple[Pixels, Pixels, Pixels]]]:
+        """Name and (input, output, target), uint8 (H, W, C), of each sample of `feed`, in its order."""
+        count = 0
+        for x, y in feed.iterate(0):
+            output = self.translate(x.to(self.device), self.generator)
+            for pictures in zip(*(eight_bit(batch) for batch in (x, output, y)), strict=True):
+                yield name_of(feed, count), pictures
+                count += 1
+
+
+def _pairs(config: Any, path: Path | None, split: str) -> PairFolder | ArrayPairs | None:
+    """The pairs of a split; None where the data has no such folder."""
+    if path is None:
+        return ArrayPairs(*facades(derive_seed(0, split), PACKAGED[split], config.size))
+    folder = split_folder(path, split)
+    channels = config.in_channels, config.out_channels
+    return None if folder is None else PairFolder(folder, config.direction, channels, config.on_bad)

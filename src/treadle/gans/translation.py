@@ -1,0 +1,242 @@
+"""What paired and unpaired translation share: settings, networks, optimizers, and how a picture is judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from treadle.data.feed import Feed
+from treadle.engine.curves import parse_curve
+from treadle.engine.lr import LearningRate
+from treadle.engine.objective import Objective
+from treadle.engine.schedule import Every
+from treadle.engine.settings import TrainerConfig
+from treadle.engine.trainer import Trainer
+from treadle.errors import UsageError
+from treadle.gans.adversarial import Adversarial
+from treadle.gans.augmentation import Augmentation
+from treadle.gans.diffaugment import DiffAugment, Draw
+from treadle.gans.patchgan import HALVINGS, PatchGAN
+from treadle.gans.resnet import ResNetGenerator
+from treadle.gans.unet import UNet
+from treadle.hooks.examples import Examples
+
+PACKAGED = {"train": 400, "val": 32, "test": 64}
+"""How many house fronts are trained, validated and tested on where no data is given."""
+
+
+@dataclass(kw_only=True)
+class TranslationConfig(TrainerConfig):
+    """Settings of `Pix2PixTrainer` and `CycleGANTrainer`."""
+
+    batch_size: int = 1
+    """Pictures per step."""
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "auto"
+    """Autocast dtype of `step`; "auto" is bf16 where the device multiplies in it, else fp32."""
+    validate_every: str | None = "10%"
+    """When the validation pictures are translated and measured; the final state's always are."""
+    save_every: str | None = "10%"
+    """When a run on disk writes a checkpoint; it also does at its end."""
+
+    size: int = 128
+    """Height and width of the pictures that are trained on, in pixels."""
+    load_size: int | None = None
+    """Pictures are brought to this size, then cropped to `size`; null takes 286/256 of it, as in the papers
+    (and the packaged house fronts as they are)."""
+    flip: float = 0.5
+    """Probability of mirroring a picture left to right (a pair is mirrored as one)."""
+    rotate: bool = False
+    """Turn pictures by multiples of 90 degrees; for data without an up, such as maps."""
+    in_channels: Literal[1, 3, 4] = 3
+    """Channels of the input: 1 gray, 3 RGB, 4 RGB and alpha; files are converted."""
+    out_channels: Literal[1, 3, 4] = 3
+    """Channels of the output."""
+    on_bad: Literal["refuse", "skip"] = "refuse"
+    """What to do with pictures that cannot be read: refuse the data, naming them, or leave them out."""
+    cache_mb: int = 1024
+    """Decoded pictures that are kept in memory, in MB; 0 reads each again."""
+
+    generator: Literal["unet", "resnet"] = "unet"
+    """Kind of the generator."""
+    features: int = 64
+    """Channels of the generator's first convolution."""
+    downs: int | None = None
+    """Halvings in the generator; null goes down to one pixel (at most 8) in a U-Net, and takes 2 in a ResNet."""
+    blocks: int = 9
+    """Residual blocks of a ResNet."""
+    residual: bool = False
+    """Add a residual block to each stage of a U-Net."""
+    upsampling: Literal["transposed", "bilinear"] = "transposed"
+    """What doubles the picture; bilinear cannot make a checkerboard."""
+    norm: Literal["batch", "instance", "none"] = "instance"
+    """Normalization in all networks. With "batch", evaluation uses running statistics."""
+    dropout: float = 0.5
+    """Probability, in the three innermost stages of a U-Net's decoder."""
+    d_features: int = 64
+    """Channels of the discriminator's first convolution."""
+    patch: int = 70
+    """Size of the patches that the discriminator judges, in pixels: 16, 34, 70 or 142."""
+    spectral: bool = False
+    """Spectral normalization of the discriminator."""
+
+    gan: Literal["bce", "lsgan", "hinge", "wgan"] = "bce"
+    """The game: cross-entropy, least squares, hinge or Wasserstein (which wants the objective's "gp")."""
+    weights: dict[str, float | str] = field(default_factory=dict)
+    """Other weights of the objective's terms, by name: numbers, or curves such as "linear 0 to 10 over 30%"."""
+    penalty_every: int = 1
+    """Compute r1 and gp at every such update of the discriminator only, with as many times the weight."""
+    learning_rate: str = "constant 2e-4 for 50% then linear to 0"
+    """Learning rate of the generator."""
+    d_learning_rate: str | None = None
+    """Learning rate of the discriminator; null shares the generator's."""
+    beta1: float = 0.5
+    """Adam's first decay."""
+    beta2: float = 0.999
+    """Adam's second decay."""
+    d_turns: int = 1
+    """With `g_turns`: of every max(d_turns, g_turns) batches, the discriminator learns from the first `d_turns` ..."""
+    g_turns: int = 1
+    """... and the generator from the first `g_turns`; 5 and 1 is WGAN's ratio."""
+    diffaugment: str = ""
+    """Differentiable augmentation of what the discriminator sees: of "color,translation,cutout"."""
+    ema: float | None = 0.999
+    """Decay of the generator's moving average, which is what is evaluated and kept; null keeps none."""
+    examples: int = 4
+    """Validation pictures that are translated for the eye."""
+    examples_every: str | None = "10%"
+    """When they are."""
+
+    def __post_init__(self) -> None:
+        """Check ranges; raises UsageError naming the field."""
+        super().__post_init__()
+        self._require("size", self.size >= 8, "at least 8 pixels")
+        self._require("load_size", self.load_size is None or self.load_size >= self.size, "at least `size`, or null")
+        for name in ("blocks", "cache_mb", "examples"):
+            self._require(name, getattr(self, name) >= 0, "0 or more")
+        for name in ("features", "d_features", "d_turns", "g_turns", "penalty_every"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("beta1", "beta2"):
+            self._require(name, 0 <= getattr(self, name) < 1, "0 or more and below 1")
+        self._require("ema", self.ema is None or 0 < self.ema < 1, "between 0 and 1, or null")
+        self._require("patch", self.patch in HALVINGS, f"one of {', '.join(map(str, HALVINGS))}")
+        fits = self.size >= 3 * 2 ** HALVINGS[self.patch]
+        self._require("patch", fits, f"a patch that suits pictures of {self.size} pixels: choose a smaller one")
+        for name in ("learning_rate", "d_learning_rate"):
+            try:
+                parse_curve(getattr(self, name) or 0.0)
+            except UsageError as error:
+                raise UsageError(f"{name}: {error}") from None
+        self._check_schedule("examples_every", Every)
+        DiffAugment(self.diffaugment)
+        self.augmentation()
+        multiple = 2 ** self.halvings()
+        self._require("size", self.size % multiple == 0, f"a multiple of {multiple}, for a generator that halves it so")
+
+    def halvings(self) -> int:
+        """How often the generator halves the picture."""
+        if self.downs is not None:
+            return self.downs
+        if self.generator == "resnet":
+            return 2
+        return max(2, min(8, (self.size & -self.size).bit_length() - 1))  # as often as the size divides by 2
+
+    def augmentation(self, *, fit: bool = False) -> Augmentation:
+        """What is done to the pictures that are trained on; `fit` says that they are made at `size` as they are."""
+        default = self.size if fit else round(self.size * 286 / 256)
+        load_size = default if self.load_size is None else self.load_size
+        return Augmentation(
+            load_size=load_size,
+            crop_size=self.size,
+            flip=self.flip,
+            rotate=self.rotate,
+        )
+
+    def build_generator(self, *, reverse: bool = False) -> nn.Module:
+        """An initialized generator from input to output pictures; with `reverse`, from output to input pictures."""
+        inputs, outputs = self.in_channels, self.out_channels
+        if reverse:
+            inputs, outputs = outputs, inputs
+        if self.generator == "resnet":
+            return ResNetGenerator(
+                inputs,
+                outputs,
+                features=self.features,
+                blocks=self.blocks,
+                downs=self.halvings(),
+                upsampling=self.upsampling,
+                norm=self.norm,
+            )
+        return UNet(
+            inputs,
+            outputs,
+            features=self.features,
+            downs=self.halvings(),
+            upsampling=self.upsampling,
+            norm=self.norm,
+            dropout=self.dropout,
+            block="residual" if self.residual else None,
+        )
+
+    def build_discriminator(self, channels: int) -> PatchGAN:
+        """An initialized discriminator of pictures with so many channels."""
+        # The penalties want the gradient of one picture's logits, which a batch norm would make depend on the others.
+        norm = "none" if self.gan == "wgan" and self.norm == "batch" else self.norm
+        return PatchGAN(channels, features=self.d_features, field=self.patch, norm=norm, spectral=self.spectral)
+
+    def adam(self, *networks: nn.Module) -> torch.optim.Adam:
+        """An Adam over the parameters of `networks`; a LearningRate sets its rate."""
+        parameters = [parameter for network in networks for parameter in network.parameters()]
+        return torch.optim.Adam(parameters, betas=(self.beta1, self.beta2))
+
+
+class TranslationTrainer(Trainer):
+    """What `Pix2PixTrainer` and `CycleGANTrainer` have in common; each builds `g_optimizer` and `d_optimizer`."""
+
+    Config: ClassVar[type[TrainerConfig]] = TranslationConfig
+    g_optimizer: torch.optim.Optimizer
+    d_optimizer: torch.optim.Optimizer
+
+    def set_up_game(self, objective: Objective) -> None:
+        """Set up what surrounds the networks: loss terms, learning rates, the kind of game, pictures to look at."""
+        config = self.config
+        self.objective = objective
+        self.g_rate = LearningRate(self.g_optimizer, config.learning_rate)
+        self.d_rate = LearningRate(self.d_optimizer, config.d_learning_rate or config.learning_rate)
+        self.adversarial = Adversarial(config.gan)
+        self.diffaugment = DiffAugment(config.diffaugment)
+        if config.examples_every is not None and config.examples and self.validation_feed is not None:
+            self.hooks.append(Examples(config.examples_every))
+
+    @property
+    def comparing(self) -> list[str]:
+        """The generator's terms that have a function, of made pictures and what they should be."""
+        return [name for name, term in self.objective.terms.items() if term.function and "generator" in term.tags]
+
+    def turns(self) -> tuple[bool, bool]:
+        """Whether the discriminator and the generator learn in this step."""
+        d_turns, g_turns = self.config.d_turns, self.config.g_turns
+        turn = self.progress.step % max(d_turns, g_turns)
+        return turn < d_turns, turn < g_turns
+
+    def draw(self, pictures: Tensor) -> Draw | None:
+        """A draw of the differentiable augmentation for a batch of pictures, or None where there is none."""
+        return (
+            self.diffaugment.draw(len(pictures), pictures.shape[2:], pictures.device)
+            if self.diffaugment.names
+            else None
+        )
+
+    def translate(self, x: Tensor, generator: nn.Module) -> Tensor:
+        """The generator's pictures for `x`, in full precision, as they will be wherever it is used."""
+        with torch.autocast(x.device.type, enabled=False):
+            out: Tensor = generator(x)
+        return out
+
+
+def name_of(feed: Feed, index: int) -> str:
+    """What sample `index` of a feed is called: its file's name where the data has names, else its number."""
+    name = getattr(getattr(feed, "dataset", None), "name", None)
+    return str(name(index)) if callable(name) else f"{index:04d}"
