@@ -109,7 +109,10 @@ def test_splits(tmp_path):
     (tmp_path / "testB").mkdir()
     assert split_folder(tmp_path, "val") == tmp_path / "validation"
     assert split_folder(tmp_path, "test", "B") == tmp_path / "testB"
-    with pytest.raises(UsageError, match=r"has no folder 'trainA'; did you mean 'train'"):
+    with pytest.raises(UsageError, match=r"has no folder 'trainA' with .*; folders there: testB, train, validation$"):
+        split_folder(tmp_path, "train", "A")
+    (tmp_path / "trian_A").mkdir()
+    with pytest.raises(UsageError, match=r"'trainA' .*; did you mean 'trian_A'"):
         split_folder(tmp_path, "train", "A")
     with pytest.raises(UsageError, match=r"unknown split 'tets'; did you mean 'test'"):
         split_folder(tmp_path, "tets")

@@ -33,6 +33,8 @@ SUFFIXES = frozenset({
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 """The folders that each split may be called."""
 
+_STANDARD = {name + suffix for names in SPLITS.values() for name in names for suffix in ("", "A", "B")}
+
 CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's name of pictures with so many channels."""
 
@@ -101,7 +103,7 @@ def split_folder(root: str | Path, split: str, suffix: str = "") -> Path | None:
     names = [name + suffix for name in SPLITS[split]]
     found = next((root / name for name in names if (root / name).is_dir()), None)
     if found is None and split == "train":
-        raise UsageError(f"{root} has no folder {names[0]!r}{_similar(root / names[0])}")
+        raise UsageError(f"{root} has no folder {names[0]!r} with pictures to train on{_similar(root / names[0])}")
     return found
 
 
@@ -114,7 +116,9 @@ def _similar(missing: Path) -> str:
         siblings = sorted((entry.name for entry in _visible(parent) if entry.is_dir()), key=natural)
     except OSError:
         return ""
-    near = nearest(missing.name, siblings)
+    # Who lacks trainB does not mean trainA.
+    meant = [name for name in siblings if not (missing.name in _STANDARD and name in _STANDARD)]
+    near = nearest(missing.name, meant)
     return near if "did you mean" in near or not siblings else f"; folders there: {_some(siblings)}"
 
 
@@ -227,7 +231,8 @@ def to_array(image: Image.Image, channels: int) -> Pixels:
     if channels != 4 and image.mode in ("LA", "RGBA"):
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
-    image = image.convert(CHANNELS[channels])
+    if image.mode != CHANNELS[channels]:
+        image = image.convert(CHANNELS[channels])
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 
