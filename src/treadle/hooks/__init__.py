@@ -6,5 +6,16 @@ from treadle.hooks.early_stopping import EarlyStopping, Patience
 from treadle.hooks.examples import Examples
 from treadle.hooks.periodic import Periodic
 from treadle.hooks.time_limit import TimeLimit
+from treadle.hooks.timing import Timing
 
-__all__ = ["BestModel", "Checkpointing", "EarlyStopping", "Examples", "Patience", "Periodic", "TimeLimit", "load_best"]
+__all__ = [
+    "BestModel",
+    "Checkpointing",
+    "EarlyStopping",
+    "Examples",
+    "Patience",
+    "Periodic",
+    "TimeLimit",
+    "Timing",
+    "load_best",
+]
