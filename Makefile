@@ -29,7 +29,7 @@ demo: $(STAMP)  ## the first real run
 env: $(STAMP)
 
 # A half-made or foreign environment is mended, not trusted: pip runs again until it has succeeded once for this path.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt build-constraints.txt
 	@if ! $(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	  for python in "$$PYTHON" python3 python3.13 python3.12 python3.11 python; do \
 	    [ -n "$$python" ] && "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "Preparing $(VENV) with $$("$$python" --version) (once; a few minutes, mostly PyTorch) ..."; \
 	  "$$python" -m venv --clear $(VENV); \
 	fi
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fields,gans,tensorboard]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fields,gans,onnx,tensorboard]'
 	@printf '%s' '$(CURDIR)' > $@
 
 lint: $(STAMP)  ## style, types, walls

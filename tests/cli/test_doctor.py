@@ -27,7 +27,7 @@ def test_requirements_come_from_the_packages_metadata() -> None:
     assert not {name for name, _ in doctor.requirements(None)} & {name for name, _ in doctor.requirements("dev")}
 
 
-@pytest.mark.parametrize("extra", ["fields", "tensorboard", "dev"])
+@pytest.mark.parametrize("extra", ["fields", "gans", "onnx", "tensorboard", "dev"])
 def test_every_extra_says_what_it_is_for(extra: str) -> None:
     assert doctor.PURPOSE[extra] and doctor.requirements(extra)
 

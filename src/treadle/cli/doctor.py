@@ -20,6 +20,7 @@ EXAMPLES = """  treadle doctor"""
 PURPOSE = {
     "fields": "pictures: the sample photograph, 16 bit and EXR files",
     "gans": "image translation: similarity (SSIM) in the metrics",
+    "onnx": "treadle export --onnx",
     "tensorboard": "treadle train --tensorboard",
     "dev": "make test",
 }

@@ -16,6 +16,7 @@ COMMANDS = {
     "verify": "replay a run from a checkpoint and compare digests",
     "fork": "branch a new run from a checkpoint of another",
     "test": "evaluate a run's best model, write pictures and a report",
+    "export": "write a run's best model as a file for other programs",
     "runs": "list runs, or compare some",
     "recipes": "what can be trained",
     "doctor": "what works on this machine",
