@@ -18,6 +18,7 @@ COMMANDS = {
     "test": "evaluate a run's best model, write pictures and a report",
     "export": "write a run's best model as a file for other programs",
     "runs": "list runs, or compare some",
+    "pairs": "prepare paired pictures for image-to-image translation",
     "recipes": "what can be trained",
     "doctor": "what works on this machine",
 }

@@ -1,0 +1,323 @@
+"""Paired data on disk: pictures A|B side by side in `root/train`, `root/val` and `root/test`, made whole or not at all.
+
+What is prepared is a list of `Pair`s, from two folders (`joined`), from photographs and their edges (`edge_pairs`) or
+from the facade grammar (`facade_pairs`); `write_pairs` makes and writes them one after another.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import shutil
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from treadle.data import derive_seed
+from treadle.errors import RunError, UsageError
+from treadle.gans.facades import facade
+from treadle.gans.folders import BadPicture, Pixels, list_pictures, read_picture
+
+PARTS = ("train", "val", "test")
+
+Shares = tuple[float, float, float]
+"""Which parts of the pairs go to train, val and test; they sum to 1."""
+
+Fit = Literal["crop", "stretch"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A pair that can be made: the part it belongs to, its file's name without ending, and how it is made."""
+
+    part: str
+    name: str
+    make: Callable[[], tuple[Pixels, Pixels]]
+
+
+# Splitting -------------------------------------------------------------------------------------------------------
+
+
+def parse_shares(text: str) -> Shares:
+    """Read "0.8/0.1/0.1" or "80/10/10": the shares of train, val and test. Raises UsageError."""
+    try:
+        numbers = [float(number) for number in text.split("/")]
+    except ValueError:
+        numbers = []
+    total = sum(numbers)
+    if len(numbers) != 3 or not math.isfinite(total) or min(numbers) < 0 or numbers[0] == 0:
+        raise UsageError(f"split {text!r}: expected the shares of train, val and test, such as 0.8/0.1/0.1 or 90/10/0")
+    return numbers[0] / total, numbers[1] / total, numbers[2] / total
+
+
+def part_of(name: str, seed: int, shares: Shares) -> str:
+    """The part that a pair belongs to: a function of its name and the seed, whatever other pairs there are.
+
+    So a data set can grow and be prepared again: what was in test stays there. The parts' sizes are near their shares,
+    not exact.
+    """
+    return _part_at(derive_seed(seed, "split", name) / 2**63, shares)
+
+
+def _part_at(position: float, shares: Shares) -> str:
+    """The part at a position in [0, 1) along the shares, laid end to end."""
+    if position < shares[0]:
+        return "train"
+    return "val" if shares[1] and (position < shares[0] + shares[1] or not shares[2]) else "test"
+
+
+# Pairs -----------------------------------------------------------------------------------------------------------
+
+
+def joined(
+    a: Path,
+    b: Path,
+    size: int,
+    *,
+    shares: Shares,
+    seed: int = 0,
+    fit: Fit = "crop",
+    labels: str = "",
+    skip_unmatched: bool = False,
+) -> tuple[list[Pair], list[Path]]:
+    """Pairs of the pictures in two folders that have the same name, whatever their endings.
+
+    Args:
+        a: the folder of the left halves.
+        b: the folder of the right halves.
+        size: width and height of a half in pixels; see `fitted`.
+        shares: of train, val and test.
+        seed: of the split.
+        fit: "crop" or "stretch"; see `fitted`.
+        labels: the sides that hold label maps, "", "A", "B" or "AB": resized without mixing colours.
+        skip_unmatched: leave out pictures without a partner instead of refusing.
+
+    Returns:
+        The pairs, and the files left out.
+
+    Raises:
+        UsageError: a folder without usable pictures, two pictures of one name, pictures without a partner.
+    """
+    _check_size(size)
+    left, right = _by_name(a), _by_name(b)
+    alone = [left[name] for name in left if name not in right] + [right[name] for name in right if name not in left]
+    both = [name for name in left if name in right]
+    if not both:
+        example = f"{next(iter(left.values()))} and {next(iter(right.values()))}"
+        raise UsageError(f"no picture in {a} has the name of one in {b} (such as {example}): give partners one name")
+    if alone and not skip_unmatched:
+        raise UsageError(
+            f"{len(alone)} of {len(left) + len(right)} pictures have no partner of their name: {_some(alone)}: "
+            "rename them, or leave them out with --skip-unmatched"
+        )
+    pairs = []
+    for name in both:
+        make = functools.partial(_join, left[name], right[name], size, fit, labels)
+        pairs.append(Pair(part_of(name, seed, shares), name, make))
+    return pairs, alone
+
+
+def _by_name(directory: Path) -> dict[str, Path]:
+    """The pictures of a folder by their name without ending; accents composed, since systems differ in that."""
+    found: dict[str, Path] = {}
+    for path in list_pictures(directory):
+        name = unicodedata.normalize("NFC", path.stem)
+        if name in found:
+            raise UsageError(f"{found[name]} and {path.name} have the same name: rename or remove one of them")
+        found[name] = path
+    return found
+
+
+def _check_size(size: int) -> None:
+    if not 1 <= size <= 16384:
+        raise UsageError(f"size is {size}: expected a number of pixels from 1 to 16384, such as 256")
+
+
+def _some(paths: Sequence[Path]) -> str:
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return ", ".join(map(str, paths[:3])) + more
+
+
+def _join(a: Path, b: Path, size: int, fit: Fit, labels: str) -> tuple[Pixels, Pixels]:
+    left, right = read_picture(a, 3), read_picture(b, 3)
+    ratio = left.shape[0] * right.shape[1] / (left.shape[1] * right.shape[0])
+    if fit == "crop" and not 0.98 < ratio < 1.02:
+        shapes = f"{right.shape[1]} x {right.shape[0]} and {left.shape[1]} x {left.shape[0]} pixels"
+        raise BadPicture(b, f"has other proportions than {a} ({shapes})", "crop one of them, or use --fit stretch")
+    return fitted(left, size, fit, labels="A" in labels), fitted(right, size, fit, labels="B" in labels)
+
+
+def edge_pairs(
+    photos: Path,
+    size: int,
+    *,
+    shares: Shares,
+    seed: int = 0,
+    fit: Fit = "crop",
+    sigma: float = 1.5,
+) -> list[Pair]:
+    """Pairs of edges (left) and photograph (right); see `edges`. Raises UsageError as `joined`, and without skimage."""
+    try:
+        import skimage.feature  # noqa: F401
+    except ImportError:
+        raise UsageError("finding edges needs scikit-image: pip install 'treadle[gans]'") from None
+    _check_size(size)
+    if not (math.isfinite(sigma) and sigma > 0):
+        raise UsageError(f"sigma is {sigma}: expected a width in pixels above 0, such as 1.5")
+
+    def make(path: Path) -> tuple[Pixels, Pixels]:
+        photo = fitted(read_picture(path, 3), size, fit)
+        return edges(photo, sigma), photo
+
+    return [
+        Pair(part_of(name, seed, shares), name, functools.partial(make, path))
+        for name, path in _by_name(photos).items()
+    ]
+
+
+def edges(photo: Pixels, sigma: float = 1.5) -> Pixels:
+    """Canny's edges (1986) of a photograph, black on white: uint8 (H, W, 3) of uint8 (H, W, 3).
+
+    `sigma`, in pixels, blurs details away before edges are looked for. The thresholds follow the picture: the strongest
+    10% of gradients start an edge and the strongest 20% continue it, but for gradients so weak that they are noise.
+    """
+    from scipy import ndimage
+    from skimage.feature import canny
+
+    gray = photo @ np.array([0.299, 0.587, 0.114]) / 255
+    smooth = ndimage.gaussian_filter(gray, sigma, mode="nearest")
+    strength = np.hypot(ndimage.sobel(smooth, 0), ndimage.sobel(smooth, 1))
+    low, high = np.maximum(np.quantile(strength, (0.8, 0.9)), (0.05, 0.1))
+    found = canny(gray, sigma, low, high, mode="nearest")
+    drawn: Pixels = np.where(found, np.uint8(0), np.uint8(255))[..., None].repeat(3, axis=2)
+    return drawn
+
+
+def facade_pairs(count: int, size: int, *, shares: Shares, seed: int = 0) -> list[Pair]:
+    """The first `count` house fronts of the data set `seed`: label map left, picture right; split in their order."""
+    if count < 1:
+        raise UsageError(f"count is {count}: expected at least 1")
+    digits = max(4, len(str(count)))
+    return [
+        Pair(
+            _part_at((index + 0.5) / count, shares), f"{index:0{digits}}", functools.partial(facade, seed, index, size)
+        )
+        for index in range(count)
+    ]
+
+
+def fitted(picture: Pixels, size: int, fit: Fit = "crop", *, labels: bool = False) -> Pixels:
+    """A picture at size x size: uint8 (size, size, 3) of uint8 (H, W, 3).
+
+    "crop" scales the shorter side to `size` and takes the middle; "stretch" scales both sides. Photographs are scaled
+    with Lanczos' filter, label maps (`labels`) take the nearest pixel, so that no colour is new.
+    """
+    from PIL import Image
+
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    left, top = (width - side) / 2, (height - side) / 2
+    box = (left, top, left + side, top + side) if fit == "crop" else (0, 0, width, height)
+    how = Image.Resampling.NEAREST if labels else Image.Resampling.LANCZOS
+    return np.asarray(Image.fromarray(picture).resize((size, size), how, box))
+
+
+# Writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_pairs(
+    pairs: Sequence[Pair],
+    root: Path,
+    shares: Shares,
+    *,
+    skip_bad: bool = False,
+    progress: Callable[[Sequence[Pair]], Iterable[Pair]] = iter,
+) -> tuple[dict[str, int], list[BadPicture]]:
+    """Write each pair as `root/<part>/<name>.png`, A left and B right.
+
+    Everything is written into a hidden folder beside `root`, which takes its name when all is done: `root` is whole or
+    not there at all.
+
+    Args:
+        pairs: what to make and write.
+        root: a folder that does not exist yet, or is empty.
+        shares: those by which the pairs were split.
+        skip_bad: leave out pairs with a picture that cannot be used instead of refusing.
+        progress: wraps the pairs, to show how far it is.
+
+    Returns:
+        How many pairs went to each part, and what was wrong with those left out.
+
+    Raises:
+        UsageError: `root` exists; a part with a share gets no pair; pictures cannot be used.
+        RunError: the disk refuses a file. Nothing is left behind.
+    """
+    _refuse_empty_parts(Counter(pair.part for pair in pairs), shares)
+    _refuse_existing(root)
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+    except OSError as error:
+        raise UsageError(f"{root} cannot be made: {error.strerror or error}") from None
+    made = temporary / "root"  # not `temporary` itself, which only its owner may read
+    try:
+        counts, bad = _write(pairs, made, stop_at_bad=not skip_bad, progress=progress)
+        if bad and not skip_bad:
+            more = f", and {len(bad) - 1} more pairs" if len(bad) > 1 else ""
+            raise UsageError(f"{bad[0]}{more} (--skip-bad leaves such pairs out)")
+        _refuse_empty_parts(counts, shares)
+        made.rename(root)
+    except OSError as error:
+        _refuse_existing(root)  # someone else may have made it meanwhile
+        raise RunError(f"cannot write {root}: {error.strerror or error}; nothing is left of it") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return {part: counts[part] for part in PARTS if counts[part]}, bad
+
+
+def _write(
+    pairs: Sequence[Pair], root: Path, *, stop_at_bad: bool, progress: Callable[[Sequence[Pair]], Iterable[Pair]]
+) -> tuple[Counter[str], list[BadPicture]]:
+    """Make and write the pairs; from a bad one on they are only looked at, where it will be refused anyway."""
+    counts, bad = Counter[str](), list[BadPicture]()
+    for pair in progress(pairs):
+        try:
+            picture = np.concatenate(pair.make(), axis=1)
+        except BadPicture as error:
+            bad.append(error)
+            continue
+        if not (bad and stop_at_bad):
+            (root / pair.part).mkdir(parents=True, exist_ok=True)
+            _save(picture, root / pair.part / f"{pair.name}.png")
+            counts[pair.part] += 1
+    return counts, bad
+
+
+def _refuse_empty_parts(counts: Counter[str], shares: Shares) -> None:
+    for part, share in zip(PARTS, shares, strict=True):
+        if share and not counts[part]:
+            raise UsageError(
+                f"none of the {counts.total()} pairs goes to {part}: give it a larger share, or 0 (--split), "
+                "or try another --seed"
+            )
+
+
+def _refuse_existing(root: Path) -> None:
+    if root.is_dir():
+        if any(root.iterdir()):
+            raise UsageError(f"{root} is not empty: choose a new folder for --out, or remove this one first")
+    elif os.path.lexists(root):
+        raise UsageError(f"{root} is a file: choose a new folder for --out")
+
+
+def _save(picture: Pixels, path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(picture).save(path)
