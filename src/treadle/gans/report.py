@@ -1,0 +1,239 @@
+"""The report of a test: every translated picture with its figures, as JSON, CSV and a page to look at.
+
+test/index.html      the pictures, sortable by any metric
+test/table.json      the summary (mean, median ... of each metric) and a line for each picture
+test/table.csv       the same lines for a spreadsheet
+test/pictures/       0001-house-input.png, 0001-house-output.png, ...
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+import shutil
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from treadle.errors import RunError, UsageError
+from treadle.gans.metrics import HIGHER_IS_BETTER
+from treadle.gans.report_page import page
+from treadle.runs.files import file_name, replace_directory, to_json, write_whole
+from treadle.runs.pictures import png
+
+Pixels = NDArray[np.uint8]
+
+PICTURES, PAGE, TABLE, SPREADSHEET = "pictures", "index.html", "table.json", "table.csv"
+
+_OURS = re.compile(r"\d{4,}-.*\.png")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A test picture.
+
+    Attributes:
+        name: what to call it, such as its file.
+        pictures: what to show, in this order: "input", "output" and, where there is one, "target"; uint8 (H, W, C).
+        metrics: its figures.
+    """
+
+    name: str
+    pictures: Mapping[str, Pixels]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row whose pictures have been written: paths as seen from the page, and sizes as (width, height)."""
+
+    number: int
+    name: str
+    files: Mapping[str, str]
+    sizes: Mapping[str, tuple[int, int]]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One metric over the pictures: those without it, or of which it is NaN, are left out and counted in `missing`.
+
+    `std` is the standard deviation over these pictures (divided by their number); `best` and `worst` are None, and the
+    figures NaN, where no picture has the metric.
+    """
+
+    better: str
+    mean: float
+    median: float
+    std: float
+    best: Entry | None
+    worst: Entry | None
+    missing: int
+
+
+def write_report(
+    directory: Path,
+    rows: Iterable[Row],
+    *,
+    title: str,
+    description: str = "",
+    sort_by: str | None = None,
+    higher: Collection[str] = HIGHER_IS_BETTER,
+    overall: Callable[[], Mapping[str, float]] = dict,
+) -> dict[str, float | Path]:
+    """Write the report into `directory`, in place of an earlier one; other files in it stay.
+
+    Rows are taken one at a time, and only their figures are kept. The same rows give the same bytes. Pictures are
+    complete before they replace earlier ones, and the tables follow, each whole; stopped before that, or when `rows` or
+    `overall` raises, everything is as it was.
+
+    Args:
+        directory: where to; made if need be.
+        rows: the test pictures, in their order.
+        title: the page's heading.
+        description: a line below it.
+        sort_by: the metric by which tables and page are sorted, best first; the first one if None.
+        higher: metrics of which more is better.
+        overall: called after the last row for figures of all pictures together, such as FID.
+
+    Returns:
+        The mean of each metric and the figures of `overall`, by name, and the paths "table" and "page".
+
+    Raises:
+        UsageError: there are no rows, `sort_by` is none of the metrics, `pictures` holds files that are no report's.
+        RunError: the disk refuses a file.
+    """
+    try:
+        return _write(directory, rows, title, description, sort_by, higher, overall)
+    except OSError as error:
+        where = error.filename or directory
+        raise RunError(f"cannot write {where}: {error.strerror or error}; make room or mend its permissions") from error
+
+
+def _write(
+    directory: Path,
+    rows: Iterable[Row],
+    title: str,
+    description: str,
+    sort_by: str | None,
+    higher: Collection[str],
+    overall: Callable[[], Mapping[str, float]],
+) -> dict[str, float | Path]:
+    pictures, fresh = directory / PICTURES, directory / f".{PICTURES}.new"
+    directory.mkdir(parents=True, exist_ok=True)
+    _check_ours(pictures)
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    try:
+        entries = [_save(row, number, fresh) for number, row in enumerate(rows, 1)]
+        if not entries:
+            raise UsageError(f"{title}: there is no picture to report on")
+        metrics = list(dict.fromkeys(name for entry in entries for name in entry.metrics))
+        if sort_by is not None and sort_by not in metrics:
+            raise UsageError(f"a report cannot be sorted by {sort_by!r}: it has {', '.join(metrics) or 'no metrics'}")
+        figures = {name: float(value) for name, value in overall().items()}
+        replace_directory(fresh, pictures)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+    summaries = {metric: summarize(entries, metric, higher) for metric in metrics}
+    order = sort_by or next(iter(metrics), None)
+    if order is not None:
+        entries.sort(key=_rank(order, higher))
+    write_whole(directory / TABLE, _json(title, entries, summaries, figures, order))
+    write_whole(directory / SPREADSHEET, _csv(entries, metrics))
+    write_whole(directory / PAGE, page(title, description, entries, summaries, figures, order))
+    means: dict[str, float | Path] = {name: summary.mean for name, summary in summaries.items()}
+    return means | figures | {"table": directory / TABLE, "page": directory / PAGE}
+
+
+def _check_ours(pictures: Path) -> None:
+    """Refuse to replace a directory in which somebody keeps other files."""
+    if pictures.exists():
+        others = (
+            [] if not pictures.is_dir() else [path for path in pictures.iterdir() if not _OURS.fullmatch(path.name)]
+        )
+        if others or not pictures.is_dir():
+            raise UsageError(
+                f"{(others or [pictures])[0]} is not a report's: move it away, the report is written there"
+            )
+
+
+def _save(row: Row, number: int, directory: Path) -> Entry:
+    files, sizes = {}, {}
+    for column, picture in row.pictures.items():
+        name = f"{number:04d}-{file_name(PurePath(row.name).stem)[:40]}-{file_name(column)[:20]}.png"
+        write_whole(directory / name, png(picture, f"{row.name}: {column}"))
+        files[column] = f"{PICTURES}/{name}"
+        sizes[column] = picture.shape[1], picture.shape[0]
+    return Entry(number, row.name, files, sizes, {name: float(value) for name, value in row.metrics.items()})
+
+
+def summarize(entries: list[Entry], metric: str, higher: Collection[str]) -> Summary:
+    """Summarize one metric."""
+    there = [entry for entry in entries if not math.isnan(entry.metrics.get(metric, math.nan))]
+    values = np.array([entry.metrics[metric] for entry in there] or [math.nan])
+    ranked = sorted(there, key=_rank(metric, higher))
+    with np.errstate(invalid="ignore"):  # the deviation of infinite figures, such as the PSNR of equal pictures, is NaN
+        mean, median, std = float(values.mean()), float(np.median(values)), float(values.std())
+    return Summary(
+        better="higher" if metric in higher else "lower",
+        mean=mean,
+        median=median,
+        std=std,
+        best=ranked[0] if ranked else None,
+        worst=ranked[-1] if ranked else None,
+        missing=len(entries) - len(there),
+    )
+
+
+def _rank(metric: str, higher: Collection[str]) -> Callable[[Entry], tuple[bool, float, int]]:
+    """The key that sorts entries by a metric, best first, those without it last, equal ones in their order."""
+
+    def key(entry: Entry) -> tuple[bool, float, int]:
+        value = entry.metrics.get(metric, math.nan)
+        return math.isnan(value), 0.0 if math.isnan(value) else -value if metric in higher else value, entry.number
+
+    return key
+
+
+def _json(
+    title: str,
+    entries: list[Entry],
+    summaries: Mapping[str, Summary],
+    figures: Mapping[str, float],
+    order: str | None,
+) -> str:
+    """The table as JSON: the summary, and each picture on a line of its own."""
+    head: dict[str, Any] = {"title": title, "pictures": len(entries), "sorted_by": order, "overall": figures}
+    head["metrics"] = {
+        name: {
+            "better": summary.better,
+            "mean": summary.mean,
+            "median": summary.median,
+            "std": summary.std,
+            "best": summary.best and {"name": summary.best.name, "value": summary.best.metrics[name]},
+            "worst": summary.worst and {"name": summary.worst.name, "value": summary.worst.metrics[name]},
+            "missing": summary.missing,
+        }
+        for name, summary in summaries.items()
+    }
+    lines = [to_json({"name": entry.name, **entry.metrics, "files": entry.files}) for entry in entries]
+    return to_json(head)[:-1] + ', "rows": [\n' + ",\n".join(lines) + "\n]}\n"
+
+
+def _csv(entries: list[Entry], metrics: list[str]) -> str:
+    columns = list(dict.fromkeys(column for entry in entries for column in entry.files))
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["name", *metrics, *columns])
+    for entry in entries:
+        figures = [entry.metrics.get(metric, "") for metric in metrics]
+        writer.writerow([entry.name, *figures, *(entry.files.get(column, "") for column in columns)])
+    return buffer.getvalue()

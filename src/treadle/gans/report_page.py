@@ -1,0 +1,230 @@
+"""The page of a test report: one static file that needs nothing but the pictures beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from treadle.gans.report import Entry, Summary
+
+SMALLEST, LARGEST = 160, 256
+"""The longest side at which a picture is shown, in pixels: smaller ones are enlarged by a whole factor."""
+
+
+def page(
+    title: str,
+    description: str,
+    entries: list[Entry],
+    summaries: Mapping[str, Summary],
+    overall: Mapping[str, float],
+    order: str | None,
+) -> str:
+    """The page as HTML. Names and captions are escaped; pictures load when they come into view.
+
+    Clicking a metric's heading sorts by it, best first, and once more: worst first. The address says so (`#sort=l1`,
+    `#sort=l1,worst`), so that a view can be sent to somebody.
+
+    Args:
+        title, description: text.
+        entries: the pictures, in the order in which they stand at first.
+        summaries: the metrics and their summaries.
+        overall: figures of all pictures together.
+        order: the metric that the entries are sorted by, if any.
+    """
+    columns = list(dict.fromkeys(column for entry in entries for column in entry.files))
+    count = "1 picture" if len(entries) == 1 else f"{len(entries)} pictures"
+    return _PAGE.format(
+        title=escape(title),
+        description=escape(f"{description} · {count}" if description else count),
+        style=_STYLE,
+        script=_SCRIPT,
+        summary=_summary(summaries, overall),
+        columns=len(columns),
+        captions="".join(f"<th scope=col class=picture>{escape(column)}</th>" for column in columns),
+        headings="".join(_heading(metric, summary, metric == order) for metric, summary in summaries.items()),
+        rows="\n".join(_row(entry, columns, summaries) for entry in entries),
+    )
+
+
+def _summary(summaries: Mapping[str, Summary], overall: Mapping[str, float]) -> str:
+    lines = [
+        f"<tr><th scope=row>{escape(metric)} <small>{summary.better} is better</small></th>"
+        f"<td>{_short(summary.mean)}</td><td>{_short(summary.median)}</td><td>{_short(summary.std)}</td>"
+        f"<td>{_extreme(summary.best, metric)}</td><td>{_extreme(summary.worst, metric)}</td></tr>"
+        for metric, summary in summaries.items()
+    ]
+    head = "<tr><th scope=col>metric</th>" + "".join(
+        f"<th scope=col>{name}</th>" for name in ("mean", "median", "std", "best", "worst")
+    )
+    table = f"<table class=summary>\n<thead>{head}</tr></thead>\n<tbody>\n" + "\n".join(lines) + "\n</tbody></table>"
+    facts = "".join(f"<dt>{escape(name)}</dt><dd>{_short(value)}</dd>" for name, value in overall.items())
+    return (table if lines else "") + (f"\n<dl>{facts}</dl>" if facts else "")
+
+
+def _extreme(entry: Entry | None, metric: str) -> str:
+    if entry is None:
+        return ""
+    return f'<a href="#p{entry.number}">{_short(entry.metrics[metric])} <small>{escape(entry.name)}</small></a>'
+
+
+def _heading(metric: str, summary: Summary, sorted_by: bool) -> str:
+    # Best first is ascending where lower is better.
+    order = ("descending" if summary.better == "higher" else "ascending") if sorted_by else "none"
+    name = escape(metric)
+    button = f'<button type=button data-metric="{name}">{name}</button>'
+    return f"<th scope=col aria-sort={order} data-better={summary.better}>{button}</th>"
+
+
+def _row(entry: Entry, columns: Iterable[str], metrics: Iterable[str]) -> str:
+    pictures = "".join(f"<td class=picture>{_picture(entry, column)}</td>" for column in columns)
+    figures = "".join(_figure(metric, entry.metrics.get(metric, math.nan)) for metric in metrics)
+    return f"<tr id=p{entry.number}><th scope=row>{escape(entry.name)}</th>{pictures}{figures}</tr>"
+
+
+def _picture(entry: Entry, column: str) -> str:
+    if column not in entry.files:
+        return ""
+    width, height = entry.sizes[column]
+    longest = max(width, height)
+    scale: float = math.ceil(SMALLEST / longest) if longest < SMALLEST else min(1.0, LARGEST / longest)
+    address, alternative = escape(quote(entry.files[column])), escape(f"{column} of {entry.name}")
+    enlarged = " class=pixels" if scale > 1 else ""
+    return (
+        f'<a href="{address}"><img src="{address}" alt="{alternative}" loading=lazy decoding=async{enlarged} '
+        f"width={max(1, round(width * scale))} height={max(1, round(height * scale))}></a>"
+    )
+
+
+def _figure(metric: str, value: float) -> str:
+    """A cell; `data-value` has the figure in full for sorting, nothing where there is none."""
+    full = "" if math.isnan(value) else f' data-value="{"Infinity" if value > 0 else "-Infinity"}"'
+    if math.isfinite(value):
+        full = f' data-value="{value!r}"'
+    return f'<td class=figure data-label="{escape(metric)}"{full}>{_short(value)}</td>'
+
+
+def _short(value: float) -> str:
+    """Four digits; a dash for what is not a number."""
+    return "-" if math.isnan(value) else f"{value:#.4g}".rstrip(".")
+
+
+_STYLE = """
+:root { color-scheme: light dark;
+  --ink: #1d1d1f; --soft: #63636b; --line: #dcdce0; --paper: #fff; --bar: #f4f4f6; --mark: #0a5fd0; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e8e8ea; --soft: #a0a0a8; --line: #3a3a40; --paper: #161618; --bar: #212125; --mark: #7db4ff; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.5rem; max-width: 80rem; color: var(--ink); background: var(--paper);
+  font: 15px/1.45 system-ui, sans-serif; font-variant-numeric: tabular-nums; }
+h1 { margin: 0; font-size: 1.5rem; }
+p, small { color: var(--soft); }
+p { margin: .2rem 0 1.2rem; }
+small { font-size: .8rem; font-weight: normal; }
+a { color: var(--mark); text-decoration: none; }
+a:hover { text-decoration: underline; }
+a small { overflow-wrap: anywhere; }
+table { border-collapse: collapse; }
+th, td { padding: .35rem .7rem; text-align: left; vertical-align: top; }
+.summary th:first-child { padding-left: 0; }
+thead th { color: var(--soft); font-weight: normal; }
+tr { border-bottom: 1px solid var(--line); }
+dl { display: grid; grid-template-columns: max-content auto; gap: .2rem 1.2rem; margin: .8rem 0 0; }
+dt { font-weight: bold; }
+dd { margin: 0; }
+.wide { overflow-x: auto; }
+.pictures { margin-top: 1.5rem; }
+.pictures thead { position: sticky; top: 0; z-index: 1; background: var(--bar); }
+.pictures thead th { vertical-align: middle; }
+.pictures thead .picture { padding: .35rem .2rem; }
+.pictures tbody tr { scroll-margin-top: 3rem; }
+.pictures tbody th { font-weight: normal; overflow-wrap: anywhere; min-width: 6rem; max-width: 14rem; }
+.pictures tr:target { background: var(--bar); box-shadow: inset 3px 0 var(--mark); }
+td.picture { padding: .3rem .2rem; }
+img { display: block; max-width: 100%; height: auto; background: var(--bar); }
+img.pixels { image-rendering: pixelated; }
+.figure { text-align: right; white-space: nowrap; }
+.pictures th[aria-sort] { text-align: right; padding: 0; }
+button { width: 100%; padding: .5rem .7rem; border: 0; font: inherit; color: var(--mark); background: none;
+  text-align: inherit; cursor: pointer; }
+button:hover { text-decoration: underline; }
+button:focus-visible, a:focus-visible { outline: 2px solid var(--mark); outline-offset: -2px; }
+[aria-sort=ascending] button, [aria-sort=descending] button { color: var(--ink); font-weight: bold; }
+[aria-sort] button::after { content: "\\2195"; padding-left: .35em; opacity: .5; }
+[aria-sort=ascending] button::after { content: "\\2191"; opacity: 1; }
+[aria-sort=descending] button::after { content: "\\2193"; opacity: 1; }
+@media (max-width: 45rem) {
+  body { padding: 1rem .75rem; }
+  .summary { font-size: .85rem; }
+  .summary th, .summary td { padding: .35rem .3rem; }
+  .summary small { display: none; }
+  .pictures, .pictures thead, .pictures tbody { display: block; }
+  .pictures tr { display: grid; grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); gap: .2rem;
+    padding: .5rem 0; }
+  .pictures thead tr { padding: .3rem 0 0; }
+  .pictures thead th:first-child { display: none; }
+  .pictures tbody th { grid-column: 1 / -1; max-width: none; padding: 0; }
+  .pictures .figure, .pictures .picture, .pictures thead .picture { padding: 0; text-align: left; }
+  .pictures th[aria-sort], .pictures button { padding: 0 0 .3rem; text-align: left; }
+  .picture img { width: 100%; }
+  .figure::before { content: attr(data-label) " "; color: var(--soft); }
+}
+"""
+
+_SCRIPT = """
+const table = document.querySelector(".pictures"), body = table.tBodies[0];
+const buttons = [...table.querySelectorAll("button")];
+function sort(metric, worst) {
+  const button = buttons.find(button => button.dataset.metric === metric);
+  if (!button) return;
+  const heading = button.parentElement, column = heading.cellIndex;
+  const sign = (heading.dataset.better === "higher") === worst ? 1 : -1;
+  for (const other of buttons) other.parentElement.setAttribute("aria-sort", "none");
+  heading.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
+  const rows = [...body.rows].map(row => {
+    const value = row.cells[column].dataset.value;
+    return [value === undefined ? Infinity : sign * Number(value), value === undefined, Number(row.id.slice(1)), row];
+  });
+  rows.sort((a, b) => a[1] - b[1] || (a[0] > b[0]) - (a[0] < b[0]) || a[2] - b[2]);
+  body.append(...rows.map(row => row[3]));
+}
+function follow() {
+  const [metric, way] = decodeURIComponent(location.hash).replace("#sort=", "").split(",");
+  if (location.hash.startsWith("#sort=")) sort(metric, way === "worst");
+}
+for (const button of buttons) button.addEventListener("click", () => {
+  const heading = button.parentElement, best = heading.dataset.better === "higher" ? "descending" : "ascending";
+  const worst = heading.getAttribute("aria-sort") === best;
+  sort(button.dataset.metric, worst);
+  history.replaceState(null, "", "#sort=" + encodeURIComponent(button.dataset.metric) + (worst ? ",worst" : ""));
+});
+window.addEventListener("hashchange", follow);
+follow();
+"""
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p>{description}</p>
+<div class=wide>{summary}</div>
+<table class=pictures style="--columns: {columns}">
+<thead><tr><th scope=col>name</th>{captions}{headings}</tr></thead>
+<tbody>
+{rows}
+</tbody>
+</table>
+<script>{script}</script>
+</body>
+</html>
+"""
