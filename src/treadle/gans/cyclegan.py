@@ -16,16 +16,19 @@ from treadle.engine.ema import EMA
 from treadle.engine.objective import Losses
 from treadle.engine.settings import TrainerConfig
 from treadle.errors import UsageError
+from treadle.gans.export import exportable_generator
 from treadle.gans.facades import facades
 from treadle.gans.folders import Pixels, split_folder
 from treadle.gans.image_losses import l1
 from treadle.gans.images import PairedImages, UnpairedImages
+from treadle.gans.inference import Generator, best_config, load_generator
 from treadle.gans.metrics import eight_bit, measure
 from treadle.gans.panels import triplets
 from treadle.gans.pool import ImagePool
 from treadle.gans.sources import ArrayPairs, UnpairedFolders
 from treadle.gans.specs import build_objective
 from treadle.gans.translation import PACKAGED, TranslationConfig, TranslationTrainer
+from treadle.runs.onnx import Exportable
 
 
 @dataclass(kw_only=True)
@@ -188,6 +191,26 @@ class CycleGANTrainer(TranslationTrainer):
     def paired(self) -> bool:
         """Whether what is evaluated are pairs, so that the right translation of each A is known."""
         return isinstance(getattr(self.validation_feed, "dataset", None), PairedImages)
+
+    @classmethod
+    def load_model(cls, run: str | Path, direction: Literal["AtoB", "BtoA"] = "AtoB") -> Generator:
+        """A generator of a run's best model, for inference: `translate(CycleGANTrainer.load_model(run), picture)`.
+
+        Raises UsageError where the run has no best model, or none of this trainer's.
+        """
+        config = best_config(run, cls.Config)
+        if direction == "AtoB":
+            return load_generator(run, config, "generator_ab")
+        return load_generator(run, config, "generator_ba", reverse=True)
+
+    @classmethod
+    def exportable(cls, run: Path) -> dict[str, Exportable]:
+        """What `treadle export` offers: both generators."""
+        config = best_config(run, cls.Config)
+        return {
+            "AtoB": exportable_generator(run, config, "AtoB", "generator_ab"),
+            "BtoA": exportable_generator(run, config, "BtoA", "generator_ba", reverse=True),
+        }
 
 
 def _packaged(config: Any) -> dict[str, Any]:

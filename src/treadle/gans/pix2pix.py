@@ -19,15 +19,18 @@ from treadle.engine.settings import TrainerConfig
 from treadle.gans.adversarial import gradient_penalty, r1
 from treadle.gans.augmentation import Augmentation
 from treadle.gans.diffaugment import Draw
+from treadle.gans.export import exportable_generator
 from treadle.gans.facades import facades
 from treadle.gans.folders import Pixels, split_folder
 from treadle.gans.images import PairedImages
+from treadle.gans.inference import Generator, best_config, load_generator
 from treadle.gans.metrics import eight_bit, measure
 from treadle.gans.panels import triplets
 from treadle.gans.pool import ImagePool
 from treadle.gans.sources import ArrayPairs, PairFolder
 from treadle.gans.specs import build_objective
 from treadle.gans.translation import PACKAGED, TranslationConfig, TranslationTrainer, name_of
+from treadle.runs.onnx import Exportable
 
 
 @dataclass(kw_only=True)
@@ -167,6 +170,20 @@ class Pix2PixTrainer(TranslationTrainer):
             for pictures in zip(*(eight_bit(batch) for batch in (x, output, y)), strict=True):
                 yield name_of(feed, count), pictures
                 count += 1
+
+    @classmethod
+    def load_model(cls, run: str | Path) -> Generator:
+        """The generator of a run's best model, for inference: `translate(Pix2PixTrainer.load_model(run), picture)`.
+
+        Raises UsageError where the run has no best model, or none of this trainer's.
+        """
+        return load_generator(run, best_config(run, cls.Config))
+
+    @classmethod
+    def exportable(cls, run: Path) -> dict[str, Exportable]:
+        """What `treadle export` offers: the generator."""
+        config = best_config(run, cls.Config)
+        return {"generator": exportable_generator(run, config, config.direction)}
 
 
 def _pairs(config: Any, path: Path | None, split: str) -> PairFolder | ArrayPairs | None:

@@ -50,6 +50,7 @@ class ResNetGenerator(nn.Module):
             at_least(what, number, least)
         choose("norm", norm, NORMS)
         choose("upsampling", upsampling, ("transposed", "bilinear"))
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.multiple = 2**downs
         self.least = max(4, 2 * self.multiple)  # what can be reflected, by 3 pixels at first, by one in the blocks
         wide = nn.Conv2d(in_channels, features, 7, padding=3, padding_mode="reflect")

@@ -154,7 +154,7 @@ class TranslationConfig(TrainerConfig):
             rotate=self.rotate,
         )
 
-    def build_generator(self, *, reverse: bool = False) -> nn.Module:
+    def build_generator(self, *, reverse: bool = False) -> UNet | ResNetGenerator:
         """An initialized generator from input to output pictures; with `reverse`, from output to input pictures."""
         inputs, outputs = self.in_channels, self.out_channels
         if reverse:

@@ -72,6 +72,7 @@ class UNet(nn.Module):
         choose("upsampling", upsampling, ("transposed", "bilinear"))
         if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
             raise UsageError(f"dropout is {dropout!r}: expected a probability, 0 or more and below 1")
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.multiple = self.least = 2**downs
         extra = _maker(block, norm)
         widths = [features * min(2**stage, 8) for stage in range(downs)]

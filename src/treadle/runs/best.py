@@ -80,14 +80,19 @@ def has_best(run: Path) -> bool:
     return (settled(run / BEST) / WEIGHTS).is_file()
 
 
+def best_directory(run: str | Path) -> Path:
+    """Where the best model of the run in the directory `run` is. Raises UsageError where it has none."""
+    if not has_best(Path(run)):
+        raise UsageError(f"{run} has no best model: it is written at the first validation (give validation data)")
+    return settled(Path(run) / BEST)
+
+
 def read_best(run: str | Path) -> Best:
     """The best model of the run in the directory `run`. Raises UsageError where it has none, or none that is whole."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    directory = settled(Path(run) / BEST)
-    if not (directory / WEIGHTS).is_file():
-        raise UsageError(f"{run} has no best model: it is written at the first validation (give validation data)")
+    directory = best_directory(run)
     try:
         return Best(load_file(directory / WEIGHTS), json.loads((directory / INFO).read_text(encoding="utf-8")))
     except (OSError, ValueError, SafetensorError) as error:

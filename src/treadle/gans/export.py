@@ -1,0 +1,38 @@
+"""What of a translation leaves Treadle: generators, with all that a program needs to know to use them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from treadle import __version__
+from treadle.gans.inference import load_generator
+from treadle.runs.best import read_best
+from treadle.runs.onnx import Exportable
+from treadle.runs.run import Run
+
+
+def exportable_generator(
+    run: Path, config: Any, direction: str, name: str = "generator", *, reverse: bool = False
+) -> Exportable:
+    """A generator of the run's best model, for `write_onnx`: pictures (N, C, H, W) to (N, C, H, W), any H and W.
+
+    `direction` is what the file will say that it does: "AtoB" or "BtoA". The other arguments, and the errors, are those
+    of `load_generator`.
+    """
+    model, size = load_generator(run, config, name, reverse=reverse), config.size
+    return Exportable(
+        model,
+        shape=(model.in_channels, size, size),
+        free={2: "height", 3: "width"},
+        multiple=model.multiple,
+        metadata={
+            "treadle": __version__,
+            "run": Run.open(run).name,
+            "step": str(read_best(run).info["step"]),
+            "direction": direction,
+            "range": "[-1, 1]",
+            "size": f"{size} x {size}",
+            "multiple": str(model.multiple),
+        },
+    )

@@ -1,0 +1,69 @@
+"""Using what was trained: the generator of a run's best model, and one picture translated by it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from treadle.config.fields import from_dict
+from treadle.config.files import load
+from treadle.errors import UsageError
+from treadle.gans.folders import Pixels
+from treadle.gans.images import to_tensor
+from treadle.gans.metrics import eight_bit
+from treadle.gans.resnet import ResNetGenerator
+from treadle.gans.unet import UNet
+from treadle.runs.best import CONFIG, best_directory, read_best
+
+Generator = UNet | ResNetGenerator
+
+
+def best_config(run: str | Path, kind: type[Any]) -> Any:
+    """The settings, a `kind`, of a run's best model. Raises UsageError where there is none, or none of that kind."""
+    source = best_directory(run) / CONFIG
+    return from_dict(kind, load(source).get("config") or {}, source=str(source), at="config")
+
+
+def load_generator(run: str | Path, config: Any, name: str = "generator", *, reverse: bool = False) -> Generator:
+    """A generator of a run's best model (averaged weights, where the run has them), in eval mode on the CPU.
+
+    Args:
+        run: the run's directory.
+        config: what `best_config` gave.
+        name: the trainer's attribute that is the generator.
+        reverse: whether it goes from output to input pictures.
+
+    Raises:
+        UsageError: the run has no best model, none with such a generator, or another one than its config describes.
+    """
+    weights = read_best(run).of(name)
+    with torch.device("meta"):  # no memory, and no random draws, for weights that are replaced at once
+        model: Generator = config.build_generator(reverse=reverse)
+    try:
+        model.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        problem = " ".join(str(error).partition("\n")[2].split())[:200]
+        raise UsageError(f"{run}: {name} is not the one that its config describes: {problem}") from None
+    return model.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def translate(model: Generator, picture: Pixels) -> Pixels:
+    """Translate one picture of any size: uint8 (H, W, in_channels) to uint8 (H, W, out_channels).
+
+    Where the generator wants larger sizes or multiples, the picture is continued to the right and below by its mirror
+    image, and the result is cut back.
+
+    Raises UsageError for a picture with other channels than the generator takes.
+    """
+    height, width, channels = picture.shape
+    if channels != model.in_channels:
+        raise UsageError(f"the picture has {channels} channels: the generator takes {model.in_channels}")
+    rows, columns = (max(model.least, -(-size // model.multiple) * model.multiple) for size in (height, width))
+    continued = np.pad(picture, ((0, rows - height), (0, columns - width), (0, 0)), mode="symmetric")
+    device = next(model.parameters()).device
+    out: Pixels = eight_bit(model(to_tensor(continued)[None].to(device)))[0]
+    return out[:height, :width]
