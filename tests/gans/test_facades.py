@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -44,6 +46,20 @@ def test_a_house_is_the_same_house_at_every_size(seed, index):
         large = facade(seed, index, 64 * factor)[0].reshape(64, factor, 64, factor, 3)
         agreeing = (large == small[:, None, :, None]).all(axis=4)
         assert agreeing.mean() > 0.97  # all but the slanted and round edges
+
+
+@settings(max_examples=15, deadline=None)
+@given(seeds, st.integers(0, 1000), st.sampled_from([32, 64, 96, 128, 200]))
+def test_the_picture_of_the_mirror_image_is_the_mirror_image_of_the_picture(seed, index, size):
+    """Flips, which training adds, ask for nothing that cannot be known from the labels."""
+    labels, picture = facade(seed, index, size)
+    difference = render(labels[:, ::-1]).astype(int) - picture[:, ::-1]
+    assert (np.abs(difference) <= 1).all(axis=2).mean() > 0.995
+
+
+def test_the_data_set_stays_the_same():
+    labels, _ = facades(0, 8, 64)
+    assert hashlib.sha256(labels.tobytes()).hexdigest()[:16] == "f6755f07fa536d89"
 
 
 def test_every_label_occurs_and_has_its_own_colour():

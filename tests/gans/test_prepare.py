@@ -78,9 +78,14 @@ def test_other_shares_are_refused(text):
 
 
 def test_a_part_without_pairs_is_refused(tmp_path):
+    a, b = folders(tmp_path, "1", "2")
     with pytest.raises(UsageError, match=r"none of the 2 pairs goes to val"):
-        write_pairs(facade_pairs(2, 32, shares=TENTHS), tmp_path / "out", TENTHS)
-    assert not list(tmp_path.iterdir())
+        joined(a, b, 16, shares=TENTHS)
+    with pytest.raises(UsageError, match=r"none of the 2 pairs goes to val"):
+        edge_pairs(a, 16, shares=TENTHS)
+    with pytest.raises(UsageError, match=r"none of the 2 pairs goes to val"):
+        facade_pairs(2, 32, shares=TENTHS)
+    assert len(joined(a, b, 16, shares=ALL)[0]) == 2
 
 
 # Joining
@@ -89,7 +94,7 @@ def test_a_part_without_pairs_is_refused(tmp_path):
 def test_two_folders_are_joined_by_name_without_loss(tmp_path):
     a, b = picture(tmp_path / "a/x 1.png"), picture(tmp_path / "b/x 1.BMP")
     pairs, alone = joined(tmp_path / "a", tmp_path / "b", 16, shares=ALL)
-    counts, bad = write_pairs(pairs, tmp_path / "out/deep", ALL)
+    counts, bad = write_pairs(pairs, tmp_path / "out/deep")
     assert (counts, alone, bad) == ({"train": 1}, [], [])
     assert np.array_equal(read(tmp_path / "out/deep/train/x 1.png"), np.concatenate([a, b], axis=1))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["deep"]
@@ -100,7 +105,7 @@ def test_names_with_accents_match_however_they_are_composed(tmp_path):
     picture(tmp_path / "a" / (unicodedata.normalize("NFC", "Größe-été-家") + ".png"))
     picture(tmp_path / "b" / (unicodedata.normalize("NFD", "Größe-été-家") + ".png"))
     pairs, _ = joined(tmp_path / "a", tmp_path / "b", 16, shares=ALL)
-    write_pairs(pairs, tmp_path / "out", ALL)
+    write_pairs(pairs, tmp_path / "out")
     assert [path.stem for path in (tmp_path / "out/train").iterdir()] == [unicodedata.normalize("NFC", "Größe-été-家")]
 
 
@@ -132,10 +137,17 @@ def test_two_pictures_of_one_name_are_refused(tmp_path):
 @pytest.mark.parametrize("size", [0, -1, 20000])
 def test_a_size_that_makes_no_picture_is_refused(tmp_path, size):
     a, b = folders(tmp_path, "1")
-    with pytest.raises(UsageError, match=r"expected a number of pixels"):
-        joined(a, b, size, shares=ALL)
-    with pytest.raises(UsageError, match=r"expected a number of pixels"):
-        edge_pairs(a, size, shares=ALL)
+    for pairs in (joined(a, b, size, shares=ALL)[0], edge_pairs(a, size, shares=ALL)):
+        with pytest.raises(UsageError, match=r"expected a number of pixels"):
+            write_pairs(pairs, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_no_file_replaces_another(tmp_path):
+    one, two = facade_pairs(2, 32, shares=ALL)
+    same = prepare.Pair(two.part, one.name, two.make)
+    with pytest.raises(RunError, match=r"File exists"):
+        write_pairs([one, same], tmp_path / "out")
 
 
 def test_partners_of_other_proportions_are_named_and_can_be_stretched(tmp_path):
@@ -144,9 +156,9 @@ def test_partners_of_other_proportions_are_named_and_can_be_stretched(tmp_path):
     with pytest.raises(
         UsageError, match=r"b/1\.png has other proportions than .*a/1\.png \(20 x 16 and 16 x 16 pixels"
     ):
-        write_pairs(pairs, tmp_path / "out", ALL)
+        write_pairs(pairs, tmp_path / "out")
     pairs, _ = joined(tmp_path / "a", tmp_path / "b", 16, shares=ALL, fit="stretch")
-    assert write_pairs(pairs, tmp_path / "out", ALL)[0] == {"train": 1}
+    assert write_pairs(pairs, tmp_path / "out")[0] == {"train": 1}
 
 
 def test_bad_pictures_are_all_counted_and_can_be_left_out(tmp_path):
@@ -155,9 +167,9 @@ def test_bad_pictures_are_all_counted_and_can_be_left_out(tmp_path):
     (b / "2.bmp").write_bytes(b"")
     pairs, _ = joined(a, b, 16, shares=ALL)
     with pytest.raises(UsageError, match=r"a/1\.png is damaged.*, and 1 more pairs \(--skip-bad"):
-        write_pairs(pairs, tmp_path / "out", ALL)
+        write_pairs(pairs, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
-    counts, bad = write_pairs(pairs, tmp_path / "out", ALL, skip_bad=True)
+    counts, bad = write_pairs(pairs, tmp_path / "out", skip_bad=True)
     assert counts == {"train": 1} and len(bad) == 2 and all(isinstance(one, BadPicture) for one in bad)
     assert [path.name for path in (tmp_path / "out/train").iterdir()] == ["3.png"]
 
@@ -165,8 +177,8 @@ def test_bad_pictures_are_all_counted_and_can_be_left_out(tmp_path):
 def test_a_part_whose_pairs_are_all_bad_is_refused(tmp_path):
     a, b = folders(tmp_path, "1")
     (a / "1.png").write_bytes(b"")
-    with pytest.raises(UsageError, match=r"none of the 0 pairs goes to train"):
-        write_pairs(joined(a, b, 16, shares=ALL)[0], tmp_path / "out", ALL, skip_bad=True)
+    with pytest.raises(UsageError, match=r"no pair is left for train: .*a/1\.png is empty"):
+        write_pairs(joined(a, b, 16, shares=ALL)[0], tmp_path / "out", skip_bad=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -234,7 +246,7 @@ def test_more_blur_finds_fewer_edges():
 
 def test_photographs_stand_right_of_their_edges(tmp_path):
     photo = picture(tmp_path / "photos/1.png")
-    write_pairs(edge_pairs(tmp_path / "photos", 16, shares=ALL, sigma=1), tmp_path / "out", ALL)
+    write_pairs(edge_pairs(tmp_path / "photos", 16, shares=ALL, sigma=1), tmp_path / "out")
     assert np.array_equal(read(tmp_path / "out/train/1.png"), np.concatenate([edges(photo, 1), photo], axis=1))
 
 
@@ -254,7 +266,7 @@ def test_without_scikit_image_the_extra_is_named(tmp_path, monkeypatch):
 
 
 def test_facades_on_disk_are_those_of_the_grammar_split_in_their_order(tmp_path):
-    counts, _ = write_pairs(facade_pairs(20, 32, shares=TENTHS, seed=5), tmp_path / "out", TENTHS)
+    counts, _ = write_pairs(facade_pairs(20, 32, shares=TENTHS, seed=5), tmp_path / "out")
     assert counts == {"train": 16, "val": 2, "test": 2}
     assert sorted(path.name for path in (tmp_path / "out/val").iterdir()) == ["0016.png", "0017.png"]
     assert np.array_equal(read(tmp_path / "out/test/0018.png"), np.concatenate(facade(5, 18, 32), axis=1))
@@ -282,7 +294,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch, fails_at):
     _save = prepare._save
     monkeypatch.setattr(prepare, "_save", full)
     with pytest.raises(RunError, match=r"cannot write .*out: No space left on device; nothing is left of it"):
-        write_pairs(facade_pairs(5, 32, shares=ALL), tmp_path / "out", ALL)
+        write_pairs(facade_pairs(5, 32, shares=ALL), tmp_path / "out")
     assert len(saved) == fails_at and not list(tmp_path.iterdir())
 
 
@@ -293,29 +305,29 @@ def test_an_interrupted_command_leaves_nothing_behind(tmp_path, monkeypatch, err
 
     monkeypatch.setattr(prepare, "_save", interrupted)
     with pytest.raises(BaseException, match=None) as raised:
-        write_pairs(facade_pairs(5, 32, shares=ALL), tmp_path / "out", ALL)
+        write_pairs(facade_pairs(5, 32, shares=ALL), tmp_path / "out")
     assert isinstance(raised.value, (KeyboardInterrupt, SystemExit, MemoryError)) and not list(tmp_path.iterdir())
 
 
 def test_existing_output_is_refused_and_left_as_it_is(tmp_path):
     pairs = facade_pairs(2, 32, shares=ALL)
-    write_pairs(pairs, tmp_path / "out", ALL)
+    write_pairs(pairs, tmp_path / "out")
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.png")}
     with pytest.raises(UsageError, match=r"out is not empty: choose a new folder"):
-        write_pairs(facade_pairs(3, 32, shares=ALL, seed=1), tmp_path / "out", ALL)
+        write_pairs(facade_pairs(3, 32, shares=ALL, seed=1), tmp_path / "out")
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.png")} == before
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UsageError, match=r"file is a file"):
-        write_pairs(pairs, tmp_path / "file", ALL)
+        write_pairs(pairs, tmp_path / "file")
     with pytest.raises(UsageError, match=r"cannot be made"):
-        write_pairs(pairs, tmp_path / "file" / "out", ALL)
+        write_pairs(pairs, tmp_path / "file" / "out")
     assert (tmp_path / "file").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "out"]
 
 
 def test_an_empty_folder_is_filled(tmp_path):
     (tmp_path / "out").mkdir()
-    assert write_pairs(facade_pairs(2, 32, shares=ALL), tmp_path / "out", ALL)[0] == {"train": 2}
+    assert write_pairs(facade_pairs(2, 32, shares=ALL), tmp_path / "out")[0] == {"train": 2}
 
 
 def test_output_that_appears_meanwhile_is_not_mixed_with(tmp_path):
@@ -324,7 +336,7 @@ def test_output_that_appears_meanwhile_is_not_mixed_with(tmp_path):
         (tmp_path / "out" / "theirs").touch()
         return iter(pairs)
 
-    write = functools.partial(write_pairs, facade_pairs(2, 32, shares=ALL), tmp_path / "out", ALL)
+    write = functools.partial(write_pairs, facade_pairs(2, 32, shares=ALL), tmp_path / "out")
     with pytest.raises(UsageError, match=r"out is not empty"):
         write(progress=someone_else)
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "theirs"]

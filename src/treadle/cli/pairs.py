@@ -50,9 +50,7 @@ def run(arguments: list[str]) -> int:
         EXAMPLES,
         usage="treadle pairs {join,edges,facades} ... --out ROOT [options]",
     )
-    listed = parser.add_subparsers(
-        title="kinds", metavar="KIND", parser_class=ArgumentParser
-    )  # for the help page alone
+    listed = parser.add_subparsers(title="kinds", metavar="KIND", parser_class=ArgumentParser)
     listed.add_parser("join", help="two folders of pictures, matched by file name")
     listed.add_parser("edges", help="photographs, each with its edges")
     listed.add_parser("facades", help="house fronts that a grammar draws, each with its label map")
@@ -62,8 +60,6 @@ def run(arguments: list[str]) -> int:
 
 
 def _join(arguments: list[str]) -> int:
-    from treadle.gans import prepare
-
     parser = Parser(
         "pairs join",
         "Join two folders: pictures that have the same name, whatever their endings, become the pairs A|B. " + _LAYOUT,
@@ -72,11 +68,13 @@ def _join(arguments: list[str]) -> int:
     parser.add_argument("a", metavar="A", type=Path, help="folder of the left halves")
     parser.add_argument("b", metavar="B", type=Path, help="folder of the right halves")
     _common(parser)
-    _fit(parser)
+    _reading(parser)
     parser.add_argument("--labels", choices=["A", "B", "AB"], default="",
                         help="what holds label maps: resized without mixing their colours")  # fmt: skip
     parser.add_argument("--skip-unmatched", action="store_true", help="leave out pictures without a partner")
     options = parser.parse_args(arguments)
+    from treadle.gans import prepare
+
     shares = prepare.parse_shares(options.split)
     pairs, alone = prepare.joined(
         options.a,
@@ -88,14 +86,12 @@ def _join(arguments: list[str]) -> int:
         labels=options.labels,
         skip_unmatched=options.skip_unmatched,
     )
-    code = _write(pairs, options.out, shares, skip_bad=options.skip_bad)
+    code = _write(pairs, options.out, skip_bad=options.skip_bad)
     _list("without a partner", list(map(str, alone)))
     return code
 
 
 def _edges(arguments: list[str]) -> int:
-    from treadle.gans import prepare
-
     parser = Parser(
         "pairs edges",
         "Pair photographs (B) with their edges (A), black on white, as Canny's detector finds them. " + _LAYOUT,
@@ -103,10 +99,12 @@ def _edges(arguments: list[str]) -> int:
     )
     parser.add_argument("photos", metavar="PHOTOS", type=Path, help="folder of the photographs")
     _common(parser)
-    _fit(parser)
+    _reading(parser)
     parser.add_argument("--sigma", metavar="PIXELS", type=float, default=1.5,
                         help="blur before edges are looked for: more gives fewer (default: 1.5)")  # fmt: skip
     options = parser.parse_args(arguments)
+    from treadle.gans import prepare
+
     shares = prepare.parse_shares(options.split)
     pairs = prepare.edge_pairs(
         options.photos,
@@ -116,47 +114,47 @@ def _edges(arguments: list[str]) -> int:
         fit=options.fit,
         sigma=options.sigma,
     )
-    return _write(pairs, options.out, shares, skip_bad=options.skip_bad)
+    return _write(pairs, options.out, skip_bad=options.skip_bad)
 
 
 def _facades(arguments: list[str]) -> int:
-    from treadle.gans import prepare
-
     parser = Parser(
         "pairs facades",
         "Draw house fronts with a small grammar: label maps (A) and the picture that belongs to each (B). " + _LAYOUT,
         FACADES_EXAMPLES,
     )
     parser.add_argument("--count", metavar="N", type=int, default=400, help="how many pairs (default: 400)")
-    _common(parser)
+    _common(parser, "another seed, other houses")
     options = parser.parse_args(arguments)
+    from treadle.gans import prepare
+
     shares = prepare.parse_shares(options.split)
     pairs = prepare.facade_pairs(options.count, options.size, shares=shares, seed=options.seed)
-    return _write(pairs, options.out, shares)
+    return _write(pairs, options.out)
 
 
-def _common(parser: Parser) -> None:
+def _common(parser: Parser, seed: str = "another seed, another split") -> None:
     parser.add_argument("--out", metavar="ROOT", required=True, type=Path, help="folder to make")
     parser.add_argument("--size", metavar="PIXELS", type=int, default=256,
                         help="width and height of either half (default: 256)")  # fmt: skip
     parser.add_argument("--split", metavar="TRAIN/VAL/TEST", default="0.8/0.1/0.1",
                         help="shares of the three parts (default: 0.8/0.1/0.1)")  # fmt: skip
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="another seed, another split (default: 0)")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help=f"{seed} (default: 0)")
 
 
-def _fit(parser: Parser) -> None:
+def _reading(parser: Parser) -> None:
     parser.add_argument("--fit", choices=["crop", "stretch"], default="crop",
                         help="scale the shorter side and take the middle, or scale both (default: crop)")  # fmt: skip
     parser.add_argument("--skip-bad", action="store_true", help="leave out pairs with a picture that cannot be used")
 
 
-def _write(pairs: Sequence[Pair], root: Path, shares: tuple[float, float, float], *, skip_bad: bool = False) -> int:
+def _write(pairs: Sequence[Pair], root: Path, *, skip_bad: bool = False) -> int:
     from treadle.gans.prepare import write_pairs
 
     # What is half-made is removed on SIGTERM, too.
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        counts, bad = write_pairs(pairs, root, shares, skip_bad=skip_bad, progress=_progress)
+        counts, bad = write_pairs(pairs, root, skip_bad=skip_bad, progress=_progress)
     finally:
         signal.signal(signal.SIGTERM, before)
     print(f"{shown(root)}: " + ", ".join(f"{count} {part}" for part, count in counts.items()))

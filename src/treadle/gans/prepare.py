@@ -73,6 +73,18 @@ def _part_at(position: float, shares: Shares) -> str:
     return "val" if shares[1] and (position < shares[0] + shares[1] or not shares[2]) else "test"
 
 
+def _checked(pairs: list[Pair], shares: Shares) -> list[Pair]:
+    """The pairs, if every part that has a share has a pair."""
+    parts = {pair.part for pair in pairs}
+    for part, share in zip(PARTS, shares, strict=True):
+        if share and part not in parts:
+            raise UsageError(
+                f"none of the {len(pairs)} pairs goes to {part}: give it a larger share, or 0 (--split), "
+                "or try another --seed"
+            )
+    return pairs
+
+
 # Pairs -----------------------------------------------------------------------------------------------------------
 
 
@@ -103,9 +115,9 @@ def joined(
         The pairs, and the files left out.
 
     Raises:
-        UsageError: a folder without usable pictures, two pictures of one name, pictures without a partner.
+        UsageError: a folder without pictures, two pictures of one name, pictures without a partner, a part that has a
+            share and gets no pair.
     """
-    _check_size(size)
     left, right = _by_name(a), _by_name(b)
     alone = [left[name] for name in left if name not in right] + [right[name] for name in right if name not in left]
     both = [name for name in left if name in right]
@@ -121,7 +133,7 @@ def joined(
     for name in both:
         make = functools.partial(_join, left[name], right[name], size, fit, labels)
         pairs.append(Pair(part_of(name, seed, shares), name, make))
-    return pairs, alone
+    return _checked(pairs, shares), alone
 
 
 def _by_name(directory: Path) -> dict[str, Path]:
@@ -133,11 +145,6 @@ def _by_name(directory: Path) -> dict[str, Path]:
             raise UsageError(f"{found[name]} and {path.name} have the same name: rename or remove one of them")
         found[name] = path
     return found
-
-
-def _check_size(size: int) -> None:
-    if not 1 <= size <= 16384:
-        raise UsageError(f"size is {size}: expected a number of pixels from 1 to 16384, such as 256")
 
 
 def _some(paths: Sequence[Path]) -> str:
@@ -155,20 +162,13 @@ def _join(a: Path, b: Path, size: int, fit: Fit, labels: str) -> tuple[Pixels, P
 
 
 def edge_pairs(
-    photos: Path,
-    size: int,
-    *,
-    shares: Shares,
-    seed: int = 0,
-    fit: Fit = "crop",
-    sigma: float = 1.5,
+    photos: Path, size: int, *, shares: Shares, seed: int = 0, fit: Fit = "crop", sigma: float = 1.5
 ) -> list[Pair]:
     """Pairs of edges (left) and photograph (right); see `edges`. Raises UsageError as `joined`, and without skimage."""
     try:
         import skimage.feature  # noqa: F401
     except ImportError:
         raise UsageError("finding edges needs scikit-image: pip install 'treadle[gans]'") from None
-    _check_size(size)
     if not (math.isfinite(sigma) and sigma > 0):
         raise UsageError(f"sigma is {sigma}: expected a width in pixels above 0, such as 1.5")
 
@@ -176,10 +176,10 @@ def edge_pairs(
         photo = fitted(read_picture(path, 3), size, fit)
         return edges(photo, sigma), photo
 
-    return [
-        Pair(part_of(name, seed, shares), name, functools.partial(make, path))
-        for name, path in _by_name(photos).items()
-    ]
+    pairs = []
+    for name, path in _by_name(photos).items():
+        pairs.append(Pair(part_of(name, seed, shares), name, functools.partial(make, path)))
+    return _checked(pairs, shares)
 
 
 def edges(photo: Pixels, sigma: float = 1.5) -> Pixels:
@@ -204,23 +204,24 @@ def facade_pairs(count: int, size: int, *, shares: Shares, seed: int = 0) -> lis
     """The first `count` house fronts of the data set `seed`: label map left, picture right; split in their order."""
     if count < 1:
         raise UsageError(f"count is {count}: expected at least 1")
-    digits = max(4, len(str(count)))
-    return [
-        Pair(
-            _part_at((index + 0.5) / count, shares), f"{index:0{digits}}", functools.partial(facade, seed, index, size)
-        )
-        for index in range(count)
-    ]
+    digits, pairs = max(4, len(str(count))), []
+    for index in range(count):
+        part = _part_at((index + 0.5) / count, shares)
+        pairs.append(Pair(part, f"{index:0{digits}}", functools.partial(facade, seed, index, size)))
+    return _checked(pairs, shares)
 
 
 def fitted(picture: Pixels, size: int, fit: Fit = "crop", *, labels: bool = False) -> Pixels:
     """A picture at size x size: uint8 (size, size, 3) of uint8 (H, W, 3).
 
     "crop" scales the shorter side to `size` and takes the middle; "stretch" scales both sides. Photographs are scaled
-    with Lanczos' filter, label maps (`labels`) take the nearest pixel, so that no colour is new.
+    with Lanczos' filter, label maps (`labels`) take the nearest pixel, so that no colour is new. Raises UsageError for
+    a size outside 1..16384.
     """
     from PIL import Image
 
+    if not 1 <= size <= 16384:
+        raise UsageError(f"size is {size}: expected a number of pixels from 1 to 16384, such as 256")
     height, width = picture.shape[:2]
     side = min(height, width)
     left, top = (width - side) / 2, (height - side) / 2
@@ -235,7 +236,6 @@ def fitted(picture: Pixels, size: int, fit: Fit = "crop", *, labels: bool = Fals
 def write_pairs(
     pairs: Sequence[Pair],
     root: Path,
-    shares: Shares,
     *,
     skip_bad: bool = False,
     progress: Callable[[Sequence[Pair]], Iterable[Pair]] = iter,
@@ -243,12 +243,11 @@ def write_pairs(
     """Write each pair as `root/<part>/<name>.png`, A left and B right.
 
     Everything is written into a hidden folder beside `root`, which takes its name when all is done: `root` is whole or
-    not there at all.
+    not there at all. Only SIGKILL and a crash of the machine leave the hidden folder behind.
 
     Args:
         pairs: what to make and write.
         root: a folder that does not exist yet, or is empty.
-        shares: those by which the pairs were split.
         skip_bad: leave out pairs with a picture that cannot be used instead of refusing.
         progress: wraps the pairs, to show how far it is.
 
@@ -256,10 +255,9 @@ def write_pairs(
         How many pairs went to each part, and what was wrong with those left out.
 
     Raises:
-        UsageError: `root` exists; a part with a share gets no pair; pictures cannot be used.
+        UsageError: `root` holds something; pictures cannot be used, or so many that a part would have none.
         RunError: the disk refuses a file. Nothing is left behind.
     """
-    _refuse_empty_parts(Counter(pair.part for pair in pairs), shares)
     _refuse_existing(root)
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
@@ -272,7 +270,8 @@ def write_pairs(
         if bad and not skip_bad:
             more = f", and {len(bad) - 1} more pairs" if len(bad) > 1 else ""
             raise UsageError(f"{bad[0]}{more} (--skip-bad leaves such pairs out)")
-        _refuse_empty_parts(counts, shares)
+        if lost := {pair.part for pair in pairs} - counts.keys():
+            raise UsageError(f"no pair is left for {min(lost)}: {bad[0]}")
         made.rename(root)
     except OSError as error:
         _refuse_existing(root)  # someone else may have made it meanwhile
@@ -300,15 +299,6 @@ def _write(
     return counts, bad
 
 
-def _refuse_empty_parts(counts: Counter[str], shares: Shares) -> None:
-    for part, share in zip(PARTS, shares, strict=True):
-        if share and not counts[part]:
-            raise UsageError(
-                f"none of the {counts.total()} pairs goes to {part}: give it a larger share, or 0 (--split), "
-                "or try another --seed"
-            )
-
-
 def _refuse_existing(root: Path) -> None:
     if root.is_dir():
         if any(root.iterdir()):
@@ -320,4 +310,5 @@ def _refuse_existing(root: Path) -> None:
 def _save(picture: Pixels, path: Path) -> None:
     from PIL import Image
 
-    Image.fromarray(picture).save(path)
+    with path.open("xb") as file:  # where capitals do not count, a file would replace another
+        Image.fromarray(picture).save(file, "PNG")
