@@ -39,7 +39,9 @@ $(STAMP): pyproject.toml constraints.txt build-constraints.txt
 	  echo "Preparing $(VENV) with $$("$$python" --version) (once; a few minutes, mostly PyTorch) ..."; \
 	  "$$python" -m venv --clear $(VENV); \
 	fi
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fields,gans,onnx,tensorboard]'
+	@PIP_CONSTRAINT=build-constraints.txt PIP_BUILD_CONSTRAINT=build-constraints.txt $(BIN)/python -m pip install \
+	  --quiet --disable-pip-version-check --no-deps $$(grep '^visdom==' constraints.txt)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fields,gans,onnx,tensorboard,visdom]'
 	@printf '%s' '$(CURDIR)' > $@
 
 lint: $(STAMP)  ## style, types, walls

@@ -22,9 +22,13 @@ PURPOSE = {
     "gans": "image translation: similarity (SSIM) in the metrics",
     "onnx": "treadle export --onnx",
     "tensorboard": "treadle train --tensorboard",
+    "visdom": "a server for treadle train --visdom",
     "dev": "make test",
 }
 """What each extra is for; the packages in it are read from Treadle's own metadata."""
+
+REMEDY = {"visdom": "pip install 'setuptools<80' wheel, then pip install --no-build-isolation visdom 'tornado<6.6'"}
+"""How an extra is installed that `pip install 'treadle[extra]'` alone does not get."""
 
 MINIMUM_FREE = 1_000_000_000
 """Bytes below which a disk is called nearly full."""
@@ -102,7 +106,8 @@ def _extras() -> Iterator[Check]:
             if _package("", name, minimum, needed=False).state != "ok":
                 lacking.append(name)
         if lacking:
-            found = f"lacks {', '.join(lacking)}: pip install 'treadle[{extra}]' (for {PURPOSE[extra]})"
+            remedy = REMEDY.get(extra, f"pip install 'treadle[{extra}]'")
+            found = f"lacks {', '.join(lacking)}: {remedy} (for {PURPOSE[extra]})"
             yield Check("extras", extra, found, "missing")
         else:
             versions = [f"{name} {_version(name)}" for name, _ in requirements(extra)]

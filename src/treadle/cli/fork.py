@@ -13,7 +13,7 @@ EXAMPLES = """  treadle fork runs/image/v001 --at 500 --set lr="cosine 5e-3 to 1
 
 def run(arguments: list[str]) -> int:
     """Fork and train on; returns the exit code."""
-    from treadle.cli.train import drive, sinks
+    from treadle.cli.train import add_sinks, drive, sinks
     from treadle.runs.fork import changed_hyperparameters, fork_run
 
     parser = Parser(
@@ -27,8 +27,9 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], dest="overrides",
                         help="settings of the new run, as YAML")  # fmt: skip
     parser.add_argument("--run", metavar="DIR", dest="target", help="where it goes (default: beside its parent)")
-    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events, into the run")
+    add_sinks(parser)
     options = parser.parse_args(arguments)
+    hooks = sinks(options)
     parent = find_run(options.run)
     before = load_recipe(parent / "config.yaml")
     recipe = before.with_overrides(options.overrides)
@@ -37,5 +38,5 @@ def run(arguments: list[str]) -> int:
         changes = changed_hyperparameters(old, new)
     directory = fork_run(parent, options.at, recipe.document(), target, changes)
     print(f"forked {parent} at step {options.at} into {directory}")
-    with recipe.build(run_dir=directory, hooks=sinks(options.tensorboard), resume=True) as trainer:
+    with recipe.build(run_dir=directory, hooks=hooks, resume=True) as trainer:
         return drive(trainer)

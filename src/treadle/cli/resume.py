@@ -15,7 +15,7 @@ determines the past (seed, batch size, model, data) may not: use treadle fork.""
 
 def run(arguments: list[str]) -> int:
     """Resume; returns the exit code."""
-    from treadle.cli.train import drive, sinks
+    from treadle.cli.train import add_sinks, drive, sinks
 
     parser = Parser(
         "resume",
@@ -25,13 +25,13 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("run", metavar="RUN", help="a run's directory, or the one that holds its versions")
     parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], dest="overrides",
                         help="change settings that do not determine the past, as YAML")  # fmt: skip
-    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events, into the run")
+    add_sinks(parser)
     options = parser.parse_args(arguments)
     directory = find_run(options.run)
     recipe = load_recipe(directory / "config.yaml")
     if options.overrides:
         recipe = recipe.with_overrides(options.overrides)
-    trainer = recipe.build(run_dir=directory, hooks=sinks(options.tensorboard), resume=True)
+    trainer = recipe.build(run_dir=directory, hooks=sinks(options), resume=True)
     if trainer.ended:
         print(f"nothing to do: {directory} has finished at step {trainer.progress.step}")
         print(f"next: treadle resume {directory} --set max_steps=... (or max_epochs), or treadle fork {directory}")

@@ -11,6 +11,8 @@ from treadle.config.registry import Recipe, load_recipe
 from treadle.errors import UsageError
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from treadle.engine.events import Hook
     from treadle.engine.trainer import Trainer
 
@@ -31,7 +33,7 @@ def parser() -> Parser:
         "Train a recipe and keep everything about the run in a new directory.",
         EXAMPLES,
         usage="treadle train RECIPE [--set KEY=VALUE ...] [--data PATH] [--run DIR]\n"
-        "                     [--tensorboard] [FLAGS of the recipe]",
+        "                     [--tensorboard] [--visdom [URL]] [FLAGS of the recipe]",
     )
     result.add_argument("recipe", metavar="RECIPE", help="a name from 'treadle recipes', or a YAML file")
     result.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], dest="overrides",
@@ -40,7 +42,7 @@ def parser() -> Parser:
     result.add_argument(
         "--run", metavar="DIR", help="where the run goes; DIR/v001 is made, then v002 (default: runs/RECIPE)"
     )
-    result.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events, into the run")
+    add_sinks(result)
     return result
 
 
@@ -55,7 +57,7 @@ def run(arguments: list[str]) -> int:
         return _explain(arguments[0])
     options, flags = parser().parse_known_args(arguments)
     recipe = resolve(options.recipe, options.overrides, options.data, flags)
-    hooks = sinks(options.tensorboard)
+    hooks = sinks(options)
     trainer = recipe.build(run_dir=options.run or Path("runs") / recipe.name, hooks=hooks)
     with trainer:
         return drive(trainer)
@@ -94,15 +96,26 @@ def drive(trainer: Trainer) -> int:
     return 0
 
 
-def sinks(tensorboard: bool) -> list[Hook]:
+def add_sinks(parser: Parser) -> None:
+    """Give `parser` the options that say where else a run is shown."""
+    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events, into the run")
+    parser.add_argument("--visdom", metavar="URL", nargs="?", const="http://localhost:8097",
+                        help="also show it on a Visdom server (default: %(const)s)")  # fmt: skip
+
+
+def sinks(options: Namespace) -> list[Hook]:
     """The sinks of a run at the command line."""
     from treadle.sinks.console import Console
 
     chosen: list[Hook] = [Console()]
-    if tensorboard:
+    if options.tensorboard:
         from treadle.sinks.tensorboard import TensorBoard
 
         chosen.append(TensorBoard())
+    if options.visdom is not None:
+        from treadle.sinks.visdom import Visdom
+
+        chosen.append(Visdom(options.visdom))
     return chosen
 
 
