@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = """  treadle test runs/image/v001
   treadle test runs/image                  its newest version
-  treadle test runs/image/v001 --data other.jpg"""
+  treadle test runs/image/v001 --data other.jpg
+  treadle test runs/pix2pix --set lpips_weights=lpips.safetensors"""
 
 
 def run(arguments: list[str]) -> int:
@@ -28,10 +29,12 @@ def run(arguments: list[str]) -> int:
     )
     parser.add_argument("run", metavar="RUN", help="a run's directory, or the one that holds its versions")
     parser.add_argument("--data", metavar="PATH", help="test on other data than the run's own")
+    parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], dest="overrides",
+                        help="override settings of the run that concern its evaluation, as YAML")  # fmt: skip
     options = parser.parse_args(arguments)
 
     directory = find_run(options.run)
-    recipe = load_recipe(directory / "config.yaml")
+    recipe = load_recipe(directory / "config.yaml").with_overrides(options.overrides)
     if options.data:
         recipe = replace(recipe, data=existing(options.data, "--data"))
     with recipe.build() as trainer:
@@ -50,6 +53,10 @@ def _evaluate(trainer: Trainer, directory: Path) -> dict[str, Any]:
     if feed is None:
         raise UsageError(f"{type(trainer).__name__} has neither test nor validation data to test on")
     report = directory.absolute() / "test"
-    results: dict[str, Any] = {"step": best["step"], **trainer.test(feed), **write_report(trainer, report)}
+    results: dict[str, Any] = {"step": best["step"]}
+    if hasattr(trainer, "write_test_report"):
+        results |= trainer.write_test_report(report, feed)
+    else:
+        results |= {**trainer.test(feed), **write_report(trainer, report)}
     write_whole(report / "metrics.json", to_json(results) + "\n")
     return results | {"report": report}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from treadle.data.feed import Feed
 from treadle.data.sampler import derive_seed
 from treadle.engine.ema import EMA
 from treadle.engine.objective import Losses
@@ -19,15 +20,16 @@ from treadle.errors import UsageError
 from treadle.gans.export import exportable_generator
 from treadle.gans.facades import facades
 from treadle.gans.folders import Pixels, split_folder
-from treadle.gans.image_losses import l1
 from treadle.gans.images import PairedImages, UnpairedImages
 from treadle.gans.inference import Generator, best_config, load_generator
-from treadle.gans.metrics import eight_bit, measure
+from treadle.gans.judging import Judge
+from treadle.gans.metrics import eight_bit, l1, measure
 from treadle.gans.panels import triplets
 from treadle.gans.pool import ImagePool
+from treadle.gans.report import Row
 from treadle.gans.sources import ArrayPairs, UnpairedFolders
 from treadle.gans.specs import build_objective
-from treadle.gans.translation import PACKAGED, TranslationConfig, TranslationTrainer
+from treadle.gans.translation import PACKAGED, TranslationConfig, TranslationTrainer, columns, name_of, samples
 from treadle.runs.onnx import Exportable
 
 
@@ -160,37 +162,41 @@ class CycleGANTrainer(TranslationTrainer):
         """
         a, b = batch
         fake_b, fake_a = self.translate(a, self.generator_ab), self.translate(b, self.generator_ba)
-        cycles = [l1(self.translate(fake_b, self.generator_ba), a), l1(self.translate(fake_a, self.generator_ab), b)]
-        known = measure(fake_b, b) if self.paired else {}
+        ways = (self.translate(fake_b, self.generator_ba), a), (self.translate(fake_a, self.generator_ab), b)
+        cycles = [value for way in ways for value in measure(*way)["l1"]]
+        known = measure(fake_b, b) if is_paired(self.validation_feed) else {}
         means = {name: sum(values) / len(values) for name, values in known.items()}
-        return {"cycle": (cycles[0] + cycles[1]) / 4, **means}
+        return {"cycle": sum(cycles) / len(cycles), **means}
+
+    def rows(self, feed: Feed, judge: Judge) -> Iterator[Row]:
+        """Every A translated to B and back, with its figures, and where A and B are no pairs, every B the other way."""
+        paired = is_paired(feed)
+        for number, (a, b) in samples(feed):
+            there = self.there_and_back(a, self.generator_ab, self.generator_ba)
+            judge.gather(there["output"], b)
+            if paired:
+                figures = judge.compare(there["output"], b)[0]
+                yield Row(name_of(feed, number), pictures_of(there | {"target": b}), figures | cycle_of(there))
+            else:
+                yield Row(f"A to B: {name_of(feed, number)}", pictures_of(there), cycle_of(there))
+                back = self.there_and_back(b, self.generator_ba, self.generator_ab)
+                yield Row(f"B to A: {name_of(feed, number)}", pictures_of(back), cycle_of(back))
+
+    def there_and_back(self, start: Tensor, there: nn.Module, back: nn.Module) -> dict[str, Tensor]:
+        """A picture (1, C, H, W), its translation, and that translated back; on the CPU."""
+        output = self.translate(start.to(self.device), there)
+        return {"input": start, "output": output.cpu(), "back": self.translate(output, back).cpu()}
 
     def examples(self) -> dict[str, Any]:
         """The first validation pictures of A and of B: as they are, translated, and back again."""
         assert self.validation_feed is not None
-        shown: dict[str, Any] = {}
-        batches = list(islice(self.validation_feed.iterate(0), -(-self.config.examples // self.config.batch_size)))
-        ways = {
-            "A to B": (0, self.generator_ab, self.generator_ba),
-            "B to A": (1, self.generator_ba, self.generator_ab),
-        }
-        for way, (side, there, back) in ways.items():
-            starts: list[Pixels] = []
-            middles: list[Pixels] = []
-            ends: list[Pixels] = []
-            for batch in batches:
-                start = batch[side].to(self.device)
-                middle = self.translate(start, there)
-                starts.extend(eight_bit(start))
-                middles.extend(eight_bit(middle))
-                ends.extend(eight_bit(self.translate(middle, back)))
-            shown[way.replace(" ", "_")] = triplets(starts, middles, ends, (way[0], way, "and back"))
-        return shown
-
-    @property
-    def paired(self) -> bool:
-        """Whether what is evaluated are pairs, so that the right translation of each A is known."""
-        return isinstance(getattr(self.validation_feed, "dataset", None), PairedImages)
+        ways = {"A_to_B": (self.generator_ab, self.generator_ba), "B_to_A": (self.generator_ba, self.generator_ab)}
+        captions = {"A_to_B": ("A", "A to B", "and back"), "B_to_A": ("B", "B to A", "and back")}
+        shown: dict[str, list[dict[str, Pixels]]] = {way: [] for way in ways}
+        for _, pair in islice(samples(self.validation_feed), self.config.examples):
+            for start, (way, generators) in zip(pair, ways.items(), strict=True):
+                shown[way].append(pictures_of(self.there_and_back(start, *generators)))
+        return {way: triplets(*columns(rows, "input", "output", "back"), captions[way]) for way, rows in shown.items()}
 
     @classmethod
     def load_model(cls, run: str | Path, direction: Literal["AtoB", "BtoA"] = "AtoB") -> Generator:
@@ -211,6 +217,21 @@ class CycleGANTrainer(TranslationTrainer):
             "AtoB": exportable_generator(run, config, "AtoB", "generator_ab"),
             "BtoA": exportable_generator(run, config, "BtoA", "generator_ba", reverse=True),
         }
+
+
+def is_paired(feed: Feed | None) -> bool:
+    """Whether what is evaluated are pairs, so that the right translation of each A is known."""
+    return isinstance(getattr(feed, "dataset", None), PairedImages)
+
+
+def pictures_of(tensors: Mapping[str, Tensor]) -> dict[str, Pixels]:
+    """Pictures (1, C, H, W) by name, as uint8 (H, W, C)."""
+    return {name: eight_bit(tensor[0]) for name, tensor in tensors.items()}
+
+
+def cycle_of(tensors: Mapping[str, Tensor]) -> dict[str, float]:
+    """How far the way there and back leads from the start: the mean absolute difference; black to white is 1."""
+    return {"cycle": l1(tensors["back"][0], tensors["input"][0])}
 
 
 def _packaged(config: Any) -> dict[str, Any]:

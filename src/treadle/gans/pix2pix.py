@@ -21,15 +21,17 @@ from treadle.gans.augmentation import Augmentation
 from treadle.gans.diffaugment import Draw
 from treadle.gans.export import exportable_generator
 from treadle.gans.facades import facades
-from treadle.gans.folders import Pixels, split_folder
+from treadle.gans.folders import split_folder
 from treadle.gans.images import PairedImages
 from treadle.gans.inference import Generator, best_config, load_generator
+from treadle.gans.judging import Judge
 from treadle.gans.metrics import eight_bit, measure
 from treadle.gans.panels import triplets
 from treadle.gans.pool import ImagePool
+from treadle.gans.report import Row
 from treadle.gans.sources import ArrayPairs, PairFolder
 from treadle.gans.specs import build_objective
-from treadle.gans.translation import PACKAGED, TranslationConfig, TranslationTrainer, name_of
+from treadle.gans.translation import PACKAGED, TranslationConfig, TranslationTrainer, columns, name_of, samples
 from treadle.runs.onnx import Exportable
 
 
@@ -155,21 +157,19 @@ class Pix2PixTrainer(TranslationTrainer):
             name: sum(values) / len(values) for name, values in measure(self.translate(x, self.generator), y).items()
         }
 
-    def examples(self) -> dict[str, Any]:
-        """Input, output and target of the first validation pictures."""
-        assert self.validation_feed is not None
-        shown = islice(self.translated(self.validation_feed), self.config.examples)
-        inputs, outputs, targets = zip(*(pictures for _, pictures in shown), strict=True)
-        return {"translations": triplets(inputs, outputs, targets)}
+    def rows(self, feed: Feed, judge: Judge) -> Iterator[Row]:
+        """Every pair of `feed`: input, output, target, and the output's figures."""
+        for number, (x, y) in samples(feed):
+            output = self.translate(x.to(self.device), self.generator).cpu()
+            judge.gather(output, y)
+            pictures = dict(zip(("input", "output", "target"), map(eight_bit, (x[0], output[0], y[0])), strict=True))
+            yield Row(name_of(feed, number), pictures, judge.compare(output, y)[0])
 
-    def translated(self, feed: Feed) -> Iterator[tuple[str, tuple[Pixels, Pixels, Pixels]]]:
-        """Name and (input, output, target), uint8 (H, W, C), of each sample of `feed`, in its order."""
-        count = 0
-        for x, y in feed.iterate(0):
-            output = self.translate(x.to(self.device), self.generator)
-            for pictures in zip(*(eight_bit(batch) for batch in (x, output, y)), strict=True):
-                yield name_of(feed, count), pictures
-                count += 1
+    def examples(self) -> dict[str, Any]:
+        """Input, output and target of the first validation pairs."""
+        assert self.validation_feed is not None
+        shown = [row.pictures for row in islice(self.rows(self.validation_feed, Judge()), self.config.examples)]
+        return {"translations": triplets(*columns(shown, "input", "output", "target"))}
 
     @classmethod
     def load_model(cls, run: str | Path) -> Generator:

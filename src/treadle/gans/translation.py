@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from treadle.data.feed import Feed
 from treadle.engine.curves import parse_curve
+from treadle.engine.evaluation import evaluating
 from treadle.engine.lr import LearningRate
 from treadle.engine.objective import Objective
 from treadle.engine.schedule import Every
@@ -19,10 +23,17 @@ from treadle.errors import UsageError
 from treadle.gans.adversarial import Adversarial
 from treadle.gans.augmentation import Augmentation
 from treadle.gans.diffaugment import DiffAugment, Draw
+from treadle.gans.folders import Pixels
+from treadle.gans.judging import Judge
+from treadle.gans.metrics import METRICS
 from treadle.gans.patchgan import HALVINGS, PatchGAN
+from treadle.gans.report import Row, write_report
 from treadle.gans.resnet import ResNetGenerator
 from treadle.gans.unet import UNet
 from treadle.hooks.examples import Examples
+from treadle.hooks.timing import Timing
+from treadle.runs.files import write_whole
+from treadle.runs.pictures import png
 
 PACKAGED = {"train": 400, "val": 32, "test": 64}
 """How many house fronts are trained, validated and tested on where no data is given."""
@@ -104,6 +115,10 @@ class TranslationConfig(TrainerConfig):
     """Differentiable augmentation of what the discriminator sees: of "color,translation,cutout"."""
     ema: float | None = 0.999
     """Decay of the generator's moving average, which is what is evaluated and kept; null keeps none."""
+    lpips_weights: Path | None = None
+    """Weights of LPIPS, a safetensors file: tests report it where they are given."""
+    fid_weights: Path | None = None
+    """Weights of Inception for the Fréchet distance, a safetensors file: tests report it where they are given."""
     examples: int = 4
     """Validation pictures that are translated for the eye."""
     examples_every: str | None = "10%"
@@ -207,6 +222,8 @@ class TranslationTrainer(Trainer):
         self.d_rate = LearningRate(self.d_optimizer, config.d_learning_rate or config.learning_rate)
         self.adversarial = Adversarial(config.gan)
         self.diffaugment = DiffAugment(config.diffaugment)
+        self.timing = Timing()
+        self.hooks.append(self.timing)
         if config.examples_every is not None and config.examples and self.validation_feed is not None:
             self.hooks.append(Examples(config.examples_every))
 
@@ -229,6 +246,41 @@ class TranslationTrainer(Trainer):
             else None
         )
 
+    def write_report(self, directory: Path) -> dict[str, Any]:
+        """Write the examples as the final weights make them; returns their paths, the last metrics and the timing."""
+        found: dict[str, Any] = {**self.validation_metrics, "step": str(self.timing.steps)}
+        if self.timing.epochs.count:
+            found["epoch"] = str(self.timing.epochs)
+        if self.validation_feed is not None and self.config.examples:
+            with evaluating(self):
+                for name, picture in self.examples().items():
+                    found[name] = directory / f"{name}.png"
+                    write_whole(found[name], png(picture, name))
+        return found
+
+    def write_test_report(self, directory: Path, feed: Feed) -> dict[str, Any]:
+        """Translate every picture of `feed`; writes a table and a page (see `report`), returns means and paths."""
+        run = directory.parent
+        judge = Judge(self.config.lpips_weights, self.config.fid_weights)
+        monitored = self.config.monitor if self.config.monitor in METRICS else None
+        with evaluating(self):
+            return write_report(
+                directory,
+                self.rows(feed, judge),
+                title=f"Test of {run.parent.name}/{run.name}",
+                description=f"{feed.samples} pictures of {self.config.size} x {self.config.size} pixels",
+                sort_by=monitored,
+                overall=judge.overall,
+            )
+
+    @abstractmethod
+    def rows(self, feed: Feed, judge: Judge) -> Iterator[Row]:
+        """Every picture of `feed`, translated, with its figures."""
+
+    @abstractmethod
+    def examples(self) -> dict[str, Any]:
+        """Panels of translated validation pictures, for the eye."""
+
     def translate(self, x: Tensor, generator: nn.Module) -> Tensor:
         """The generator's pictures for `x`, in full precision, as they will be wherever it is used."""
         with torch.autocast(x.device.type, enabled=False):
@@ -240,3 +292,19 @@ def name_of(feed: Feed, index: int) -> str:
     """What sample `index` of a feed is called: its file's name where the data has names, else its number."""
     name = getattr(getattr(feed, "dataset", None), "name", None)
     return str(name(index)) if callable(name) else f"{index:04d}"
+
+
+def samples(feed: Feed) -> Iterator[tuple[int, list[Tensor]]]:
+    """Number and tensors, each (1, ...), of the samples of a feed that is not shuffled, one by one."""
+    number = 0
+    for batch in feed.iterate(0):
+        for parts in zip(*batch, strict=True):
+            yield number, [part[None] for part in parts]
+            number += 1
+
+
+def columns(
+    rows: Sequence[Mapping[str, Pixels]], first: str, second: str, third: str
+) -> tuple[list[Pixels], list[Pixels], list[Pixels]]:
+    """The pictures of rows by column, for a panel."""
+    return [row[first] for row in rows], [row[second] for row in rows], [row[third] for row in rows]
