@@ -30,7 +30,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from treadle import DatasetFeed
 from treadle.gans.augmentation import Augmentation
-from treadle.gans.images import PairedImages, PairFolder
+from treadle.gans.images import PairedImages
+from treadle.gans.sources import PairFolder
 
 STEP = {128: 0.100, 256: 0.383}
 """Seconds of a training step of pix2pix (U-Net, batch 1) on two cores, by size."""

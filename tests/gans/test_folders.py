@@ -70,7 +70,8 @@ def test_numbers_in_names_sort_as_numbers(numbers, before):
 
 
 def test_equal_numbers_written_differently_have_an_order():
-    assert sorted(["01.png", "1.png", "A.png", "a.png"], key=natural) == ["01.png", "1.png", "A.png", "a.png"]
+    for names in (["01.png", "1.png", "A.png", "a.png"], ["a.png", "A.png", "1.png", "01.png"]):
+        assert sorted(names, key=natural) == ["01.png", "1.png", "A.png", "a.png"]
 
 
 @pytest.mark.parametrize(
@@ -186,6 +187,14 @@ def test_a_transparent_colour_outside_of_palettes(tmp_path):
 def test_one_bit(tmp_path):
     path = save(tmp_path / "bits.png", np.eye(8, dtype=bool))
     np.testing.assert_array_equal(read_picture(path, 1)[..., 0], np.eye(8) * 255)
+
+
+@pytest.mark.parametrize("ending", ["png", "webp", "tif", "gif"])
+def test_the_first_of_several_frames_counts(tmp_path, ending):
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 0, 255)))
+    options = {"lossless": True} if ending == "webp" else {}
+    first.save(tmp_path / f"two.{ending}", save_all=True, append_images=[second], **options)
+    assert read_picture(tmp_path / f"two.{ending}")[4, 4].tolist() == [255, 0, 0]
 
 
 def test_cmyk(tmp_path):

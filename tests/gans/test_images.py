@@ -13,14 +13,8 @@ from PIL import Image
 from treadle import DatasetFeed
 from treadle.errors import RunError, UsageError
 from treadle.gans.augmentation import Augmentation
-from treadle.gans.images import (
-    ArrayPairs,
-    PairedImages,
-    PairFolder,
-    UnpairedFolders,
-    UnpairedImages,
-    to_tensor,
-)
+from treadle.gans.images import PairedImages, UnpairedImages, to_tensor
+from treadle.gans.sources import ArrayPairs, PairFolder, UnpairedFolders
 
 FACADES = Path(__file__).parents[3] / "shared" / "data" / "pairs_facades"
 
@@ -230,6 +224,7 @@ def test_an_epoch_goes_through_the_longer_source_and_draws_from_the_other(swap):
             assert ours == 100 + index
             drawn.append(partner)
             assert equal(dataset.sample(index, rng(seed)), dataset.sample(index, rng(seed)))
+    assert set(drawn[:20]) == {1, 2, 3}  # of one index, in other epochs
     assert all(55 < drawn.count(partner) < 105 for partner in (1, 2, 3))
     still = [tuple(map(shade, dataset[index]))[:: -1 if swap else 1] for index in range(12)]
     assert still == [(100 + index, 1 + index % 3) for index in range(12)]

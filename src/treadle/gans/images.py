@@ -14,30 +14,7 @@ from treadle.data.identity import Fingerprint
 from treadle.errors import UsageError
 from treadle.gans.augmentation import Augmentation
 from treadle.gans.folders import Pixels
-from treadle.gans.sources import (
-    ArrayPairs,
-    ArrayPictures,
-    PairFolder,
-    PairSource,
-    PictureFolder,
-    PictureSource,
-    UnpairedFolders,
-    UnpairedSource,
-)
-
-__all__ = [
-    "ArrayPairs",
-    "ArrayPictures",
-    "PairFolder",
-    "PairSource",
-    "PairedImages",
-    "PictureFolder",
-    "PictureSource",
-    "UnpairedFolders",
-    "UnpairedImages",
-    "UnpairedSource",
-    "to_tensor",
-]
+from treadle.gans.sources import PairSource, PictureSource, UnpairedSource
 
 
 def to_tensor(picture: Pixels) -> Tensor:
@@ -49,8 +26,8 @@ def to_tensor(picture: Pixels) -> Tensor:
 class _Cache:
     """Decoded pictures, up to a number of megabytes. A copy in another process starts empty.
 
-    What came first stays: every epoch asks for every picture once, so whatever is thrown out to make room would have
-    been asked for as soon as what replaces it.
+    What came first stays: an epoch asks for every picture once, so none is worth more than another, and to throw one
+    out for another would only cost time.
     """
 
     def __init__(self, megabytes: float) -> None:
