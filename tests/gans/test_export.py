@@ -18,7 +18,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 SMALL = {
     "size": 32, "features": 8, "d_features": 4, "patch": 16, "max_steps": 2, "batch_size": 2, "examples_every": None,
-    "validate_every": None,     "device": "cpu",
+    "validate_every": None, "device": "cpu",
 }  # fmt: skip
 
 WITHOUT_TORCH = """

@@ -19,7 +19,7 @@ from treadle.gans.unet import UNet
 
 SMALL = {
     "size": 16, "features": 4, "d_features": 4, "patch": 16, "max_steps": 3, "batch_size": 2, "examples_every": None,
-    "validate_every": None,     "device": "cpu", "in_channels": 3, "out_channels": 1,
+    "validate_every": None, "device": "cpu", "in_channels": 3, "out_channels": 1,
 }  # fmt: skip
 
 
@@ -125,6 +125,8 @@ def test_what_cannot_be_loaded_is_said(paired, unpaired, tmp_path):
     document = load(changed / "best_model" / "config.yaml")
     document["config"]["features"] = 5
     (changed / "best_model" / "config.yaml").write_text(dumps(document))
-    with pytest.raises(UsageError, match="generator is not the one that its config describes: size mismatch") as raised:
+    with pytest.raises(
+        UsageError, match="the generator of the best model is not what its config describes: size mismatch"
+    ) as raised:
         Pix2PixTrainer.load_model(changed)
     assert "\n" not in str(raised.value)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from treadle import __version__
-from treadle.gans.inference import load_generator
+from treadle.gans.inference import generator_of
 from treadle.runs.best import read_best
 from treadle.runs.onnx import Exportable
 from treadle.runs.run import Run
@@ -18,9 +18,10 @@ def exportable_generator(
     """A generator of the run's best model, for `write_onnx`: pictures (N, C, H, W) to (N, C, H, W), any H and W.
 
     `direction` is what the file will say that it does: "AtoB" or "BtoA". The other arguments, and the errors, are those
-    of `load_generator`.
+    of `generator_of`.
     """
-    model, size = load_generator(run, config, name, reverse=reverse), config.size
+    best, size = read_best(run), config.size
+    model = generator_of(best, config, name, reverse=reverse)
     return Exportable(
         model,
         shape=(model.in_channels, size, size),
@@ -29,7 +30,7 @@ def exportable_generator(
         metadata={
             "treadle": __version__,
             "run": Run.open(run).name,
-            "step": str(read_best(run).info["step"]),
+            "step": str(best.info["step"]),
             "direction": direction,
             "range": "[-1, 1]",
             "size": f"{size} x {size}",

@@ -16,7 +16,7 @@ from treadle.gans.images import to_tensor
 from treadle.gans.metrics import eight_bit
 from treadle.gans.resnet import ResNetGenerator
 from treadle.gans.unet import UNet
-from treadle.runs.best import CONFIG, best_directory, read_best
+from treadle.runs.best import CONFIG, Best, best_directory, read_best
 
 Generator = UNet | ResNetGenerator
 
@@ -28,25 +28,30 @@ def best_config(run: str | Path, kind: type[Any]) -> Any:
 
 
 def load_generator(run: str | Path, config: Any, name: str = "generator", *, reverse: bool = False) -> Generator:
+    """A generator of the best model of the run in the directory `run`: see `generator_of`."""
+    return generator_of(read_best(run), config, name, reverse=reverse)
+
+
+def generator_of(best: Best, config: Any, name: str = "generator", *, reverse: bool = False) -> Generator:
     """A generator of a run's best model (averaged weights, where the run has them), in eval mode on the CPU.
 
     Args:
-        run: the run's directory.
-        config: what `best_config` gave.
+        best: the best model.
+        config: its settings, from `best_config`.
         name: the trainer's attribute that is the generator.
         reverse: whether it goes from output to input pictures.
 
     Raises:
-        UsageError: the run has no best model, none with such a generator, or another one than its config describes.
+        UsageError: the best model has no such generator, or another one than its config describes.
     """
-    weights = read_best(run).of(name)
+    weights = best.of(name)
     with torch.device("meta"):  # no memory, and no random draws, for weights that are replaced at once
         model: Generator = config.build_generator(reverse=reverse)
     try:
         model.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         problem = " ".join(str(error).partition("\n")[2].split())[:200]
-        raise UsageError(f"{run}: {name} is not the one that its config describes: {problem}") from None
+        raise UsageError(f"the {name} of the best model is not what its config describes: {problem}") from None
     return model.eval().requires_grad_(False)
 
 

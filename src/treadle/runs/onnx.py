@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -61,7 +64,7 @@ def write_onnx(exportable: Exportable, path: Path, *, opset: int = OPSET) -> dic
     if opset not in OPSETS:
         raise UsageError(f"opset is {opset}: expected {OPSETS.start} to {OPSETS.stop - 1}")
     content = _converted(exportable, opset)
-    differences = {tuple(x.shape): _difference(exportable.model, content, x) for x in _inputs(exportable)}
+    differences = _differences(exportable, content)
     for shape, difference in differences.items():
         if not difference <= TOLERANCE:
             raise RunError(
@@ -85,8 +88,9 @@ def _converted(exportable: Exportable, opset: int) -> bytes:
     import onnx
 
     axes = {0: "batch", **exportable.free}
-    with TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that there is a successor; that a size was checked in Python
+    with TemporaryDirectory() as folder, warnings.catch_warnings(), redirect_stdout(StringIO()):
+        # It warns that it has a successor and that sizes were checked in Python, and prints what it cannot express.
+        warnings.simplefilter("ignore")
         recorded = Path(folder, "recorded.onnx")
         try:
             torch.onnx.export(
@@ -120,22 +124,24 @@ def _inputs(exportable: Exportable) -> Iterator[Tensor]:
         yield torch.rand(shape, generator=generator) * 2 - 1
 
 
-def _difference(model: nn.Module, content: bytes, x: Tensor) -> float:
-    """The largest difference between what torch and onnxruntime make of `x`; infinite where the shapes differ."""
+def _differences(exportable: Exportable, content: bytes) -> dict[tuple[int, ...], float]:
+    """The largest difference between what torch and onnxruntime make of each of `_inputs`, by its shape."""
     import onnxruntime
 
+    inputs = list(_inputs(exportable))
     with torch.no_grad():
-        expected = model(x)
+        expected = [exportable.model(x) for x in inputs]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # its errors are raised here; it need not print them too
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        (found,) = session.run(["output"], {"input": x.numpy()})
+        found = [torch.from_numpy(session.run(["output"], {"input": x.numpy()})[0]) for x in inputs]
     except Exception as error:  # onnxruntime has a class of its own for each kind, all of them plain Exceptions
         raise RunError(f"onnxruntime cannot run the exported model: {_one_line(error)}") from None
-    if found.shape != tuple(expected.shape):
-        return float("inf")
-    return float((torch.from_numpy(found) - expected).abs().max())
+    return {
+        tuple(x.shape): float((there - here).abs().max()) if there.shape == here.shape else math.inf
+        for x, there, here in zip(inputs, found, expected, strict=True)
+    }
 
 
 def _one_line(error: BaseException) -> str:
