@@ -26,9 +26,7 @@ LAYERS = {"relu1_1": 1 / 32, "relu2_1": 1 / 16, "relu3_1": 1 / 8, "relu4_1": 1 /
 _STAGES = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
 """VGG-19's convolutions and channels per stage; before each but the first the picture is halved."""
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pictures, RGB in [0, 1]
-_WHAT = (
-    "VGG-19 (save_file(torchvision.models.vgg19(weights='DEFAULT').state_dict(), ...) of safetensors.torch makes it)"
-)
+_HOW = "safetensors.torch.save_file(torchvision.models.vgg19(weights='DEFAULT').state_dict(), 'vgg19.safetensors')"
 
 
 class Perceptual:
@@ -63,7 +61,10 @@ class Perceptual:
         self._network = nn.ModuleDict({"features": nn.Sequential(*modules[: max(self._weights) + 1])})
         self._network.to_empty(device="cpu")
         path = Path(weights)
-        fill(self._network, read_tensors(path, _WHAT), path, _WHAT)
+        try:
+            fill(self._network, read_tensors(path, "VGG-19"), path, "VGG-19")
+        except UsageError as error:
+            raise UsageError(f"{error}; make it with {_HOW}") from None
         self._digest = hash_tensors(self._network.state_dict())
 
     def __call__(self, fake: Tensor, target: Tensor) -> Tensor:
