@@ -114,7 +114,7 @@ def test_nan_is_a_difference(tmp_path: Path) -> None:
         write_onnx(exportable, tmp_path / "model.onnx")
 
 
-def test_what_onnx_cannot_express_is_one_line(tmp_path: Path, capfd: Any) -> None:
+def test_what_onnx_cannot_express_is_one_line(tmp_path: Path) -> None:
     class Odd(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.special.i0e(x)
@@ -122,7 +122,6 @@ def test_what_onnx_cannot_express_is_one_line(tmp_path: Path, capfd: Any) -> Non
     with pytest.raises(RunError, match=r"^the model cannot be written as ONNX: .*i0e") as raised:
         write_onnx(Exportable(Odd().eval(), (2,)), tmp_path / "model.onnx")
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 400
-    assert capfd.readouterr() == ("", "")
 
 
 def test_a_disk_that_refuses_is_named(tmp_path: Path) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -88,9 +86,8 @@ def _converted(exportable: Exportable, opset: int) -> bytes:
     import onnx
 
     axes = {0: "batch", **exportable.free}
-    with TemporaryDirectory() as folder, warnings.catch_warnings(), redirect_stdout(StringIO()):
-        # It warns that it has a successor and that sizes were checked in Python, and prints what it cannot express.
-        warnings.simplefilter("ignore")
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is a successor; that a size was checked in Python
         recorded = Path(folder, "recorded.onnx")
         try:
             torch.onnx.export(
