@@ -15,7 +15,8 @@ class ImagePool:
 
     Shrivastava 2017 (https://arxiv.org/abs/1612.07828), in the form of CycleGAN: until the pool is full, pictures are
     kept and handed on. As an attribute of a trainer it is saved with the run. Pictures of another shape or dtype begin
-    the history anew.
+    the history anew. Where a discriminator sees what a picture was made from, keep both together, as channels:
+    `pool(torch.cat([x, fake], 1))`.
 
     Args:
         size: how many pictures are kept; 0 keeps none and hands all on.

@@ -99,7 +99,8 @@ def build_objective(
         text: sub-specs joined by "+", such as "extended+vgg".
         spec: the name of a registered spec.
         weights: other weights, by term name.
-        vgg_weights: the file for `Perceptual`, which computes a term "G_VGG" that has no function of its own.
+        vgg_weights: the file for `Perceptual`, which computes a term "G_VGG" that has no function of its own. A trainer
+            that keeps it as an attribute (`objective.terms["G_VGG"].function`) resumes with the same weights only.
         required: terms that a trainer cannot do without.
 
     Raises:
