@@ -266,10 +266,10 @@ def write_pairs(
         raise UsageError(f"{root} cannot be made: {error.strerror or error}") from None
     made = temporary / "root"  # not `temporary` itself, which only its owner may read
     try:
-        counts, bad = _write(pairs, made, stop_at_bad=not skip_bad, progress=progress)
+        counts, bad = _write(progress(pairs), made)
         if bad and not skip_bad:
-            more = f", and {len(bad) - 1} more pairs" if len(bad) > 1 else ""
-            raise UsageError(f"{bad[0]}{more} (--skip-bad leaves such pairs out)")
+            more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+            raise UsageError(f"{bad[0]}{more}; --skip-bad leaves such pairs out")
         if lost := {pair.part for pair in pairs} - counts.keys():
             raise UsageError(f"no pair is left for {min(lost)}: {bad[0]}")
         made.rename(root)
@@ -281,21 +281,18 @@ def write_pairs(
     return {part: counts[part] for part in PARTS if counts[part]}, bad
 
 
-def _write(
-    pairs: Sequence[Pair], root: Path, *, stop_at_bad: bool, progress: Callable[[Sequence[Pair]], Iterable[Pair]]
-) -> tuple[Counter[str], list[BadPicture]]:
-    """Make and write the pairs; from a bad one on they are only looked at, where it will be refused anyway."""
+def _write(pairs: Iterable[Pair], root: Path) -> tuple[Counter[str], list[BadPicture]]:
+    """Make and write the pairs, all that can be: how many went to each part, and what was wrong with the others."""
     counts, bad = Counter[str](), list[BadPicture]()
-    for pair in progress(pairs):
+    for pair in pairs:
         try:
             picture = np.concatenate(pair.make(), axis=1)
         except BadPicture as error:
             bad.append(error)
             continue
-        if not (bad and stop_at_bad):
-            (root / pair.part).mkdir(parents=True, exist_ok=True)
-            _save(picture, root / pair.part / f"{pair.name}.png")
-            counts[pair.part] += 1
+        (root / pair.part).mkdir(parents=True, exist_ok=True)
+        _save(picture, root / pair.part / f"{pair.name}.png")
+        counts[pair.part] += 1
     return counts, bad
 
 
