@@ -161,6 +161,8 @@ def test_missing_and_infinite_figures(tmp_path):
     assert [line.get("psnr") for line in written["rows"]] == ["Infinity", 30.0, 20.0, "NaN", None]
     psnr = written["metrics"]["psnr"]
     assert (psnr["missing"], psnr["median"], psnr["std"]) == (2, 30.0, "NaN")
+    write_report(tmp_path, [row(1, l1=math.nan), row(2), row(3, l1=0.5), row(4, l1=0.0)], title="lower")
+    assert [line["name"] for line in table(tmp_path)["rows"]] == [f"house {number}.jpg" for number in (4, 3, 1, 2)]
     write_report(tmp_path, [row(1, psnr=math.nan)], title="none")
     assert table(tmp_path)["metrics"]["psnr"]["best"] is None
 
@@ -255,3 +257,13 @@ def test_a_disk_that_refuses_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"cannot write .*file.*; make room or mend its permissions"):
         write_report(tmp_path / "file" / "test", rows(), title="houses")
+
+
+def test_what_reading_raises_stays_what_it_is(tmp_path):
+    def unreadable():
+        yield row(1, l1=0.1)
+        raise PermissionError(13, "Permission denied", "data/2.jpg")
+
+    with pytest.raises(PermissionError):
+        write_report(tmp_path, unreadable(), title="houses")
+    assert list(tmp_path.iterdir()) == []

@@ -78,6 +78,8 @@ def test_pictures_load_lazily_at_a_reserved_size_and_lead_to_the_files(page, tmp
     for image in images:
         assert image["loading"] == "lazy"
         assert (tmp_path / unquote(image["src"])).is_file()
+        assert image["src"].isascii()
+        assert " " not in image["src"]
         assert image["src"] in {link["href"] for link in parsed.all("a")}
     assert images[0]["alt"] == f"input of {ODD}"
     assert (images[0]["width"], images[0]["height"], images[0]["class"]) == ("162", "108", "pixels")

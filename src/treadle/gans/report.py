@@ -13,7 +13,8 @@ import io
 import math
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -109,36 +110,25 @@ def write_report(
         UsageError: there are no rows, `sort_by` is none of the metrics, `pictures` holds files that are no report's.
         RunError: the disk refuses a file.
     """
-    try:
-        return _write(directory, rows, title, description, sort_by, higher, overall)
-    except OSError as error:
-        where = error.filename or directory
-        raise RunError(f"cannot write {where}: {error.strerror or error}; make room or mend its permissions") from error
-
-
-def _write(
-    directory: Path,
-    rows: Iterable[Row],
-    title: str,
-    description: str,
-    sort_by: str | None,
-    higher: Collection[str],
-    overall: Callable[[], Mapping[str, float]],
-) -> dict[str, float | Path]:
     pictures, fresh = directory / PICTURES, directory / f".{PICTURES}.new"
-    directory.mkdir(parents=True, exist_ok=True)
-    _check_ours(pictures)
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
+    with _writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        _check_ours(pictures)
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
     try:
-        entries = [_save(row, number, fresh) for number, row in enumerate(rows, 1)]
+        entries = []
+        for number, row in enumerate(rows, 1):
+            with _writing(directory):
+                entries.append(_save(row, number, fresh))
         if not entries:
             raise UsageError(f"{title}: there is no picture to report on")
         metrics = list(dict.fromkeys(name for entry in entries for name in entry.metrics))
         if sort_by is not None and sort_by not in metrics:
             raise UsageError(f"a report cannot be sorted by {sort_by!r}: it has {', '.join(metrics) or 'no metrics'}")
         figures = {name: float(value) for name, value in overall().items()}
-        replace_directory(fresh, pictures)
+        with _writing(directory):
+            replace_directory(fresh, pictures)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
@@ -146,11 +136,22 @@ def _write(
     order = sort_by or next(iter(metrics), None)
     if order is not None:
         entries.sort(key=_rank(order, higher))
-    write_whole(directory / TABLE, _json(title, entries, summaries, figures, order))
-    write_whole(directory / SPREADSHEET, _csv(entries, metrics))
-    write_whole(directory / PAGE, page(title, description, entries, summaries, figures, order))
+    with _writing(directory):
+        write_whole(directory / TABLE, _json(title, entries, summaries, figures, order))
+        write_whole(directory / SPREADSHEET, _csv(entries, metrics))
+        write_whole(directory / PAGE, page(title, description, entries, summaries, figures, order))
     means: dict[str, float | Path] = {name: summary.mean for name, summary in summaries.items()}
     return means | figures | {"table": directory / TABLE, "page": directory / PAGE}
+
+
+@contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    """What the disk refuses becomes a RunError; what `rows` raises when it reads stays what it is."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or directory
+        raise RunError(f"cannot write {where}: {error.strerror or error}; make room or mend its permissions") from error
 
 
 def _check_ours(pictures: Path) -> None:
