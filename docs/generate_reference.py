@@ -47,6 +47,7 @@ PAGES = (
             "treadle.sinks.base:Sink",
             "treadle.sinks.console:Console",
             "treadle.sinks.tensorboard:TensorBoard",
+            "treadle.sinks.visdom:Visdom",
         ),
     ),
     Page(

@@ -51,6 +51,16 @@ def test_a_missing_extra_is_said_with_its_remedy_and_is_no_failure(
     assert "lacks OpenEXR: pip install 'treadle[fields]' (for pictures" in treadle.out
 
 
+def test_an_extra_that_pip_cannot_build_alone_has_a_remedy_that_can(
+    treadle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = doctor._version
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "visdom" else real(name))
+    assert treadle("doctor") == 0
+    assert "lacks visdom: pip install 'setuptools<80' wheel, then pip install --no-build-isolation" in treadle.out
+
+
 def test_broken_compilers_fail(treadle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> str:
         raise OSError("no\nlibrary")

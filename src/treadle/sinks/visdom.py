@@ -29,7 +29,7 @@ DEFAULT_URL = "http://localhost:8097"
 ROUND_SECONDS = 1.0
 """Between two rounds of sending what has changed."""
 SHARE = 0.2
-"""Of its time the thread spends no more on sending: with a slow server or many windows rounds are rarer."""
+"""Of its time that the thread spends on sending: with a slow server or many windows, rounds are rarer."""
 RETRY_SECONDS = 30.0
 """After a failure it tries again in 1 s, 2 s, 4 s, ..., at last every so many seconds."""
 ANSWER_SECONDS = 10.0
@@ -51,10 +51,10 @@ class Visdom(Sink):
     "train", "epoch" and "validation". The windows are in an environment named after the run: `runs/line/v001` is
     "line_v001". When the run ends the server is asked to keep it on disk.
 
-    Training only notes what is to be shown; a thread of its own sends it, so no server can delay or end a run. One
-    that is away, mute or begins anew gets all there is to see when it is back. Windows are sent whole, so nothing is
-    there twice after a failure, a rewind or a resume. What was never shown (a picture that a newer one replaced before
-    it could be sent) is counted in the journal. Closing takes 5 seconds at most.
+    Training only notes what is to be shown, within bounded memory; a thread of its own sends it, so no server can delay
+    a step or end a run. One that is away, mute or begins anew gets all there is to see when it is back. Windows are
+    sent whole, so nothing is there twice after a failure, a rewind or a resume. What was never shown (a picture that a
+    newer one replaced before it could be sent) is counted in the journal. Closing takes 5 seconds at most.
 
     Args:
         url: the server; without a port it is 8097 (443 for https).
@@ -98,10 +98,8 @@ class Visdom(Sink):
         sender.close(CLOSING_SECONDS)
         waiting, dropped = self._board.take_counts()
         if waiting:
-            windows = f"{waiting} window{'' if waiting == 1 else 's'}"
-            print(
-                f"treadle: Visdom at {self.server.url} lacks the last of {windows}: {sender.trouble}", file=sys.stderr
-            )
+            what = f"{waiting} window{'' if waiting == 1 else 's'} not up to date ({sender.trouble})"
+            print(f"treadle: Visdom at {self.server.url}: {what}", file=sys.stderr)
             dropped["windows not up to date"] = waiting
         if dropped:
             self._trainer.note("not shown by Visdom", counts=dropped)
@@ -276,4 +274,5 @@ class Sender:
 def _describe(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer in {ANSWER_SECONDS:g} s"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.split())[:200]

@@ -123,8 +123,9 @@ class Card:
         opts: dict[str, Any] = {"title": f"{self.name}, step {self.step}"}
         if not isinstance(self.content, str):
             height, width = self.content.shape[:2]
-            scale = max(1, 256 // max(height, width))
-            opts |= {"width": width * scale, "height": height * scale}
+            side = max(height, width)
+            scale = min(max(side, 256), 1024) / side
+            opts |= {"width": round(width * scale), "height": round(height * scale)}
         return {"opts": opts}
 
 

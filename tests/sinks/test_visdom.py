@@ -1,0 +1,444 @@
+"""A real Visdom server on loopback: what arrives, and what becomes of the run when the server is bad."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import importlib.util
+import io
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from treadle.errors import UsageError
+from treadle.runs.metrics import series
+from treadle.sinks import visdom
+from treadle.sinks.visdom import DEFAULT_URL, Server, Visdom, parse_url
+
+START = """
+import sys
+sys.modules["torch"] = None  # Visdom's client would import it, if it can
+from visdom.server.run_server import start_server
+start_server(port=int(sys.argv[1]), bind_local=True, base_url="", env_path=sys.argv[2])
+"""
+
+
+class RealServer:
+    """A Visdom server in a process of its own, and what its API says it shows."""
+
+    def __init__(self, directory: Path) -> None:
+        if importlib.util.find_spec("visdom") is None:
+            pytest.skip("the package visdom is not installed: make env")
+        self.directory = directory
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port: int = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-c", START, str(self.port), str(self.directory)]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                time.sleep(0.02)
+        self.stop()
+        assert self.process.stderr is not None
+        raise AssertionError(f"Visdom does not start: {self.process.stderr.read().decode()}")
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def windows(self, environment: str) -> dict[str, Any]:
+        """The windows of an environment, by their ids; empty where there is none."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection.request("POST", "/win_data", json.dumps({"eid": environment, "win": None}))
+        response = connection.getresponse()
+        text = response.read()
+        connection.close()
+        return json.loads(text) if response.status == 200 else {}
+
+    def lines(self, environment: str, window: str) -> dict[str, list[list[float]]]:
+        """Steps and values of the lines of a window."""
+        data = self.windows(environment).get(window, {"content": {"data": []}})["content"]["data"]
+        return {line["name"]: [line["x"], line["y"]] for line in data}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+    """One server for all tests that leave it running."""
+    server = RealServer(tmp_path_factory.mktemp("visdom"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[RealServer]:
+    """A server that a test may kill."""
+    server = RealServer(tmp_path / "visdom")
+    yield server
+    server.stop()
+
+
+class BadServer:
+    """Accepts connections and says nothing, or what it is told to; counts them."""
+
+    def __init__(self, answer: bytes | None) -> None:
+        self.answer = answer
+        self.accepted: list[socket.socket] = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            self.accepted.append(connection)
+            if self.answer is not None:
+                with connection, connection.makefile("rb") as request:
+                    head = http.client.parse_headers(request) if request.readline() else {}
+                    request.read(int(head.get("Content-Length", 0)))
+                    connection.sendall(self.answer)
+
+    def close(self) -> None:
+        if self.thread.is_alive():
+            self.listener.shutdown(socket.SHUT_RDWR)
+            self.thread.join(5)
+        self.listener.close()
+        for connection in self.accepted:
+            connection.close()
+
+
+@pytest.fixture
+def bad() -> Iterator[Callable[[bytes | None], BadServer]]:
+    servers: list[BadServer] = []
+
+    def make(answer: bytes | None) -> BadServer:
+        servers.append(BadServer(answer))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounds follow one another at once, and nothing is waited for as long as in earnest."""
+    for name, seconds in (("ROUND_SECONDS", 0.02), ("RETRY_SECONDS", 0.1), ("ANSWER_SECONDS", 0.4)):
+        monkeypatch.setattr(visdom, name, seconds)
+
+
+def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
+    """Wait for something that another thread or process does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it does not happen"
+        time.sleep(0.01)
+
+
+def sender_of(trainer: Any) -> Any:
+    (sink,) = (hook for hook in trainer.hooks if isinstance(hook, Visdom))
+    return sink._sender
+
+
+def noted(trainer: Any, event: str) -> list[Any]:
+    return [entry for entry in trainer.journal if entry["event"] == event]
+
+
+def test_all_that_is_logged_arrives(line: Callable[..., Any], shared: RealServer, tmp_path: Path) -> None:
+    trainer = line(run_dir=tmp_path / "line", hooks=[Visdom(shared.url)])
+    trainer.iterate()
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    trainer.log_image("probe", picture)
+    trainer.log_text("note", "hello <b>there</b>")
+    trainer.train()
+    windows = shared.windows("line_v001")
+    assert set(windows) == {"picture probe", "text note", "plot losses", "plot psnr", "plot learning rates"}
+    for name, split, place in (
+        ("loss", "train", ("plot losses", "loss")),
+        ("loss", "validation", ("plot losses", "loss (validation)")),
+        ("psnr", "train", ("plot psnr", "train")),
+        ("psnr", "epoch", ("plot psnr", "epoch")),
+        ("lr", "train", ("plot learning rates", "lr")),
+    ):
+        steps, values = series(trainer.run.path, name, split)
+        assert shared.lines("line_v001", place[0])[place[1]] == [steps.tolist(), values.tolist()] and len(steps) >= 3
+    source = windows["picture probe"]["content"]["src"].partition(",")[2]
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(source)))), picture)
+    assert windows["picture probe"]["title"] == "probe, step 1"
+    assert "hello &lt;b&gt;there&lt;/b&gt;" in windows["text note"]["content"]
+    saved = json.loads((shared.directory / "line_v001.json").read_text())
+    assert saved["jsons"] == windows  # the server still has it when it begins anew
+    assert not noted(trainer, "Visdom failed") and not noted(trainer, "not shown by Visdom")
+
+
+def test_runs_have_environments_of_their_own(line: Callable[..., Any], shared: RealServer, tmp_path: Path) -> None:
+    for epochs in (1, 2):
+        line(run_dir=tmp_path / "two", hooks=[Visdom(shared.url)], max_epochs=epochs).train()
+    line(hooks=[Visdom(shared.url)], max_epochs=3).train()
+    line(hooks=[Visdom(shared.url, environment="chosen")], max_epochs=4).train()
+    ends = {
+        name: shared.lines(name, "plot losses")["loss"][0][-1] for name in ("two_v001", "two_v002", "Line", "chosen")
+    }
+    assert ends == {"two_v001": 4, "two_v002": 8, "Line": 12, "chosen": 16}
+
+
+def test_what_an_older_run_of_the_same_name_left_there_goes(line: Callable[..., Any], shared: RealServer) -> None:
+    old = line(hooks=[Visdom(shared.url, environment="same")])
+    old.iterate()
+    old.log_text("note", "of the old run")
+    old.close()
+    assert "text note" in shared.windows("same")
+    line(hooks=[Visdom(shared.url, environment="same")]).train()
+    assert set(shared.windows("same")) == {"plot losses", "plot psnr", "plot learning rates"}
+
+
+@pytest.mark.parametrize("same_server", [True, False])
+def test_a_resumed_run_goes_on_with_its_windows(
+    line: Callable[..., Any], shared: RealServer, own: RealServer, tmp_path: Path, same_server: bool
+) -> None:
+    name = f"resumed-{same_server}"
+    first = line(run_dir=tmp_path / name, hooks=[Visdom(shared.url)], save_every="3 steps")
+    for _ in range(8):
+        first.iterate()
+    first.log_text("note", "hello")
+    first.close()
+    server = shared if same_server else own
+    assert shared.lines(f"{name}_v001", "plot losses")["loss"][0] == [2, 4, 6, 8]
+    again = line(run_dir=first.run.path, resume=True, hooks=[Visdom(server.url)], save_every="3 steps")
+    assert again.progress.step == 6
+    again.iterate()
+    again.log_image("probe", torch.zeros(4, 4))  # the first thing that it shows
+    until(lambda: "picture probe" in server.windows(f"{name}_v001"))
+    assert server.lines(f"{name}_v001", "plot losses")["loss"][0] == [2, 4, 6]
+    again.train()
+    steps, values = series(first.run.path, "loss")
+    assert server.lines(f"{name}_v001", "plot losses")["loss"] == [steps.tolist(), values.tolist()]
+    assert steps.tolist() == [2, 4, 6, 8, 10, 12]
+    assert ("text note" in server.windows(f"{name}_v001")) == same_server
+
+
+def test_a_rewound_run_takes_its_points_back(line: Callable[..., Any], shared: RealServer) -> None:
+    trainer = line(hooks=[Visdom(shared.url, environment="rewound")], snapshot_every="2 steps", max_epochs=10)
+    for _ in range(9):
+        trainer.iterate()
+    until(lambda: shared.lines("rewound", "plot losses").get("loss", [[]])[0] == [2, 4, 6, 8])
+    trainer.rewind(4)
+    until(lambda: shared.lines("rewound", "plot losses")["loss"][0] == [2, 4])
+    for _ in range(2):
+        trainer.iterate()
+    trainer.close()
+    assert shared.lines("rewound", "plot losses")["loss"][0] == [2, 4, 6]
+    assert shared.lines("rewound", "plot losses")["loss (validation)"][0] == [4]
+
+
+def test_a_test_after_the_run_is_added(line: Callable[..., Any], shared: RealServer) -> None:
+    trainer = line(hooks=[Visdom(shared.url, environment="tested")])
+    trainer.train()
+    trainer.test(trainer.validation_feed)
+    lines = shared.lines("tested", "plot losses")
+    assert lines["loss"][0] == [2, 4, 6, 8, 10, 12] and lines["loss (test)"][0] == [12]
+
+
+def test_a_server_that_begins_anew_gets_everything(
+    line: Callable[..., Any], own: RealServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trainer = line(hooks=[Visdom(own.url)])
+    for _ in range(4):
+        trainer.iterate()
+    trainer.log_text("note", "hello")
+    until(lambda: "text note" in own.windows("Line") and own.lines("Line", "plot losses")["loss"][0] == [2, 4])
+    own.stop()
+    while not noted(trainer, "Visdom failed") and trainer.iterate():  # told with the next log after it was seen
+        time.sleep(0.1)
+    own.start()
+    assert own.windows("Line") == {}  # it was never asked to keep anything
+    until(lambda: "text note" in own.windows("Line"))
+    trainer.train()
+    assert own.lines("Line", "plot losses")["loss"][0] == [2, 4, 6, 8, 10, 12]
+    (note,) = noted(trainer, "Visdom failed")
+    assert note["url"] == own.url and note["error"] == "Connection refused"
+    said = capfd.readouterr().err
+    assert f"Visdom at {own.url}: Connection refused; the run goes on, and tries again" in said
+    assert said.count("Visdom") == 1 and not noted(trainer, "not shown by Visdom")
+
+
+def test_a_server_that_began_anew_between_two_rounds_gets_everything(
+    line: Callable[..., Any], own: RealServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trainer = line(hooks=[Visdom(own.url)])
+    for _ in range(4):
+        trainer.iterate()
+    until(lambda: own.lines("Line", "plot losses").get("loss (validation)") is not None)
+    time.sleep(0.1)  # nothing is under way
+    own.stop()
+    own.start()
+    trainer.train()
+    assert own.lines("Line", "plot losses")["loss"][0] == [2, 4, 6, 8, 10, 12]
+    assert "Visdom" not in capfd.readouterr().err
+
+
+NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+ANOTHER = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello"
+
+
+@pytest.mark.parametrize(
+    ("answer", "trouble"),
+    [
+        (None, "no answer in 0.4 s"),
+        (b"", "Remote end closed connection without response"),
+        (b"SSH-2.0-OpenSSH\r\n", "SSH-2.0-OpenSSH"),
+        (NOT_FOUND, "it answers 404 Not Found"),
+        (ANOTHER, "no Visdom server: it answers 'hello'"),
+        ("absent", "Connection refused"),
+    ],
+)
+def test_a_bad_server_changes_nothing_about_the_run(
+    line: Callable[..., Any],
+    bad: Callable[[bytes | None], BadServer],
+    capfd: pytest.CaptureFixture[str],
+    answer: Any,
+    trouble: str,
+) -> None:
+    bare = line()
+    bare.train()
+    server = bad(None if answer == "absent" else answer)
+    if answer == "absent":
+        server.close()
+    trainer = line(hooks=[Visdom(server.url)])
+    for _ in range(11):
+        trainer.iterate()
+        trainer.log_image("probe", torch.zeros(4, 4))
+    until(lambda: sender_of(trainer).trouble)
+    start = time.monotonic()
+    assert trainer.train().status == "finished"
+    assert time.monotonic() - start < 15  # at most CLOSING_SECONDS, on a slow machine
+    assert trainer.digest() == bare.digest()
+    (note,) = noted(trainer, "Visdom failed")
+    assert note["error"] == trouble
+    (counts,) = (entry["counts"] for entry in noted(trainer, "not shown by Visdom"))
+    assert counts["windows not up to date"] == 4 and counts["pictures replaced before they were sent"] >= 10
+    said = capfd.readouterr().err
+    assert f"Visdom at {server.url}: {trouble}; the run goes on" in said
+    assert f"Visdom at {server.url}: 4 windows not up to date ({trouble})" in said and said.count("Visdom at") == 2
+
+
+def test_closing_is_bounded_and_no_thread_stays(
+    line: Callable[..., Any], bad: Callable[[bytes | None], BadServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(visdom, "ANSWER_SECONDS", 30.0)
+    monkeypatch.setattr(visdom, "CLOSING_SECONDS", 0.3)
+    server = bad(None)
+    trainer = line(hooks=[Visdom(server.url)])
+    trainer.iterate()
+    until(lambda: server.accepted)
+    thread = sender_of(trainer)._thread
+    start = time.monotonic()
+    trainer.train()
+    assert time.monotonic() - start < 10
+    assert thread.is_alive() and thread.daemon  # given up: it holds nobody, and sends no more
+    (counts,) = (entry["counts"] for entry in noted(trainer, "not shown by Visdom"))
+    assert counts == {"windows not up to date": 3}
+    server.close()
+    thread.join(10)
+    assert not thread.is_alive() and len(server.accepted) == 1
+
+
+def test_a_dead_server_is_asked_at_a_bounded_rate(
+    line: Callable[..., Any], bad: Callable[[bytes | None], BadServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(visdom, "RETRY_SECONDS", 0.2)
+    server = bad(b"")
+    trainer = line(hooks=[Visdom(server.url)], max_epochs=None, max_steps=10**6, validation_data=None)
+    start = time.monotonic()
+    while time.monotonic() < start + 1.0:
+        trainer.iterate()
+    trainer.close()
+    # One try at once, then one in 0.2 s, and one at the end.
+    assert 3 <= len(server.accepted) <= 3 + (time.monotonic() - start) / 0.2
+
+
+def test_retries_become_rarer(monkeypatch: pytest.MonkeyPatch, bad: Callable[[bytes | None], BadServer]) -> None:
+    monkeypatch.setattr(visdom, "RETRY_SECONDS", 30.0)
+    server = bad(None)
+    server.close()
+    board = visdom.Board()
+    board.add_scalars(1, {"loss": 1.0}, "train")
+    sender = visdom.Sender(parse_url(server.url), "x", board, clear=True)
+    sender.close(5)
+    sender._failures = 0
+    assert [sender._round() for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
+
+
+def test_a_slow_server_is_asked_less_often(monkeypatch: pytest.MonkeyPatch, shared: RealServer) -> None:
+    board = visdom.Board()
+    sender = visdom.Sender(parse_url(shared.url), "slow", board, clear=True)
+    sender.close(5)
+    sender._abandoned.clear()
+    monkeypatch.setattr(visdom, "RETRY_SECONDS", 30.0)
+    monkeypatch.setattr(visdom, "ROUND_SECONDS", 1.0)
+    post = sender._post
+
+    def slow(path: str, body: str) -> str:
+        time.sleep(0.4)
+        return post(path, body)
+
+    monkeypatch.setattr(sender, "_post", slow)
+    assert sender._round() == 1.0
+    board.add_scalars(1, {"loss": 1.0}, "train")
+    assert 1.5 < sender._round() < 20  # 4 times as long as it took
+    sender._disconnect()
+
+
+def test_a_logged_picture_is_a_copy(line: Callable[..., Any], shared: RealServer) -> None:
+    trainer = line(hooks=[Visdom(shared.url, environment="copy")])
+    trainer.iterate()
+    picture = torch.full((4, 4), 7, dtype=torch.uint8)
+    trainer.log_image("probe", picture)
+    picture.fill_(9)
+    trainer.close()
+    source = shared.windows("copy")["picture probe"]["content"]["src"].partition(",")[2]
+    assert np.asarray(Image.open(io.BytesIO(base64.b64decode(source)))).max() == 7
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        (DEFAULT_URL, Server(False, "localhost", 8097, "")),
+        ("gpu-box", Server(False, "gpu-box", 8097, "")),
+        ("10.0.0.7:80/", Server(False, "10.0.0.7", 80, "")),
+        ("https://example.org/visdom/", Server(True, "example.org", 443, "/visdom")),
+        ("http://[::1]:9000", Server(False, "::1", 9000, "")),
+    ],
+)
+def test_addresses(url: str, server: Server) -> None:
+    assert parse_url(url) == server and parse_url(server.url) == server
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "http://", "ftp://host", "http://host:port", "http://host:99999", "a b", "http://me:secret@host", "h/?x=1"],
+)
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match=r"expected one such as http://localhost:8097"):
+        Visdom(url)
