@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from treadle import Trainer
 from treadle.engine import terms as terms_module
 from treadle.engine.objective import Losses, Objective
 from treadle.engine.progress import Progress
@@ -398,3 +399,21 @@ def test_state_of_other_terms_is_refused_and_changes_nothing() -> None:
     with pytest.raises(StateError, match="differing: b, c"):
         objective.load_state_dict(Objective([Term("a"), Term("c")]).state_dict())
     assert objective.state_dict()["history"] == before["history"]
+
+
+def test_a_step_that_returns_nothing_still_logs_its_objective() -> None:
+    class Quiet(Trainer):
+        def setup(self) -> None:
+            self.model = torch.nn.Linear(1, 1)
+            self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+            self.objective = Objective()
+            self.objective.add("fit", weight=2.0)
+
+        def step(self, batch: Any) -> Any:
+            self.minimize(self.objective(fit=self.model(batch).square().mean()))
+            return {}
+
+    trainer = Quiet(data=torch.ones(4, 1), batch_size=2, max_epochs=1, log_every="1 step")
+    trainer.train()
+    assert [entry.step for entry in trainer.objective.history["fit"]] == [1, 2]
+    assert trainer.metrics["fit.weight"] == 2.0

@@ -59,13 +59,13 @@ class Logbook:
         trainer = self._trainer
         trainer.minimizer.check_device()
         means = self.meter.take_interval()
-        if not means:
-            return
         terms: dict[str, float] = {}
         objectives = find(trainer, Objective)
         for name, objective in objectives.items():
             prefix = f"{name}." if len(objectives) > 1 else ""
             terms |= {prefix + term: value for term, value in objective.flush(trainer.progress).items()}
+        if not means and not terms:
+            return
         trainer.metrics = terms | means | trainer.minimizer.learning_rates()
         self.scalars("train", trainer.metrics)
 

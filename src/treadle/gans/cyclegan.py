@@ -112,14 +112,18 @@ class CycleGANTrainer(TranslationTrainer):
         """The generators learn to deceive and to come back, then the discriminators to tell real from made."""
         a, b = batch
         d_learns, g_learns = self.turns()
+        losses: dict[str, Tensor] = {}
         with torch.set_grad_enabled(g_learns):
             fake_b, fake_a = self.generator_ab(a), self.generator_ba(b)
         if g_learns:
-            self.minimize(self.g_losses(a, b, fake_a, fake_b), self.g_optimizer)
+            g_losses = self.g_losses(a, b, fake_a, fake_b)
+            self.minimize(g_losses, self.g_optimizer)
+            losses.update(g_losses)
         if d_learns:
-            fake_a, fake_b = self.pool_a(fake_a.detach()), self.pool_b(fake_b.detach())
-            self.minimize(self.d_losses(a, b, fake_a, fake_b), self.d_optimizer)
-        return {}  # the objective logs its terms
+            d_losses = self.d_losses(a, b, self.pool_a(fake_a.detach()), self.pool_b(fake_b.detach()))
+            self.minimize(d_losses, self.d_optimizer)
+            losses.update(d_losses)
+        return losses
 
     def g_losses(self, a: Tensor, b: Tensor, fake_a: Tensor, fake_b: Tensor) -> Losses:
         """The generators' terms: the verdicts, the ways there and back, and what is already as it should be."""

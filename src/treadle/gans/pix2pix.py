@@ -44,9 +44,11 @@ class Pix2PixConfig(TranslationConfig):
     jitter: float = 0.0
     """Random brightness, contrast and saturation of the input, as a share of each."""
     noise: float = 0.0
-    """Standard deviation of Gaussian noise on the input; pictures are in 0 to 1."""
+    """Largest standard deviation of Gaussian noise on the input; pictures are in 0 to 1."""
     blur: float = 0.0
     """Largest standard deviation of Gaussian blur on the input, in pixels."""
+    label_input: bool = False
+    """Resize the input by nearest neighbour: for label maps, whose colours bicubic resizing blends into others."""
     spec: str = "pix2pix"
     """The spec that `objective` names parts of: "pix2pix", or one of your own (see `register_spec`)."""
     objective: str = "basic"
@@ -60,7 +62,13 @@ class Pix2PixConfig(TranslationConfig):
 
     def augmentation(self, *, fit: bool = False) -> Augmentation:
         """What is done to the pairs that are trained on; `fit` says that they are made at `size` as they are."""
-        return replace(super().augmentation(fit=fit), jitter=self.jitter, noise=self.noise, blur=self.blur)
+        return replace(
+            super().augmentation(fit=fit),
+            jitter=self.jitter,
+            noise=self.noise,
+            blur=self.blur,
+            label_input=self.label_input,
+        )
 
 
 class Pix2PixTrainer(TranslationTrainer):
@@ -85,7 +93,9 @@ class Pix2PixTrainer(TranslationTrainer):
         found = {name: _pairs(config, path, split) for name, split in splits.items()}
         augmentation = config.augmentation(fit=path is None)
         return {
-            name: PairedImages(pairs, config.size, augmentation if name == "data" else None, config.cache_mb)
+            name: PairedImages(
+                pairs, config.size, augmentation if name == "data" else augmentation.still(), config.cache_mb
+            )
             for name, pairs in found.items()
             if pairs is not None
         }
@@ -107,25 +117,39 @@ class Pix2PixTrainer(TranslationTrainer):
             required=("G_GAN", "D_real", "D_fake"),
         )
         self.set_up_game(objective)
+        # An attribute, so that a resume notices when the file holds other weights.
+        self.perceptual = objective.terms["G_VGG"].function if "G_VGG" in objective.terms else None
 
     def step(self, batch: tuple[Tensor, Tensor]) -> Mapping[str, Any]:
         """The discriminator learns to tell real pairs from made ones, then the generator to deceive it."""
         x, y = batch
         d_learns, g_learns = self.turns()
+        losses: dict[str, Tensor] = {}
         with torch.set_grad_enabled(g_learns):
             fake = self.generator(x)
         if d_learns:
-            self.minimize(self.d_losses(x, y, self.pool(fake.detach())), self.d_optimizer)
+            d_losses = self.d_losses(x, y, fake.detach())
+            self.minimize(d_losses, self.d_optimizer)
+            losses.update(d_losses)
         if g_learns:
-            self.minimize(self.g_losses(x, y, fake), self.g_optimizer)
-        return {}  # the objective logs its terms
+            g_losses = self.g_losses(x, y, fake)
+            self.minimize(g_losses, self.g_optimizer)
+            losses.update(g_losses)
+        return losses
 
     def d_losses(self, x: Tensor, y: Tensor, fake: Tensor) -> Losses:
         """The discriminator's terms for real pairs and made ones, which it sees alike."""
         draw = self.draw(y)
         real = self.adversarial.real(self.judge(x, y, draw))
-        made = self.adversarial.fake(self.judge(x, fake, draw))
+        made = self.adversarial.fake(self.judge(*self.shown(x, fake), draw))
         return self.objective(D_real=real, D_fake=made, **self.penalties(x, y, fake))
+
+    def shown(self, x: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """The made pairs that the discriminator is shown: these, or with a pool earlier ones among them."""
+        if self.config.pool == 0:
+            return x, fake
+        pairs = self.pool(torch.cat([x, fake], 1))  # an earlier picture belongs to the input that it was made of
+        return pairs[:, : x.shape[1]], pairs[:, x.shape[1] :]
 
     def g_losses(self, x: Tensor, y: Tensor, fake: Tensor) -> Losses:
         """The generator's terms: the discriminator's verdict, and all that compare its pictures with the target."""
