@@ -100,11 +100,10 @@ def _picture(entry: Entry, column: str) -> str:
 
 
 def _figure(metric: str, value: float) -> str:
-    """A cell; `data-value` has the figure in full for sorting, nothing where there is none."""
-    full = "" if math.isnan(value) else f' data-value="{"Infinity" if value > 0 else "-Infinity"}"'
-    if math.isfinite(value):
-        full = f' data-value="{value!r}"'
-    return f'<td class=figure data-label="{escape(metric)}"{full}>{_short(value)}</td>'
+    """A cell; `data-value` has the figure in full for sorting, and is missing where there is none."""
+    full = {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, repr(value))
+    data = "" if math.isnan(value) else f' data-value="{full}"'
+    return f'<td class=figure data-label="{escape(metric)}"{data}>{_short(value)}</td>'
 
 
 def _short(value: float) -> str:
