@@ -41,7 +41,7 @@ def ssim(output: Tensor, target: Tensor) -> float:
 
     As scikit-image computes it by default: windows of 7 x 7, uniform, unbiased variances, the mean over channels
     (Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment: from error visibility to structural similarity",
-    2004, used a Gaussian window; figures of the two differ in the second digit).
+    2004, used a Gaussian window, which gives other figures).
 
     Raises:
         UsageError: scikit-image is not installed, or a side is shorter than 7 pixels.
