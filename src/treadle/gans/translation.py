@@ -268,7 +268,7 @@ class TranslationTrainer(Trainer):
                 directory,
                 self.rows(feed, judge),
                 title=f"Test of {run.parent.name}/{run.name}",
-                description=f"{feed.samples} pictures of {self.config.size} x {self.config.size} pixels",
+                description=f"{self.config.size} x {self.config.size} pixels",
                 sort_by=monitored,
                 overall=judge.overall,
             )
