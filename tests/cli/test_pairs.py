@@ -31,7 +31,8 @@ def pictures(directory: str, *names: str, size: tuple[int, int] = (16, 16)) -> N
 
 def test_facades(treadle: Any) -> None:
     assert treadle("pairs", "facades", "--out", "data/f", "--count", "10", "--size", "32", "--seed", "3") == 0
-    assert treadle.out == "data/f: 8 train, 1 val, 1 test\n" and treadle.err == ""
+    assert treadle.out == "data/f: 8 train, 1 val, 1 test\ntrain on it: treadle train pix2pix --data data/f\n"
+    assert not treadle.err
     written = np.asarray(Image.open("data/f/test/0009.png"))
     assert np.array_equal(written, np.concatenate(facade(3, 9, 32), axis=1))
     assert treadle("pairs", "facades", "--out", "data/f", "--count", "10", "--size", "32") == 2
@@ -46,7 +47,7 @@ def test_join_names_what_it_leaves_out(treadle: Any) -> None:
     assert treadle(*command) == 2 and "1 of 5 pictures have no partner" in treadle.err
     assert treadle(*command, "--skip-unmatched") == 2 and "b/3.png is no picture" in treadle.err
     assert treadle(*command, "--skip-unmatched", "--skip-bad") == 0
-    first, *rest = treadle.out.splitlines()
+    first, _, *rest = treadle.out.splitlines()
     assert first == "out: 1 train"
     assert rest[0] == "left out 1 that cannot be used:" and rest[1].startswith("  b/3.png is no picture")
     assert rest[2:] == ["left out 1 without a partner:", "  a/2.png"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from argparse import ArgumentParser
@@ -158,6 +159,7 @@ def _write(pairs: Sequence[Pair], root: Path, *, skip_bad: bool = False) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     print(f"{shown(root)}: " + ", ".join(f"{count} {part}" for part, count in counts.items()))
+    print(f"train on it: treadle train pix2pix --data {shlex.quote(shown(root))}")
     _list("that cannot be used", list(map(str, bad)))
     return 0
 
