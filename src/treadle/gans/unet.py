@@ -120,4 +120,4 @@ def _maker(block: str | Block | None, norm: str) -> Callable[[int], list[nn.Modu
     if callable(block):
         return lambda channels: [block(channels)]
     choose("block", block, ("residual",))
-    return lambda channels: [Residual(channels, "none" if norm == "none" else norm)]
+    return lambda channels: [Residual(channels, norm)]
