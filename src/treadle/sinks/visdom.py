@@ -83,9 +83,8 @@ class Visdom(Sink):
             name = type(trainer).__name__ if trainer.run is None else trainer.run.name
             self.environment = file_name(name.replace("/", "_"))
         if self._goes_on and self._board.empty and trainer.run is not None:
-            for line in read_metrics(trainer.run.path):
-                if line["step"] <= trainer.progress.step:
-                    self._board.add_scalars(line["step"], line["values"], line["split"])
+            for line in read_metrics(trainer.run.path):  # what is taken again has been cut off there
+                self._board.add_scalars(line["step"], line["values"], line["split"])
         # What an older run of this name has left there would look like this one's.
         new = self._board.empty and not self._goes_on
         self._sender = Sender(self.server, self.environment, self._board, clear=new)
