@@ -12,13 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from treadle.data.feed import Feed
-from treadle.data.sampler import derive_seed
 from treadle.engine.ema import EMA
 from treadle.engine.objective import Losses
 from treadle.engine.settings import TrainerConfig
 from treadle.errors import UsageError
 from treadle.gans.export import exportable_generator
-from treadle.gans.facades import facades
 from treadle.gans.folders import Pixels, split_folder
 from treadle.gans.images import PairedImages, UnpairedImages
 from treadle.gans.inference import Generator, best_config, load_generator
@@ -29,7 +27,15 @@ from treadle.gans.pool import ImagePool
 from treadle.gans.report import Row
 from treadle.gans.sources import ArrayPairs, UnpairedFolders
 from treadle.gans.specs import build_objective
-from treadle.gans.translation import PACKAGED, TranslationConfig, TranslationTrainer, columns, name_of, samples
+from treadle.gans.translation import (
+    PACKAGED,
+    TranslationConfig,
+    TranslationTrainer,
+    columns,
+    house_fronts,
+    name_of,
+    samples,
+)
 from treadle.runs.onnx import Exportable
 
 
@@ -41,7 +47,7 @@ class CycleGANConfig(TranslationConfig):
     """Which of trainA and trainB is called A here; both directions are learnt in any case."""
     generator: Literal["unet", "resnet"] = "resnet"
     """Kind of the generators."""
-    gan: Literal["bce", "lsgan", "hinge", "wgan"] = "lsgan"
+    gan: Literal["bce", "lsgan", "hinge"] = "lsgan"
     """The game: cross-entropy, least squares or hinge."""
     spec: str = "cyclegan"
     """The spec that `objective` names parts of: "cyclegan", or one of your own (see `register_spec`)."""
@@ -52,11 +58,9 @@ class CycleGANConfig(TranslationConfig):
     monitor: str = "cycle"
     """The validation metric that says which model is best: "cycle", or with known targets "l1", "psnr" or "ssim"."""
 
-    def __post_init__(self) -> None:
-        """Check ranges; raises UsageError naming the field."""
-        super().__post_init__()
-        # Its penalties need a discriminator of pictures alone to be Lipschitz; nobody trains CycleGAN this way.
-        self._require("gan", self.gan != "wgan", "'bce', 'lsgan' or 'hinge' for CycleGAN")
+
+GAMES = ("G_GAN_AB", "G_GAN_BA", "D_A_real", "D_A_fake", "D_B_real", "D_B_fake")
+"""The terms of the two games, which no objective can do without."""
 
 
 class CycleGANTrainer(TranslationTrainer):
@@ -73,6 +77,7 @@ class CycleGANTrainer(TranslationTrainer):
     """
 
     Config: ClassVar[type[TrainerConfig]] = CycleGANConfig
+    computes: ClassVar[tuple[str, ...]] = (*GAMES, "G_CYCLE_A", "G_CYCLE_B", "G_IDENTITY_A", "G_IDENTITY_B")
 
     @classmethod
     def load_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
@@ -81,7 +86,7 @@ class CycleGANTrainer(TranslationTrainer):
             return _packaged(config)
         found = {}
         for name, split in (("data", "train"), ("validation_data", "val"), ("test_data", "test")):
-            if split_folder(path, split, "A") is None or split_folder(path, split, "B") is None:
+            if split_folder(path, split, "A") is None and split_folder(path, split, "B") is None:
                 continue
             channels = config.in_channels, config.out_channels
             source = UnpairedFolders(path, split, config.direction, channels, config.on_bad)
@@ -100,9 +105,8 @@ class CycleGANTrainer(TranslationTrainer):
         self.g_optimizer = config.adam(self.generator_ab, self.generator_ba)
         self.d_optimizer = config.adam(self.discriminator_a, self.discriminator_b)
         self.pool_a, self.pool_b = ImagePool(config.pool), ImagePool(config.pool)
-        made = ("G_GAN_AB", "G_GAN_BA", "D_A_real", "D_A_fake", "D_B_real", "D_B_fake")
-        self.set_up_game(build_objective(config.objective, config.spec, weights=config.weights, required=made))
-        if self.uses("G_IDENTITY_A", "G_IDENTITY_B") and config.in_channels != config.out_channels:
+        self.set_up_game(build_objective(config.objective, config.spec, weights=config.weights, required=GAMES))
+        if (self.uses("G_IDENTITY_A") or self.uses("G_IDENTITY_B")) and config.in_channels != config.out_channels:
             raise UsageError(
                 "identity needs pictures with as many channels in A as in B: "
                 "set in_channels and out_channels alike, or the weights of G_IDENTITY_A and G_IDENTITY_B to 0"
@@ -131,11 +135,13 @@ class CycleGANTrainer(TranslationTrainer):
             "G_GAN_AB": self.adversarial.generator(self.judge(self.discriminator_b, fake_b)),
             "G_GAN_BA": self.adversarial.generator(self.judge(self.discriminator_a, fake_a)),
         }
-        if self.uses("G_CYCLE_A", "G_CYCLE_B"):
+        if self.uses("G_CYCLE_A"):
             terms["G_CYCLE_A"] = (self.generator_ba(fake_b), a)
+        if self.uses("G_CYCLE_B"):
             terms["G_CYCLE_B"] = (self.generator_ab(fake_a), b)
-        if self.uses("G_IDENTITY_A", "G_IDENTITY_B"):
+        if self.uses("G_IDENTITY_A"):
             terms["G_IDENTITY_A"] = (self.generator_ba(a), a)
+        if self.uses("G_IDENTITY_B"):
             terms["G_IDENTITY_B"] = (self.generator_ab(b), b)
         return self.objective(**terms)
 
@@ -148,10 +154,10 @@ class CycleGANTrainer(TranslationTrainer):
             D_B_fake=self.adversarial.fake(self.judge(self.discriminator_b, fake_b)),
         )
 
-    def uses(self, *names: str) -> bool:
-        """Whether the objective has these terms, with weights other than a constant 0."""
-        terms = self.objective.terms
-        return all(name in terms for name in names) and any(terms[name].constant_or_curve() != 0 for name in names)
+    def uses(self, name: str) -> bool:
+        """Whether the objective has this term, with a weight other than a constant 0."""
+        term = self.objective.terms.get(name)
+        return term is not None and term.constant_or_curve() != 0
 
     def judge(self, discriminator: nn.Module, pictures: Tensor) -> Tensor:
         """A discriminator's logits for pictures, which it sees through the differentiable augmentation."""
@@ -240,11 +246,11 @@ def cycle_of(tensors: Mapping[str, Tensor]) -> dict[str, float]:
 
 def _packaged(config: Any) -> dict[str, Any]:
     """House fronts: label maps and pictures of different houses to train on, of the same to validate and test on."""
-    houses, half = facades(derive_seed(0, "train"), PACKAGED["train"], config.size), PACKAGED["train"] // 2
-    unpaired = ArrayPairs(houses[0][:half], houses[1][half:])
+    (a, b), half = house_fronts(config, "train"), PACKAGED["train"] // 2
+    unpaired = ArrayPairs(a[:half], b[half:])
     augmentation = config.augmentation(fit=True)
     found: dict[str, Any] = {"data": UnpairedImages(unpaired, config.size, augmentation, config.cache_mb)}
     for name, split in (("validation_data", "val"), ("test_data", "test")):
-        pairs = ArrayPairs(*facades(derive_seed(0, split), PACKAGED[split], config.size))
+        pairs = ArrayPairs(*house_fronts(config, split))
         found[name] = PairedImages(pairs, config.size, None, config.cache_mb)
     return found

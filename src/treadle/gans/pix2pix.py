@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from treadle.data.feed import Feed
-from treadle.data.sampler import derive_seed
 from treadle.engine.ema import EMA
 from treadle.engine.objective import Losses
 from treadle.engine.settings import TrainerConfig
@@ -20,7 +19,6 @@ from treadle.gans.adversarial import gradient_penalty, r1
 from treadle.gans.augmentation import Augmentation
 from treadle.gans.diffaugment import Draw
 from treadle.gans.export import exportable_generator
-from treadle.gans.facades import facades
 from treadle.gans.folders import split_folder
 from treadle.gans.images import PairedImages
 from treadle.gans.inference import Generator, best_config, load_generator
@@ -31,7 +29,7 @@ from treadle.gans.pool import ImagePool
 from treadle.gans.report import Row
 from treadle.gans.sources import ArrayPairs, PairFolder
 from treadle.gans.specs import build_objective
-from treadle.gans.translation import PACKAGED, TranslationConfig, TranslationTrainer, columns, name_of, samples
+from treadle.gans.translation import TranslationConfig, TranslationTrainer, columns, house_fronts, name_of, samples
 from treadle.runs.onnx import Exportable
 
 
@@ -55,10 +53,17 @@ class Pix2PixConfig(TranslationConfig):
     """The loss terms: "basic", "extended" (with L2, Sobel and Laplacian), with "+vgg", "+r1" or "+gp" added."""
     vgg_weights: Path | None = None
     """Weights of VGG-19 for "+vgg", a safetensors file with torchvision's names."""
+    penalty_every: int = 1
+    """Compute r1 and gp at every such update of the discriminator only, with as many times the weight."""
     pool: int = 0
     """Earlier outputs that the discriminator is shown again; 0 shows it the newest only."""
     monitor: str = "l1"
     """The validation metric that says which model is best: "l1", "psnr" or "ssim"."""
+
+    def __post_init__(self) -> None:
+        """Check types and ranges; raises UsageError naming the field."""
+        super().__post_init__()
+        self._require("penalty_every", self.penalty_every >= 1, "at least 1")
 
     def augmentation(self, *, fit: bool = False) -> Augmentation:
         """What is done to the pairs that are trained on; `fit` says that they are made at `size` as they are."""
@@ -85,6 +90,7 @@ class Pix2PixTrainer(TranslationTrainer):
     """
 
     Config: ClassVar[type[TrainerConfig]] = Pix2PixConfig
+    computes: ClassVar[tuple[str, ...]] = ("G_GAN", "D_real", "D_fake", "D_R1", "D_GP")
 
     @classmethod
     def load_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
@@ -156,6 +162,11 @@ class Pix2PixTrainer(TranslationTrainer):
         verdict = self.adversarial.generator(self.judge(x, fake, self.draw(y)))
         return self.objective(G_GAN=verdict, **dict.fromkeys(self.comparing, (fake, y)))
 
+    @property
+    def comparing(self) -> list[str]:
+        """The generator's terms that have a function, of made pictures and their targets."""
+        return [name for name, term in self.objective.terms.items() if term.function and "generator" in term.tags]
+
     def judge(self, x: Tensor, y: Tensor, draw: Draw | None = None) -> Tensor:
         """The discriminator's logits for pairs, which it sees through the differentiable augmentation."""
         if draw is not None:
@@ -213,7 +224,7 @@ class Pix2PixTrainer(TranslationTrainer):
 def _pairs(config: Any, path: Path | None, split: str) -> PairFolder | ArrayPairs | None:
     """The pairs of a split; None where the data has no such folder."""
     if path is None:
-        return ArrayPairs(*facades(derive_seed(0, split), PACKAGED[split], config.size))
+        return ArrayPairs(*house_fronts(config, split))
     folder = split_folder(path, split)
     channels = config.in_channels, config.out_channels
     return None if folder is None else PairFolder(folder, config.direction, channels, config.on_bad)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_type_hints
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from treadle.config.fields import convert
 from treadle.data.feed import Feed
+from treadle.data.sampler import derive_seed
 from treadle.engine.curves import parse_curve
 from treadle.engine.evaluation import evaluating
 from treadle.engine.lr import LearningRate
@@ -19,13 +22,14 @@ from treadle.engine.objective import Objective
 from treadle.engine.schedule import Every
 from treadle.engine.settings import TrainerConfig
 from treadle.engine.trainer import Trainer
-from treadle.errors import UsageError
+from treadle.errors import UsageError, nearest
 from treadle.gans.adversarial import Adversarial
 from treadle.gans.augmentation import Augmentation
 from treadle.gans.diffaugment import DiffAugment, Draw
-from treadle.gans.folders import Pixels
+from treadle.gans.facades import facades
+from treadle.gans.folders import Pixels, to_array
 from treadle.gans.judging import Judge
-from treadle.gans.metrics import METRICS
+from treadle.gans.metrics import HIGHER_IS_BETTER, METRICS
 from treadle.gans.patchgan import HALVINGS, PatchGAN
 from treadle.gans.report import Row, write_report
 from treadle.gans.resnet import ResNetGenerator
@@ -97,11 +101,9 @@ class TranslationConfig(TrainerConfig):
     """The game: cross-entropy, least squares, hinge or Wasserstein (which wants the objective's "gp")."""
     weights: dict[str, float | str] = field(default_factory=dict)
     """Other weights of the objective's terms, by name: numbers, or curves such as "linear 0 to 10 over 30%"."""
-    penalty_every: int = 1
-    """Compute r1 and gp at every such update of the discriminator only, with as many times the weight."""
-    learning_rate: str = "constant 2e-4 for 50% then linear to 0"
+    learning_rate: float | str = "constant 2e-4 for 50% then linear to 0"
     """Learning rate of the generator."""
-    d_learning_rate: str | None = None
+    d_learning_rate: float | str | None = None
     """Learning rate of the discriminator; null shares the generator's."""
     beta1: float = 0.5
     """Adam's first decay."""
@@ -125,30 +127,49 @@ class TranslationConfig(TrainerConfig):
     """When they are."""
 
     def __post_init__(self) -> None:
-        """Check ranges; raises UsageError naming the field."""
+        """Check types and ranges; raises UsageError naming the field."""
         super().__post_init__()
+        self._check_own_types()
         self._require("size", self.size >= 8, "at least 8 pixels")
         self._require("load_size", self.load_size is None or self.load_size >= self.size, "at least `size`, or null")
         for name in ("blocks", "cache_mb", "examples"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
-        for name in ("features", "d_features", "d_turns", "g_turns", "penalty_every"):
+        for name in ("features", "d_features", "d_turns", "g_turns"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("beta1", "beta2"):
             self._require(name, 0 <= getattr(self, name) < 1, "0 or more and below 1")
+        self._require("dropout", 0 <= self.dropout < 1, "0 or more and below 1")
         self._require("ema", self.ema is None or 0 < self.ema < 1, "between 0 and 1, or null")
         self._require("patch", self.patch in HALVINGS, f"one of {', '.join(map(str, HALVINGS))}")
         fits = self.size >= 3 * 2 ** HALVINGS[self.patch]
         self._require("patch", fits, f"a patch that suits pictures of {self.size} pixels: choose a smaller one")
+        better = "max" if self.monitor in HIGHER_IS_BETTER else "min"
+        known = self.monitor in ("cycle", *METRICS)
+        self._require("monitor_mode", not known or self.monitor_mode == better, f"{better!r}, for {self.monitor!r}")
         for name in ("learning_rate", "d_learning_rate"):
             try:
-                parse_curve(getattr(self, name) or 0.0)
+                parse_curve(0.0 if getattr(self, name) is None else getattr(self, name))
             except UsageError as error:
                 raise UsageError(f"{name}: {error}") from None
         self._check_schedule("examples_every", Every)
         DiffAugment(self.diffaugment)
         self.augmentation()
+        least = 2 if self.generator == "unet" else 0
+        self._require("downs", self.downs is None or self.downs >= least, f"at least {least}, or null")
         multiple = 2 ** self.halvings()
         self._require("size", self.size % multiple == 0, f"a multiple of {multiple}, for a generator that halves it so")
+
+    def _check_own_types(self) -> None:
+        """Check the fields of Treadle's own classes, unless a user's subclass declares them anew."""
+        kind = next(kind for kind in type(self).__mro__ if kind.__module__.startswith("treadle."))
+        hints, own = get_type_hints(kind), {each.name: each.type for each in fields(kind)}
+        for each in fields(self):
+            if own.get(each.name) == each.type:
+                value = getattr(self, each.name)
+                try:
+                    setattr(self, each.name, convert(value, hints[each.name], source="config", at=each.name))
+                except UsageError as error:
+                    raise UsageError(str(error).removeprefix("config: ")) from None
 
     def halvings(self) -> int:
         """How often the generator halves the picture."""
@@ -211,15 +232,28 @@ class TranslationTrainer(Trainer):
     """What `Pix2PixTrainer` and `CycleGANTrainer` have in common; each builds `g_optimizer` and `d_optimizer`."""
 
     Config: ClassVar[type[TrainerConfig]] = TranslationConfig
+    computes: ClassVar[tuple[str, ...]] = ()
+    """The loss terms that `step` computes; a subclass that computes more of them adds their names."""
     g_optimizer: torch.optim.Optimizer
     d_optimizer: torch.optim.Optimizer
 
     def set_up_game(self, objective: Objective) -> None:
-        """Set up what surrounds the networks: loss terms, learning rates, the kind of game, pictures to look at."""
+        """Set up what surrounds the networks: loss terms, learning rates, the kind of game, pictures to look at.
+
+        Raises UsageError for a term that nothing computes.
+        """
         config = self.config
         self.objective = objective
+        for name in objective.terms:
+            if name not in self.computes and name not in self.comparing:
+                raise UsageError(
+                    f"objective {config.objective!r} has the term {name!r}, which {type(self).__name__} does not "
+                    f"compute{nearest(name, self.computes)}"
+                )
         self.g_rate = LearningRate(self.g_optimizer, config.learning_rate)
-        self.d_rate = LearningRate(self.d_optimizer, config.d_learning_rate or config.learning_rate)
+        self.d_rate = LearningRate(
+            self.d_optimizer, config.learning_rate if config.d_learning_rate is None else config.d_learning_rate
+        )
         self.adversarial = Adversarial(config.gan)
         self.diffaugment = DiffAugment(config.diffaugment)
         self.timing = Timing()
@@ -229,8 +263,8 @@ class TranslationTrainer(Trainer):
 
     @property
     def comparing(self) -> list[str]:
-        """The generator's terms that have a function, of made pictures and what they should be."""
-        return [name for name, term in self.objective.terms.items() if term.function and "generator" in term.tags]
+        """Further terms, with a function of made pictures and what they should be."""
+        return []
 
     def turns(self) -> tuple[bool, bool]:
         """Whether the discriminator and the generator learn in this step."""
@@ -286,6 +320,19 @@ class TranslationTrainer(Trainer):
         with torch.autocast(x.device.type, enabled=False):
             out: Tensor = generator(x)
         return out
+
+
+def house_fronts(config: Any, split: str) -> tuple[Pixels, Pixels]:
+    """The packaged inputs and targets of a split, (N, size, size, C) each: label maps and house fronts for "AtoB"."""
+    labels, pictures = facades(derive_seed(0, split), PACKAGED[split], config.size)
+    first, second = (pictures, labels) if config.direction == "BtoA" else (labels, pictures)
+    return _with_channels(first, config.in_channels), _with_channels(second, config.out_channels)
+
+
+def _with_channels(pictures: Pixels, channels: int) -> Pixels:
+    from PIL import Image
+
+    return np.stack([to_array(Image.fromarray(picture), channels) for picture in pictures])
 
 
 def name_of(feed: Feed, index: int) -> str:
