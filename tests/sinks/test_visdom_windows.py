@@ -61,7 +61,7 @@ def test_a_line_that_was_cut_goes_on_without_a_point_twice(before: int, kept: in
     line = Line()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(visdom_windows, "POINTS", 8)
-        for step in range(before):
+        for step in range(1, before + 1):
             line.add(step, 0.0)
         line.cut(kept)
         assert all(step <= kept for step in line.points()[0])

@@ -37,7 +37,7 @@ class Line:
         self.steps, self.values = array("q"), array("d")
         self.stride = 1
         self._seen = 0
-        self._newest = (0, 0.0)
+        self._newest: tuple[int, float] | None = None
 
     def add(self, step: int, value: float) -> None:
         """Add a point; steps never fall."""
@@ -54,14 +54,13 @@ class Line:
         """Drop the points after `step`."""
         kept = bisect_right(self.steps, step)
         del self.steps[kept:], self.values[kept:]
-        self._seen = kept * self.stride
-        if self._newest[0] > step:
-            self._newest = (0, 0.0)
+        if self._newest is not None and self._newest[0] > step:
+            self._newest = None
 
     def points(self) -> tuple[list[int], list[float | None]]:
         """Steps and values; None for what is not finite, which JSON cannot say."""
         steps, values = self.steps.tolist(), self.values.tolist()
-        if steps and self._newest[0] > steps[-1]:
+        if self._newest is not None and (not steps or self._newest[0] > steps[-1]):
             steps.append(self._newest[0])
             values.append(self._newest[1])
         return steps, [value if math.isfinite(value) else None for value in values]
