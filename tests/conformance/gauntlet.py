@@ -26,8 +26,8 @@ from typing import Any
 HERE = Path(__file__).parent
 STAGES_OF = {
     "row edit": ("growing_gaussians", "everything"),
-    "validation": ("ragged_sequences", "everything", "image"),
-    "best model": ("ragged_sequences", "everything", "image"),
+    "validation": ("ragged_sequences", "everything", "image", "pix2pix", "cyclegan"),
+    "best model": ("ragged_sequences", "everything", "image", "pix2pix", "cyclegan"),
     "rollback": ("everything",),
 }
 """Stages that only some of them have."""

@@ -25,8 +25,20 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SHORT = {"log_every": "1 step", "save_every": "3 steps", "seed": 3}
 """Settings of every run here: a line per step shows each one that is lost or doubled."""
 
-RECIPES = {"image": ["max_steps=12", "device=cpu", "batch_size=256", "log2_size=8", "validate_every=5 steps"]}
-"""Overrides that make a shipped recipe small; one that is missing here is found by a test."""
+TRANSLATION = [
+    *("max_steps=11", "device=cpu", "precision=fp32", "batch_size=2", "size=16", "load_size=20", "rotate=true"),
+    *("features=4", "downs=2", "d_features=4", "patch=16", "diffaugment=color,translation,cutout"),
+    *("ema=0.9", "validate_every=5 steps", "examples=1", "examples_every=4 steps"),
+]
+RECIPES = {
+    "image": ["max_steps=12", "device=cpu", "batch_size=256", "log2_size=8", "validate_every=5 steps"],
+    "pix2pix": [
+        *(*TRANSLATION, "norm=batch", "pool=3", "jitter=0.3", "noise=0.1", "objective=extended+r1", "penalty_every=2"),
+        *("weights.G_L1=linear 100 to 10", "d_learning_rate=1e-3", "d_turns=2", "g_turns=3"),
+    ],
+    "cyclegan": [*TRANSLATION, "pool=10", "blocks=1", "spectral=true", "weights.G_IDENTITY_A=linear 5 to 0 over 50%"],
+}
+"""Overrides that make a shipped recipe small, with all that has state; one that is missing is found by a test."""
 
 
 def example(name: str) -> Any:
@@ -166,7 +178,7 @@ def stream(workers: int, **where: Any) -> Trainer:
 BUILDERS: dict[str, Callable[..., Trainer]] = {
     builder.__name__: builder for builder in (line, gan_2d, growing_gaussians, ragged_sequences, everything, stream)
 }
-MAP_STYLE = ("ragged_sequences", "everything")
+MAP_STYLE = ("ragged_sequences", "everything", "pix2pix", "cyclegan")
 """Those whose data may come from worker processes."""
 
 
@@ -176,11 +188,24 @@ def recipes() -> list[str]:
 
 
 def build(name: str, workers: int = 0, **where: Any) -> Trainer:
-    """The trainer of that name; `where` is run_dir and resume."""
+    """The trainer of that name; `where` is run_dir and resume. The data of a recipe is written beside the run."""
     if name in BUILDERS:
         return BUILDERS[name](workers, **where)
-    picture = Path(where["run_dir"]).parent / "picture.png"
-    if not picture.exists():
-        Image.fromarray((np.indices((32, 32)).sum(0) * 4).astype(np.uint8)).save(picture)
-    settings = [*RECIPES[name], *(f"{key}={value}" for key, value in SHORT.items())]
-    return replace(load_recipe(name), data=picture).with_overrides(settings).build(**where)
+    data = Path(where["run_dir"]).parent / f"{name}-data"
+    if not data.exists():
+        write_pictures(name, data)
+    settings = [*RECIPES[name], *(f"{key}={value}" for key, value in (SHORT | {"workers": workers}).items())]
+    return replace(load_recipe(name), data=data).with_overrides(settings).build(**where)
+
+
+def write_pictures(name: str, data: Path) -> None:
+    """What a recipe trains on: a picture, or folders of them (7 to train on, so every fourth batch is a single one)."""
+    if name == "image":
+        Image.fromarray((np.indices((32, 32)).sum(0) * 4).astype(np.uint8)).save(data, format="png")
+        return
+    rng, width = np.random.default_rng(1), 48 if name == "pix2pix" else 24
+    for split in ("train", "val") if name == "pix2pix" else ("trainA", "trainB", "valA", "valB"):
+        (data / split).mkdir(parents=True)
+        for index in range(7 if split.startswith("train") else 3):
+            pixels = rng.integers(0, 256, (3, 3, 3), dtype=np.uint8)
+            Image.fromarray(pixels).resize((width, 24)).save(data / split / f"{index}.jpg")
