@@ -28,7 +28,6 @@ from treadle.gans.report import Row
 from treadle.gans.sources import ArrayPairs, UnpairedFolders
 from treadle.gans.specs import build_objective
 from treadle.gans.translation import (
-    PACKAGED,
     TranslationConfig,
     TranslationTrainer,
     columns,
@@ -246,8 +245,8 @@ def cycle_of(tensors: Mapping[str, Tensor]) -> dict[str, float]:
 
 def _packaged(config: Any) -> dict[str, Any]:
     """House fronts: label maps and pictures of different houses to train on, of the same to validate and test on."""
-    (a, b), half = house_fronts(config, "train"), PACKAGED["train"] // 2
-    unpaired = ArrayPairs(a[:half], b[half:])
+    a, b = house_fronts(config, "train")
+    unpaired = ArrayPairs(a[: len(a) // 2], b[len(b) // 2 :])
     augmentation = config.augmentation(fit=True)
     found: dict[str, Any] = {"data": UnpairedImages(unpaired, config.size, augmentation, config.cache_mb)}
     for name, split in (("validation_data", "val"), ("test_data", "test")):
