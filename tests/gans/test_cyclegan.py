@@ -1,0 +1,134 @@
+"""CycleGAN's own: which ways it goes, what it measures, its folders."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from treadle.cli.main import main
+from treadle.engine.terms import register_spec
+from treadle.errors import UsageError
+from treadle.gans.cyclegan import CycleGANConfig, CycleGANTrainer
+from treadle.gans.images import PairedImages
+from treadle.gans.sources import ArrayPairs
+from treadle.gans.specs import build_objective
+
+SMALL = {
+    "device": "cpu",
+    "precision": "fp32",
+    "size": 16,
+    "features": 4,
+    "blocks": 1,
+    "d_features": 4,
+    "patch": 16,
+    "log_every": "1 step",
+}
+
+
+def pictures(count=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.rand(count, 3, 16, 16, generator=generator) * 2 - 1 for _ in range(2))
+
+
+def trainer_of(**settings):
+    return CycleGANTrainer(data=pictures(), **SMALL | {"max_steps": 2} | settings)
+
+
+TERMS = build_objective("basic", "cyclegan").terms
+register_spec("one way", {"basic": [t for t in TERMS.values() if t.name not in ("G_CYCLE_B", "G_IDENTITY_A")]})
+
+
+@pytest.mark.parametrize(
+    ("settings", "ways"),
+    [
+        ({}, (3, 3)),
+        ({"weights": {"G_IDENTITY_A": 0, "G_IDENTITY_B": 0}}, (2, 2)),
+        ({"weights": {"G_CYCLE_A": 0, "G_IDENTITY_B": "linear 5 to 0"}}, (3, 2)),
+        ({"spec": "one way"}, (2, 2)),
+    ],
+)
+def test_each_way_is_gone_that_a_term_needs_and_no_other(settings, ways):
+    """A to B: the translation, the way back of B's cycle, B's identity; and the other way round."""
+    trainer, calls = trainer_of(max_steps=1, **settings), [0, 0]
+    for number, network in enumerate((trainer.generator_ab, trainer.generator_ba)):
+        network.register_forward_hook(lambda *_, number=number: calls.__setitem__(number, calls[number] + 1))
+    trainer.train()
+    assert tuple(calls) == ways
+    weightless = {name for name, weight in settings.get("weights", {}).items() if weight == 0}
+    assert trainer.objective.history.keys() == trainer.objective.terms.keys() - weightless
+
+
+def test_identity_needs_equal_channels():
+    with pytest.raises(UsageError, match="identity needs pictures with as many channels in A as in B"):
+        trainer_of(in_channels=1)
+    assert trainer_of(in_channels=1, weights={"G_IDENTITY_A": 0, "G_IDENTITY_B": 0}).generator_ba.out_channels == 1
+
+
+def test_each_discriminator_has_a_history_of_its_own_kind():
+    trainer = CycleGANTrainer(data=(torch.zeros(9, 3, 16, 16), torch.ones(9, 3, 16, 16)), pool=4, **SMALL, max_steps=6)
+    trainer.generator_ab.register_forward_hook(lambda module, inputs, out: out * 0 + inputs[0] + 0.25)
+    trainer.generator_ba.register_forward_hook(lambda module, inputs, out: out * 0 + inputs[0] - 0.25)
+    trainer.train()
+    assert trainer.pool_b.count == trainer.pool_a.count == 4
+    assert trainer.pool_b.state_dict()["pictures"].unique().tolist() == [0.25]
+    assert trainer.pool_a.state_dict()["pictures"].unique().tolist() == [0.75]
+
+
+def test_the_way_there_and_back_is_measured_and_targets_where_there_are_some():
+    a, b = pictures(3, seed=1)
+    trainer = trainer_of(validation_data=(a, b), ema=None, batch_size=2)
+    trainer.train()
+    g_ab, g_ba = trainer.generator_ab.eval(), trainer.generator_ba.eval()
+    with torch.no_grad():
+        cycle = ((g_ba(g_ab(a)) - a).abs().mean() + (g_ab(g_ba(b)) - b).abs().mean()).item() / 4
+    assert trainer.validation_metrics == {"cycle": pytest.approx(cycle, abs=1 / 255)}
+    known = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16, 3), dtype=np.uint8)
+    paired = trainer_of(validation_data=PairedImages(ArrayPairs(*known), 16))
+    paired.train()
+    assert paired.validation_metrics.keys() == {"cycle", "l1", "psnr", "ssim"}
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """trainA (4, red) and trainB (3, blue); the working directory is beside them."""
+    for side, count in (("A", 4), ("B", 3)):
+        (tmp_path / "data" / f"train{side}").mkdir(parents=True)
+        for index in range(count):
+            picture = np.zeros((16, 16, 3), np.uint8)
+            picture[:, :, "AB".index(side) * 2] = 200 + index
+            Image.fromarray(picture).save(tmp_path / "data" / f"train{side}" / f"{index}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "data"
+
+
+FLAGS = [
+    *("--max-steps", "2", "--size", "16", "--features", "4", "--blocks", "1", "--d-features", "4", "--patch", "16"),
+    *("--device", "cpu"),
+]
+
+
+def test_train_from_folders_with_and_without_validation(folders, capsys):
+    assert main(["train", "cyclegan", "--data", "data", *FLAGS]) == 0, capsys.readouterr().err
+    (folders / "valA").mkdir()
+    Image.new("RGB", (16, 16)).save(folders / "valA" / "0.png")
+    capsys.readouterr()
+    assert main(["train", "cyclegan", "--data", "data", *FLAGS]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "valB: no such folder" in said
+    (folders / "valB").mkdir()
+    Image.new("RGB", (16, 16)).save(folders / "valB" / "0.png")
+    assert main(["train", "cyclegan", "--data", "data", *FLAGS]) == 0
+    assert "cycle" in capsys.readouterr().out
+    (folders / "trainB").rename(folders / "trainC")
+    assert main(["train", "cyclegan", "--data", "data", *FLAGS]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "no folder 'trainB'" in said
+
+
+def test_the_direction_exchanges_a_and_b(folders):
+    for direction, red in (("AtoB", 0), ("BtoA", 1)):
+        data = CycleGANTrainer.load_data(CycleGANConfig(size=16, patch=16, direction=direction), folders)["data"]
+        assert len(data) == 4
+        assert data[0][red][0].min() > 0 and data[0][1 - red][2].min() > 0
