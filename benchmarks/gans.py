@@ -26,8 +26,8 @@ process on one thread, who goes first alternates, and its CPU time is read. What
 differences, the least of three fresh processes. This is also done with the same layers of one feature each, which
 leaves next to nothing but overhead.
 
-Meant for two idle cores that multiply in bf16; some six minutes. Lightning comes with `pip install 'treadle[bench]'`; it
-is left out where it is missing.
+Meant for two idle cores that multiply in bf16; some six minutes. Lightning comes with `pip install 'treadle[bench]'`,
+and is left out where it is missing.
 """
 
 from __future__ import annotations
