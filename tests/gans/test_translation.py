@@ -148,9 +148,14 @@ def test_the_average_is_what_is_validated_and_kept(kind, ema, tmp_path):
 
 @pytest.mark.parametrize("kind", BOTH)
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_it_learns_in_every_precision(kind, precision):
+def test_it_learns_in_every_precision_and_is_judged_in_full(kind, precision):
     trainer = trainer_of(kind, precision=precision, validation_data=pictures(2), batch_size=3, pool=2)
+    dtypes = set()
+    for generator in networks(trainer)[0]:
+        generator.register_forward_hook(lambda module, inputs, out: dtypes.add((module.training, out.dtype)))
     trainer.train()
+    made_in = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    assert dtypes == {(True, made_in), (False, torch.float32)}
     scalers = {id(updater.scaler) for updater in trainer.minimizer.updaters.values()}
     assert len(scalers - {id(None)}) == (2 if precision == "fp16" else 0)
     assert all(p.isfinite().all() and p.dtype == torch.float32 for side in networks(trainer) for p in weights(side))
