@@ -264,3 +264,27 @@ def test_sparse_gradients_train():
     trainer = Embedded(data=torch.arange(10), max_epochs=1)
     trainer.train()
     assert trainer.model.weight.abs().sum() < before.abs().sum()
+
+
+def test_what_follows_an_update_in_the_same_step_computes_with_the_new_weights():
+    class Twice(Trainer):
+        """Under autocast, which casts each weight once and keeps the cast."""
+
+        def setup(self):
+            self.judge, self.maker = torch.nn.Linear(4, 1), torch.nn.Linear(4, 4)
+            self.judge_optimizer = torch.optim.SGD(self.judge.parameters(), lr=1.0)
+            self.maker_optimizer = torch.optim.SGD(self.maker.parameters(), lr=1.0)
+
+        def step(self, batch):
+            made = self.maker(batch)
+            self.minimize(self.judge(made.detach()).sum(), self.judge_optimizer)
+            verdict = self.judge(made)
+            with torch.autocast("cpu", enabled=False):
+                weight, bias = self.judge.weight.bfloat16(), self.judge.bias.bfloat16()
+                assert torch.equal(verdict, torch.nn.functional.linear(made, weight, bias))
+            self.minimize(verdict.square().sum(), self.maker_optimizer)
+            return {}
+
+    trainer = Twice(data=torch.randn(6, 4), batch_size=2, max_epochs=1, precision="bf16")
+    trainer.train()
+    assert trainer.updates(trainer.maker_optimizer) == 3

@@ -114,6 +114,8 @@ class Updater:
             self.scaler.update()
         else:
             take_step(self.optimizer)
+        # Autocast keeps its casts of weights until the step ends: what comes after must not meet those of before.
+        torch.clear_autocast_cache()
         self.drop_gradients()
         self.updates += 1
         for ema in self.emas:
