@@ -41,7 +41,7 @@ def trainer_of(**settings):
 
 @pytest.mark.parametrize(("name", "part"), [("D_R1", "r1"), ("D_GP", "gp")])
 def test_a_penalty_is_due_at_every_nth_update_of_the_discriminator_with_n_times_the_weight(name, part):
-    often, rarely = (trainer_of(objective=f"basic+{part}", penalty_every=every, d_turns=1) for every in (1, 3))
+    often, rarely = (trainer_of(objective=f"basic+{part}", penalty_every=every) for every in (1, 3))
     for trainer in (often, rarely):
         trainer.train()
     assert [entry.step for entry in often.objective.history[name]] == [1, 2, 3, 4]

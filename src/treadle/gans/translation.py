@@ -143,9 +143,9 @@ class TranslationConfig(TrainerConfig):
         self._require("patch", self.patch in HALVINGS, f"one of {', '.join(map(str, HALVINGS))}")
         fits = self.size >= 3 * 2 ** HALVINGS[self.patch]
         self._require("patch", fits, f"a patch that suits pictures of {self.size} pixels: choose a smaller one")
-        better = "max" if self.monitor in HIGHER_IS_BETTER else "min"
-        known = self.monitor in ("cycle", *METRICS)
-        self._require("monitor_mode", not known or self.monitor_mode == better, f"{better!r}, for {self.monitor!r}")
+        if self.monitor in ("cycle", *METRICS):
+            better = "max" if self.monitor in HIGHER_IS_BETTER else "min"
+            self._require("monitor_mode", self.monitor_mode == better, f"{better!r}, for {self.monitor!r}")
         for name in ("learning_rate", "d_learning_rate"):
             try:
                 parse_curve(0.0 if getattr(self, name) is None else getattr(self, name))
