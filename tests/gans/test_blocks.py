@@ -108,3 +108,24 @@ def test_sizes_that_do_not_fit_are_named():
             check_size(torch.empty(1, 1, height, width), 8, 16)
     with pytest.raises(UsageError, match=r"5 x 9 pixels: the network takes at least 6$"):
         check_size(torch.empty(1, 1, 9, 5), 1, 6)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_instance_norm_has_the_bits_of_torchs(batch, dtype):
+    from treadle.gans.blocks import InstanceNorm
+
+    ours, theirs = InstanceNorm(6), torch.nn.InstanceNorm2d(6, affine=True)
+    torch.nn.init.normal_(ours.weight)
+    torch.nn.init.normal_(ours.bias)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(batch, 6, 13, 8)
+    results = []
+    for norm in (ours, theirs):
+        given = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            out = norm(given.to(dtype))
+        out.float().square().sum().backward()
+        results.append((out, given.grad, norm.weight.grad, norm.bias.grad))
+    for mine, yours in zip(*results, strict=True):
+        assert torch.equal(mine, yours)

@@ -107,7 +107,9 @@ def test_loading_draws_nothing_and_follows_pictures_to_their_device(vgg):
 
 def test_only_the_layers_in_use_need_be_in_the_file(vgg):
     Perceptual(vgg(2), {"relu1_2": 1.0})
-    with pytest.raises(UsageError, match="does not hold the weights of VGG-19: it has no tensor 'features.5.weight'"):
+    with pytest.raises(
+        UsageError, match=r"does not hold the weights of VGG-19: it has no tensor 'features\.5\.weight'"
+    ):
         Perceptual(vgg(2), {"relu2_1": 1.0})
 
 

@@ -20,7 +20,7 @@ FREE = frozenset(
     {
         *("max_epochs", "max_steps", "max_time", "patience", "min_improvement", "patience_warm_up"),
         *("save_every", "keep_checkpoints", "keep_every", "save_patience", "snapshot_every", "keep_snapshots"),
-        *("workers", "log_every", "max_recoveries", "deterministic"),
+        *("workers", "log_every", "max_recoveries", "deterministic", "keep_memory"),
     }
 )
 """Settings that do not determine what the run has computed so far; a resume may change them."""

@@ -68,6 +68,8 @@ class TrainerConfig:
     """States kept in memory."""
     fused: bool = True
     """Use torch's fused kernels for optimizers built without an explicit choice."""
+    keep_memory: bool = True
+    """On a CPU, let the process keep the memory that a step frees, for the next one (where it runs on glibc)."""
     log_every: str | None = "50 steps"
     """When training metrics are averaged and logged."""
     validate_every: str | None = "1 epoch"

@@ -24,6 +24,7 @@ from treadle.engine.evaluation import evaluate, evaluating
 from treadle.engine.events import Hook
 from treadle.engine.logbook import Logbook
 from treadle.engine.loop import Loop
+from treadle.engine.memory import keep_freed_memory
 from treadle.engine.minimize import Minimizer
 from treadle.engine.progress import Progress
 from treadle.engine.recovery import Recovery
@@ -83,6 +84,8 @@ class Trainer(Loop):
         self.progress = Progress(max_epochs=self.config.max_epochs, max_steps=self.config.max_steps)
         self.device = choose_device(self.config.device)
         self.config.precision = choose_precision(self.config.precision, self.device)
+        if self.config.keep_memory and self.device.type == "cpu":
+            keep_freed_memory()
         self.random = RandomStreams(self.config.seed, self.device)
         self.feed: Feed | None = feed_for(self, data, "data", training=True)
         self.validation_feed: Feed | None = feed_for(self, validation_data, "validation_data")

@@ -1,0 +1,49 @@
+"""Keeping freed memory, in processes of their own: it is a setting of the whole process."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, torch
+from treadle import Trainer
+class Bare(Trainer): pass
+Bare(max_steps=1, keep_memory={keep})
+def use():
+    return torch.ones(16_000_000).sum()
+use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    use()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep memory")
+
+
+def faults(keep: bool, **environment: str) -> int:
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS.format(keep=keep)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout)
+
+
+@glibc
+def test_what_is_freed_is_not_faulted_in_again() -> None:
+    kept, given_back = faults(True), faults(False)
+    assert given_back > 5000  # five times 64 MB, in pages of 4 KB or (with huge ones) of some more
+    assert kept < given_back / 100
+
+
+@glibc
+def test_the_environments_choice_stands() -> None:
+    assert faults(True, MALLOC_TRIM_THRESHOLD_="131072", MALLOC_MMAP_THRESHOLD_="131072") > 5000
