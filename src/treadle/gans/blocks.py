@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from treadle.errors import UsageError, nearest
+from treadle.gans.convolutions import Conv, ConvTranspose
 
 Norm = Literal["batch", "instance", "none"]
 Upsampling = Literal["transposed", "bilinear"]
@@ -46,7 +47,7 @@ def normed(conv: nn.Conv2d | nn.ConvTranspose2d, norm: str, activation: nn.Modul
 
 def halving(inputs: int, outputs: int) -> nn.Conv2d:
     """The 4 x 4 convolution of stride 2 that halves a picture."""
-    return nn.Conv2d(inputs, outputs, 4, stride=2, padding=1)
+    return Conv(inputs, outputs, 4, stride=2, padding=1)
 
 
 def doubling(inputs: int, outputs: int, upsampling: str) -> tuple[list[nn.Module], nn.Conv2d | nn.ConvTranspose2d]:
@@ -56,8 +57,8 @@ def doubling(inputs: int, outputs: int, upsampling: str) -> tuple[list[nn.Module
     make a checkerboard (Odena et al. 2016, https://distill.pub/2016/deconv-checkerboard).
     """
     if upsampling == "transposed":
-        return [], nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1)
-    return [nn.Upsample(scale_factor=2, mode="bilinear")], nn.Conv2d(inputs, outputs, 3, padding=1)
+        return [], ConvTranspose(inputs, outputs, 4, stride=2, padding=1)
+    return [nn.Upsample(scale_factor=2, mode="bilinear")], Conv(inputs, outputs, 3, padding=1)
 
 
 class Residual(nn.Module):
