@@ -23,6 +23,8 @@ from _gan_workload import TINY, WORKLOADS, Players, Workload, streams
 from torch import Tensor, nn
 from torch.nn import functional
 
+from treadle.gans import convolutions
+from treadle.gans.blocks import InstanceNorm
 from treadle.gans.pix2pix import Pix2PixTrainer
 
 Step = Callable[[Players, Tensor, Tensor], None]
@@ -185,6 +187,16 @@ LOOPS: dict[str, Callable[[Workload, Tick], Players]] = {
 }
 
 
+STOCK = ("plain", "lightning plain", "lightning fast")
+"""Loops whose networks have torch's own layers, as everybody's have; the same weights and sums, in another order."""
+
+
+def stock_layers() -> None:
+    """Let Treadle's networks in this process be made of what torch has."""
+    convolutions.FEW = 0
+    InstanceNorm.forward = nn.InstanceNorm2d.forward  # type: ignore[method-assign]
+
+
 class Clock:
     """Reads the wall clock at the start of steps: `tick` is called first in every step.
 
@@ -230,6 +242,8 @@ def main() -> None:
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     torch.set_num_threads(int(threads))
+    if loop in STOCK:
+        stock_layers()
 
     def turn(index: int) -> None:
         channel.write("ready\n")

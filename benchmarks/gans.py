@@ -5,17 +5,18 @@
     python benchmarks/gans.py --quick      tiny networks, no promises about time; for the tests
 
 How it is measured. All loops train the same networks from the same weights on the same pictures in the same order, at
-batch 1 with instance norm. Each runs in a fresh process of its own, on two threads; all of them are alive at once (12
-GB at 256 px) and take turns of a few steps, so that what slows the machine slows all of them alike. The wall clock is
-read inside the step function, after a warm-up, at the start of a step. "Of plain" is the median over the rounds of the
-ratio to the plain recipe *in the same round*.
+batch 1 with instance norm. The plain recipe and Lightning have torch's own layers, Treadle and the fast loop those of
+`treadle.gans` (convolutions on a few pixels as matrix products). Each runs in a fresh process of its own, on two
+threads; all of them are alive at once (12 GB at 256 px) and take turns of a few steps, so that what slows the machine
+slows all of them alike. The wall clock is read inside the step function, after a warm-up, at the start of a step. "Of
+plain" is the median over the rounds of the ratio to the plain recipe *in the same round*.
 
 The plain recipe is what every tutorial writes: float32, Adam as torch builds it by default, and the generator's loss
-goes back through the discriminator's weights too. The fast loop is what one can do by hand: bf16 autocast, fused Adam,
-no gradients of the discriminator's weights in the generator's turn. Treadle does these by itself; it also checks every
-loss and gradient for NaN and Inf, and averages its loss terms. "On disk" it writes all that a run does; no checkpoint
-falls into what is timed (checkpoint.py measures those). Lightning is driven by manual optimization with everything else
-switched off: with the plain step, and with the fast one.
+goes back through the discriminator's weights too. The fast loop is what one can do by hand: bf16 autocast, fused
+Adam, no gradients of the discriminator's weights in the generator's turn. Treadle does these by itself; it also
+checks every loss and gradient for NaN and Inf, and averages its loss terms. "On disk" it writes all that a run does;
+no checkpoint falls into what is timed (checkpoint.py measures those). Lightning is driven by manual optimization with
+everything else switched off: with the plain step, and with the fast one.
 
 Equal work: Treadle must end with the weights of the fast loop bit for bit, with its moving average too, and Lightning
 with those of the plain recipe. Lightning's bf16 rounds differently, as it casts the weights anew at every use; where

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -269,3 +270,30 @@ def test_what_must_be_on_the_disk_first_is_and_its_failure_is_a_failed_write(tmp
         writer.wait()
     writer.close()
     assert seen == [[], [1]] and steps(tmp_path) == [1]
+
+
+COUNT = """
+import os, tempfile, torch
+from pathlib import Path
+from treadle.checkpoint.state import State
+from treadle.checkpoint.store import Retention
+from treadle.checkpoint.writer import CheckpointWriter
+torch.set_num_threads(4)
+torch.ones(4_000_000).add_(1)  # the team of this thread
+before = len(os.listdir("/proc/self/task"))
+tensors = {"model/a": torch.ones(900_000), "model/b": torch.ones(900_000, dtype=torch.bfloat16)}
+state = State({"progress": {"step": 1, "epoch": 0}}, tensors, {"seconds": 0.0})
+with tempfile.TemporaryDirectory() as directory:
+    writer = CheckpointWriter(Path(directory), lambda *_: None, 60.0)
+    writer.prepare(state)
+    writer.wait()
+    prepared = len(os.listdir("/proc/self/task"))
+    writer.close()
+print(prepared - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+def test_the_writer_starts_no_threads_but_its_own() -> None:
+    done = subprocess.run([sys.executable, "-c", COUNT], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"

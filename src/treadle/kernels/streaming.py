@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from treadle.kernels import threads
@@ -26,6 +27,13 @@ def copy(target: Tensor, source: Tensor) -> Tensor:
         threads.launch(_kernel(), threads.parts_for(size // LINE), target.data_ptr(), source.data_ptr(), size)
         return target
     return target.copy_(source)
+
+
+def prepare() -> None:
+    """Compile what `copy` needs, on the calling thread alone."""
+    memory = torch.zeros(4 * LINE, dtype=torch.uint8)
+    start = -memory.data_ptr() % LINE
+    threads.launch(_kernel(), 1, memory.data_ptr() + start, memory.data_ptr() + 2 * LINE, LINE)
 
 
 def can_stream(tensor: Tensor) -> bool:
