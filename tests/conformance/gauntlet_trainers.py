@@ -183,8 +183,8 @@ MAP_STYLE = ("ragged_sequences", "everything", "pix2pix", "cyclegan")
 
 
 def recipes() -> list[str]:
-    """The recipes that come with Treadle."""
-    return [row.name for row in list_recipes() if row.origin == "treadle"]
+    """The recipes that come with Treadle, one for each trainer: those named after theirs. Others differ in settings."""
+    return [row.name for row in list_recipes() if row.origin == "treadle" and load_recipe(row.name).trainer == row.name]
 
 
 def build(name: str, workers: int = 0, **where: Any) -> Trainer:

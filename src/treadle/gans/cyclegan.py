@@ -25,10 +25,10 @@ from treadle.gans.metrics import eight_bit, l1, measure
 from treadle.gans.panels import triplets
 from treadle.gans.pool import ImagePool
 from treadle.gans.report import Row
+from treadle.gans.settings import TranslationConfig
 from treadle.gans.sources import ArrayPairs, UnpairedFolders
 from treadle.gans.specs import build_objective
 from treadle.gans.translation import (
-    TranslationConfig,
     TranslationTrainer,
     columns,
     house_fronts,

@@ -27,9 +27,10 @@ from treadle.gans.metrics import eight_bit, measure
 from treadle.gans.panels import triplets
 from treadle.gans.pool import ImagePool
 from treadle.gans.report import Row
+from treadle.gans.settings import TranslationConfig
 from treadle.gans.sources import ArrayPairs, PairFolder
 from treadle.gans.specs import build_objective
-from treadle.gans.translation import TranslationConfig, TranslationTrainer, columns, house_fronts, name_of, samples
+from treadle.gans.translation import TranslationTrainer, columns, house_fronts, name_of, samples
 from treadle.runs.onnx import Exportable
 
 

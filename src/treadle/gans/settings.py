@@ -1,0 +1,207 @@
+"""The settings that paired and unpaired translation share, and the networks and augmentation that they describe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Literal, get_type_hints
+
+import torch
+from torch import nn
+
+from treadle.config.fields import convert
+from treadle.engine.curves import parse_curve
+from treadle.engine.schedule import Every
+from treadle.engine.settings import TrainerConfig
+from treadle.errors import UsageError
+from treadle.gans.augmentation import Augmentation
+from treadle.gans.diffaugment import DiffAugment
+from treadle.gans.metrics import HIGHER_IS_BETTER, METRICS
+from treadle.gans.patchgan import HALVINGS, PatchGAN
+from treadle.gans.resnet import ResNetGenerator
+from treadle.gans.unet import UNet
+
+
+@dataclass(kw_only=True)
+class TranslationConfig(TrainerConfig):
+    """Settings of `Pix2PixTrainer` and `CycleGANTrainer`."""
+
+    batch_size: int = 1
+    """Pictures per step."""
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "auto"
+    """Autocast dtype of `step`; "auto" is bf16 where the device multiplies in it, else fp32."""
+    validate_every: str | None = "10%"
+    """When the validation pictures are translated and measured; the final state's always are."""
+    save_every: str | None = "10%"
+    """When a run on disk writes a checkpoint; it also does at its end."""
+
+    size: int = 128
+    """Height and width of the pictures that are trained on, in pixels."""
+    load_size: int | None = None
+    """Pictures are brought to this size, then cropped to `size`; null takes a quarter more than it (the papers have
+    286 for 256), and the packaged house fronts as they are."""
+    flip: float = 0.5
+    """Probability of mirroring a picture left to right (a pair is mirrored as one)."""
+    rotate: bool = False
+    """Turn pictures by multiples of 90 degrees; for data without an up, such as maps."""
+    in_channels: Literal[1, 3, 4] = 3
+    """Channels of the input: 1 gray, 3 RGB, 4 RGB and alpha; files are converted."""
+    out_channels: Literal[1, 3, 4] = 3
+    """Channels of the output."""
+    on_bad: Literal["refuse", "skip"] = "refuse"
+    """What to do with pictures that cannot be read: refuse the data, naming them, or leave them out."""
+    cache_mb: int = 1024
+    """Decoded pictures that are kept in memory, in MB; 0 reads each again."""
+
+    generator: Literal["unet", "resnet"] = "unet"
+    """Kind of the generator."""
+    features: int = 64
+    """Channels of the generator's first convolution."""
+    downs: int | None = None
+    """Halvings in the generator; null goes down to one pixel (at most 8) in a U-Net, and takes 2 in a ResNet."""
+    blocks: int = 9
+    """Residual blocks of a ResNet."""
+    residual: bool = False
+    """Add a residual block to each stage of a U-Net."""
+    upsampling: Literal["transposed", "bilinear"] = "transposed"
+    """What doubles the picture; bilinear cannot make a checkerboard."""
+    norm: Literal["batch", "instance", "none"] = "instance"
+    """Normalization in all networks. With "batch", evaluation uses running statistics."""
+    dropout: float = 0.5
+    """Probability, in the three innermost stages of a U-Net's decoder."""
+    d_features: int = 64
+    """Channels of the discriminator's first convolution."""
+    patch: int = 70
+    """Size of the patches that the discriminator judges, in pixels: 16, 34, 70 or 142."""
+    spectral: bool = False
+    """Spectral normalization of the discriminator."""
+
+    gan: Literal["bce", "lsgan", "hinge", "wgan"] = "bce"
+    """The game: cross-entropy, least squares, hinge or Wasserstein (which wants the objective's "gp")."""
+    weights: dict[str, float | str] = field(default_factory=dict)
+    """Other weights of the objective's terms, by name: numbers, or curves such as "linear 0 to 10 over 30%"."""
+    learning_rate: float | str = "constant 2e-4 for 50% then linear to 0"
+    """Learning rate of the generator."""
+    d_learning_rate: float | str | None = None
+    """Learning rate of the discriminator; null shares the generator's."""
+    beta1: float = 0.5
+    """Adam's first decay."""
+    beta2: float = 0.999
+    """Adam's second decay."""
+    d_turns: int = 1
+    """With `g_turns`: of every max(d_turns, g_turns) batches, the discriminator learns from the first `d_turns` ..."""
+    g_turns: int = 1
+    """... and the generator from the first `g_turns`; 5 and 1 is WGAN's ratio."""
+    diffaugment: str = ""
+    """Differentiable augmentation of what the discriminator sees: of "color,translation,cutout"."""
+    ema: float | None = 0.999
+    """Decay of the generator's moving average, which is what is evaluated and kept; null keeps none."""
+    lpips_weights: Path | None = None
+    """Weights of LPIPS, a safetensors file: tests report it where they are given."""
+    fid_weights: Path | None = None
+    """Weights of Inception for the Fréchet distance, a safetensors file: tests report it where they are given."""
+    examples: int = 4
+    """Validation pictures that are translated for the eye."""
+    examples_every: str | None = "10%"
+    """When they are."""
+
+    def __post_init__(self) -> None:
+        """Check types and ranges; raises UsageError naming the field."""
+        super().__post_init__()
+        self._check_own_types()
+        self._require("size", self.size >= 8, "at least 8 pixels")
+        self._require("load_size", self.load_size is None or self.load_size >= self.size, "at least `size`, or null")
+        for name in ("blocks", "cache_mb", "examples"):
+            self._require(name, getattr(self, name) >= 0, "0 or more")
+        for name in ("features", "d_features", "d_turns", "g_turns"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("beta1", "beta2"):
+            self._require(name, 0 <= getattr(self, name) < 1, "0 or more and below 1")
+        self._require("dropout", 0 <= self.dropout < 1, "0 or more and below 1")
+        self._require("ema", self.ema is None or 0 < self.ema < 1, "between 0 and 1, or null")
+        self._require("patch", self.patch in HALVINGS, f"one of {', '.join(map(str, HALVINGS))}")
+        fits = self.size >= 3 * 2 ** HALVINGS[self.patch]
+        self._require("patch", fits, f"a patch that suits pictures of {self.size} pixels: choose a smaller one")
+        if self.monitor in ("cycle", *METRICS):
+            better = "max" if self.monitor in HIGHER_IS_BETTER else "min"
+            self._require("monitor_mode", self.monitor_mode == better, f"{better!r}, for {self.monitor!r}")
+        for name in ("learning_rate", "d_learning_rate"):
+            try:
+                parse_curve(0.0 if getattr(self, name) is None else getattr(self, name))
+            except UsageError as error:
+                raise UsageError(f"{name}: {error}") from None
+        self._check_schedule("examples_every", Every)
+        DiffAugment(self.diffaugment)
+        self.augmentation()
+        least = 2 if self.generator == "unet" else 0
+        self._require("downs", self.downs is None or self.downs >= least, f"at least {least}, or null")
+        multiple = 2 ** self.halvings()
+        self._require("size", self.size % multiple == 0, f"a multiple of {multiple}, for a generator that halves it so")
+
+    def _check_own_types(self) -> None:
+        """Check the fields of Treadle's own classes, unless a user's subclass declares them anew."""
+        kind = next(kind for kind in type(self).__mro__ if kind.__module__.startswith("treadle."))
+        hints, own = get_type_hints(kind), {each.name: each.type for each in fields(kind)}
+        for each in fields(self):
+            if own.get(each.name) == each.type:
+                value = getattr(self, each.name)
+                try:
+                    setattr(self, each.name, convert(value, hints[each.name], source="config", at=each.name))
+                except UsageError as error:
+                    raise UsageError(str(error).removeprefix("config: ")) from None
+
+    def halvings(self) -> int:
+        """How often the generator halves the picture."""
+        if self.downs is not None:
+            return self.downs
+        if self.generator == "resnet":
+            return 2
+        return max(2, min(8, (self.size & -self.size).bit_length() - 1))  # as often as the size divides by 2
+
+    def augmentation(self, *, fit: bool = False) -> Augmentation:
+        """What is done to the pictures that are trained on; `fit` says that they are made at `size` as they are."""
+        default = self.size if fit else round(self.size * 5 / 4)
+        load_size = default if self.load_size is None else self.load_size
+        return Augmentation(
+            load_size=load_size,
+            crop_size=self.size,
+            flip=self.flip,
+            rotate=self.rotate,
+        )
+
+    def build_generator(self, *, reverse: bool = False) -> UNet | ResNetGenerator:
+        """An initialized generator from input to output pictures; with `reverse`, from output to input pictures."""
+        inputs, outputs = self.in_channels, self.out_channels
+        if reverse:
+            inputs, outputs = outputs, inputs
+        if self.generator == "resnet":
+            return ResNetGenerator(
+                inputs,
+                outputs,
+                features=self.features,
+                blocks=self.blocks,
+                downs=self.halvings(),
+                upsampling=self.upsampling,
+                norm=self.norm,
+            )
+        return UNet(
+            inputs,
+            outputs,
+            features=self.features,
+            downs=self.halvings(),
+            upsampling=self.upsampling,
+            norm=self.norm,
+            dropout=self.dropout,
+            block="residual" if self.residual else None,
+        )
+
+    def build_discriminator(self, channels: int) -> PatchGAN:
+        """An initialized discriminator of pictures with so many channels."""
+        # The penalties want the gradient of one picture's logits, which a batch norm would make depend on the others.
+        norm = "none" if self.gan == "wgan" and self.norm == "batch" else self.norm
+        return PatchGAN(channels, features=self.d_features, field=self.patch, norm=norm, spectral=self.spectral)
+
+    def adam(self, *networks: nn.Module) -> torch.optim.Adam:
+        """An Adam over the parameters of `networks`; a LearningRate sets its rate."""
+        parameters = [parameter for network in networks for parameter in network.parameters()]
+        return torch.optim.Adam(parameters, betas=(self.beta1, self.beta2))
