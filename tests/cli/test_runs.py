@@ -44,6 +44,14 @@ def test_a_comparison_shows_only_what_differs_and_the_curves(treadle: Any, two: 
     assert max(map(len, treadle.out.splitlines())) <= 80
 
 
+def test_one_run_is_drawn_with_each_of_its_losses(treadle: Any, two: None) -> None:
+    assert treadle("runs", "runs/line/v001") == 0
+    assert "v001" in treadle.out.splitlines()[2] and "v002" not in treadle.out
+    assert "validation/loss" in treadle.out and "epoch/loss" not in treadle.out and ".lr" not in treadle.out
+    assert treadle("runs", "runs/line/v001", "--metric", "epoch/loss") == 0
+    assert "epoch/loss" in treadle.out and "validation/loss" not in treadle.out
+
+
 def test_a_name_means_its_newest_version(treadle: Any, two: None) -> None:
     assert treadle("runs", "runs/line/v001", "runs/line", "--metric", "epoch/loss") == 0
     assert "a v001  b v002" in treadle.out and "epoch/loss" in treadle.out
@@ -62,7 +70,7 @@ def test_where_there_are_no_runs_it_says_how_to_make_one(treadle: Any, line: Non
         (["runs/lin", "runs/line"], "no run runs/lin; did you mean 'runs/line'?"),
         (["runs", "runs/line"], "runs is not a run: it has no config.yaml"),
         (["runs/line/v001/config.yaml", "runs/line"], "config.yaml is a file: expected a run directory"),
-        (["runs/line", "--metric", "loss"], "--metric draws curves of two or more runs"),
+        (["runs/line", "--metric", "loss"], "--metric draws curves of runs: name one or more"),
         (["runs/line/v001", "runs/line", "--metric", "validation/los"], "did you mean 'validation/loss'?"),
         (["--metrics"], "unknown argument '--metrics'; did you mean '--metric'?"),
     ],

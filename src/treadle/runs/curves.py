@@ -36,15 +36,7 @@ def curves(runs: Sequence[str | Path], metric: str | None = None) -> Curves:
     By default it is what the runs monitor, else their training loss. Raises UsageError where no run has it.
     """
     paths = [Path(run) for run in runs]
-    found: list[dict[str, tuple[list[int], list[float]]]] = []
-    for path in paths:
-        series: dict[str, tuple[list[int], list[float]]] = {}
-        for line in read_metrics(path):
-            for name, value in line["values"].items():
-                steps, values = series.setdefault(f"{line['split']}/{name}", ([], []))
-                steps.append(line["step"])
-                values.append(value)
-        found.append(series)
+    found = [_series(path) for path in paths]
     known = list(dict.fromkeys(name for series in found for name in series))
     chosen = _choose(metric, known, paths)
     points = {
@@ -53,6 +45,12 @@ def curves(runs: Sequence[str | Path], metric: str | None = None) -> Curves:
         if chosen in series
     }
     return Curves(chosen, points)
+
+
+def logged(run: str | Path) -> list[str]:
+    """The losses and metrics that a run has logged, "train/..." and "validation/...": without weights and rates."""
+    names = [name for name in _series(Path(run)) if name.startswith(("train/", "validation/"))]
+    return [name for name in names if not name.endswith((".weight", ".lr"))]
 
 
 def draw(curves: Curves, width: int = 80, height: int = 18, *, color: bool = False) -> str:
@@ -102,6 +100,17 @@ def draw(curves: Curves, width: int = 80, height: int = 18, *, color: bool = Fal
         figure.clear()
     lines = (text if color else plotext.uncolorize(text)).splitlines()
     return "\n".join([*(line.rstrip() for line in lines), "  ".join(legend)])
+
+
+def _series(run: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Steps and values of all that a run has logged, by "split/name"."""
+    series: dict[str, tuple[list[int], list[float]]] = {}
+    for line in read_metrics(run):
+        for name, value in line["values"].items():
+            steps, values = series.setdefault(f"{line['split']}/{name}", ([], []))
+            steps.append(line["step"])
+            values.append(value)
+    return series
 
 
 def _choose(metric: str | None, known: Sequence[str], runs: Sequence[Path]) -> str:
