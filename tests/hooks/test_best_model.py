@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from treadle import Trainer
+from treadle import EMA, Trainer
 from treadle.checkpoint.state import capture, restore
-from treadle.engine.ema import EMA
 from treadle.errors import StateError, UsageError
 from treadle.hooks import BestModel, load_best
 from treadle.hooks.best_model import put_weights, weights_of
@@ -92,9 +91,10 @@ def test_files_are_loadable_without_the_trainer(scripted: Callable[..., Any], tm
 
 def test_a_run_without_one_says_so(scripted: Callable[..., Any], tmp_path: Path) -> None:
     trainer = scripted(run_dir=tmp_path / "line", validation_data=None, max_epochs=1)
-    trainer.train()
+    trainer.iterate()
     with pytest.raises(UsageError, match="has no best model"):
         load_best(trainer)
+    trainer.close()
     (trainer.run.path / "best_model").mkdir()
     (trainer.run.path / "best_model" / "weights.safetensors").write_bytes(b"garbage" * 10)
     (trainer.run.path / "best_model" / "metrics.json").write_text("{}")
@@ -224,3 +224,23 @@ def test_keeping_the_best_changes_nothing_in_the_run(scripted: Callable[..., Any
     bare.train()
     kept.train()
     assert torch.equal(bare.model.weight, kept.model.weight)
+
+
+def test_without_validation_data_the_final_weights_are_kept(tmp_path):
+    class Averaged(Trainer):
+        def setup(self):
+            self.model = torch.nn.Linear(1, 1)
+            self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+            self.average = EMA(self.model, 0.9)
+
+        def step(self, batch):
+            loss = self.model(batch).square().mean()
+            self.minimize(loss)
+            return loss
+
+    trainer = Averaged(data=torch.ones(8, 1), batch_size=4, max_epochs=2, run_dir=tmp_path / "run")
+    assert trainer.train().best is None
+    best = read_best(trainer.run.path)
+    assert (best.info["step"], best.info["monitor"], best.info["value"]) == (4, None, None)
+    assert torch.equal(best.of("model")["weight"], trainer.average.state_dict()["shadows"]["weight"])
+    assert not torch.equal(best.of("model")["weight"], trainer.model.weight)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from treadle.engine.attributes import find
 from treadle.engine.ema import EMA
+from treadle.engine.evaluation import evaluating
 from treadle.engine.events import Hook, Order
 from treadle.errors import StateError, UsageError, nearest
 from treadle.hooks.monitor import Mode, check_mode, is_better, monitored
@@ -27,7 +28,8 @@ class BestModel(Hook):
     where validation uses them. A run on disk writes them to its `best_model/`; any other keeps a copy in memory, which
     is part of its state. `trainer.best` says what was best and when. `load_best(trainer)` puts the weights back.
 
-    A trainer makes one from its `monitor` and `monitor_mode`. NaN is never best.
+    A trainer makes one from its `monitor` and `monitor_mode`. NaN is never best. Without validation data there is nothing
+    to choose by: a run on disk then keeps the weights it ends with, so that it can be tested and exported.
 
     Example:
         trainer = Line(data=(x, y), validation_data=held_out, max_epochs=20, monitor="loss")
@@ -66,6 +68,18 @@ class BestModel(Hook):
             self.weights = {name: tensor.cpu().clone() for name, tensor in weights.items()}
         if better:
             self.info = trainer.best = info
+
+    def post_training(self, trainer: Trainer) -> None:
+        """Keep the final weights, where there was nothing to choose by."""
+        if trainer.run is None or trainer.validation_feed is not None:
+            return
+        counts = {"step": trainer.progress.step, "epoch": trainer.progress.epoch}
+        info = {"monitor": None, "mode": self.mode, "value": None, **counts, "metrics": {}}
+        try:
+            with evaluating(trainer):
+                write_best(trainer.run, Best(weights_of(trainer), info))
+        except StateError as error:  # nobody has asked for it: the run is what it would be without
+            trainer.note("no best model", reason=str(error))
 
     def on_load(self, trainer: Trainer, state: dict[str, Any]) -> None:
         """Tell the trainer what was best."""

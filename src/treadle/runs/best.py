@@ -27,7 +27,8 @@ class Best:
     """The best model of a run.
 
     `weights` are by "attribute.parameter" ("model.0.weight"; a lone parameter by its attribute), on the CPU. `info` has
-    the keys monitor, mode, value, step, epoch and metrics (all validation metrics of that moment).
+    the keys monitor, mode, value, step, epoch and metrics (all validation metrics of that moment); monitor and value are
+    None where the run had nothing to validate on, and these are the weights it ended with.
     """
 
     weights: Mapping[str, Tensor]
@@ -83,7 +84,9 @@ def has_best(run: Path) -> bool:
 def best_directory(run: str | Path) -> Path:
     """Where the best model of the run in the directory `run` is. Raises UsageError where it has none."""
     if not has_best(Path(run)):
-        raise UsageError(f"{run} has no best model: it is written at the first validation (give validation data)")
+        raise UsageError(
+            f"{run} has no best model yet: it is written at the first validation, or without validation data at the end"
+        )
     return settled(Path(run) / BEST)
 
 
