@@ -28,8 +28,8 @@ class BestModel(Hook):
     where validation uses them. A run on disk writes them to its `best_model/`; any other keeps a copy in memory, which
     is part of its state. `trainer.best` says what was best and when. `load_best(trainer)` puts the weights back.
 
-    A trainer makes one from its `monitor` and `monitor_mode`. NaN is never best. Without validation data there is nothing
-    to choose by: a run on disk then keeps the weights it ends with, so that it can be tested and exported.
+    A trainer makes one from its `monitor` and `monitor_mode`. NaN is never best. Without validation data there is
+    nothing to choose by: a run on disk then keeps the weights it ends with, so that it can be tested and exported.
 
     Example:
         trainer = Line(data=(x, y), validation_data=held_out, max_epochs=20, monitor="loss")
@@ -74,7 +74,7 @@ class BestModel(Hook):
         if trainer.run is None or trainer.validation_feed is not None:
             return
         counts = {"step": trainer.progress.step, "epoch": trainer.progress.epoch}
-        info = {"monitor": None, "mode": self.mode, "value": None, **counts, "metrics": {}}
+        info: dict[str, Any] = {"monitor": None, "mode": self.mode, "value": None, **counts, "metrics": {}}
         try:
             with evaluating(trainer):
                 write_best(trainer.run, Best(weights_of(trainer), info))

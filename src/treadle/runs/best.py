@@ -27,8 +27,8 @@ class Best:
     """The best model of a run.
 
     `weights` are by "attribute.parameter" ("model.0.weight"; a lone parameter by its attribute), on the CPU. `info` has
-    the keys monitor, mode, value, step, epoch and metrics (all validation metrics of that moment); monitor and value are
-    None where the run had nothing to validate on, and these are the weights it ended with.
+    the keys monitor, mode, value, step, epoch and metrics (all validation metrics of that moment). Where the run had
+    nothing to validate on, these are the weights it ended with, and monitor and value are None.
     """
 
     weights: Mapping[str, Tensor]
