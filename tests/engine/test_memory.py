@@ -19,7 +19,7 @@ def use():
 for _ in range(3):
     use()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5):
+for _ in range(20):
     use()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -41,10 +41,10 @@ def faults(keep: bool, **environment: str) -> int:
 @glibc
 def test_what_is_freed_is_not_faulted_in_again() -> None:
     kept, given_back = faults(True), faults(False)
-    assert given_back > 5000  # five times 64 MB, in pages of 4 KB or (with huge ones) of some more
-    assert kept < given_back / 4
+    assert given_back > 20_000  # twenty times 64 MB, in pages of 4 KB or (with huge ones) of some more
+    assert kept < given_back / 2, (kept, given_back)  # none as a rule; where the heap is cut up, it grows some times
 
 
 @glibc
 def test_the_environments_choice_stands() -> None:
-    assert faults(True, MALLOC_TRIM_THRESHOLD_="131072", MALLOC_MMAP_THRESHOLD_="131072") > 5000
+    assert faults(True, MALLOC_TRIM_THRESHOLD_="131072", MALLOC_MMAP_THRESHOLD_="131072") > 20_000
