@@ -31,7 +31,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_gone(pids: list[int], seconds: float = 10) -> bool:
+def wait_gone(pids: list[int], seconds: float = 30) -> bool:
     """Whether all of `pids` end within `seconds`."""
     deadline = time.monotonic() + seconds
     while any(map(alive, pids)) and time.monotonic() < deadline:
@@ -146,10 +146,10 @@ def script(
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks at processes through /proc")
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_interrupted_or_killed_owners_leave_no_orphans(tmp_path: Path) -> None:
     (tmp_path / "killed").mkdir()
-    body = "next(batches); print(*feed.pool().pids, flush=True); time.sleep(30)"
+    body = "next(batches); print(*feed.pool().pids, flush=True); time.sleep(100)"
     killed = script(tmp_path / "killed", body, acts={5: "sleep"})
     # Ctrl-C reaches the whole group. The owner takes it, still gets the batches it wants, and ends with its workers.
     taken = script(
@@ -158,7 +158,7 @@ def test_interrupted_or_killed_owners_leave_no_orphans(tmp_path: Path) -> None:
         next(batches)
         try:
             print(*feed.pool().pids, flush=True)
-            time.sleep(30)
+            time.sleep(100)
         except KeyboardInterrupt:
             print(len(list(batches)), flush=True)
             raise
@@ -168,7 +168,7 @@ def test_interrupted_or_killed_owners_leave_no_orphans(tmp_path: Path) -> None:
     pids = [int(pid) for pid in taken.stdout.readline().split()]
     assert len(pids) == 2 and all(map(alive, pids))
     os.killpg(taken.pid, signal.SIGINT)
-    out, err = taken.communicate(timeout=20)
+    out, err = taken.communicate(timeout=60)
     assert out.strip() == "4" and taken.returncode == -signal.SIGINT
     assert err.count("Traceback") == 1  # the owner's own
     assert wait_gone(pids)
