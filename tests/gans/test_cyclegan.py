@@ -11,8 +11,9 @@ from treadle.cli.main import main
 from treadle.engine.terms import register_spec
 from treadle.errors import UsageError
 from treadle.gans.cyclegan import CycleGANConfig, CycleGANTrainer
-from treadle.gans.images import PairedImages
-from treadle.gans.sources import ArrayPairs
+from treadle.gans.images import PairedImages, UnpairedImages
+from treadle.gans.judging import Judge
+from treadle.gans.sources import ArrayPairs, ArrayPictures
 from treadle.gans.specs import build_objective
 
 SMALL = {
@@ -135,3 +136,20 @@ def test_the_direction_exchanges_a_and_b(folders):
         data = CycleGANTrainer.load_data(CycleGANConfig(size=16, patch=16, direction=direction), folders)["data"]
         assert len(data) == 4
         assert data[0][red][0].min() > 0 and data[0][1 - red][2].min() > 0
+
+
+def test_the_shorter_side_is_tested_once():
+    class Source:
+        a = ArrayPictures(np.zeros((2, 16, 16, 3), np.uint8), ["a0", "a1"])
+        b = ArrayPictures(np.zeros((3, 16, 16, 3), np.uint8), ["b0", "b1", "b2"])
+
+    class Counting(Judge):
+        made = real = 0
+
+        def gather(self, outputs, real):
+            self.made, self.real = self.made + len(outputs), self.real + len(real)
+
+    trainer, judge = trainer_of(test_data=UnpairedImages(Source(), 16)), Counting()
+    names = [row.name.partition(":")[0] for row in trainer.rows(trainer.test_feed, judge)]
+    assert (names.count("A to B"), names.count("B to A")) == (2, 3)
+    assert (judge.made, judge.real) == (2, 3)

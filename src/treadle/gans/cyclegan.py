@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -179,17 +180,18 @@ class CycleGANTrainer(TranslationTrainer):
 
     def rows(self, feed: Feed, judge: Judge) -> Iterator[Row]:
         """Every A translated to B and back, with its figures, and where A and B are no pairs, every B the other way."""
-        paired = is_paired(feed)
+        paired, (of_a, of_b) = is_paired(feed), counts(feed)
         for number, (a, b) in samples(feed):
-            there = self.there_and_back(a, self.generator_ab, self.generator_ba)
-            judge.gather(there["output"], b)
-            if paired:
-                figures = judge.compare(there["output"], b)[0]
-                yield Row(name_of(feed, number), pictures_of(there | {"target": b}), figures | cycle_of(there))
-            else:
-                yield Row(f"A to B: {name_of(feed, number)}", pictures_of(there), cycle_of(there))
+            # The shorter side of unpaired pictures starts again at its end: what it repeats counts once.
+            if number < of_a:
+                there = self.there_and_back(a, self.generator_ab, self.generator_ba)
+                figures = judge.compare(there["output"], b)[0] if paired else {}
+                target, name = ({"target": b}, "") if paired else ({}, "A to B: ")
+                yield Row(name + name_of(feed, number), pictures_of(there | target), figures | cycle_of(there))
+            if number < of_b and not paired:
                 back = self.there_and_back(b, self.generator_ba, self.generator_ab)
                 yield Row(f"B to A: {name_of(feed, number)}", pictures_of(back), cycle_of(back))
+            judge.gather(there["output"][: number < of_a], b[: number < of_b])
 
     def there_and_back(self, start: Tensor, there: nn.Module, back: nn.Module) -> dict[str, Tensor]:
         """A picture (1, C, H, W), its translation, and that translated back; on the CPU."""
@@ -231,6 +233,14 @@ class CycleGANTrainer(TranslationTrainer):
 def is_paired(feed: Feed | None) -> bool:
     """Whether what is evaluated are pairs, so that the right translation of each A is known."""
     return isinstance(getattr(feed, "dataset", None), PairedImages)
+
+
+def counts(feed: Feed) -> tuple[int, int]:
+    """How many pictures of A and of B are evaluated."""
+    dataset = getattr(feed, "dataset", None)
+    if isinstance(dataset, UnpairedImages):
+        return len(dataset.source.a), len(dataset.source.b)
+    return feed.samples or sys.maxsize, feed.samples or sys.maxsize
 
 
 def pictures_of(tensors: Mapping[str, Tensor]) -> dict[str, Pixels]:

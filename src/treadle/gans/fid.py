@@ -50,8 +50,9 @@ class FID:
 
         They are rounded to 8 bits and scaled to 299 pixels as `pytorch-fid` does; gray is repeated, alpha left out.
         """
-        self.outputs.append(self._features(outputs))
-        self.targets.append(self._features(targets))
+        for gathered, pictures in ((self.outputs, outputs), (self.targets, targets)):
+            if len(pictures):  # one of the two sets may be the larger one
+                gathered.append(self._features(pictures))
 
     def value(self) -> float:
         """The distance of all that was added; 0 for equal sets. NaN where a picture had values that are not finite.
