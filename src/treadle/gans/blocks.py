@@ -104,6 +104,14 @@ def choose(what: str, value: str, known: Iterable[str]) -> None:
         raise UsageError(f"{what} is {value!r}{nearest(str(value), options)}")
 
 
+def check(norm: str, upsampling: str, **numbers: tuple[int, int]) -> None:
+    """Raise UsageError for an unknown norm or way of upsampling, or a number, (value, least), that is too small."""
+    for what, (value, least) in numbers.items():
+        at_least(what, value, least)
+    choose("norm", norm, NORMS)
+    choose("upsampling", upsampling, ("transposed", "bilinear"))
+
+
 def at_least(what: str, value: int, least: int) -> None:
     """Raise UsageError unless `value` is a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from treadle.gans.blocks import NORMS, Residual, at_least, check_size, choose, doubling, initialize, normed
+from treadle.gans.blocks import Residual, check, check_size, doubling, initialize, normed
 
 
 class ResNetGenerator(nn.Module):
@@ -40,16 +40,8 @@ class ResNetGenerator(nn.Module):
         norm: str = "instance",
     ) -> None:
         super().__init__()
-        for what, number, least in (
-            ("in_channels", in_channels, 1),
-            ("out_channels", out_channels, 1),
-            ("features", features, 1),
-            ("blocks", blocks, 0),
-            ("downs", downs, 0),
-        ):
-            at_least(what, number, least)
-        choose("norm", norm, NORMS)
-        choose("upsampling", upsampling, ("transposed", "bilinear"))
+        numbers = {"in_channels": (in_channels, 1), "out_channels": (out_channels, 1), "features": (features, 1)}
+        check(norm, upsampling, **numbers, blocks=(blocks, 0), downs=(downs, 0))
         self.in_channels, self.out_channels = in_channels, out_channels
         self.multiple = 2**downs
         self.least = max(4, 2 * self.multiple)  # what can be reflected, by 3 pixels at first, by one in the blocks

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from treadle.errors import UsageError
 from treadle.gans.blocks import (
-    NORMS,
     Block,
     Residual,
-    at_least,
+    check,
     check_size,
     choose,
     doubling,
@@ -61,15 +60,8 @@ class UNet(nn.Module):
         block: str | Block | None = None,
     ) -> None:
         super().__init__()
-        for what, number, least in (
-            ("in_channels", in_channels, 1),
-            ("out_channels", out_channels, 1),
-            ("features", features, 1),
-            ("downs", downs, 2),
-        ):
-            at_least(what, number, least)
-        choose("norm", norm, NORMS)
-        choose("upsampling", upsampling, ("transposed", "bilinear"))
+        numbers = {"in_channels": (in_channels, 1), "out_channels": (out_channels, 1), "features": (features, 1)}
+        check(norm, upsampling, **numbers, downs=(downs, 2))
         if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
             raise UsageError(f"dropout is {dropout!r}: expected a probability, 0 or more and below 1")
         self.in_channels, self.out_channels = in_channels, out_channels
