@@ -80,7 +80,6 @@ class Timing(Hook):
         """Stop the epoch's clock, if it saw the start."""
         if self._epoch == self._epoch:  # not NaN
             self.epochs.add(time.perf_counter() - self._epoch)
-            self._epoch = float("nan")
 
     def on_load(self, trainer: Trainer, state: dict[str, Any]) -> None:
         """Forget the epoch's start: what was loaded is somewhere else."""
