@@ -1,0 +1,64 @@
+"""Runs that an older version has begun go on, verify and fork: moving or renaming our code strands nobody's training."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from gauntlet_trainers import build, write_pictures
+
+from treadle.config.files import load
+from treadle.runs.environment import numerics
+from treadle.runs.fork import fork_run
+from treadle.runs.replay import verify_run
+from treadle.runs.run import read_environment, read_journal
+
+OLD = Path(__file__).parents[1] / "fixtures" / "runs_of_0.1.0"
+EXPECTED = json.loads((OLD / "expected.json").read_text())
+
+
+@pytest.fixture(params=sorted(EXPECTED))
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
+    """A copy of an old run, with the data it was trained on beside it: its name and directory."""
+    name = request.param
+    run = tmp_path / name / "v001"
+    shutil.copytree(OLD / name / "v001", run)
+    if name in ("image", "pix2pix"):
+        write_pictures(name, run.parent / f"{name}-data")
+    return name, run
+
+
+def same_machine(run: Path) -> bool:
+    """Whether results of the machine that the run was begun on can be had here to the last bit."""
+    return numerics(read_environment(run)) == numerics()
+
+
+def test_an_old_run_resumes_to_the_digest_that_its_own_version_reached(old: tuple[str, Path]) -> None:
+    name, run = old
+    exact = same_machine(run)
+    trainer = build(name, run_dir=run, resume=True)
+    assert trainer.progress.step == EXPECTED[name]["stopped_at"]
+    summary = trainer.train()
+    assert (summary.status, summary.step) == ("finished", EXPECTED[name]["final_step"])
+    assert summary.digest == EXPECTED[name]["digest"] or not exact
+    resumed = [entry for entry in read_journal(run) if entry["event"] == "resume"]
+    assert len(resumed) == 1 and not resumed[0]["changed"]
+
+
+def test_an_old_run_verifies(old: tuple[str, Path]) -> None:
+    name, run = old
+    exact = same_machine(run)
+    verdict = verify_run(run, lambda where: build(name, run_dir=where))
+    assert verdict.compared == [EXPECTED[name]["stopped_at"]]
+    assert verdict.holds or not exact, verdict.differences[:3]
+
+
+def test_an_old_run_forks(old: tuple[str, Path]) -> None:
+    name, run = old
+    exact = same_machine(run)
+    fork = fork_run(run, EXPECTED[name]["stopped_at"], load(run / "config.yaml"))
+    summary = build(name, run_dir=fork, resume=True).train()
+    assert summary.step == EXPECTED[name]["final_step"]
+    assert summary.digest == EXPECTED[name]["digest"] or not exact
