@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from treadle.checkpoint.rng import RandomStreams
+from treadle.data.random import RandomStreams
 from treadle.data.sampler import epoch_order
 from treadle.gans.pix2pix import Pix2PixConfig
 

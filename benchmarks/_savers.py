@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.distributed.checkpoint.staging import BlockingAsyncStager
 
 from treadle.checkpoint.state import State
-from treadle.checkpoint.store import Retention, sync
+from treadle.checkpoint.store import Retention
 from treadle.checkpoint.writer import CheckpointWriter
+from treadle.files import sync
 
 Tensors = dict[str, Tensor]
 

@@ -37,3 +37,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; known: {', '.join(options)}" if options else ""
+
+
+def one_line(error: BaseException) -> str:
+    """`error` as "Type: message" on one line; of a Treadle error, which says enough by itself, the message alone."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # somebody else's error may fail even here
+        text = "(its message cannot be shown)"
+    if isinstance(error, TreadleError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treadle.checkpoint.compare import differences
-from treadle.checkpoint.plain import Packer
+from treadle.checkpoint.packing import Packer
 from treadle.checkpoint.state import State
 
 

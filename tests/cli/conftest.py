@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from treadle.cli.main import main
-from treadle.config import registry
+from treadle.recipes import registry
 
 PACK = '''
 import time

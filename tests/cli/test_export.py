@@ -11,7 +11,7 @@ import torch
 
 from treadle.cli import export
 from treadle.errors import UsageError
-from treadle.runs.onnx import OPSET, OPSETS, TOLERANCE, Exportable
+from treadle.export.onnx import OPSET, OPSETS, TOLERANCE, Exportable
 
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from treadle.checkpoint.store import hash_file
+from treadle.files import hash_file
 
 RUN = Path("runs/line/v001")
 

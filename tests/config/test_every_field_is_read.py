@@ -13,7 +13,7 @@ import torch
 
 import treadle
 from treadle import Trainer, TrainerConfig
-from treadle.config.registry import TRAINERS, trainer
+from treadle.recipes.registry import TRAINERS, trainer
 
 PACKAGE = Path(treadle.__file__).parent
 BOOKKEEPING = (PACKAGE / "config", PACKAGE / "engine" / "settings.py")

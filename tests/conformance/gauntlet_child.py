@@ -24,7 +24,7 @@ STAGES: dict[str, tuple[str, str]] = {
     "step: gradients, no update": ("treadle.engine.minimize:Updater.update", "before"),
     "step: parameters updated": ("treadle.engine.minimize:Updater.drop_gradients", "before"),
     "step: counted": ("treadle.engine.progress:Progress.count_step", "after"),
-    "log: half a metric line": ("treadle.runs.files:os.write", "half"),
+    "log: half a metric line": ("treadle.files:os.write", "half"),
     "log: line written": ("treadle.runs.metrics:MetricLog.append", "after"),
     "log: series": ("treadle.runs.metrics:MetricLog.write_series", "before"),
     "row edit: staged": ("treadle.engine.rows:exchange", "before"),

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from treadle import EMA, DatasetFeed, LearningRate, Objective, StreamFeed, Trainer
-from treadle.config.registry import list_recipes, load_recipe
+from treadle.recipes.registry import list_recipes, load_recipe
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

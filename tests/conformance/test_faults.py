@@ -20,9 +20,10 @@ from gauntlet import Child, compare, outcome, reference_of
 from gauntlet_trainers import SHORT, build
 
 from treadle import RunError, StateError, Trainer, TreadleError, UsageError
-from treadle.checkpoint.store import LATEST, MANIFEST, TENSORS, VALUES, hash_file, list_checkpoints, pin
+from treadle.checkpoint.store import LATEST, MANIFEST, TENSORS, VALUES, list_checkpoints, pin
 from treadle.checkpoint.store import read_checkpoint as read
-from treadle.config.registry import load_recipe
+from treadle.files import hash_file
+from treadle.recipes.registry import load_recipe
 from treadle.runs.best import read_best
 from treadle.runs.lock import RunLock
 from treadle.runs.run import read_config, read_journal, read_summary

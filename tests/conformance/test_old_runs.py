@@ -1,4 +1,4 @@
-"""Runs that an older version has begun go on, verify and fork: moving or renaming our code strands nobody's training."""
+"""Runs that an older version has begun go on, verify and fork: moving or renaming our code strands nobody."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from gauntlet_trainers import build, write_pictures
 from treadle.config.files import load
 from treadle.runs.environment import numerics
 from treadle.runs.fork import fork_run
-from treadle.runs.replay import verify_run
 from treadle.runs.run import read_environment, read_journal
+from treadle.runs.verify import verify_run
 
 OLD = Path(__file__).parents[1] / "fixtures" / "runs_of_0.1.0"
 EXPECTED = json.loads((OLD / "expected.json").read_text())

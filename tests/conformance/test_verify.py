@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from gauntlet_trainers import BUILDERS, RECIPES, build, recipes
 
-from treadle.runs.replay import verify_run
+from treadle.runs.verify import verify_run
 
 NAMES = [*BUILDERS, *(name for name in recipes() if name in RECIPES)]
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from data_cases import Broken, Drawn, Noisy, as_list
 
+from treadle.data.convert import as_feed
 from treadle.data.dataset import DatasetFeed
-from treadle.data.feed import as_feed
 from treadle.data.fetch import SampleError
 from treadle.data.length import LengthBuckets, pad_collate
 from treadle.errors import RunError, UsageError

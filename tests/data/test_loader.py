@@ -9,7 +9,7 @@ import torch
 from data_cases import Broken, Noisy
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, Sampler, WeightedRandomSampler
 
-from treadle.data.feed import as_feed
+from treadle.data.convert import as_feed
 from treadle.data.loader import LoaderFeed
 from treadle.errors import RunError, UsageError
 

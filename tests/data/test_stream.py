@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treadle.data.feed import as_feed
+from treadle.data.convert import as_feed
 from treadle.data.stream import StreamFeed
 from treadle.errors import RunError, StateError, UsageError
 

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treadle.data.feed import Feed, as_feed
+from treadle.data.convert import as_feed
+from treadle.data.feed import Feed
 from treadle.data.tensors import TensorFeed
 from treadle.errors import StateError, UsageError
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from treadle import EMA, Objective, Trainer, UsageError
+from treadle.engine.bad_steps import NonFiniteError
 from treadle.engine.minimize import Updater
-from treadle.engine.recovery import NonFiniteError
 
 
 def weights(trainer):

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from treadle.config.registry import load_recipe
 from treadle.errors import UsageError
 from treadle.fields.hash_field import pixel_centres, psnr
 from treadle.fields.image_trainer import ImageConfig, ImageTrainer
 from treadle.fields.images import Picture, read_picture
 from treadle.fields.panels import comparison
 from treadle.fields.picture_field import PictureField
+from treadle.recipes.registry import load_recipe
 
 Image = pytest.importorskip("PIL.Image")
 SMALL = {

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treadle.checkpoint.entries import is_stateless
+from treadle.checkpoint.objects import is_stateless
 from treadle.errors import UsageError
 from treadle.gans.diffaugment import POLICIES, DiffAugment
 

@@ -13,7 +13,7 @@ import pytest
 
 from treadle.errors import UsageError
 from treadle.runs.compare import MISSING, compare, describe, find_runs, table
-from treadle.runs.curves import Curves, curves, draw
+from treadle.runs.plot import Curves, curves, draw
 from treadle.runs.run import Run
 
 

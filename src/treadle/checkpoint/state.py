@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from treadle.checkpoint.entries import is_plain, is_stateless, load_entry, order, state_of
-from treadle.checkpoint.plain import Packer, Plain, unpack
+from treadle.checkpoint.objects import is_plain, is_stateless, load_entry, order, state_of
+from treadle.checkpoint.packing import Packer, Plain, unpack
 from treadle.checkpoint.tensorfile import hash_tensors
 from treadle.engine.attributes import user_attributes, walk
 from treadle.errors import DataChanged, StateError, nearest

@@ -10,14 +10,13 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file
 
 from treadle.checkpoint.state import State, digest_of
 from treadle.checkpoint.tensorfile import pieces
 from treadle.errors import RunError, StateError
-from treadle.runs.files import replace_directory
+from treadle.files import hash_file, replace_directory, sync, write_json, write_synced
 
 TENSORS, VALUES, MANIFEST, LATEST, PINS = (
     "tensors.safetensors",
@@ -224,34 +223,3 @@ def _write_all(descriptor: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole or not at all, and have it on the disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    write_synced(temporary, json.dumps(value).encode())
-    os.replace(temporary, path)
-    sync(path.parent)
-
-
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a file and wait until it is on the disk."""
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync(directory: Path) -> None:
-    """Ask the operating system to have a directory's names on the disk before going on."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

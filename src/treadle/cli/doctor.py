@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from treadle.cli.common import Parser, show
+from treadle.errors import one_line
 
 EXAMPLES = """  treadle doctor"""
 
@@ -75,7 +76,7 @@ def _devices() -> Iterator[Check]:
     try:
         import torch
     except Exception as error:
-        yield Check("devices", "torch", f"cannot be imported: {_one_line(error)}", "failed")
+        yield Check("devices", "torch", f"cannot be imported: {one_line(error)}", "failed")
         return
     yield Check("devices", "CPU", f"{cores} cores; torch uses {torch.get_num_threads()} threads")
     if torch.cuda.is_available():
@@ -163,7 +164,7 @@ def _attempt(group: str, name: str, action: Callable[[], str]) -> Check:
     try:
         return Check(group, name, action())
     except Exception as error:  # whatever it is, the table says it
-        return Check(group, name, _one_line(error), "failed")
+        return Check(group, name, one_line(error), "failed")
 
 
 def _compile_with_numba() -> str:
@@ -192,7 +193,3 @@ def _folder(name: str, path: Path, otherwise: Literal["note", "failed"]) -> Chec
     if free < MINIMUM_FREE:
         return Check("folders", name, f"{path}: only {free / 1e6:.0f} MB free", "note")
     return Check("folders", name, f"{path}, {free / 1e9:.0f} GB free")
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

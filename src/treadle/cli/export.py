@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from treadle.cli.common import Parser, find_run, shown
-from treadle.config.registry import load_recipe
 from treadle.errors import UsageError, nearest
+from treadle.recipes.registry import load_recipe
 
 if TYPE_CHECKING:
-    from treadle.runs.onnx import Exportable
+    from treadle.export.onnx import Exportable
 
 EXAMPLES = """  treadle export runs/pix2pix/v001 --onnx
   treadle export runs/pix2pix --onnx --out my.onnx         its newest version
@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--opset", metavar="N", type=int, help="version of ONNX's operators, 9 to 20 (default: 17)")
     options = parser.parse_args(arguments)
 
-    from treadle.runs.onnx import OPSET, write_onnx
+    from treadle.export.onnx import OPSET, write_onnx
 
     directory = find_run(options.run)
     name, model = _choose(directory, options.model)

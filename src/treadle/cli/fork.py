@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from treadle.cli.common import Parser, find_run
-from treadle.config.registry import load_recipe
+from treadle.recipes.registry import load_recipe
 
 EXAMPLES = """  treadle fork runs/image/v001 --at 500 --set lr="cosine 5e-3 to 1e-4"
   treadle fork runs/image/v001 --at 500 --set seed=2 --run runs/other"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from treadle.cli.common import Parser, show
-from treadle.config.registry import list_recipes
+from treadle.recipes.registry import list_recipes
 
 EXAMPLES = """  treadle recipes
   treadle train image --help     every setting of one of them"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from treadle.cli.common import Parser, find_run
-from treadle.config.registry import load_recipe
+from treadle.recipes.registry import load_recipe
 
 EXAMPLES = """  treadle resume runs/image/v001
   treadle resume runs/image                           its newest version

@@ -69,7 +69,7 @@ def _list(directory: str, *, given: bool) -> None:
 
 def _draw(run: Path, metric: str | None) -> None:
     """The curves of one run: of one metric, or of each."""
-    from treadle.runs.curves import curves, draw, logged
+    from treadle.runs.plot import curves, draw, logged
 
     for name in logged(run) if metric is None else [metric]:
         picture = draw(curves([run], name), min(terminal_width(), 120), SMALL, color=sys.stdout.isatty())
@@ -78,7 +78,7 @@ def _draw(run: Path, metric: str | None) -> None:
 
 def _compare(runs: Sequence[Path], metric: str | None) -> None:
     from treadle.runs.compare import compare
-    from treadle.runs.curves import curves, draw
+    from treadle.runs.plot import curves, draw
 
     comparison = compare(runs)
     drawn = curves(runs, metric)

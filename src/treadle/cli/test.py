@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treadle.cli.common import Parser, existing, find_run, print_results, write_report
-from treadle.config.registry import load_recipe
 from treadle.errors import UsageError
+from treadle.recipes.registry import load_recipe
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
@@ -45,8 +45,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _evaluate(trainer: Trainer, directory: Path) -> dict[str, Any]:
+    from treadle.files import to_json, write_whole
     from treadle.hooks.best_model import load_best
-    from treadle.runs.files import to_json, write_whole
 
     best = load_best(trainer, directory)
     feed = trainer.test_feed or trainer.validation_feed

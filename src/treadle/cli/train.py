@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from treadle.cli.common import Parser, existing, print_results, shown, write_report
-from treadle.config.registry import Recipe, load_recipe
 from treadle.errors import UsageError
+from treadle.recipes.registry import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from treadle.cli.common import Parser, find_run
-from treadle.config.registry import load_recipe
+from treadle.recipes.registry import load_recipe
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
@@ -20,7 +20,7 @@ SHOWN = 10
 
 def run(arguments: list[str]) -> int:
     """Verify; 0 where all digests are equal, 1 where one differs."""
-    from treadle.runs.replay import verify_run
+    from treadle.runs.verify import verify_run
 
     parser = Parser(
         "verify",

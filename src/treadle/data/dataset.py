@@ -9,7 +9,7 @@ from treadle.data.batch import Batch, Collate
 from treadle.data.batch import collate as default_collate
 from treadle.data.feed import BatchIterator, Feed
 from treadle.data.fetch import Fetch
-from treadle.data.identity import Fingerprint, class_name, own_fingerprint, probes
+from treadle.data.fingerprint import Fingerprint, class_name, own_fingerprint, probes
 from treadle.data.sampler import Batching, FixedBatches
 from treadle.data.workers import WorkerPool
 from treadle.errors import RunError, UsageError

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from treadle.data.batch import Batch
-from treadle.errors import StateError, UsageError
+from treadle.errors import StateError
 
 
 class BatchIterator(ABC):
@@ -85,65 +82,3 @@ class Feed(ABC):
 
     def close(self) -> None:  # noqa: B027 (most feeds have nothing to close)
         """End worker processes, where there are any. The feed can be iterated again; it would start them anew."""
-
-
-def as_feed(
-    data: Any,
-    *,
-    batch_size: int = 32,
-    shuffle: bool = True,
-    drop_last: bool = False,
-    workers: int = 0,
-    seed: int | None = None,
-    name: str = "data",
-) -> Feed:
-    """The feed that suits `data`; `name` is what error messages call it.
-
-    - a `Feed`: itself, with its own settings;
-    - a tensor or array, a tuple or dict of them, a `TensorDataset`: `TensorFeed` (which needs no `workers`);
-    - a torch `DataLoader`: `LoaderFeed`, with the loader's own settings;
-    - a map-style dataset (`__len__` and `__getitem__`), or a list of samples: `DatasetFeed`;
-    - an iterable, an `IterableDataset`, or a function of the epoch that returns an iterable: `StreamFeed` (in its own
-      order: `shuffle` does not apply).
-
-    Raises UsageError for anything else, for empty data, and for settings that would give no batch.
-    """
-    from treadle.data.dataset import DatasetFeed
-    from treadle.data.loader import LoaderFeed
-    from treadle.data.stream import StreamFeed
-    from treadle.data.tensors import TensorFeed
-
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
-        raise UsageError(f"workers is {workers!r}: expected a whole number of 0 or more")
-    if isinstance(data, Feed):
-        own: Feed = data
-        return own
-    if isinstance(data, DataLoader):
-        return LoaderFeed(data, seed=seed)
-    if type(data) is TensorDataset:
-        data = data.tensors
-    if isinstance(data, Tensor | np.ndarray | tuple | Mapping):
-        return TensorFeed(data, batch_size, shuffle=shuffle, drop_last=drop_last, seed=seed, name=name)
-    if isinstance(data, list) and data and all(isinstance(entry, Tensor | np.ndarray) for entry in data):
-        raise UsageError(
-            f"{name} is a list of tensors, which can mean columns or samples: give a tuple of columns, "
-            "or DatasetFeed(samples, ...)"
-        )
-    if isinstance(data, str | bytes | type):
-        raise UsageError(f"{name} is {data!r}: expected tensors, a dataset, an iterable, a DataLoader or a Feed")
-    is_stream = isinstance(data, IterableDataset)
-    if not is_stream and hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        return DatasetFeed(
-            data, batch_size, shuffle=shuffle, drop_last=drop_last, workers=workers, seed=seed, name=name
-        )
-    if is_stream or isinstance(data, Iterable | Iterator) or callable(data):
-        if workers:
-            raise UsageError(
-                f"{name} is a stream, which is read in the training process: set workers=0, give a dataset with "
-                "__len__ and __getitem__, or a torch DataLoader with workers of its own"
-            )
-        return StreamFeed(data, batch_size, drop_last=drop_last, seed=seed, name=name)
-    raise UsageError(
-        f"{name} is a {type(data).__name__}: expected tensors, a dataset with __len__ and __getitem__, an iterable, "
-        "a DataLoader or a Feed"
-    )

@@ -9,8 +9,8 @@ from typing import Any
 from torch.utils.data import Subset, TensorDataset
 
 from treadle.data.batch import Batch, Collate
-from treadle.data.scoped import sample_rng, sample_seed, scoped_generators, seed_generators
-from treadle.errors import RunError, UsageError
+from treadle.data.random import sample_rng, sample_seed, scoped_generators, seed_generators
+from treadle.errors import RunError, UsageError, one_line
 
 _SHOWN = 8
 """Indices of a batch named in a message."""
@@ -75,14 +75,6 @@ class Fetch:
             except Exception as second:
                 where += f" (describe failed: {one_line(second)})"
         return SampleError(f"{where} could not be made: {one_line(error)}")
-
-
-def one_line(error: BaseException) -> str:
-    """`error` as "Type: message" on one line; of a Treadle error the message alone."""
-    text = " ".join(str(error).split())
-    if isinstance(error, UsageError | RunError):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _draws_nothing(dataset: Any) -> bool:

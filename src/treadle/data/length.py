@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from treadle.data.batch import Padded, collate
-from treadle.data.sampler import Indices, derive_seed
+from treadle.data.random import derive_seed
+from treadle.data.sampler import Indices
 from treadle.errors import UsageError
 
 

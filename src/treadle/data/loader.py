@@ -11,11 +11,9 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler
 from treadle.data.batch import Batch
 from treadle.data.dataset import dataset_fingerprint
 from treadle.data.feed import BatchIterator, Feed
-from treadle.data.fetch import one_line
-from treadle.data.identity import Fingerprint, class_name, own_fingerprint
-from treadle.data.sampler import derive_seed
-from treadle.data.scoped import scoped_generators, seed_generators
-from treadle.errors import RunError, UsageError
+from treadle.data.fingerprint import Fingerprint, class_name, own_fingerprint
+from treadle.data.random import derive_seed, scoped_generators, seed_generators
+from treadle.errors import RunError, UsageError, one_line
 
 
 class LoaderFeed(Feed):

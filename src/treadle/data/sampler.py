@@ -1,8 +1,7 @@
-"""Order: derived seeds, the order of an epoch, its cut into batches. Pure functions of (seed, epoch)."""
+"""Order: the order of an epoch, its cut into batches. Pure functions of (seed, epoch)."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, Protocol, overload
 
@@ -10,21 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from treadle.data.random import derive_seed
 from treadle.errors import UsageError
 
 Indices = NDArray[np.int64]
-
-
-def derive_seed(seed: int, *parts: int | str) -> int:
-    """A new seed, in [0, 2**63), from `seed` and what it is for: `derive_seed(seed, "order", epoch)`.
-
-    The same on every platform and version; different parts give independent seeds (64 bits of BLAKE2b), and the integer
-    1 is another part than the string "1".
-    """
-    text = f"i{int(seed)}"
-    for part in parts:
-        text += f"|s{len(part)}:{part}" if isinstance(part, str) else f"|i{int(part)}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> Indices:

@@ -10,11 +10,9 @@ from typing import Any
 from treadle.data.batch import Batch, Collate
 from treadle.data.batch import collate as default_collate
 from treadle.data.feed import BatchIterator, Feed
-from treadle.data.fetch import one_line
-from treadle.data.identity import Fingerprint, class_name, own_fingerprint
-from treadle.data.sampler import derive_seed
-from treadle.data.scoped import scoped_generators, seed_generators
-from treadle.errors import RunError, StateError, UsageError
+from treadle.data.fingerprint import Fingerprint, class_name, own_fingerprint
+from treadle.data.random import derive_seed, scoped_generators, seed_generators
+from treadle.errors import RunError, StateError, UsageError, one_line
 
 
 class StreamFeed(Feed):

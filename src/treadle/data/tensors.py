@@ -12,7 +12,7 @@ from torch import Tensor
 
 from treadle.data.batch import Batch
 from treadle.data.feed import BatchIterator, Feed
-from treadle.data.identity import Fingerprint
+from treadle.data.fingerprint import Fingerprint
 from treadle.data.sampler import batch_count, check_batches, epoch_order
 from treadle.errors import UsageError
 

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 
 from treadle.data.batch import Batch
-from treadle.data.fetch import Fetch, SampleError, one_line
+from treadle.data.fetch import Fetch, SampleError
 from treadle.data.transport import pack, pack_dataset, receive, send, unpack, unpack_dataset
-from treadle.errors import RunError, UsageError
+from treadle.errors import RunError, UsageError, one_line
 
 _GRACE = 2.0
 """Seconds a worker has to end its sample when the pool is closed, before it is killed."""

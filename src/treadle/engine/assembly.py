@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from treadle.data.feed import Feed, as_feed
+from treadle.data.convert import as_feed
+from treadle.data.feed import Feed
 from treadle.engine.attributes import find, move_to
 from treadle.engine.events import Hook
 from treadle.engine.objective import Objective

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from treadle.checkpoint.rng import RandomStreams
 from treadle.data.batch import to_device
 from treadle.data.feed import Feed
-from treadle.data.sampler import derive_seed
+from treadle.data.random import RandomStreams, derive_seed
 from treadle.engine.attributes import find
 from treadle.engine.devices import autocast
 from treadle.engine.ema import EMA

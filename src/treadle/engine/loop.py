@@ -10,20 +10,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from treadle.checkpoint.rng import RandomStreams
 from treadle.checkpoint.state import capture
 from treadle.data.batch import to_device
 from treadle.data.feed import Feed
+from treadle.data.random import RandomStreams
 from treadle.engine.assembly import adopt, check_ready
 from treadle.engine.attributes import find
+from treadle.engine.bad_steps import BadStep, RollBack
 from treadle.engine.commands import CommandQueue, Save
 from treadle.engine.devices import autocast, deterministic_kernels
 from treadle.engine.evaluation import scalars
 from treadle.engine.events import Dispatcher, Events, Hook
 from treadle.engine.obey import obey
-from treadle.engine.recovery import BadStep, RollBack
 from treadle.engine.resume import start_settings
-from treadle.engine.rewinding import go_back_to, roll_back, state_at_or_before
+from treadle.engine.rewind import go_back_to, roll_back, state_at_or_before
 from treadle.engine.schedule import Every
 from treadle.errors import RunError, TreadleError, UsageError
 from treadle.runs.lock import RunLock
@@ -31,10 +31,10 @@ from treadle.runs.lock import RunLock
 if TYPE_CHECKING:
     import torch
 
+    from treadle.engine.bad_steps import Recovery
     from treadle.engine.logbook import Logbook
     from treadle.engine.minimize import Minimizer
     from treadle.engine.progress import Progress
-    from treadle.engine.recovery import Recovery
     from treadle.engine.saving import Saver, Snapshots
     from treadle.engine.summary import Summary
     from treadle.engine.trainer import Trainer

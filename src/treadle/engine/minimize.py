@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from treadle.engine.attributes import check_optimizers, find
+from treadle.engine.bad_steps import NonFiniteError, SpikeDetector
 from treadle.engine.ema import EMA
 from treadle.engine.lr import LearningRate
 from treadle.engine.objective import Losses
 from treadle.engine.optim import prefer_fused, take_step
-from treadle.engine.recovery import NonFiniteError, SpikeDetector
 from treadle.errors import UsageError
 
 if TYPE_CHECKING:

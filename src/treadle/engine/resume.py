@@ -76,7 +76,7 @@ def resume_run(trainer: Trainer, path: str | Path) -> None:
     good one before it used. Raises UsageError for changed settings or data, or a run that another process is training.
     """
     from treadle.config.fields import to_dict
-    from treadle.runs.files import to_json
+    from treadle.files import to_json
     from treadle.runs.lock import RunLock
     from treadle.runs.recorder import recorders
     from treadle.runs.run import SUMMARY, Run, read_config, read_journal

@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from treadle.checkpoint.rng import RandomStreams
 from treadle.checkpoint.state import capture
 from treadle.data.batch import batch_elements
 from treadle.data.feed import Feed
+from treadle.data.random import RandomStreams
 from treadle.engine.assembly import adopt, check_replacement, feed_for, hooks_for, open_run, run_setup
 from treadle.engine.attributes import find
+from treadle.engine.bad_steps import Recovery
 from treadle.engine.commands import CommandQueue
 from treadle.engine.devices import choose_device, choose_precision
 from treadle.engine.ema import EMA
@@ -27,7 +28,6 @@ from treadle.engine.loop import Loop
 from treadle.engine.memory import keep_freed_memory
 from treadle.engine.minimize import Minimizer
 from treadle.engine.progress import Progress
-from treadle.engine.recovery import Recovery
 from treadle.engine.resume import resume_run
 from treadle.engine.rows import RowEdit
 from treadle.engine.saving import Saver, Snapshots

@@ -163,7 +163,7 @@ class ImageTrainer(Trainer):
 
     def write_report(self, directory: Path) -> dict[str, Any]:
         """Write `comparison.png` (fit, target, error) and `fit.png` into `directory`; returns PSNR, bits and paths."""
-        from treadle.runs.files import write_whole
+        from treadle.files import write_whole
         from treadle.runs.pictures import png
 
         picture = self.picture

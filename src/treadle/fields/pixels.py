@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from treadle.data.feed import BatchIterator, Feed
-from treadle.data.identity import Fingerprint
-from treadle.data.sampler import derive_seed
+from treadle.data.fingerprint import Fingerprint
+from treadle.data.random import derive_seed
 from treadle.errors import UsageError
 
 

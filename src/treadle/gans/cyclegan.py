@@ -17,6 +17,7 @@ from treadle.engine.ema import EMA
 from treadle.engine.objective import Losses
 from treadle.engine.settings import TrainerConfig
 from treadle.errors import UsageError
+from treadle.export.onnx import Exportable
 from treadle.gans.export import exportable_generator
 from treadle.gans.folders import Pixels, split_folder
 from treadle.gans.images import PairedImages, UnpairedImages
@@ -36,7 +37,6 @@ from treadle.gans.translation import (
     name_of,
     samples,
 )
-from treadle.runs.onnx import Exportable
 
 
 @dataclass(kw_only=True)

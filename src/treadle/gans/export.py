@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from treadle import __version__
+from treadle.export.onnx import Exportable
 from treadle.gans.inference import generator_of
 from treadle.runs.best import read_best
-from treadle.runs.onnx import Exportable
 from treadle.runs.run import Run
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from treadle.data.identity import Fingerprint
+from treadle.data.fingerprint import Fingerprint
 from treadle.errors import UsageError, nearest
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from treadle.data.identity import Fingerprint
+from treadle.data.fingerprint import Fingerprint
 from treadle.errors import UsageError
 from treadle.gans.augmentation import Augmentation
 from treadle.gans.folders import Pixels

@@ -15,6 +15,7 @@ from treadle.data.feed import Feed
 from treadle.engine.ema import EMA
 from treadle.engine.objective import Losses
 from treadle.engine.settings import TrainerConfig
+from treadle.export.onnx import Exportable
 from treadle.gans.adversarial import gradient_penalty, r1
 from treadle.gans.augmentation import Augmentation
 from treadle.gans.diffaugment import Draw
@@ -31,7 +32,6 @@ from treadle.gans.settings import TranslationConfig
 from treadle.gans.sources import ArrayPairs, PairFolder
 from treadle.gans.specs import build_objective
 from treadle.gans.translation import TranslationTrainer, columns, house_fronts, name_of, samples
-from treadle.runs.onnx import Exportable
 
 
 @dataclass(kw_only=True)

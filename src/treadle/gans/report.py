@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treadle.errors import RunError, UsageError
+from treadle.files import file_name, replace_directory, to_json, write_whole
 from treadle.gans.metrics import HIGHER_IS_BETTER
 from treadle.gans.report_page import page
-from treadle.runs.files import file_name, replace_directory, to_json, write_whole
 from treadle.runs.pictures import png
 
 Pixels = NDArray[np.uint8]

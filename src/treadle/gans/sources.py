@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from treadle.data.identity import Fingerprint
+from treadle.data.fingerprint import Fingerprint
 from treadle.errors import UsageError, nearest
 from treadle.gans.folders import (
     BadPicture,

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from treadle.data.feed import Feed
-from treadle.data.sampler import derive_seed
+from treadle.data.random import derive_seed
 from treadle.engine.evaluation import evaluating
 from treadle.engine.lr import LearningRate
 from treadle.engine.objective import Objective
 from treadle.engine.settings import TrainerConfig
 from treadle.engine.trainer import Trainer
 from treadle.errors import UsageError, nearest
+from treadle.files import write_whole
 from treadle.gans.adversarial import Adversarial
 from treadle.gans.diffaugment import DiffAugment, Draw
 from treadle.gans.facades import facades
@@ -29,7 +30,6 @@ from treadle.gans.report import Row, write_report
 from treadle.gans.settings import TranslationConfig
 from treadle.hooks.examples import Examples
 from treadle.hooks.timing import Timing
-from treadle.runs.files import write_whole
 from treadle.runs.pictures import png
 
 PACKAGED = {"train": 400, "val": 32, "test": 64}

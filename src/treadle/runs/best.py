@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from treadle.checkpoint.store import sync
 from treadle.errors import UsageError, nearest
-from treadle.runs.files import cannot_write, replace_directory, settled, to_json, write_whole
+from treadle.files import cannot_write, replace_directory, settled, sync, to_json, write_whole
 
 if TYPE_CHECKING:
     from treadle.runs.run import Run

@@ -10,8 +10,8 @@ from typing import Any
 
 from treadle.config.files import MISSING, differences
 from treadle.errors import TreadleError, UsageError
+from treadle.files import number
 from treadle.runs.best import BEST, INFO
-from treadle.runs.files import number
 from treadle.runs.lock import LOCK
 from treadle.runs.metrics import read_metrics
 from treadle.runs.run import VERSION, is_run, read_config, read_environment, read_json, read_summary

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treadle.errors import RunError
-from treadle.runs.files import LineFile, cannot_write, file_name, number, read_lines, write_whole
+from treadle.files import LineFile, cannot_write, file_name, number, read_lines, write_whole
 
 METRICS = "metrics.jsonl"
 SERIES_SPLITS = ("epoch", "validation", "test")

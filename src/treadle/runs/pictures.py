@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from treadle.engine.events import Hook, Order, Record
 from treadle.errors import UsageError
-from treadle.runs.files import file_name
+from treadle.files import file_name
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from treadle.config.registry import document, trainer_name
 from treadle.engine.events import Hook, Order, Record
 from treadle.errors import RunError
+from treadle.recipes.registry import document, trainer_name
 from treadle.runs.run import CONFIG, Run
 
 if TYPE_CHECKING:

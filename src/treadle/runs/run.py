@@ -12,8 +12,8 @@ from typing import Any
 
 from treadle.config.files import dumps, load
 from treadle.errors import RunError, UsageError
+from treadle.files import LineFile, cannot_write, read_lines, to_json, write_whole
 from treadle.runs.environment import describe_environment
-from treadle.runs.files import LineFile, cannot_write, read_lines, to_json, write_whole
 from treadle.runs.metrics import METRICS, MetricLog
 
 CONFIG, ENVIRONMENT, JOURNAL, SUMMARY = "config.yaml", "environment.json", "journal.jsonl", "summary.json"

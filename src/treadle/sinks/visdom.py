@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from treadle.errors import UsageError
-from treadle.runs.files import file_name
+from treadle.files import file_name
 from treadle.runs.metrics import read_metrics
 from treadle.runs.pictures import to_bytes
 from treadle.sinks.base import Sink

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from treadle.config import registry
 from treadle.config.files import dumps
-from treadle.config.registry import list_recipes, load_recipe, trainer_name
 from treadle.errors import UsageError
+from treadle.recipes import registry
+from treadle.recipes.registry import list_recipes, load_recipe, trainer_name
 
 PACK = '''
 from dataclasses import dataclass

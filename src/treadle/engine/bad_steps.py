@@ -8,7 +8,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from treadle.checkpoint.plain import Packer
+from treadle.checkpoint.packing import Packer
 from treadle.checkpoint.tensorfile import pieces
 from treadle.errors import RunError, StateError
 

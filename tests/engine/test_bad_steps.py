@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from treadle.engine.recovery import LossSpike, NonFiniteError, SpikeDetector
+from treadle.engine.bad_steps import LossSpike, NonFiniteError, SpikeDetector
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from treadle.config.fields import convert, from_dict, to_dict
 from treadle.config.files import load, override
-from treadle.errors import UsageError, nearest
+from treadle.errors import UsageError, nearest, one_line
 
 if TYPE_CHECKING:
     from treadle.engine.events import Hook
@@ -153,7 +153,7 @@ def trainer(name: str, *, source: str = "") -> type[Any]:
         for part in attribute.split("."):
             found = getattr(found, part)
     except Exception as error:  # a third party's module may fail in any way: it is named, in one line
-        raise UsageError(f"{where}trainer {name!r} ({target}) cannot be imported: {_one_line(error)}") from error
+        raise UsageError(f"{where}trainer {name!r} ({target}) cannot be imported: {one_line(error)}") from error
     from treadle.engine.trainer import Trainer
 
     if not (isinstance(found, type) and issubclass(found, Trainer)):
@@ -226,7 +226,3 @@ def _distribution(point: EntryPoint) -> str:
 
 def _first_line(trainer_class: type[Any]) -> str:
     return (trainer_class.__doc__ or "").strip().partition("\n")[0]
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from treadle.checkpoint.plain import Packer, unpack
-from treadle.checkpoint.rng import RandomStreams
+from treadle.checkpoint.packing import Packer, unpack
+from treadle.data.random import RandomStreams
+
+
+@pytest.fixture(autouse=True)
+def untouched_generators() -> None:
+    """In place of the folder's: these tests draw from the global generators themselves."""
 
 
 def draw(count=1):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from treadle.errors import RunError, UsageError
-from treadle.runs.files import write_whole
+from treadle.files import write_whole
 
 TOLERANCE = 1e-4
 """Largest difference to torch that is accepted in any value of the output."""

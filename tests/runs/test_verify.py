@@ -12,7 +12,7 @@ import torch
 
 from treadle import StateError, Trainer, UsageError
 from treadle.checkpoint.store import list_checkpoints
-from treadle.runs.replay import edits_in_force, verify_run
+from treadle.runs.verify import edits_in_force, verify_run
 
 X = torch.linspace(-1, 1, 48)[:, None]
 

@@ -67,7 +67,7 @@ def test_snapshots_may_be_taken_every_epoch(line):
 
 @pytest.mark.parametrize("during", ["restore", "forget_after"])
 def test_killed_within_a_rewind_it_resumes_without_losing_a_line(line, tmp_path, monkeypatch, during):
-    from treadle.engine import rewinding
+    from treadle.engine import rewind as rewinding
 
     settings = {"save_every": "2 steps", "max_epochs": 4, "log_every": "1 step"}
     trainer = line(run_dir=tmp_path / "line", **settings)

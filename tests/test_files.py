@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import torch
 
+from treadle import files
 from treadle.errors import RunError
-from treadle.runs import files
-from treadle.runs.files import LineFile, file_name, number, read_lines, replace_directory, settled, to_json, write_whole
+from treadle.files import LineFile, file_name, number, read_lines, replace_directory, settled, to_json, write_whole
 
 FORK = multiprocessing.get_context("fork")
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from treadle import StateError
-from treadle.checkpoint.plain import Packer, unpack
+from treadle.checkpoint.packing import Packer, unpack
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 keys = st.text() | st.integers() | st.tuples(st.integers(), st.text())

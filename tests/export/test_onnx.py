@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from treadle.errors import RunError, UsageError
-from treadle.runs import onnx as exporting
-from treadle.runs.onnx import OPSET, OPSETS, TOLERANCE, Exportable, write_onnx
+from treadle.export import onnx as exporting
+from treadle.export.onnx import OPSET, OPSETS, TOLERANCE, Exportable, write_onnx
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
