@@ -32,7 +32,7 @@ PAGES = (
     Page(
         "trainer.md",
         "Trainer",
-        ("Trainer", "TrainerConfig", "Summary", "Snapshot", "Interrupts", "treadle.engine.commands:CommandQueue"),
+        ("Trainer", "TrainerConfig", "Summary", "Overview", "Interrupts", "treadle.engine.commands:CommandQueue"),
     ),
     Page(
         "hooks.md",

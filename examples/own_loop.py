@@ -57,11 +57,11 @@ def main():
     edited = new_trainer()
     while edited.progress.step < 100:
         edited.iterate()
-    before = edited.snapshot().learning_rates["lr"]
+    before = edited.overview().learning_rates["lr"]
     threading.Thread(target=edited.commands.lr_multiplier, args=(0.1,)).start()
     while not any(entry["event"] == "edit" for entry in edited.journal):
         edited.iterate()
-    print(f"learning rate: {before:g}, then {edited.snapshot().learning_rates['lr']:g}")
+    print(f"learning rate: {before:g}, then {edited.overview().learning_rates['lr']:g}")
     for entry in edited.journal:
         print("journal:", {name: value for name, value in entry.items() if name != "time"})
     edited.train()

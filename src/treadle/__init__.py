@@ -6,6 +6,7 @@ The public names below are loaded when they are first used, so that `import trea
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from treadle.errors import RunError, StateError, TreadleError, UsageError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from treadle.engine.rows import RowEdit
     from treadle.engine.schedule import Every, Span
     from treadle.engine.settings import TrainerConfig
-    from treadle.engine.summary import Snapshot, Summary
+    from treadle.engine.summary import Overview, Summary
     from treadle.engine.trainer import Trainer
 
 __version__ = "0.1.0"
@@ -42,15 +43,18 @@ _HOMES = {
     "Order": "engine.events",
     "Record": "engine.events",
     "RowEdit": "engine.rows",
-    "Snapshot": "engine.summary",
     "Span": "engine.schedule",
     "StreamFeed": "data.stream",
+    "Overview": "engine.summary",
     "Summary": "engine.summary",
     "TensorFeed": "data.tensors",
     "Trainer": "engine.trainer",
     "TrainerConfig": "engine.settings",
     "parameter_groups": "engine.optim",
 }
+
+_FORMER = {"Snapshot": "Overview"}
+"""Names that were changed, for this release: a snapshot is a state to go back to."""
 
 __all__ = [
     "EMA",
@@ -63,10 +67,10 @@ __all__ = [
     "Losses",
     "Objective",
     "Order",
+    "Overview",
     "Record",
     "RowEdit",
     "RunError",
-    "Snapshot",
     "Span",
     "StateError",
     "StreamFeed",
@@ -82,6 +86,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _FORMER:
+        warnings.warn(f"treadle.{name} is now called treadle.{_FORMER[name]}", FutureWarning, stacklevel=2)
+        name = _FORMER[name]
     if name not in _HOMES:
         raise AttributeError(f"module 'treadle' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"treadle.{_HOMES[name]}"), name)

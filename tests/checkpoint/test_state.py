@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from treadle import EMA, LearningRate, Objective, StateError, Trainer
-from treadle.checkpoint.state import capture, restore
 from treadle.checkpoint.store import Retention, list_checkpoints, read_checkpoint, write_checkpoint
 from treadle.checkpoint.tensorfile import hash_tensors
+from treadle.testing import capture, restore
 
 X = torch.linspace(-1, 1, 50)[:, None]
 Y = 3 * X + 1
@@ -194,7 +194,7 @@ def test_a_state_of_another_trainer_is_refused_by_name():
 
 def test_the_digest_sees_every_bit_and_no_clock():
     one, two = make(), make()
-    two._seconds = 99.0
+    two.loop.lifecycle.seconds = 99.0
     assert one.digest() == two.digest()
     two.model[0].weight.data[0, 0] += 1e-7
     assert one.digest() != two.digest()

@@ -236,7 +236,7 @@ def watched(tmp_path, **settings):
 def test_a_trainer_prepares_after_its_first_step_and_asks_nobody(tmp_path):
     trainer = watched(tmp_path, save_every="2 steps")
     trainer.iterate()
-    writer = trainer.saver._writer
+    writer = trainer.loop.archive._writer
     writer.wait()
     assert any("exp_avg" in name for name in writer._buffers.tensors)
     ready = {name: tensor.data_ptr() for name, tensor in writer._buffers.tensors.items()}
@@ -251,7 +251,7 @@ def test_a_trainer_prepares_after_its_first_step_and_asks_nobody(tmp_path):
 def test_a_trainer_that_saves_only_at_its_end_prepares_nothing(tmp_path):
     trainer = watched(tmp_path, save_every=None)
     trainer.iterate()
-    assert trainer.saver._writer is None
+    assert trainer.loop.archive._writer is None
     trainer.close()
 
 

@@ -48,7 +48,7 @@ def killed(directory: Path, steps: int = 16) -> Path:
 
 def abandon(trainer: Trainer) -> None:
     """Leave a trainer as a kill would."""
-    trainer.saver.finish()
+    trainer.loop.archive.finish()
     assert trainer.lock is not None
     trainer.lock.release()
     trainer._steps = iter(())
@@ -230,7 +230,7 @@ def test_a_full_disk_fails_the_run_in_one_line_and_it_resumes_when_there_is_room
         trainer = build(NAME, run_dir=disk / "line" / "v001")
         for _ in range(10):
             trainer.iterate()
-        trainer.saver.finish()
+        trainer.loop.archive.finish()
         ballast = disk / "ballast"
         with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
             while True:
@@ -317,7 +317,7 @@ def test_a_disk_that_becomes_read_only_fails_the_run_and_it_resumes(tmp_path: Pa
         trainer = build(NAME, run_dir=disk / "v001")
         for _ in range(10):
             trainer.iterate()
-        trainer.saver.finish()
+        trainer.loop.archive.finish()
         trainer.run.close()  # a file that is open for writing keeps a filesystem from becoming read-only
         trainer.lock.release()
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
@@ -334,7 +334,7 @@ def test_a_second_process_is_refused_and_changes_nothing(tmp_path: Path, child: 
     trainer = build(NAME, run_dir=tmp_path / "v001")
     for _ in range(10):
         trainer.iterate()
-    trainer.saver.finish()
+    trainer.loop.archive.finish()
     before = {path: path.read_bytes() for path in sorted(trainer.run.path.rglob("*")) if path.is_file()}
     log = tmp_path / "log"
     task = {"name": NAME, "run": str(tmp_path / "v001"), "workers": 0, "log": str(log), "kill": None}

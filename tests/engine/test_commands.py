@@ -69,13 +69,13 @@ def test_pause_holds_train_until_continue(line):
     thread = threading.Thread(target=trainer.train)
     thread.start()
     deadline = time.monotonic() + 5
-    while not trainer.snapshot().paused and time.monotonic() < deadline:
+    while not trainer.overview().paused and time.monotonic() < deadline:
         time.sleep(0.005)
     time.sleep(0.05)
-    assert trainer.snapshot().paused and trainer.snapshot().step == 0
+    assert trainer.overview().paused and trainer.overview().step == 0
     trainer.commands.resume()
     thread.join(timeout=10)
-    assert trainer.snapshot().step == 300
+    assert trainer.overview().step == 300
     assert [entry["event"] for entry in trainer.journal][:2] == ["pause", "continue"]
 
 

@@ -14,19 +14,11 @@ import torch
 
 from treadle import Hook, UsageError
 from treadle.checkpoint.compare import differences
-from treadle.checkpoint.state import capture
 from treadle.checkpoint.store import list_checkpoints
 from treadle.errors import DataChanged
 from treadle.runs.metrics import read_metrics
 from treadle.runs.run import read_config, read_journal, read_summary
-
-
-def abandon(trainer):
-    """What a kill leaves: no teardown, and the operating system frees the lock."""
-    trainer.saver.finish()
-    trainer.lock.release()
-    trainer._steps = iter(())
-    trainer._torn_down = True
+from treadle.testing import capture, kill
 
 
 @pytest.fixture
@@ -37,7 +29,7 @@ def killed(line, tmp_path):
         trainer = line(run_dir=tmp_path / "line", save_every="2 steps", log_every="1 step", **settings)
         for _ in range(steps):
             trainer.iterate()
-        abandon(trainer)
+        kill(trainer)
         return trainer.run.path
 
     return make
@@ -165,7 +157,7 @@ def test_patience_is_not_forgotten(line, line_class, line_data, tmp_path):
     part = line(Flat, run_dir=tmp_path / "line", **settings)
     for _ in range(9):
         part.iterate()
-    abandon(part)
+    kill(part)
     resumed = line(Flat, run_dir=part.run.path, resume=True, **settings)
     assert resumed.train().epoch == 5
     assert list(differences(capture(whole), capture(resumed))) == []
@@ -186,7 +178,7 @@ def test_failing_writes_are_reported_and_fail_the_run_only_when_the_last_good_on
     class Breaks(Hook):
         def post_step(self, trainer, batch, outputs):
             broken[:] = [1] if trainer.progress.step in (2, 3) else []
-            trainer.saver.finish() if trainer.progress.step < 2 else None
+            trainer.loop.archive.finish() if trainer.progress.step < 2 else None
 
     trainer = line(run_dir=tmp_path / "patient", save_every="1 step", hooks=[Breaks()])
     assert trainer.train().status == "finished"

@@ -6,9 +6,9 @@ import pytest
 
 from treadle import RunError, UsageError
 from treadle.checkpoint.compare import differences
-from treadle.checkpoint.state import capture
 from treadle.checkpoint.store import list_checkpoints
 from treadle.runs.metrics import read_metrics
+from treadle.testing import capture, kill
 
 
 def test_it_goes_back_in_memory_and_forward_to_the_same_end(line, diary):
@@ -56,34 +56,32 @@ def test_the_ring_keeps_only_so_many(line):
     trainer = line(snapshot_every="1 step", keep_snapshots=2, max_epochs=3)
     while trainer.progress.step < 6:
         trainer.iterate()
-    assert trainer.snapshots.steps == [5, 6]
+    assert trainer.loop.snapshots.steps == [5, 6]
 
 
 def test_snapshots_may_be_taken_every_epoch(line):
     trainer = line(snapshot_every="2 epochs", max_epochs=5)
     trainer.train()
-    assert trainer.snapshots.steps == [6, 12]
+    assert trainer.loop.snapshots.steps == [6, 12]
 
 
 @pytest.mark.parametrize("during", ["restore", "forget_after"])
 def test_killed_within_a_rewind_it_resumes_without_losing_a_line(line, tmp_path, monkeypatch, during):
-    from treadle.engine import rewind as rewinding
-
     settings = {"save_every": "2 steps", "max_epochs": 4, "log_every": "1 step"}
     trainer = line(run_dir=tmp_path / "line", **settings)
     while trainer.progress.step < 9:
         trainer.iterate()
-    real = getattr(rewinding, during)
+    owner = trainer.loop.state if during == "restore" else trainer.loop.archive
+    real = getattr(owner, during)
 
     def killed(*args):
         real(*args)
         raise SystemExit
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(rewinding, during, killed)
+        patch.setattr(owner, during, killed)
         trainer.rewind(5)
-    trainer.lock.release()
-    trainer._steps, trainer._torn_down = iter(()), True
+    kill(trainer)
     resumed = line(run_dir=trainer.run.path, resume=True, **settings)
     assert resumed.progress.step == 4
     resumed.train()

@@ -364,7 +364,7 @@ def test_a_snapshot_may_be_taken_from_another_thread(line):
 
     def watch():
         while not done.is_set():
-            snapshots.append(trainer.snapshot())
+            snapshots.append(trainer.overview())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -373,7 +373,7 @@ def test_a_snapshot_may_be_taken_from_another_thread(line):
     watcher.join()
     for snapshot in snapshots:
         assert snapshot.step == snapshot.epoch * 3 + snapshot.batch
-    assert trainer.snapshot().step == 600 and trainer.snapshot().status == "finished"
+    assert trainer.overview().step == 600 and trainer.overview().status == "finished"
 
 
 def test_nothing_is_written_without_a_run_directory(line, tmp_path, monkeypatch):

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional
 
 from treadle import Trainer
-from treadle.checkpoint.state import capture
 from treadle.errors import StateError, UsageError
 from treadle.gans.perceptual import LAYERS, Perceptual
+from treadle.testing import capture
 
 # torchvision's vgg19().features: number of each convolution, its channels; a pooling follows the ReLUs of POOLED.
 CONVOLUTIONS = {

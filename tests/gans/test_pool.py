@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from treadle import Trainer
-from treadle.checkpoint.state import capture, restore
 from treadle.errors import StateError, UsageError
 from treadle.gans.pool import ImagePool
+from treadle.testing import capture, restore
 
 
 def numbered(first, n=1, shape=(1, 2, 2)):

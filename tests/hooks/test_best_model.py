@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from treadle import EMA, Trainer
-from treadle.checkpoint.state import capture, restore
 from treadle.errors import StateError, UsageError
 from treadle.hooks import BestModel, load_best
 from treadle.hooks.best_model import put_weights, weights_of
 from treadle.runs import best as best_files
 from treadle.runs.best import read_best
+from treadle.testing import capture, restore
 
 NAN = float("nan")
 
@@ -30,8 +30,7 @@ def weights_by_validation(trainer: Any) -> list[torch.Tensor]:
             super().post_validation(trainer, metrics)
             seen.append(trainer.model.weight.detach().clone())
 
-    trainer.hooks.append(See())
-    trainer._forget_handlers()
+    trainer.add_hook(See())
     trainer.train()
     return seen
 
@@ -85,7 +84,7 @@ def test_files_are_loadable_without_the_trainer(scripted: Callable[..., Any], tm
     with pytest.raises(UsageError, match="no 'modle'; did you mean 'model'"):
         best.of("modle")
     other = scripted()
-    assert load_best(other, trainer.run.path)["step"] == 8
+    assert best_files.load_best(other, trainer.run.path)["step"] == 8
     assert torch.equal(other.model.weight, model.weight)
 
 
@@ -157,7 +156,7 @@ def test_averages_lone_parameters_and_tied_weights(tmp_path: Path, on_disk: bool
     trainer = make(**settings)
     trainer.train()
     raw = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
-    kept = weights_of(trainer).keys()
+    kept = weights_of(trainer.parts).keys()
     assert "scratch.weight" not in kept and {"lone", "nets.0.weight", "model.2.weight", "model.1.running_mean"} <= kept
     load_best(trainer)
     for name, tensor in trainer.model.state_dict().items():
@@ -168,7 +167,7 @@ def test_averages_lone_parameters_and_tied_weights(tmp_path: Path, on_disk: bool
     assert trainer.test(data)["loss"] == pytest.approx(expected, rel=1e-6)
     if on_disk:
         fresh = make()
-        load_best(fresh, trainer.run.path)
+        best_files.load_best(fresh, trainer.run.path)
         assert fresh.test(data)["loss"] == pytest.approx(expected, rel=1e-6)
         assert torch.equal(fresh.lone, trainer.lone)
 
@@ -176,7 +175,7 @@ def test_averages_lone_parameters_and_tied_weights(tmp_path: Path, on_disk: bool
 def test_weights_take_the_saved_shape(scripted: Callable[..., Any]) -> None:
     trainer = scripted()
     identity = trainer.model.weight
-    put_weights(trainer, {"model.weight": torch.ones(5, 2), "model.bias": torch.zeros(1)})
+    put_weights(trainer.parts, {"model.weight": torch.ones(5, 2), "model.bias": torch.zeros(1)})
     assert trainer.model.weight is identity and identity.shape == (5, 2)
 
 
@@ -184,9 +183,9 @@ def test_weights_that_do_not_fit_change_nothing(scripted: Callable[..., Any]) ->
     trainer = scripted()
     before = trainer.model.weight.detach().clone()
     with pytest.raises(StateError, match=r"the trainer has 'model.bias', the best model has not"):
-        put_weights(trainer, {"model.weight": torch.ones(1, 1)})
+        put_weights(trainer.parts, {"model.weight": torch.ones(1, 1)})
     with pytest.raises(StateError, match=r"the best model has 'model.wieght', the trainer has not; did you mean"):
-        put_weights(trainer, {"model.wieght": torch.ones(1, 1), "model.bias": torch.zeros(1)})
+        put_weights(trainer.parts, {"model.wieght": torch.ones(1, 1), "model.bias": torch.zeros(1)})
     assert torch.equal(trainer.model.weight, before)
 
 
@@ -201,7 +200,7 @@ def test_state_of_a_module_that_is_no_tensor_is_refused(scripted: Callable[..., 
     trainer = scripted()
     trainer.model = Odd(1, 1)
     with pytest.raises(StateError, match=r"model\._extra_state is a dict"):
-        weights_of(trainer)
+        weights_of(trainer.parts)
 
 
 def test_state_goes_on_where_it_was(scripted: Callable[..., Any]) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from treadle.errors import UsageError
-from treadle.hooks import Checkpointing, Examples, Periodic
+from treadle.hooks import Examples, Periodic
 
 
 class Note(Periodic):
@@ -44,19 +44,6 @@ def test_the_base_cannot_be_used_by_itself() -> None:
         Periodic("1 epoch")  # type: ignore[abstract]
     with pytest.raises(UsageError, match="unit"):
         Note("500")
-
-
-def test_checkpointing(scripted: Callable[..., Any], tmp_path: Path) -> None:
-    trainer = scripted(
-        run_dir=tmp_path / "line", max_epochs=3, save_every=None, keep_checkpoints=20, hooks=[Checkpointing("5 steps")]
-    )
-    trainer.train()
-    names = sorted(p.name for p in (trainer.run.path / "checkpoints").glob("step-*"))
-    assert names == ["step-00000005", "step-00000010", "step-00000012"]
-
-
-def test_checkpointing_without_a_directory_is_quiet(scripted: Callable[..., Any]) -> None:
-    assert scripted(max_epochs=2, hooks=[Checkpointing("5 steps")]).train().status == "finished"
 
 
 def test_save_every_is_honoured(scripted: Callable[..., Any], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from treadle import StateError, Trainer, UsageError
 from treadle.checkpoint.store import list_checkpoints
 from treadle.runs.verify import edits_in_force, verify_run
+from treadle.testing import kill
 
 X = torch.linspace(-1, 1, 48)[:, None]
 
@@ -132,9 +133,7 @@ def test_an_edit_that_a_kill_undid_is_not_repeated(tmp_path: Path) -> None:
         trainer.iterate()
     trainer.commands.lr_multiplier(0.1)
     trainer.iterate()
-    trainer.saver.finish()
-    assert trainer.lock is not None
-    trainer.lock.release()  # and never heard of again
+    kill(trainer)
     resumed = make(trainer.run.path, resume=True)
     assert resumed.progress.step == 4
     resumed.train()

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import pytest
 
 from treadle.engine.events import Hook
-from treadle.engine.summary import Snapshot
+from treadle.engine.summary import Overview
 from treadle.sinks import console
 from treadle.sinks.console import Console, Rate, duration, epoch_of, shown
 
@@ -188,10 +188,10 @@ def test_shown_metrics() -> None:
     assert shown(metrics) == ["loss 1e-07", "l1 0.5", "psnr 31.23", "a 1"]
 
 
-def snapshot(**values: Any) -> Snapshot:
+def snapshot(**values: Any) -> Overview:
     defaults = {"status": "running", "paused": False, "epoch": 0, "step": 0, "batch": 0, "max_epochs": None,
                 "max_steps": None, "total_steps": None, "seconds": 0.0}  # fmt: skip
-    return Snapshot(**(defaults | values))
+    return Overview(**(defaults | values))
 
 
 def test_epochs_are_counted_as_people_do() -> None:

@@ -1,31 +1,49 @@
-"""Capture and restore of a trainer's complete state, as tensors and plain data."""
+"""A complete state as tensors and plain data, captured from named sections and restored into them.
+
+Works without a trainer. A section is anything with `state_dict()` and `load_state_dict()`; `Objects` is one for
+whatever has state of its own, `Value` for a single value:
+
+    sections = {"progress": progress, "attributes": Objects("attribute", loop, lambda: {"model": model, "opt": opt})}
+    state = capture(sections)                # tensors are references: state.copy() is a snapshot
+    restore(sections, state)
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from treadle.checkpoint.objects import is_plain, is_stateless, load_entry, order, state_of
 from treadle.checkpoint.packing import Packer, Plain, unpack
 from treadle.checkpoint.tensorfile import hash_tensors
-from treadle.engine.attributes import user_attributes, walk
-from treadle.errors import DataChanged, StateError, nearest
+from treadle.errors import StateError
 from treadle.kernels import streaming
-
-if TYPE_CHECKING:
-    from treadle.engine.trainer import Trainer
 
 FORMAT = 1
 
-SWITCHED = ("EarlyStopping",)
-"""Hooks that a setting switches on and off; since a resume may change that setting, their state may be missing."""
+
+class Section(Protocol):
+    """A named part of a state."""
+
+    def state_dict(self) -> Any:
+        """What is to be saved: nested plain data and tensors, which are referred to, not copied."""
+
+    def load_state_dict(self, state: Any, /) -> Any:
+        """Restore what `state_dict` gave."""
+
+
+class Value:
+    """A section that is a single value, read by one function and restored by another."""
+
+    def __init__(self, read: Callable[[], Any], write: Callable[[Any], object]) -> None:
+        self.state_dict = read
+        self.load_state_dict = write
 
 
 @dataclass
@@ -33,12 +51,12 @@ class State:
     """A complete training state.
 
     `values` is plain data (JSON) in which tensors are named; `tensors` holds them by slash-separated path. `clock` is
-    what belongs to the run but not to its digest: wall-clock seconds.
+    what belongs to the run but not to its digest: wall-clock seconds, and what observers keep.
     """
 
     values: dict[str, Plain]
     tensors: dict[str, Tensor]
-    clock: dict[str, float]
+    clock: dict[str, Any] = field(default_factory=dict)
 
     @property
     def step(self) -> int:
@@ -75,103 +93,29 @@ def digest_of(values: Mapping[str, Plain], tensors_sha256: str) -> str:
     return hashlib.sha256(f"{text}\n{tensors_sha256}".encode()).hexdigest()
 
 
-def capture(trainer: Trainer, *, fire: bool = True) -> State:
-    """The state of `trainer` between two steps; tensors are references, not copies.
+def capture(sections: Mapping[str, Section]) -> State:
+    """The state of all sections; tensors are references, not copies.
 
-    Without `fire`, nobody is asked for what `on_save` adds: the state is not one to go back to.
-
-    Raises StateError naming an attribute that has state and cannot be saved.
+    The entries of "attributes" are told apart by their own names, those of other sections by "section/name". Raises
+    StateError naming what has state and cannot be saved.
     """
-    user: dict[str, Any] = {}
-    if fire:
-        trainer.fire("on_save", user)
     packer = Packer()
-    progress = trainer.progress
-    values = {
-        "format": FORMAT,
-        "progress": {"epoch": progress.epoch, "step": progress.step, "batch": progress.batch},
-        "began": trainer._began,
-        "validated_step": trainer._validated_step,
-        "finish_reason": trainer._finish_reason,
-        "random": packer.pack(trainer.random.state_dict(), "random"),
-        "minimizer": packer.pack(trainer.minimizer.state_dict(), "minimizer"),
-        "meter": packer.pack(trainer.logbook.meter.state_dict(), "meter"),
-        "metrics": packer.pack(trainer.metrics, "metrics"),
-        "validation_metrics": packer.pack(trainer.validation_metrics, "validation_metrics"),
-        "recovery": packer.pack(trainer.recovery.state_dict(), "recovery"),
-        "attributes": {name: packer.pack(state_of(item), name) for name, item in _stateful(trainer)},
-        "hooks": {name: packer.pack(hook.state_dict(), f"hooks/{name}") for name, hook in _hooks(trainer)},
-        "feeds": {name: packer.pack(feed.state_dict(), f"feeds/{name}") for name, feed in trainer.feeds.items()},
-        "user": packer.pack(user, "user"),
-        "data": {name: feed.fingerprint() for name, feed in trainer.feeds.items()},
-    }
-    return State(values, packer.tensors, {"seconds": trainer.seconds})
+    values: dict[str, Plain] = {"format": FORMAT}
+    for name, section in sections.items():
+        values[name] = packer.pack(section.state_dict(), "" if name == "attributes" else name)
+    return State(values, packer.tensors)
 
 
-def restore(trainer: Trainer, state: State) -> None:
-    """Put `trainer` (constructed as the saved one was) into `state`; parameters take the saved shapes.
+def restore(sections: Mapping[str, Section], state: State) -> None:
+    """Put all sections, in their order, into `state`.
 
-    Raises StateError naming what the trainer has and the state has not, or the other way round.
+    Raises StateError naming what the sections have and the state has not, or the other way round.
     """
     # A copy: what is restored lives on and changes, and `state` may be restored again.
     values, tensors = state.values, state.copy().tensors
     if values.get("format") != FORMAT:
         raise StateError(f"the checkpoint has format {values.get('format')!r}; this version reads {FORMAT}")
-    for name, feed in trainer.feeds.items():
-        if values["data"].get(name) not in (None, feed.fingerprint()):
-            raise DataChanged(f"the data of {name!r} is not what it was: restore the files, or start a new run")
-    _load_all("attribute", dict(_stateful(trainer)), values["attributes"], tensors, trainer)
-    _load_all("hook", dict(_hooks(trainer)), values["hooks"], tensors, trainer)
-    _load_all("feed", trainer.feeds, values["feeds"], tensors, trainer)
-    trainer.minimizer.load_state_dict(unpack(values["minimizer"], tensors))
-    trainer.logbook.meter.load_state_dict(unpack(values["meter"], tensors))
-    trainer.recovery.load_state_dict(unpack(values["recovery"], tensors))
-    trainer.metrics = unpack(values["metrics"], tensors)
-    trainer.validation_metrics = unpack(values["validation_metrics"], tensors)
-    trainer._began = values["began"]
-    trainer._validated_step = values["validated_step"]
-    trainer._finish_reason = values["finish_reason"]
-    for name, count in values["progress"].items():
-        setattr(trainer.progress, name, count)
-    trainer.random.load_state_dict(unpack(values["random"], tensors))
-    trainer._seconds = state.clock["seconds"]
-    trainer.fire("on_load", unpack(values["user"], tensors))
-
-
-def _load_all(
-    kind: str, items: dict[str, Any], saved: dict[str, Plain], tensors: dict[str, Tensor], owner: Any
-) -> None:
-    def switched(name: str) -> bool:
-        return kind == "hook" and name.partition(".")[0] in SWITCHED
-
-    for name in saved:
-        if name not in items and not switched(name):
-            raise StateError(f"the checkpoint has {kind} {name!r}, the trainer has not{nearest(name, items)}")
-    for name, item in sorted(items.items(), key=lambda pair: order(pair[1])):
-        if name not in saved and switched(name):
-            continue
-        if name not in saved:
-            raise StateError(f"the trainer has {kind} {name!r}, the checkpoint has not{nearest(name, saved)}")
-        load_entry(owner, name, item, unpack(saved[name], tensors))
-
-
-def _stateful(trainer: Trainer) -> Iterator[tuple[str, Any]]:
-    """The user's attributes that have state, by dotted name; a container of plain data counts as one."""
-    seen: set[int] = set()
-    for attribute, value in user_attributes(trainer).items():
-        if attribute in trainer.transient:
-            continue
-        for name, item in [(attribute, value)] if is_plain(value) else walk(value, attribute):
-            if is_stateless(item) or (not is_plain(item) and id(item) in seen):
-                continue
-            seen.add(id(item))
-            yield name, item
-
-
-def _hooks(trainer: Trainer) -> Iterator[tuple[str, Any]]:
-    counts: dict[str, int] = {}
-    for hook in trainer.hooks:
-        name = type(hook).__name__
-        counts[name] = counts.get(name, 0) + 1
-        if hasattr(hook, "state_dict"):
-            yield f"{name}.{counts[name]}", hook
+    for name, section in sections.items():
+        if name not in values:
+            raise StateError(f"the checkpoint has no section {name!r}: it is not of such a run")
+        section.load_state_dict(unpack(values[name], tensors))

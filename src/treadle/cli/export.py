@@ -51,9 +51,9 @@ def run(arguments: list[str]) -> int:
 def _choose(directory: Path, wanted: str | None) -> tuple[str, Exportable]:
     """The model named `wanted`, or the only one, of those that the run's trainer offers."""
     trainer = load_recipe(directory / "config.yaml").trainer_class
-    if not hasattr(trainer, "exportable"):
-        raise UsageError(f"{directory}: {trainer.__name__} has nothing to export")
     models: dict[str, Exportable] = trainer.exportable(directory)
+    if not models:
+        raise UsageError(f"{directory}: {trainer.__name__} has nothing to export")
     if wanted is None and len(models) > 1:
         raise UsageError(f"{directory} has several models: choose one with --model {' or --model '.join(models)}")
     name = next(iter(models)) if wanted is None else wanted

@@ -46,7 +46,7 @@ def run(arguments: list[str]) -> int:
 
 def _evaluate(trainer: Trainer, directory: Path) -> dict[str, Any]:
     from treadle.files import to_json, write_whole
-    from treadle.hooks.best_model import load_best
+    from treadle.runs.best import load_best
 
     best = load_best(trainer, directory)
     feed = trainer.test_feed or trainer.validation_feed

@@ -10,9 +10,14 @@ that a stream left between the two would go on with other numbers.
 
 from __future__ import annotations
 
+import _random
+import ctypes
 import hashlib
+import os
+import platform
 import random
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -59,25 +64,17 @@ class MT19937(np.random.MT19937):
     It has the name of its base class because NumPy writes and checks that name in states.
     """
 
-    _keyless = False
-
-    @contextmanager
-    def keyless(self) -> Iterator[None]:
-        """Inside, its state has no key to read or to write."""
-        self._keyless = True
-        try:
-            yield
-        finally:
-            self._keyless = False
+    keyless = False
+    """While set, its state has no key to read or to write."""
 
     @property
     def state(self) -> Any:
         """As NumPy has it."""
-        return {"bit_generator": "MT19937"} if self._keyless else _key_of.__get__(self)
+        return {"bit_generator": "MT19937"} if self.keyless else _key_of.__get__(self)
 
     @state.setter
     def state(self, value: Any) -> None:
-        if not self._keyless:
+        if not self.keyless:
             _key_of.__set__(self, value)
 
 
@@ -89,8 +86,11 @@ def exchange_numpy(stream: NumpyStream) -> NumpyStream:
     if gauss is not None:
         kept = {"has_gauss": 1, "gauss": gauss}
         if isinstance(generator, MT19937):
-            with generator.keyless():
+            generator.keyless = True
+            try:
                 np.random.set_state({"bit_generator": "MT19937", "state": {}, **kept})
+            finally:
+                generator.keyless = False
         else:
             np.random.set_state({**generator.state, **kept})
     return before
@@ -107,41 +107,161 @@ def current_numpy() -> NumpyStream:
             twin.state = state
             return twin, _gauss(state)
         return generator, _gauss(state)
-    with generator.keyless():
+    generator.keyless = True
+    try:
         return generator, _gauss(np.random.get_state(legacy=False))
+    finally:
+        generator.keyless = False
 
 
 def _gauss(state: dict[str, Any]) -> float | None:
     return float(state["gauss"]) if state["has_gauss"] else None
 
 
+# Python's stream ---------------------------------------------------------------------------------------------------
+
+_python: Any = random._inst
+"""The generator behind `random.random` and the others."""
+
+_HEAD = object.__basicsize__
+_SIZE = _random.Random.__basicsize__ - _HEAD
+
+
+def _words(generator: random.Random) -> memoryview:
+    """The memory of a generator: its place in its words, and the words."""
+    return memoryview((ctypes.c_char * _SIZE).from_address(id(generator) + _HEAD)).cast("B")
+
+
+def _exchange_words(first: random.Random, second: random.Random) -> None:
+    a, b = _words(first), _words(second)
+    kept = bytes(a)
+    a[:] = b
+    b[:] = kept
+
+
+def _words_can_be_exchanged() -> bool:
+    """Whether this Python keeps generators as CPython does: two of them, exchanged, must draw each other's numbers."""
+    try:
+        first, second = random.Random(1), random.Random(2)
+        expected = random.Random(2).getstate(), random.Random(1).getstate()
+        _exchange_words(first, second)
+        return (first.getstate(), second.getstate()) == expected
+    except (TypeError, ValueError):
+        return False
+
+
+_QUICK = platform.python_implementation() == "CPython" and _words_can_be_exchanged()
+
+
+def exchange_python(stream: random.Random) -> None:
+    """Exchange the states of Python's global generator and `stream`.
+
+    `getstate` makes 625 integers, which takes longer than all the rest of entering and leaving a trainer's streams.
+    """
+    if _QUICK:
+        _exchange_words(_python, stream)
+        own: Any = stream
+        _python.gauss_next, own.gauss_next = own.gauss_next, _python.gauss_next
+    else:
+        outside = _python.getstate()
+        _python.setstate(stream.getstate())
+        stream.setstate(outside)
+
+
 # The generators, lent ----------------------------------------------------------------------------------------------
 
-# Global generators can serve one scope at a time: feeds of trainers in other threads wait for this one.
-_lock = threading.RLock()
-# NumPy generators to lend to scopes (one, unless scopes are nested): to make one costs 100 us.
-_spare: list[MT19937] = []
+
+class _Turns:
+    """Who may use the global generators: one thread at a time, in the order they asked. Nested in a thread at will."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._asking: deque[object] = deque()
+        self._owner: int | None = None
+        self._depth = 0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether another thread waits for its turn."""
+        return bool(self._asking)
+
+    def take(self) -> None:
+        """Wait for this thread's turn."""
+        me = threading.get_ident()
+        if self._owner == me:
+            self._depth += 1
+            return
+        with self._changed:
+            ticket = object()
+            self._asking.append(ticket)
+            try:
+                while self._owner is not None or self._asking[0] is not ticket:
+                    self._changed.wait()
+                self._owner, self._depth = me, 1
+            finally:
+                self._asking.remove(ticket)
+
+    def give(self) -> None:
+        """The turn, as far as it was taken last, is over."""
+        self._depth -= 1
+        if not self._depth:
+            with self._changed:
+                self._owner = None
+                self._changed.notify_all()
+
+    def after_fork(self) -> None:
+        """In a forked child: the threads that waited, or had the turn, are not here."""
+        self._changed, self._asking = threading.Condition(), deque()
+        if self._owner != threading.get_ident():
+            self._owner, self._depth = None, 0
+
+
+_turns = _Turns()
+os.register_at_fork(after_in_child=_turns.after_fork)
+# NumPy and Python generators to lend to scopes (one pair, unless scopes are nested): to make one costs 100 us.
+_spare: list[tuple[MT19937, random.Random]] = []
 
 
 @contextmanager
 def scoped_generators() -> Iterator[None]:
     """Inside, the global generators of Python, NumPy and torch (CPU) may be seeded and used; afterwards they are back.
 
-    Another thread that draws from the global generators meanwhile draws from the scope: with several trainers in
-    threads, give datasets `sample(index, rng)`, which needs no scope.
+    Threads that use scopes, and trainers, wait for one another. A thread that draws from the global generators without
+    one, while another is inside, draws from that one's: it should draw `with program_streams():`.
     """
-    with _lock:
-        python, cpu = random.getstate(), torch.get_rng_state()
-        # Exchanging NumPy's stream is 30 times faster than reading and writing its state.
-        lent = _spare.pop() if _spare else MT19937(0)
-        outside = exchange_numpy((lent, None))
+    _turns.take()
+    try:
+        numpy, python = _spare.pop() if _spare else (MT19937(0), random.Random(0))
+        cpu = torch.get_rng_state()
+        exchange_python(python)
+        outside = exchange_numpy((numpy, None))
         try:
             yield
         finally:
-            random.setstate(python)
+            exchange_python(python)
             exchange_numpy(outside)
             torch.set_rng_state(cpu)
-            _spare.append(lent)
+            _spare.append((numpy, python))
+    finally:
+        _turns.give()
+
+
+@contextmanager
+def program_streams() -> Iterator[None]:
+    """Inside, no trainer in another thread is in the middle of a step: what is drawn comes from the program's streams.
+
+    For a thread that draws random numbers while another one trains (a GUI, a server): without it, it would draw from
+    the trainer's streams, and change the run.
+
+    Example:
+        with program_streams():
+            noise = torch.randn(3)
+    """
+    _turns.take()
+    try:
+        yield
+    finally:
+        _turns.give()
 
 
 def seed_generators(seed: int) -> None:
@@ -155,14 +275,15 @@ class RandomStreams:
     """The state of Python's, NumPy's and torch's global generators as one trainer sees them.
 
     Inside `with streams:` the global generators continue where this object left them; outside, the program's own
-    streams are back untouched. Two trainers in one process therefore draw what each would draw alone.
+    streams are back untouched. Two trainers in one process therefore draw what each would draw alone; in two threads
+    they take turns, which a trainer gives up between two steps (`give_way`).
 
     The CUDA generator is swapped only when `device` is a CUDA device.
     """
 
     def __init__(self, seed: int, device: torch.device | None = None) -> None:
         self._cuda = device if device is not None and device.type == "cuda" else None
-        self._python: Any = random.Random(derive_seed(seed, "python")).getstate()
+        self._python = random.Random(derive_seed(seed, "python"))
         self._numpy: NumpyStream = MT19937(derive_seed(seed, "numpy") % 2**32), None
         self._torch = torch.Generator().manual_seed(derive_seed(seed, "torch")).get_state()
         self._gpu: torch.Tensor | None = None
@@ -171,6 +292,7 @@ class RandomStreams:
         self._depth = 0
 
     def __enter__(self) -> RandomStreams:
+        _turns.take()
         self._depth += 1
         if self._depth == 1:
             self._swap()
@@ -180,13 +302,37 @@ class RandomStreams:
         self._depth -= 1
         if self._depth == 0:
             self._swap()
+        _turns.give()
+
+    def give_way(self) -> None:
+        """Between two steps: let another thread have its turn, where one waits for it."""
+        if _turns.wanted:
+            with self.outside():
+                pass
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Within the block the program's own streams are back, and others may have their turn: in a pause, say."""
+        depth, self._depth = self._depth, 0
+        if depth:
+            self._swap()
+        for _ in range(depth):
+            _turns.give()
+        try:
+            yield
+        finally:
+            for _ in range(depth):
+                _turns.take()
+            if depth:
+                self._swap()
+            self._depth = depth
 
     def _swap(self) -> None:
         """Exchange the global generators' states with the ones held here."""
-        python, cpu = random.getstate(), torch.get_rng_state()
-        random.setstate(self._python)
-        torch.set_rng_state(self._torch)
-        self._python, self._torch = python, cpu
+        exchange_python(self._python)
+        cpu = torch.default_generator.get_state()
+        torch.default_generator.set_state(self._torch)
+        self._torch = cpu
         self._numpy = exchange_numpy(self._numpy)
         if self._cuda is not None and self._gpu is not None:
             gpu = torch.cuda.get_rng_state(self._cuda)
@@ -196,7 +342,7 @@ class RandomStreams:
     def state_dict(self) -> dict[str, Any]:
         """The streams as plain data and tensors, whether they are swapped in or not."""
         inside = self._depth > 0
-        version, words, gauss = random.getstate() if inside else self._python
+        version, words, gauss = (_python if inside else self._python).getstate()
         generator, normal = current_numpy() if inside else self._numpy
         # The words are integers below 2**32: as a tensor they are compact and exact.
         state: dict[str, Any] = {
@@ -214,19 +360,20 @@ class RandomStreams:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state`, whether swapped in or not."""
+        inside = self._depth > 0
         python = (state["python"]["version"], tuple(state["python"]["words"].tolist()), state["python"]["gauss"])
+        (_python if inside else self._python).setstate(python)
         generator = MT19937(0)
         key = state["numpy"]["key"].numpy().astype(np.uint32)
         generator.state = {"bit_generator": "MT19937", "state": {"key": key, "pos": state["numpy"]["pos"]}}
         stream = generator, state["numpy"]["gauss"]
-        if self._depth > 0:
-            random.setstate(python)
+        if inside:
             exchange_numpy(stream)
             torch.set_rng_state(state["torch"])
         else:
-            self._python, self._numpy, self._torch = python, stream, state["torch"]
+            self._numpy, self._torch = stream, state["torch"]
         if self._cuda is not None and "cuda" in state:
-            if self._depth > 0:
+            if inside:
                 torch.cuda.set_rng_state(state["cuda"], self._cuda)
             else:
                 self._gpu = state["cuda"]

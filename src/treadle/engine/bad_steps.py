@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import deque
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-from treadle.checkpoint.packing import Packer
-from treadle.checkpoint.tensorfile import pieces
-from treadle.errors import RunError, StateError
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from treadle.engine.trainer import Trainer
+from treadle.engine.parts import Parts
+from treadle.engine.progress import Progress
+from treadle.errors import RunError
 
 WINDOW, LEAST = 100, 20
 """A loss is compared with those of the last 100 updates, once there are 20."""
@@ -66,56 +64,64 @@ class RollBack(Exception):
 
 
 class Recovery:
-    """What a trainer does about bad steps, how often it has, and which batches it passes over.
+    """What is done about bad steps, how often it was, and which batches are passed over.
 
-    The policy is the config's `on_bad_step`, at most `max_recoveries` times.
+    The policy is the setting `on_bad_step`, at most `max_recoveries` times.
+
+    Args:
+        policy: "stop", "skip" or "rollback".
+        most: recoveries after which the run stops all the same.
+        progress: the run's counters.
+        parts: the modules, whose buffers a skipped step leaves as they were.
+        note: adds to the journal.
+        keep: writes a batch where it can be looked at, by a name; returns where, or None where there is no place.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
-        self._trainer = trainer
+    def __init__(
+        self,
+        policy: str,
+        most: int,
+        progress: Progress,
+        parts: Parts,
+        note: Callable[..., None],
+        keep: Callable[[str, Any], str | None],
+    ) -> None:
+        self._policy, self._most, self._progress, self._parts = policy, most, progress, parts
+        self._note, self._keep = note, keep
+        self._buffers: list[tuple[Tensor, Tensor]] = []
         self.count = 0
         self.skipped: set[tuple[int, int]] = set()
 
-    def handle(self, error: BadStep) -> None:
+    def before_step(self) -> None:
+        """Where bad steps are skipped, remember what a forward pass changes by itself: batch statistics, say."""
+        if self._policy == "skip":
+            self._buffers = [(b, b.detach().clone()) for m in self._parts.modules.values() for b in m.buffers()]
+
+    def handle(self, error: BadStep, batch: Any, where: str) -> None:
         """Note the bad step and keep its batch; returns for "skip", raises RollBack, or the error for "stop"."""
-        trainer, policy = self._trainer, self._trainer.config.on_bad_step
-        where = trainer.where()
         located = type(error)(
             f"{error.what}, at {where}; no parameter was touched by it: look at that batch, lower the learning rate, "
             "set clip_norm, or let on_bad_step be 'skip' or 'rollback'"
         )
-        saved = self._keep_batch()
-        trainer.note("bad step", what=error.what, where=where, policy=policy, batch=saved)
-        if policy == "stop":
+        saved = self._keep(f"bad_batches/step-{self._progress.step + 1:08d}", batch)
+        self._note("bad step", what=error.what, where=where, policy=self._policy, batch=saved)
+        if self._policy == "stop":
             raise located from None
-        if self.count >= trainer.config.max_recoveries:
+        if self.count >= self._most:
             raise type(error)(f"{located.what} (given up after {self.count} recoveries)") from None
         self.count += 1
-        trainer.minimizer.drop_gradients()
-        if policy == "rollback":
-            self.skipped.add((trainer.progress.epoch, trainer.progress.batch))
+        if self._policy == "rollback":
+            self.skipped.add((self._progress.epoch, self._progress.batch))
             raise RollBack
+        for buffer, before in self._buffers:
+            if buffer.shape == before.shape:
+                buffer.data.copy_(before)
 
     def passes_over(self) -> bool:
         """Whether the coming batch is one that a rollback left out; free while there was none."""
         if not self.skipped:
             return False
-        return (self._trainer.progress.epoch, self._trainer.progress.batch) in self.skipped
-
-    def _keep_batch(self) -> str | None:
-        """Write the batch where it can be looked at: `bad_batches/step-00000012.{safetensors,json}` of the run."""
-        trainer = self._trainer
-        if trainer.run is None:
-            return None
-        packer = Packer()
-        name = f"bad_batches/step-{trainer.progress.step + 1:08d}"
-        try:
-            values = packer.pack(_listed(trainer.batch), "batch")
-            trainer.run.write(f"{name}.safetensors", b"".join(bytes(piece) for piece in pieces(packer.tensors)))
-            path: Path = trainer.run.write(f"{name}.json", json.dumps(values))
-        except (StateError, RunError) as error:
-            return f"not kept: {error}"
-        return str(path)
+        return (self._progress.epoch, self._progress.batch) in self.skipped
 
     def state_dict(self) -> dict[str, Any]:
         """How many recoveries there were, and the batches that are passed over."""
@@ -125,12 +131,3 @@ class Recovery:
         """Restore what `state_dict` gave."""
         self.count = state["count"]
         self.skipped = {(int(epoch), int(batch)) for epoch, batch in state["skipped"]}
-
-
-def _listed(batch: Any) -> Any:
-    """A batch with its named tuples as plain ones."""
-    if isinstance(batch, tuple):
-        return tuple(_listed(item) for item in batch)
-    if isinstance(batch, dict):
-        return {key: _listed(item) for key, item in batch.items()}
-    return batch

@@ -4,56 +4,67 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from treadle.data.batch import to_device
 from treadle.data.feed import Feed
 from treadle.data.random import RandomStreams, derive_seed
-from treadle.engine.attributes import find
 from treadle.engine.devices import autocast
-from treadle.engine.ema import EMA
 from treadle.engine.means import Means
+from treadle.engine.parts import Parts
 from treadle.errors import RunError, UsageError
 
-if TYPE_CHECKING:
-    from treadle.engine.trainer import Trainer
 
+class Evaluator:
+    """Evaluates the models among `parts` on `device`.
 
-@contextmanager
-def evaluating(trainer: Trainer) -> Iterator[None]:
-    """Within the block: modules in eval mode, averaged weights (EMA) applied, no gradients, random streams apart."""
-    submodules = [m for module in find(trainer, nn.Module).values() for m in module.modules()]
-    training = [m for m in submodules if m.training]
-    with ExitStack() as stack:
-        for ema in find(trainer, EMA).values():
-            if ema.evaluate:
-                stack.enter_context(ema.applied())
-        stack.enter_context(RandomStreams(derive_seed(trainer.config.seed, "evaluation"), trainer.device))
-        stack.enter_context(torch.no_grad())
-        for m in training:
-            m.training = False
-        try:
-            yield
-        finally:
+    Args:
+        parts: the modules, which are put into eval mode, and the averages (EMA), which are applied.
+        seed: of the random streams that an evaluation draws from: the same ones each time.
+        device, precision: as in training.
+        elements: how many elements a batch counts for in the means.
+    """
+
+    def __init__(
+        self, parts: Parts, seed: int, device: torch.device, precision: str, elements: Callable[[Any], float]
+    ) -> None:
+        self._parts, self._seed, self._device, self._precision = parts, seed, device, precision
+        self._elements = elements
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Within the block: modules in eval mode, averaged weights applied, no gradients, random streams apart."""
+        self._parts.refresh()
+        training = [m for m in self._parts.submodules() if m.training]
+        with ExitStack() as stack:
+            for ema in self._parts.emas.values():
+                if ema.evaluate:
+                    stack.enter_context(ema.applied())
+            stack.enter_context(RandomStreams(derive_seed(self._seed, "evaluation"), self._device))
+            stack.enter_context(torch.no_grad())
             for m in training:
-                m.training = True
+                m.training = False
+            try:
+                yield
+            finally:
+                for m in training:
+                    m.training = True
 
-
-def evaluate(trainer: Trainer, feed: Feed, step: Callable[[Any], Mapping[str, Any] | Tensor]) -> dict[str, float]:
-    """The means of what `step` returns over all batches of `feed`, weighted by `trainer.elements(batch)`."""
-    means = Means()
-    for batch in feed.iterate(0):
-        batch = to_device(batch, trainer.device)
-        with autocast(trainer.device, trainer.config.precision):
-            outputs = scalars(step(batch), step.__name__)
-        means.add(outputs, trainer.elements(batch))
-    metrics = means.result()
-    if not metrics:
-        raise RunError(f"{step.__name__} was given no batch, or returned no metric: is the data empty?")
-    return metrics
+    def evaluate(self, feed: Feed, step: Callable[[Any], Mapping[str, Any] | Tensor]) -> dict[str, float]:
+        """The means of what `step` returns over all batches of `feed`, weighted by their elements."""
+        means = Means()
+        for batch in feed.iterate(0):
+            batch = to_device(batch, self._device)
+            with autocast(self._device, self._precision):
+                outputs = scalars(step(batch), step.__name__)
+            means.add(outputs, self._elements(batch))
+        metrics = means.result()
+        if not metrics:
+            raise RunError(f"{step.__name__} was given no batch, or returned no metric: is the data empty?")
+        return metrics
 
 
 def scalars(outputs: Any, step: str) -> Mapping[str, Any]:

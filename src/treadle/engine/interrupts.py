@@ -8,12 +8,9 @@ import socket
 import sys
 import threading
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from treadle.errors import UsageError
-
-if TYPE_CHECKING:
-    from treadle.engine.trainer import Trainer
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 SAVE: int | None = getattr(signal, "SIGUSR1", None)
@@ -37,7 +34,7 @@ class Interrupts:
         sys.exit(interrupts.exit_code)
     """
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
         self.signal: int | None = None
         self._before: dict[int, Any] = {}

@@ -2,72 +2,88 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor
 
-from treadle.engine.attributes import find
 from treadle.engine.events import Record
 from treadle.engine.means import Meter
-from treadle.engine.objective import Objective
+from treadle.engine.minimize import Minimizer
+from treadle.engine.parts import Parts
+from treadle.engine.progress import Progress
 from treadle.engine.schedule import Every
-
-if TYPE_CHECKING:
-    from treadle.engine.trainer import Trainer
+from treadle.terminal import say
 
 JOURNAL_KEPT = 10_000
 """Journal entries kept in memory; a run on disk keeps all of them in its journal.jsonl."""
 
 
 class Logbook:
-    """Collects what a trainer logs and hands it to whoever listens to `on_log` and `on_journal`.
+    """Collects what a run logs and hands it to whoever listens to `on_log` and `on_journal`.
 
     Args:
-        trainer: whose book it is.
+        progress: the run's counters, noted with everything.
+        parts: whose objectives are logged with the training metrics.
+        fire: hands out, as `fire("on_log", record)`.
+        minimizer: whose learning rates are logged too, and whose verdicts on gradients are read before they are.
         every: when the training metrics are averaged and logged; None never does, except at the end of an epoch.
     """
 
-    def __init__(self, trainer: Trainer, every: str | None) -> None:
-        self._trainer = trainer
+    def __init__(
+        self,
+        progress: Progress,
+        parts: Parts,
+        fire: Callable[..., None],
+        minimizer: Minimizer,
+        every: str | None,
+    ) -> None:
+        self._progress, self._parts, self._fire, self._minimizer = progress, parts, fire, minimizer
         self._every = Every(every) if every else None
+        self._published_at = -1
         self.meter = Meter()
+        self.metrics: dict[str, float] = {}
+        """The newest training metrics."""
         self.journal: deque[dict[str, Any]] = deque(maxlen=JOURNAL_KEPT)
 
-    def step(self, outputs: Mapping[str, Any], elements: float) -> None:
+    def add(self, outputs: Mapping[str, Any], elements: float) -> None:
         """A step is finished, and returned `outputs`."""
         self.meter.add(outputs, elements)
-        if self._every is not None and self._every.due_after_step(self._trainer.progress):
+
+    def publish_if_due(self) -> None:
+        """A step is finished and everybody has logged: log the means, where they are due."""
+        if self._every is not None and self._every.due_after_step(self._progress):
             self.publish()
 
-    def epoch(self) -> None:
+    def end_epoch(self) -> None:
         """An epoch is finished: log its means, as the split "epoch"."""
-        trainer = self._trainer
-        if self._every is not None and self._every.due_after_epoch(trainer.progress):
+        if self._every is not None and self._every.due_after_epoch(self._progress):
             self.publish()
-        updaters = trainer.minimizer.updaters.values()
-        if trainer.progress.epoch == 1 and updaters and not any(u.updates or u.micro_batches for u in updaters):
-            print("treadle: no optimizer has updated anything in this epoch: does step call minimize?", file=sys.stderr)
-            self.note("no update", {"optimizers": list(trainer.minimizer.updaters)})
+        updaters = self._minimizer.updaters
+        if self._progress.epoch == 1 and updaters and not any(u.updates or u.micro_batches for u in updaters.values()):
+            say("treadle: no optimizer has updated anything in this epoch: does step call minimize?")
+            self.note("no update", optimizers=list(updaters))
         self.scalars("epoch", self.meter.take_epoch())
 
     def publish(self) -> None:
         """Log the means since the last time, with the applied loss weights and learning rates, as the split "train"."""
-        trainer = self._trainer
-        trainer.minimizer.check_device()
+        self._minimizer.check_device()
         means = self.meter.take_interval()
         terms: dict[str, float] = {}
-        objectives = find(trainer, Objective)
+        objectives = self._parts.objectives
         for name, objective in objectives.items():
             prefix = f"{name}." if len(objectives) > 1 else ""
-            terms |= {prefix + term: value for term, value in objective.flush(trainer.progress).items()}
+            terms |= {prefix + term: value for term, value in objective.flush(self._progress).items()}
         if not means and not terms:
             return
-        trainer.metrics = terms | means | trainer.minimizer.learning_rates()
-        self.scalars("train", trainer.metrics)
+        # What is logged after the last step adds to that step's metrics instead of taking their place.
+        before = self.metrics if self._published_at == self._progress.step else {}
+        self._published_at = self._progress.step
+        record = terms | means | self._minimizer.learning_rates()
+        self.metrics = before | record
+        self.scalars("train", record)
 
     def scalars(self, split: str, metrics: Mapping[str, float]) -> None:
         """Hand out named scalars of "train", "epoch", "validation" or "test"."""
@@ -82,12 +98,16 @@ class Logbook:
         self._hand_out("text", name, text)
 
     def _hand_out(self, kind: str, name: str, value: Any) -> None:
-        progress = self._trainer.progress
-        self._trainer.fire("on_log", Record(kind, name, value, progress.step, progress.epoch))
+        self._fire("on_log", Record(kind, name, value, self._progress.step, self._progress.epoch))
 
-    def note(self, event: str, fields: Mapping[str, Any]) -> None:
-        """Add an entry to the journal."""
-        progress = self._trainer.progress
-        entry = {"event": event, "step": progress.step, "epoch": progress.epoch, "time": time.time(), **fields}
+    def note(self, event: str, **fields: Any) -> None:
+        """Add an entry to the journal, with step, epoch and time."""
+        entry = {
+            "event": event,
+            "step": self._progress.step,
+            "epoch": self._progress.epoch,
+            "time": time.time(),
+            **fields,
+        }
         self.journal.append(entry)
-        self._trainer.fire("on_journal", entry)
+        self._fire("on_journal", entry)

@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 
+from treadle.checkpoint.objects import Stateless
 from treadle.engine.curves import Curve, parse_curve
 from treadle.engine.progress import Progress
 from treadle.errors import UsageError, nearest
 
 
-class LearningRate:
+class LearningRate(Stateless):
     """Sets the learning rate of an optimizer, or of one named group, before each step.
 
     Make it an attribute of the trainer and it is found there. Values are absolute: whatever `lr` the optimizer was

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
+from treadle.checkpoint.packing import is_dense
 from treadle.errors import UsageError
 
 # Only these very classes: a subclass may have its own `step`, which knows nothing of fused kernels.
@@ -134,7 +135,9 @@ def _left_open(group: Mapping[str, Any]) -> bool:
 
 
 def _fits(kind: type[torch.optim.Optimizer], parameter: torch.Tensor) -> bool:
-    plain = type(parameter) in (torch.Tensor, nn.Parameter) and parameter.layout == torch.strided
+    # Fused kernels walk raw memory: a parameter with gaps between its entries is not for them.
+    dense = parameter.layout == torch.strided and is_dense(parameter)
+    plain = type(parameter) in (torch.Tensor, nn.Parameter) and dense
     sparse = parameter.grad is not None and parameter.grad.layout != torch.strided
     return plain and not sparse and _has_fused(kind.__name__, parameter.device, parameter.dtype)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -36,6 +37,14 @@ class Progress:
         return (self.max_steps is not None and self.step >= self.max_steps) or (
             self.max_epochs is not None and self.epoch >= self.max_epochs
         )
+
+    def state_dict(self) -> dict[str, int]:
+        """The counters; the limits are settings."""
+        return {"epoch": self.epoch, "step": self.step, "batch": self.batch}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Restore what `state_dict` gave."""
+        self.epoch, self.step, self.batch = state["epoch"], state["step"], state["batch"]
 
     def count_step(self) -> None:
         """One more step, and batch of the epoch, is finished."""

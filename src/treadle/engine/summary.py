@@ -31,7 +31,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class Overview:
     """A trainer's progress at one instant, safe to take and to keep in any thread."""
 
     status: str

@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from treadle.checkpoint.state import capture
-from treadle.data.batch import batch_elements
-from treadle.data.feed import Feed
 from treadle.data.random import RandomStreams
-from treadle.engine.assembly import adopt, check_replacement, feed_for, hooks_for, open_run, run_setup
-from treadle.engine.attributes import find
-from treadle.engine.bad_steps import Recovery
+from treadle.engine.build import check_ready, check_replacement, feed_for, run_setup
 from treadle.engine.commands import CommandQueue
 from treadle.engine.devices import choose_device, choose_precision
-from treadle.engine.ema import EMA
-from treadle.engine.evaluation import evaluate, evaluating
+from treadle.engine.driver import Driver
 from treadle.engine.events import Hook
-from treadle.engine.logbook import Logbook
+from treadle.engine.lifecycle import Stage
 from treadle.engine.loop import Loop
 from treadle.engine.memory import keep_freed_memory
 from treadle.engine.minimize import Minimizer
+from treadle.engine.parts import Parts
 from treadle.engine.progress import Progress
-from treadle.engine.resume import resume_run
 from treadle.engine.rows import RowEdit
-from treadle.engine.saving import Saver, Snapshots
 from treadle.engine.settings import TrainerConfig, settings_from
-from treadle.engine.summary import Snapshot, Summary
+from treadle.engine.subject import Subject
+from treadle.engine.summary import Overview, Summary
 from treadle.errors import UsageError, nearest
-from treadle.runs.lock import RunLock
+from treadle.parallel import ALONE
 
 REPLACEABLE = ("pre_epoch", "step", "post_epoch")
 
+_DULL = frozenset({type(None), bool, int, float, str, Tensor})
+"""Types of attributes that a step sets all the time, and that are no part of anything."""
 
-class Trainer(Loop):
+
+class Trainer(Subject):
     """Owns a training loop. Subclass it: build models and optimizers in `setup`, train on a batch in `step`.
 
     Modules, parameters, optimizers, schedules, objectives, averages (EMA) and hooks that are attributes belong to the
@@ -66,6 +65,22 @@ class Trainer(Loop):
     Config: ClassVar[type[TrainerConfig]] = TrainerConfig
     transient: ClassVar[tuple[str, ...]] = ()
 
+    # The engine's own attributes. All others, which `vars` tells, are those of the trainer's author.
+    __slots__ = ("config", "device", "driver", "feed", "loop", "parts", "random", "run", "test_feed", "validation_feed")
+    config: Any
+    device: torch.device
+    driver: Driver
+    loop: Loop
+    parts: Parts
+    random: RandomStreams
+    run: Any
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """Attributes may be set before `__init__` is called."""
+        trainer = super().__new__(cls)
+        object.__setattr__(trainer, "parts", Parts(vars(trainer), cls.transient))
+        return trainer
+
     def __init__(
         self,
         config: TrainerConfig | None = None,
@@ -78,78 +93,53 @@ class Trainer(Loop):
         resume: bool = False,
         **settings: Any,
     ) -> None:
-        own = set(vars(self))
-        self._engine_names: frozenset[str] = frozenset()
-        self.config: Any = settings_from(self.Config, config, settings)
-        self.progress = Progress(max_epochs=self.config.max_epochs, max_steps=self.config.max_steps)
+        from treadle.runs import attach  # the one door to what stands above the engine
+
+        self.config = settings_from(self.Config, config, settings)
         self.device = choose_device(self.config.device)
         self.config.precision = choose_precision(self.config.precision, self.device)
         if self.config.keep_memory and self.device.type == "cpu":
             keep_freed_memory()
         self.random = RandomStreams(self.config.seed, self.device)
-        self.feed: Feed | None = feed_for(self, data, "data", training=True)
-        self.validation_feed: Feed | None = feed_for(self, validation_data, "validation_data")
-        self.test_feed: Feed | None = feed_for(self, test_data, "test_data")
-        self.metrics: dict[str, float] = {}
-        self.validation_metrics: dict[str, float] = {}
-        self.best: dict[str, Any] | None = None
-        self.commands = CommandQueue()
-        self.minimizer = Minimizer(self)
-        self.logbook = Logbook(self, self.config.log_every)
-        self.saver = Saver(self)
-        self.snapshots = Snapshots(self.config.keep_snapshots)
-        self.recovery = Recovery(self)
-        self.hooks: list[Hook] = hooks_for(self, hooks, on_disk=run_dir is not None)
-        self.run: Any = None
-        self.lock: RunLock | None = None
-        self.batch: Any = None
-        self.status, self.reason = "new", ""
-        self.paused = False
-        super().__init__()
-        self._engine_names = frozenset(set(vars(self)) - own)
-        run_setup(self)
-        adopt(self)
-        if resume:
-            if run_dir is None:
-                raise UsageError("resume needs the run to go on with: give run_dir='runs/line/v001'")
-            resume_run(self, run_dir)
-        elif run_dir is not None:
-            open_run(self, run_dir)
-        self._open()
+        self.feed = feed_for(self.config, data, "data", training=True)
+        self.validation_feed = feed_for(self.config, validation_data, "validation_data")
+        self.test_feed = feed_for(self.config, test_data, "test_data")
+        self.run = None
+        self.loop = Loop(self, self.config, self.parts, self.device, self.random, ALONE)
+        self.driver = Driver(self.loop, self.random, partial(_check_ready, self))
+        for hook in [*hooks, *attach.default_hooks(self.config)]:
+            self.add_hook(hook)
+        run_setup(self, self.random, ("config", "device", "driver", "loop", "parts", "random", "run"))
+        self.loop.adopt()
+        self.loop.adopt_feeds()
+        if run_dir is not None:
+            (attach.resume_run if resume else attach.open_run)(self, run_dir)
+        elif resume:
+            raise UsageError("resume needs the run to go on with: give run_dir='runs/line/v001'")
+        self.driver.open()
 
-    # What a subclass writes -------------------------------------------------------------------------------------
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a class attribute that would hide one of the engine's."""
+        super().__init_subclass__(**kwargs)
+        for name in Trainer.__slots__:
+            if name in vars(cls):
+                raise UsageError(f"{cls.__name__}.{name} hides what the trainer itself needs: choose another name")
 
-    def setup(self) -> None:
-        """Build modules, optimizers and whatever else the run needs, as attributes. Random draws follow the seed."""
-
-    def step(self, batch: Any) -> Mapping[str, Any] | Tensor:
-        """Train on one batch: compute a loss, call `minimize`, return the scalars to log (or the loss itself)."""
-        raise UsageError(f"{type(self).__name__} has no step(self, batch): write one that calls self.minimize(loss)")
-
-    def validation_step(self, batch: Any) -> Mapping[str, Any] | Tensor:
-        """Return the scalars of one validation batch; they are averaged over the whole set, weighted by elements."""
-        raise UsageError(f"{type(self).__name__} has data to evaluate but no validation_step(self, batch): write one")
-
-    def test_step(self, batch: Any) -> Mapping[str, Any] | Tensor:
-        """Return the scalars of one test batch; by default what `validation_step` returns."""
-        return self.validation_step(batch)
-
-    @classmethod
-    def load_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
-        """Load what a recipe trains on: `data`, and where there are some `validation_data` and `test_data`.
-
-        `path` is what the recipe or `--data` names; None asks for the trainer's own choice. Raises UsageError for
-        data that cannot be used.
-        """
-        if path is not None:
+    def __setattr__(self, name: str, value: Any) -> None:
+        try:
+            object.__setattr__(self, name, value)
+        except AttributeError:  # a property
             raise UsageError(
-                f"{cls.__name__} takes no data path (given: {path}): leave data out, or override load_data"
-            )
-        return {}
+                f"{type(self).__name__} sets self.{name}, which the trainer itself needs: choose another name"
+            ) from None
+        if type(value) not in _DULL and name not in Trainer.__slots__:
+            self.parts.stale = True
 
-    def elements(self, batch: Any) -> int:
-        """How many elements a batch counts for in means and accumulation; by default its first dimension."""
-        return batch_elements(batch)
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        self.parts.stale = True
+
+    # Changing it for one run ------------------------------------------------------------------------------------
 
     def replace(self, name: str, function: Any = None, **kwargs: Any) -> None:
         """Let `function(trainer, ..., **kwargs)` stand for one of the loop's inner calls, in this trainer only.
@@ -159,12 +149,20 @@ class Trainer(Loop):
         """
         if name not in REPLACEABLE:
             raise UsageError(f"{name!r} cannot be replaced{nearest(name, REPLACEABLE)}")
-        self.__dict__.pop(name, None)
         if function is not None:
             check_replacement(name, function, kwargs)
-            self.__dict__[name] = partial(function, self, **kwargs)
-        self._engine_names |= {name}
-        self._dispatcher = None
+            function = partial(function, self, **kwargs)
+        if name == "step":
+            self.loop.step_replacement = function
+        else:
+            self.loop.events.replace(name, function)
+
+    def add_hook(self, hook: Hook) -> None:
+        """Let `hook` take part from here on. What has fired already is not fired again for it."""
+        if not isinstance(hook, Hook):
+            raise UsageError(f"hooks holds a {type(hook).__name__}: expected Hook objects, made with ()")
+        self.loop.hooks.append(hook)
+        self.loop.listen()
 
     # Updating parameters ----------------------------------------------------------------------------------------
 
@@ -189,19 +187,11 @@ class Trainer(Loop):
             UsageError: for a loss that is not scalar or has no gradients, or an optimizer that is no attribute.
             NonFiniteError: for a NaN or Inf loss or gradient, before it reaches a parameter.
         """
-        return self.minimizer.minimize(loss, optimizer, elements)
+        return self.loop.minimizer.minimize(loss, optimizer, elements)
 
     def updates(self, optimizer: torch.optim.Optimizer | None = None) -> int:
         """How many updates `optimizer` (or the only one) has made."""
         return self.minimizer.of(optimizer)[0].updates
-
-    @property
-    def _last_of_window(self) -> bool:
-        """Whether no further micro-batch can join the update under way: the epoch or the run ends with this step."""
-        limit = self.progress.max_steps
-        if self._batches is None or self._batches.exhausted:
-            return True
-        return limit is not None and self.progress.step + 1 >= limit
 
     def edit_rows(self, tensors: Mapping[str, Tensor] | Sequence[Tensor]) -> RowEdit:
         """Begin a transaction that adds, removes or replaces rows of `tensors` (all with the same first dimension).
@@ -209,7 +199,52 @@ class Trainer(Loop):
         Every optimizer and average of the trainer that holds one of them follows. Use it as a context manager:
         `with trainer.edit_rows({"xy": self.xy}) as edit: edit.keep(alive)`. See `RowEdit`.
         """
-        return RowEdit(tensors, list(find(self, torch.optim.Optimizer).values()), list(find(self, EMA).values()))
+        self.parts.find()
+        return RowEdit(tensors, list(self.parts.optimizers.values()), list(self.parts.emas.values()))
+
+    # Driving it ---------------------------------------------------------------------------------------------------
+
+    def train(self) -> Summary:
+        """Run to the end, or until a stop. After a stop it goes on where it was; after the end it does nothing."""
+        self.driver.train()
+        return self.summary()
+
+    def iterate(self) -> bool:
+        """Take exactly one step, with every event that leads to it and follows from it; returns whether it took one.
+
+        False means that the run has ended, is paused, or has just been told to stop; see `ended` and `paused`.
+        """
+        return self.driver.iterate()
+
+    def stop(self, reason: str = "stopped") -> None:
+        """Return from `train` (or `iterate`) before the next step; call either again to go on. Safe in any thread."""
+        self.commands.stop(reason)
+
+    def finish(self, reason: str) -> None:
+        """End the run, as finished, after the current step: say because nothing improves any more."""
+        self.loop.lifecycle.finish_reason = reason
+
+    def rewind(self, step: int) -> None:
+        """Go back to the state after `step` steps, and forget what came later; `train` or `iterate` go on from there.
+
+        The newest snapshot in memory or good checkpoint on disk at or before it is restored, and the steps from there
+        to `step` are taken again. Called from inside a step or a hook, it happens once that step is over. Raises
+        UsageError for a step that has not been taken, RunError without such a state.
+        """
+        self.driver.rewind(step)
+
+    def close(self) -> None:
+        """Release what the run holds (files, worker processes): fires `teardown`, once. No further step is taken.
+
+        Called from inside a step or a hook, it happens once that step is over.
+        """
+        self.driver.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     # Evaluating -------------------------------------------------------------------------------------------------
 
@@ -217,71 +252,132 @@ class Trainer(Loop):
         """Evaluate the validation data now: eval mode, no gradients, random streams of its own. Returns the means."""
         if self.validation_feed is None:
             raise UsageError("nothing to validate on: give the trainer validation_data")
-        self._validation_requested = False
-        self._validated_step = self.progress.step
-        with self._active(), evaluating(self):
-            self.fire("pre_validation")
-            self.validation_metrics = metrics = evaluate(self, self.validation_feed, self.validation_step)
-            self.fire("post_validation", metrics)
-            self.logbook.scalars("validation", metrics)
-        return metrics
+        with self.driver.active:
+            return self.loop.validate(self.validation_feed)
 
     def test(self, data: Any = None) -> dict[str, float]:
         """Evaluate `data` (by default the test data) with `test_step`, as the weights are. Returns the means."""
-        feed = self.test_feed if data is None else feed_for(self, data, "data")
+        feed = self.test_feed if data is None else feed_for(self.config, data, "data")
         if feed is None:
             raise UsageError("nothing to test on: give the trainer test_data, or call test(data)")
         feed.bind(self.config.seed, self.device)
-        with self._active(), evaluating(self):
-            metrics = evaluate(self, feed, self.test_step)
-            self.logbook.scalars("test", metrics)
+        with self.driver.active, self.evaluating():
+            metrics = self.loop.evaluator.evaluate(feed, self.test_step)
+            self.loop.logbook.scalars("test", metrics)
         return metrics
 
-    def request_validation(self) -> None:
-        """Ask for a validation as soon as the current step has settled."""
-        self._validation_requested = True
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Within the block: modules in eval mode, averaged weights (EMA), no gradients, random streams apart."""
+        return self.loop.evaluator.evaluating()
 
     # Logging ----------------------------------------------------------------------------------------------------
 
     @property
     def journal(self) -> deque[dict[str, Any]]:
         """What happened to the run and what a person changed in it: the latest entries, oldest first."""
-        return self.logbook.journal
+        return self.loop.logbook.journal
 
     def log(self, name: str, value: Any) -> None:
         """Add a scalar to the training metrics; like what `step` returns, it is averaged over the log interval."""
-        self.logbook.meter.add({name: value}, 1.0)
+        self.loop.log(name, value)
 
     def log_image(self, name: str, image: Any) -> None:
         """Log a picture: array or tensor (H, W), (H, W, C) with C = 1, 3 or 4; uint8, or float in [0, 1]."""
-        self.logbook.image(name, image)
+        self.loop.logbook.image(name, image)
 
     def log_text(self, name: str, text: str) -> None:
         """Log a piece of text."""
-        self.logbook.text(name, text)
+        self.loop.logbook.text(name, text)
 
     def note(self, event: str, **fields: Any) -> None:
         """Add to the journal, with step, epoch and time."""
-        self.logbook.note(event, fields)
+        self.loop.note(event, **fields)
 
-    # What others may look at ------------------------------------------------------------------------------------
+    # Where it stands ----------------------------------------------------------------------------------------------
+
+    @property
+    def progress(self) -> Progress:
+        """Counters of what is finished, and the limits they run towards."""
+        return self.loop.progress
 
     @property
     def epoch(self) -> int:
         """Finished epochs."""
-        return self.progress.epoch
+        return self.loop.progress.epoch
 
     @property
-    def feeds(self) -> dict[str, Feed]:
-        """The feeds there are, by attribute name."""
-        feeds = {"feed": self.feed, "validation_feed": self.validation_feed, "test_feed": self.test_feed}
-        return {name: feed for name, feed in feeds.items() if feed is not None}
+    def status(self) -> str:
+        """ "new", "running", "stopped" (it can go on, unless it has `ended`), "finished" or "failed"."""
+        return self.loop.lifecycle.status
 
-    def snapshot(self) -> Snapshot:
+    @property
+    def reason(self) -> str:
+        """Why it has that status, where there is more to say."""
+        return self.loop.lifecycle.reason
+
+    @property
+    def paused(self) -> bool:
+        """Whether it waits for the command to go on."""
+        return self.loop.lifecycle.stage is Stage.PAUSED
+
+    @property
+    def ended(self) -> bool:
+        """Whether no further step will be taken: the run has finished, failed or been closed."""
+        return self.loop.lifecycle.ended
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent in the loop so far, over all sessions of a resumed run."""
+        return self.loop.lifecycle.seconds
+
+    @property
+    def batch(self) -> Any:
+        """The batch of the step under way, or of the last one."""
+        return self.loop.batch
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The newest training metrics: means over the log interval."""
+        return self.loop.logbook.metrics
+
+    @property
+    def validation_metrics(self) -> dict[str, float]:
+        """The metrics of the newest validation."""
+        return self.loop.validation_metrics
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """What was best so far and when: monitor, mode, value, step, epoch and metrics; None where nothing was."""
+        return self.loop.best
+
+    @property
+    def commands(self) -> CommandQueue:
+        """The way for other threads to have something done, between two steps."""
+        return self.driver.commands
+
+    @property
+    def minimizer(self) -> Minimizer:
+        """The updaters of the optimizers, by attribute name."""
+        return self.loop.minimizer
+
+    @property
+    def hooks(self) -> tuple[Hook, ...]:
+        """The hooks that were given or that settings ask for; see `add_hook`."""
+        return tuple(self.loop.hooks)
+
+    @property
+    def hook_seconds(self) -> dict[str, float]:
+        """Seconds spent in each hook so far, by class name (those of the same class are added up)."""
+        seconds: dict[str, float] = {}
+        for handler in self.loop.events.handlers:
+            seconds[handler.name] = seconds.get(handler.name, 0.0) + handler.seconds
+        return seconds
+
+    def overview(self) -> Overview:
         """How far the run is; may be called from any thread at any time, and never waits."""
-        epoch, step, batch = self._counts
+        epoch, step, batch = self.loop.counts
         progress = self.progress
-        return Snapshot(
+        return Overview(
             status=self.status,
             paused=self.paused,
             epoch=epoch,
@@ -307,29 +403,45 @@ class Trainer(Loop):
             validation_metrics=dict(self.validation_metrics),
             best=self.best,
             seconds=self.seconds,
-            digest=self.saver.digest,
+            digest=self.loop.archive.digest if self.loop.archive is not None else None,
         )
-
-    @property
-    def hook_seconds(self) -> dict[str, float]:
-        """Seconds spent in each hook so far, by class name (those of the same class are added up)."""
-        seconds: dict[str, float] = {}
-        for handler in self._dispatcher.handlers if self._dispatcher is not None else []:
-            seconds[handler.name] = seconds.get(handler.name, 0.0) + handler.seconds
-        return seconds
 
     # Saving -----------------------------------------------------------------------------------------------------
 
     def request_save(self) -> None:
-        """Ask for a checkpoint as soon as the current step has settled; it is written beside the training."""
-        self.saver.requested = True
+        """Ask for a checkpoint as soon as the current step is over; it is written beside the training."""
+        self.loop.save_requested = True
 
     def save(self) -> Path:
-        """Write a checkpoint now, between steps; returns its directory. Raises UsageError without a run on disk."""
-        with self._active():
-            return self.saver.save(wait=True)
+        """Write a checkpoint now, between steps; returns its directory.
+
+        Raises UsageError without a run on disk, and from inside a step or a hook, where half of a step would be saved:
+        `request_save` is for there.
+        """
+        if self.loop.lifecycle.in_step:
+            raise UsageError(
+                "save() was called from inside a step or a hook: call request_save(), which waits for its end"
+            )
+        path: Path = self.driver.save()
+        return path
 
     def digest(self) -> str:
         """SHA-256 over the complete training state, in hex; equal digests mean equal runs."""
-        with self._active():
-            return capture(self).digest
+        with self.driver.active:
+            return self.loop.state.capture().digest
+
+    # Former names, for this release ---------------------------------------------------------------------------------
+
+    def snapshot(self) -> Overview:
+        """The former name of `overview`: a snapshot is a state to go back to."""
+        warnings.warn("Trainer.snapshot() is now called overview()", FutureWarning, stacklevel=2)
+        return self.overview()
+
+    def request_validation(self) -> None:
+        """The former way to `commands.validate()`."""
+        warnings.warn("Trainer.request_validation() is now commands.validate()", FutureWarning, stacklevel=2)
+        self.commands.validate()
+
+
+def _check_ready(trainer: Trainer) -> None:
+    check_ready(trainer, trainer.config, has_step=trainer.loop.step_replacement is not None)

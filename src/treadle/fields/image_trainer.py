@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from treadle.data.tensors import TensorFeed
 from treadle.engine.curves import parse_curve
-from treadle.engine.evaluation import evaluating
 from treadle.engine.events import Hook
 from treadle.engine.lr import LearningRate
 from treadle.engine.optim import parameter_groups
@@ -141,7 +140,7 @@ class ImageTrainer(Trainer):
         if config.examples_every is not None:
             from treadle.hooks.examples import Examples
 
-            self.hooks.append(Examples(config.examples_every))
+            self.add_hook(Examples(config.examples_every))
 
     def step(self, batch: Any) -> Mapping[str, Any]:
         """One update on the mean squared error."""
@@ -167,7 +166,7 @@ class ImageTrainer(Trainer):
         from treadle.runs.pictures import png
 
         picture = self.picture
-        with evaluating(self):
+        with self.evaluating():
             output = self.model.render(*picture.size)
             targets = self.model.targets(picture).reshape(output.shape)
             mse = functional.mse_loss(output.cpu(), targets).item()
@@ -183,8 +182,8 @@ class ImageTrainer(Trainer):
             "picture": directory / "comparison.png",
         }
 
-    @staticmethod
-    def load_model(run: str | Path) -> PictureField:
+    @classmethod
+    def load_model(cls, run: str | Path) -> PictureField:
         """The best model of a run, ready for inference: `load_model("runs/image/v001").picture()`.
 
         Raises UsageError where the run has no best model, or none of an `ImageTrainer`.

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from treadle.data.feed import Feed
 from treadle.data.random import derive_seed
-from treadle.engine.evaluation import evaluating
 from treadle.engine.lr import LearningRate
 from treadle.engine.objective import Objective
 from treadle.engine.settings import TrainerConfig
@@ -65,9 +64,9 @@ class TranslationTrainer(Trainer):
         self.adversarial = Adversarial(config.gan)
         self.diffaugment = DiffAugment(config.diffaugment)
         self.timing = Timing()
-        self.hooks.append(self.timing)
+        self.add_hook(self.timing)
         if config.examples_every is not None and config.examples and self.validation_feed is not None:
-            self.hooks.append(Examples(config.examples_every))
+            self.add_hook(Examples(config.examples_every))
 
     @property
     def comparing(self) -> list[str]:
@@ -94,7 +93,7 @@ class TranslationTrainer(Trainer):
         if self.timing.epochs.count:
             found["epoch"] = str(self.timing.epochs)
         if self.validation_feed is not None and self.config.examples:
-            with evaluating(self):
+            with self.evaluating():
                 for name, picture in self.examples().items():
                     found[name] = directory / f"{name}.png"
                     write_whole(found[name], png(picture, name))
@@ -105,7 +104,7 @@ class TranslationTrainer(Trainer):
         run = directory.parent
         judge = Judge(self.config.lpips_weights, self.config.fid_weights)
         monitored = self.config.monitor if self.config.monitor in METRICS else None
-        with evaluating(self):
+        with self.evaluating():
             return write_report(
                 directory,
                 self.rows(feed, judge),

@@ -1,7 +1,6 @@
 """Ready-made hooks, one per file."""
 
 from treadle.hooks.best_model import BestModel, load_best
-from treadle.hooks.checkpointing import Checkpointing
 from treadle.hooks.early_stopping import EarlyStopping, Patience
 from treadle.hooks.examples import Examples
 from treadle.hooks.periodic import Periodic
@@ -10,7 +9,6 @@ from treadle.hooks.timing import Timing
 
 __all__ = [
     "BestModel",
-    "Checkpointing",
     "EarlyStopping",
     "Examples",
     "Patience",

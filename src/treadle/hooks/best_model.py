@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from treadle.engine.attributes import find
-from treadle.engine.ema import EMA
-from treadle.engine.evaluation import evaluating
+from treadle.checkpoint.objects import put
 from treadle.engine.events import Hook, Order
+from treadle.engine.history import Archive
+from treadle.engine.parts import Parts
+from treadle.engine.trainer import Trainer
 from treadle.errors import StateError, UsageError, nearest
 from treadle.hooks.monitor import Mode, check_mode, is_better, monitored
-from treadle.runs.best import Best, has_best, read_best, write_best
-
-if TYPE_CHECKING:
-    from treadle.engine.trainer import Trainer
 
 
 class BestModel(Hook):
@@ -38,7 +34,8 @@ class BestModel(Hook):
         load_best(trainer)
     """
 
-    order: ClassVar[int] = Order.EARLY
+    # After the hooks that add metrics to be monitored.
+    order: ClassVar[int] = Order.LATE
 
     def __init__(self, monitor: str = "loss", mode: Mode = "min") -> None:
         check_mode(mode)
@@ -51,7 +48,9 @@ class BestModel(Hook):
         """Keep the weights, where the metric is better than ever."""
         value = monitored(metrics, self.monitor)
         better = is_better(value, None if self.info is None else self.info["value"], self.mode)
-        if not better and not _lacks_best(trainer):
+        archive = trainer.loop.archive
+        # A fork from before its parent's best begins without any.
+        if not better and (archive is None or archive.has_best()):
             return
         info = {
             "monitor": self.monitor,
@@ -61,29 +60,30 @@ class BestModel(Hook):
             "epoch": trainer.progress.epoch,
             "metrics": {name: float(metric) for name, metric in metrics.items()},
         }
-        weights = weights_of(trainer)
-        if trainer.run is not None:
-            write_best(trainer.run, Best(weights, info))
+        weights = weights_of(trainer.parts)
+        if archive is not None:
+            archive.write_best(weights, info)
         else:
             self.weights = {name: tensor.cpu().clone() for name, tensor in weights.items()}
         if better:
-            self.info = trainer.best = info
+            self.info = trainer.loop.best = info
 
     def post_training(self, trainer: Trainer) -> None:
         """Keep the final weights, where there was nothing to choose by."""
-        if trainer.run is None or trainer.validation_feed is not None:
+        archive = trainer.loop.archive
+        if archive is None or trainer.validation_feed is not None:
             return
         counts = {"step": trainer.progress.step, "epoch": trainer.progress.epoch}
         info: dict[str, Any] = {"monitor": None, "mode": self.mode, "value": None, **counts, "metrics": {}}
         try:
-            with evaluating(trainer):
-                write_best(trainer.run, Best(weights_of(trainer), info))
+            with trainer.evaluating():
+                archive.write_best(weights_of(trainer.parts), info)
         except StateError as error:  # nobody has asked for it: the run is what it would be without
             trainer.note("no best model", reason=str(error))
 
     def on_load(self, trainer: Trainer, state: dict[str, Any]) -> None:
         """Tell the trainer what was best."""
-        trainer.best = self.info
+        trainer.loop.best = self.info
 
     def state_dict(self) -> dict[str, Any]:
         """What was best and when; for a run that is not on disk, its weights too."""
@@ -95,40 +95,34 @@ class BestModel(Hook):
         self.weights = None if state["weights"] is None else dict(state["weights"])
 
 
-def _lacks_best(trainer: Trainer) -> bool:
-    """Whether the run on disk has no best model at all: a fork from before its parent's best begins without."""
-    return trainer.run is not None and not has_best(trainer.run.path)
+def load_best(trainer: Trainer) -> Mapping[str, Any]:
+    """Put the best weights of its run into the trainer's modules, parameters and averages; returns what was best.
 
-
-def load_best(trainer: Trainer, run: str | Path | None = None) -> Mapping[str, Any]:
-    """Put the best weights into the trainer's modules, parameters and averages; returns what was best and when.
-
-    They are those of the run in the directory `run`, or else of the trainer's own. Parameters take the saved shapes;
-    optimizers are left as they are, so this is for evaluating, not for training on.
+    Parameters take the saved shapes; optimizers are left as they are, so this is for evaluating, not for training on.
+    Those of another run: `treadle.runs.best.load_best`.
 
     Raises UsageError where there is no best model, StateError where it does not fit the trainer.
     """
-    if run is None and trainer.run is not None:
-        run = trainer.run.path
-    if run is not None:
-        best = read_best(run)
-        put_weights(trainer, best.weights)
-        return best.info
+    archive: Archive | None = trainer.loop.archive
+    if archive is not None:
+        weights, info = archive.read_best()
+        put_weights(trainer.parts, weights)
+        return info
     for hook in trainer.hooks:
         if isinstance(hook, BestModel) and hook.weights is not None and hook.info is not None:
-            put_weights(trainer, hook.weights)
+            put_weights(trainer.parts, hook.weights)
             return hook.info
     raise UsageError("there is no best model yet: it is kept at the first validation (give validation data)")
 
 
-def weights_of(trainer: Trainer) -> dict[str, Tensor]:
-    """The weights and buffers of a trainer's modules by "attribute.name", and its lone parameters by attribute.
+def weights_of(parts: Parts) -> dict[str, Tensor]:
+    """The weights and buffers of all modules by "attribute.name", and the lone parameters by attribute.
 
     They are the tensors themselves, detached, as they are now. Attributes named in `transient` are left out. Raises
     StateError for a module whose state holds something else than tensors.
     """
     weights: dict[str, Tensor] = {}
-    for name, value in _slots(trainer).items():
+    for name, value in _slots(parts).items():
         if not isinstance(value, Tensor):
             raise StateError(
                 f"{name} is a {type(value).__name__} in the state of a module, which the best model cannot hold: make "
@@ -139,16 +133,16 @@ def weights_of(trainer: Trainer) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def put_weights(trainer: Trainer, weights: Mapping[str, Tensor]) -> None:
-    """Put what `weights_of` gave into a trainer; raises StateError, changing nothing, where the names differ."""
-    slots = _slots(trainer)
+def put_weights(parts: Parts, weights: Mapping[str, Tensor]) -> None:
+    """Put what `weights_of` gave into these parts; raises StateError, changing nothing, where the names differ."""
+    slots = _slots(parts)
     for name in weights:
         if name not in slots:
             raise StateError(f"the best model has {name!r}, the trainer has not{nearest(name, slots)}")
     for name in slots:
         if name not in weights:
             raise StateError(f"the trainer has {name!r}, the best model has not{nearest(name, weights)}")
-    averages = [ema for ema in find(trainer, EMA).values() if ema.evaluate]
+    averages = [ema for ema in parts.emas.values() if ema.evaluate]
     for name, slot in slots.items():
         _assign(slot, weights[name])
         for ema in averages:
@@ -157,14 +151,15 @@ def put_weights(trainer: Trainer, weights: Mapping[str, Tensor]) -> None:
                 _assign(shadow, weights[name])
 
 
-def _slots(trainer: Trainer) -> dict[str, Any]:
+def _slots(parts: Parts) -> dict[str, Any]:
     """The tensors themselves, by the names they are saved under."""
+    parts.refresh()
     slots: dict[str, Any] = {}
-    for name, module in find(trainer, nn.Module).items():
-        if name.partition(".")[0] not in trainer.transient:
+    for name, module in parts.modules.items():
+        if name.partition(".")[0] not in parts.transient:
             slots |= {f"{name}.{key}": value for key, value in module.state_dict(keep_vars=True).items()}
-    for name, parameter in find(trainer, nn.Parameter).items():
-        if name.partition(".")[0] not in trainer.transient:
+    for name, parameter in parts.parameters.items():
+        if name.partition(".")[0] not in parts.transient:
             slots.setdefault(name, parameter)
     return slots
 
@@ -172,5 +167,5 @@ def _slots(trainer: Trainer) -> dict[str, Any]:
 def _assign(slot: Tensor, value: Tensor) -> None:
     if slot.shape == value.shape:
         slot.copy_(value)
-    else:  # rows were added or removed since the trainer's modules were built
-        slot.data = value.to(device=slot.device, dtype=slot.dtype, copy=True)
+    else:  # rows were added or removed since the modules were built
+        put(slot, value)

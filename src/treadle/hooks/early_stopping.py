@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
-from treadle.engine.events import Hook
+from treadle.engine.events import Hook, Order
 from treadle.engine.schedule import Span
+from treadle.engine.trainer import Trainer
 from treadle.errors import UsageError
 from treadle.hooks.monitor import Mode, check_mode, is_better, monitored
-
-if TYPE_CHECKING:
-    from treadle.engine.trainer import Trainer
 
 
 class Patience:
@@ -77,6 +75,10 @@ class EarlyStopping(Hook):
     Example:
         Trainer(..., validation_data=held_out, hooks=[EarlyStopping(5, monitor="accuracy", mode="max")])
     """
+
+    # After the hooks that add metrics to be monitored; and a setting that a resume may change switches it on and off.
+    order: ClassVar[int] = Order.LATE
+    optional_state: ClassVar[bool] = True
 
     def __init__(
         self,

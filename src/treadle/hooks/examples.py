@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from treadle.engine.evaluation import evaluating
 from treadle.engine.schedule import Every
+from treadle.engine.trainer import Trainer
 from treadle.errors import UsageError
 from treadle.hooks.periodic import Periodic
-
-if TYPE_CHECKING:
-    from treadle.engine.trainer import Trainer
 
 Pictures = Mapping[str, Any]
 """Arrays or tensors (H, W) or (H, W, C) by name; uint8, or float in [0, 1]."""
@@ -42,18 +39,12 @@ class Examples(Periodic):
 
     def act(self, trainer: Trainer) -> None:
         """Make the pictures and log them."""
-        with evaluating(trainer):
-            made = self.pictures(trainer) if self.pictures is not None else _own_examples(trainer)
+        with trainer.evaluating():
+            if self.pictures is None and type(trainer).examples is Trainer.examples:
+                kind = type(trainer).__name__
+                raise UsageError(f"{kind} has no examples(): write it (name -> picture), or give Examples a function")
+            made = self.pictures(trainer) if self.pictures is not None else trainer.examples()
             if not isinstance(made, Mapping):
                 raise UsageError(f"examples are a {type(made).__name__}: return a dict of name to picture")
             for name, picture in made.items():
                 trainer.log_image(name, picture)
-
-
-def _own_examples(trainer: Trainer) -> Pictures:
-    own = getattr(trainer, "examples", None)
-    if own is None:
-        kind = type(trainer).__name__
-        raise UsageError(f"{kind} has no examples(): write it (name -> picture), or give Examples a function")
-    made: Pictures = own()
-    return made

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from treadle.engine.events import Hook
 from treadle.engine.schedule import Every
-
-if TYPE_CHECKING:
-    from treadle.engine.trainer import Trainer
+from treadle.engine.trainer import Trainer
 
 
 class Periodic(Hook, ABC):

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from treadle.engine.events import Hook
+from treadle.engine.trainer import Trainer
 from treadle.errors import UsageError
-
-if TYPE_CHECKING:
-    from treadle.engine.trainer import Trainer
 
 
 class TimeLimit(Hook):

@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from treadle.engine.events import Hook, Order
-
-if TYPE_CHECKING:
-    from treadle.engine.trainer import Trainer
+from treadle.engine.trainer import Trainer
 
 
 @dataclass

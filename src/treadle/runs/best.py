@@ -13,8 +13,10 @@ from torch import Tensor
 
 from treadle.errors import UsageError, nearest
 from treadle.files import cannot_write, replace_directory, settled, sync, to_json, write_whole
+from treadle.hooks.best_model import put_weights
 
 if TYPE_CHECKING:
+    from treadle.engine.trainer import Trainer
     from treadle.runs.run import Run
 
 BEST = "best_model"
@@ -99,6 +101,16 @@ def read_best(run: str | Path) -> Best:
         return Best(load_file(directory / WEIGHTS), json.loads((directory / INFO).read_text(encoding="utf-8")))
     except (OSError, ValueError, SafetensorError) as error:
         raise UsageError(f"the best model in {directory} cannot be read: {error}") from None
+
+
+def load_best(trainer: Trainer, run: str | Path) -> Mapping[str, Any]:
+    """Put the best weights of the run in the directory `run` into a trainer; returns what was best and when.
+
+    See `treadle.hooks.load_best`, which does so for the trainer's own run.
+    """
+    best = read_best(run)
+    put_weights(trainer.parts, best.weights)
+    return best.info
 
 
 def _separate(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

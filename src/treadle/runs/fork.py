@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from treadle.checkpoint.state import State
 from treadle.checkpoint.store import checkpoint_name, list_checkpoints, pin, read_checkpoint, step_of
 from treadle.errors import UsageError
@@ -76,11 +74,9 @@ def _has_best_of(run: Path, state: State) -> bool:
 
 def changed_hyperparameters(before: Trainer, after: Trainer) -> list[dict[str, Any]]:
     """Where two fresh trainers' optimizers are built with other hyperparameters: optimizer, group, key and value."""
-    from treadle.engine.attributes import find
-
     changes: list[dict[str, Any]] = []
-    others = find(before, torch.optim.Optimizer)
-    for name, optimizer in find(after, torch.optim.Optimizer).items():
+    others = before.parts.optimizers
+    for name, optimizer in after.parts.optimizers.items():
         groups = others[name].param_groups if name in others else []
         for index, (old, new) in enumerate(zip(groups, optimizer.param_groups, strict=False)):
             changes += [
@@ -93,12 +89,10 @@ def changed_hyperparameters(before: Trainer, after: Trainer) -> list[dict[str, A
 
 def apply_hyperparameters(trainer: Trainer, run: Path) -> None:
     """Set what the fork at `run` was given, where `trainer` is in the state that it began with."""
-    from treadle.engine.attributes import find
-
     first = next(iter(read_journal(run)), {})
     if first.get("event") != "fork" or first.get("step") != trainer.progress.step:
         return
-    optimizers = find(trainer, torch.optim.Optimizer)
+    optimizers = trainer.parts.optimizers
     for change in first.get("hyperparameters", []):
         value = change["value"]
         group = optimizers[change["optimizer"]].param_groups[change["group"]]

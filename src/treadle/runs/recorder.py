@@ -57,11 +57,4 @@ class RunRecorder(Hook):
             if not failed:
                 raise
             # The disk that ended the run refuses its summary too: the first error is the one to be seen.
-            trainer.logbook.journal.append({"event": "summary not written", "error": str(error)})
-
-
-def recorders(run: Run) -> list[Hook]:
-    """The hooks that a run on disk has: the recorder, and the writer of its example pictures."""
-    from treadle.runs.pictures import ExampleFiles
-
-    return [RunRecorder(run), ExampleFiles(run)]
+            trainer.journal.append({"event": "summary not written", "error": str(error)})

@@ -17,6 +17,7 @@ from treadle.runs.environment import describe_environment
 from treadle.runs.metrics import METRICS, MetricLog
 
 CONFIG, ENVIRONMENT, JOURNAL, SUMMARY = "config.yaml", "environment.json", "journal.jsonl", "summary.json"
+CHECKPOINTS = "checkpoints"
 VERSION = re.compile(r"v(\d+)")
 
 

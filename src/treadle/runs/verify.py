@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treadle.checkpoint.compare import differences
-from treadle.checkpoint.state import State, capture, restore
+from treadle.checkpoint.state import State
 from treadle.checkpoint.store import checkpoint_name, list_checkpoints, read_checkpoint, step_of
-from treadle.engine.commands import LearningRateMultiplier, LossWeight
+from treadle.engine.commands import from_journal
 from treadle.errors import DataChanged, UsageError
 from treadle.runs.fork import apply_hyperparameters
 from treadle.runs.run import read_journal
@@ -77,11 +77,13 @@ def verify_run(run: Path, build: Callable[[Path], Trainer], start: int | None = 
     with tempfile.TemporaryDirectory(prefix="treadle-verify-") as directory, build(Path(directory) / "v001") as trainer:
         if start:
             try:
-                restore(trainer, read_checkpoint(checkpoints[start]))
+                trainer.loop.state.restore(read_checkpoint(checkpoints[start]))
             except DataChanged as error:  # a difference like any other, found before the first step
                 return Verdict(start, differs_at=start, differences=[str(error)])
             apply_hyperparameters(trainer, run)
-            trainer._finish_reason = None  # where it had ended, a limit was raised: there are later checkpoints
+            trainer.loop.lifecycle.finish_reason = (
+                None  # where it had ended, a limit was raised: there are later checkpoints
+            )
         for target in targets:
             saved, replayed = read_checkpoint(checkpoints[target]), _advance(trainer, target, edits)
             found = ["the run ended before this step"] if replayed is None else list(differences(saved, replayed))
@@ -111,7 +113,7 @@ def edits_in_force(journal: Sequence[Mapping[str, Any]]) -> list[Mapping[str, An
     saved: list[Mapping[str, Any]] = []
     for entry in journal:
         match entry.get("event"):
-            case "edit":
+            case "edit" | "validate":
                 edits.append(entry)
             case "checkpoint":
                 saved += [edit for edit in edits if entry["checkpoint"] == checkpoint_name(edit["step"])]
@@ -125,17 +127,11 @@ def _advance(trainer: Trainer, target: int, edits: Sequence[Mapping[str, Any]]) 
     """The replayed state after `target` steps; None where the replay ended earlier."""
     while trainer.progress.step < target:
         for edit in edits:
-            if edit["step"] == trainer.progress.step:
-                _edit(trainer, edit)
+            command = from_journal(edit) if edit["step"] == trainer.progress.step else None
+            if command is not None:
+                trainer.commands.put(command)
         if not trainer.iterate():
             return None
     if trainer.ended:  # the last state was captured before post_training, and that is what the run saved, too
         return read_checkpoint(trainer.run.path / "checkpoints" / checkpoint_name(target))
-    return capture(trainer)
-
-
-def _edit(trainer: Trainer, edit: Mapping[str, Any]) -> None:
-    if edit["what"] == "lr_multiplier":
-        trainer.commands.put(LearningRateMultiplier(edit["after"], edit["optimizer"]))
-    elif edit["what"] == "loss_weight":
-        trainer.commands.put(LossWeight(edit["term"], edit["after"]))
+    return trainer.loop.state.capture()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderResult
     from rich.live import Live
 
-    from treadle.engine.summary import Snapshot
+    from treadle.engine.summary import Overview
     from treadle.engine.trainer import Trainer
 
 REFRESHES_PER_SECOND = 4
@@ -96,7 +96,7 @@ class Console(Sink):
             self._metrics = values
             if self._live is None:
                 self._rate.add(step)
-                self._print("  ".join(self._line(trainer.snapshot(), step)))
+                self._print("  ".join(self._line(trainer.overview(), step)))
         elif split != "epoch":
             self._print("  ".join([f"{split} at step {step}:", *shown(values)]))
 
@@ -110,7 +110,7 @@ class Console(Sink):
         else:
             print(line, file=self._file or sys.stderr, flush=True)
 
-    def _line(self, snapshot: Snapshot, step: int) -> list[str]:
+    def _line(self, snapshot: Overview, step: int) -> list[str]:
         """The parts of a plain line."""
         total = snapshot.total_steps
         parts = [f"step {step}{f'/{total}' if total is not None else ''}", epoch_of(snapshot), *shown(self._metrics)]
@@ -160,7 +160,7 @@ class _Bar:
 
         sink = self.sink
         assert sink._trainer is not None
-        snapshot = sink._trainer.snapshot()
+        snapshot = sink._trainer.overview()
         step, total = snapshot.step, snapshot.total_steps
         sink._rate.add(step)
         state = "paused" if snapshot.paused else sink._doing
@@ -218,7 +218,7 @@ def shown(metrics: Mapping[str, float], most: int = SHOWN) -> list[str]:
     return [f"{name} {metrics[name]:.4g}" for name in ordered[:most]]
 
 
-def epoch_of(snapshot: Snapshot) -> str:
+def epoch_of(snapshot: Overview) -> str:
     """The epoch as people count: "epoch 1/20" during the first one; empty for a run that is counted in steps alone."""
     if snapshot.max_epochs is None:
         return f"epoch {snapshot.epoch + 1}" if snapshot.epoch else ""

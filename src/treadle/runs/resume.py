@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from treadle.checkpoint.state import restore
+from treadle.checkpoint.state import State
 from treadle.checkpoint.store import newest_good
-from treadle.engine.saving import CHECKPOINTS
-from treadle.errors import RunError, StateError, UsageError
+from treadle.config.fields import to_dict
+from treadle.errors import RunError, UsageError
+from treadle.files import to_json
+from treadle.runs.environment import describe_environment, numerics
+from treadle.runs.fork import apply_hyperparameters
+from treadle.runs.run import (
+    CHECKPOINTS,
+    CONFIG,
+    ENVIRONMENT,
+    SUMMARY,
+    Run,
+    read_config,
+    read_environment,
+    read_journal,
+)
+from treadle.terminal import say
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
@@ -42,20 +55,11 @@ def check_changes(changes: Mapping[str, tuple[Any, Any]]) -> None:
         )
 
 
-def start_settings(trainer: Trainer) -> dict[str, Any]:
-    """What the journal of a run on disk notes at its start: all settings, as they were then."""
-    from treadle.config.fields import to_dict
-
-    return {} if trainer.run is None else {"settings": to_dict(trainer.config)}
-
-
 def recorded_settings(path: Path, journal: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """The settings that the run at `path` has been trained with, empty where nothing says.
 
     They are those of its journal: config.yaml might have been edited since.
     """
-    from treadle.runs.run import CONFIG, read_config
-
     settings: dict[str, Any] = {}
     for entry in journal:
         if isinstance(entry.get("settings"), dict):
@@ -69,39 +73,26 @@ def recorded_settings(path: Path, journal: Iterable[Mapping[str, Any]]) -> dict[
     return settings
 
 
-def resume_run(trainer: Trainer, path: str | Path) -> None:
-    """Let `trainer`, constructed as the run's was, go on where the run at `path` was when its last checkpoint was made.
+def go_on(trainer: Trainer) -> None:
+    """Let `trainer`, which has been attached to a run, go on with it.
 
     Without any checkpoint the run starts anew in the same directory. A damaged checkpoint is reported, and the newest
-    good one before it used. Raises UsageError for changed settings or data, or a run that another process is training.
+    good one before it used. Raises UsageError for changed settings or data.
     """
-    from treadle.config.fields import to_dict
-    from treadle.files import to_json
-    from treadle.runs.lock import RunLock
-    from treadle.runs.recorder import recorders
-    from treadle.runs.run import SUMMARY, Run, read_config, read_journal
-
-    run = Run.open(path)
-    trainer.lock = RunLock(run.path)
-    try:
-        journal = read_journal(run.path)
-        recorded, config = recorded_settings(run.path, journal), to_dict(trainer.config)
-        changes = changed_settings(recorded, json.loads(to_json(config))) if recorded else {}
-        check_changes(changes)
-        ends = [entry.get("step") for entry in journal if entry.get("event") == "finish"]
-        trainer.run = run
-        surroundings = _compare_environment(trainer)
-        trainer.hooks += recorders(run)
-        trainer._forget_handlers()
-        if not _restore_newest(trainer):
-            run.metrics.rewind(-1)
-    except BaseException:
-        trainer.lock.release()
-        raise
+    run: Run = trainer.run
+    lifecycle = trainer.loop.lifecycle
+    journal = read_journal(run.path)
+    recorded, config = recorded_settings(run.path, journal), to_dict(trainer.config)
+    changes = changed_settings(recorded, json.loads(to_json(config))) if recorded else {}
+    check_changes(changes)
+    ends = [entry.get("step") for entry in journal if entry.get("event") == "finish"]
+    surroundings = _compare_environment(run, refuse=trainer.config.deterministic)
+    if not _restore_newest(trainer):
+        run.metrics.rewind(-1)
     if changes:
-        trainer._finish_reason = None
-    if trainer._ended and ends and ends[-1] == trainer.progress.step:
-        trainer._mark_finished(trainer._finish_reason or "")
+        lifecycle.finish_reason = None
+    if trainer.loop.over and ends and ends[-1] == trainer.progress.step:
+        trainer.driver.mark_finished(lifecycle.finish_reason or "")
         if not run.has(SUMMARY):  # the process was killed at the very end
             run.write_summary(trainer.summary().to_dict())
         return
@@ -113,15 +104,11 @@ def resume_run(trainer: Trainer, path: str | Path) -> None:
         trainer.note("environment changed", changed={name: list(pair) for name, pair in surroundings.items()})
 
 
-def _compare_environment(trainer: Trainer) -> dict[str, tuple[Any, Any]]:
+def _compare_environment(run: Run, *, refuse: bool) -> dict[str, tuple[Any, Any]]:
     """What rounds differently here than where the run began, as name -> (there, here); says so on stderr.
 
-    Raises UsageError instead where the config asks for `deterministic`.
+    Raises UsageError instead, to `refuse` it.
     """
-    from treadle.runs.environment import describe_environment, numerics
-    from treadle.runs.run import ENVIRONMENT, read_environment
-
-    run = trainer.run
     try:
         recorded = numerics(read_environment(run.path))
     except RunError:  # killed while it was being written, at the run's very beginning
@@ -133,26 +120,21 @@ def _compare_environment(trainer: Trainer) -> dict[str, tuple[Any, Any]]:
     changes = {name: (recorded.get(name), here[name]) for name in here if recorded.get(name) != here[name]}
     if changes:
         text = ", ".join(f"{name} {old} -> {new}" for name, (old, new) in changes.items())
-        if trainer.config.deterministic:
+        if refuse:
             raise UsageError(f"not the environment of the run ({text}): restore it, or resume with deterministic=false")
-        print(
-            f"treadle: not the environment that the run began in: {text}; what follows may differ in the last bits",
-            file=sys.stderr,
-        )
+        say(f"treadle: not the environment that the run began in: {text}; what follows may differ in the last bits")
     return changes
 
 
 def _restore_newest(trainer: Trainer) -> bool:
     """Restore the newest good checkpoint; returns whether there was one."""
-    from treadle.runs.fork import apply_hyperparameters
-
     for checkpoint, state in newest_good(trainer.run.path / CHECKPOINTS):
-        if isinstance(state, StateError):
-            print(f"treadle: {state}; trying the one before it", file=sys.stderr)
-            trainer.note("checkpoint damaged", checkpoint=checkpoint.name, error=str(state))
-        else:
-            restore(trainer, state)
+        if isinstance(state, State):
+            trainer.loop.state.restore(state)
             apply_hyperparameters(trainer, trainer.run.path)
-            trainer.saver.digest = state.digest
+            assert trainer.loop.archive is not None
+            trainer.loop.archive.digest = state.digest
             return True
+        say(f"treadle: {state}; trying the one before it")
+        trainer.note("checkpoint damaged", checkpoint=checkpoint.name, error=str(state))
     return False

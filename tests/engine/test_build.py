@@ -19,7 +19,7 @@ class Small(Trainer):
         return loss
 
 
-@pytest.mark.parametrize("name", ["metrics", "batch", "best", "random", "snapshots", "status", "hooks"])
+@pytest.mark.parametrize("name", ["metrics", "batch", "best", "random", "loop", "status", "hooks"])
 def test_setup_cannot_take_a_name_of_the_engine(name: str) -> None:
     """Such a module would be neither moved to the device nor saved, without a word."""
 
@@ -28,7 +28,7 @@ def test_setup_cannot_take_a_name_of_the_engine(name: str) -> None:
             super().setup()
             setattr(self, name, torch.nn.Linear(1, 1))
 
-    with pytest.raises(UsageError, match=f"setup sets self.{name}, which the trainer itself needs"):
+    with pytest.raises(UsageError, match=f"sets self.{name}, which the trainer itself needs"):
         Taking(max_steps=1)
 
 

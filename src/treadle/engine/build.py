@@ -1,0 +1,69 @@
+"""Putting a trainer together: its feeds, its setup, and the checks on what came of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from treadle.data.convert import as_feed
+from treadle.data.feed import Feed
+from treadle.data.random import RandomStreams
+from treadle.engine.settings import TrainerConfig
+from treadle.engine.subject import Subject
+from treadle.errors import UsageError
+
+
+def feed_for(config: TrainerConfig, data: Any, name: str, *, training: bool = False) -> Feed | None:
+    """A feed of `data` as the config asks for it; evaluation data is neither shuffled nor cut."""
+    if data is None:
+        return None
+    return as_feed(
+        data,
+        batch_size=config.batch_size,
+        shuffle=config.shuffle and training,
+        drop_last=config.drop_last and training,
+        workers=config.workers,
+        seed=config.seed,
+        name=name,
+    )
+
+
+def run_setup(subject: Subject, random: RandomStreams, taken: Iterable[str]) -> None:
+    """Call `setup` in the run's own random streams. Raises UsageError where it sets a name that is `taken`."""
+    engine = {name: getattr(subject, name) for name in taken}
+    with random:
+        try:
+            subject.setup()
+        except ValueError as error:
+            if "empty parameter list" in str(error):
+                raise UsageError("setup builds an optimizer without parameters: has the model any to train?") from error
+            raise
+    for name, value in engine.items():
+        if getattr(subject, name) is not value:
+            raise UsageError(f"setup sets self.{name}, which the trainer itself needs: choose another name")
+
+
+def check_ready(subject: Subject, config: TrainerConfig, *, has_step: bool) -> None:
+    """Raise UsageError where training cannot begin; `has_step` says that something stands for the method `step`."""
+    kind = type(subject)
+    if subject.feed is None:
+        raise UsageError("nothing to train on: give the trainer data=, or set self.feed in setup")
+    if config.max_epochs is None and config.max_steps is None and config.max_time is None:
+        raise UsageError("nothing says when to end: give max_epochs, max_steps or max_time")
+    if kind.step is Subject.step and not has_step:
+        raise UsageError(f"{kind.__name__} has no step(self, batch): write one that calls self.minimize(loss)")
+    if subject.validation_feed is not None and kind.validation_step is Subject.validation_step:
+        raise UsageError(f"{kind.__name__} has validation data but no validation_step(self, batch): write one")
+
+
+def check_replacement(name: str, function: Any, kwargs: Mapping[str, Any]) -> None:
+    """Raise UsageError where `function(trainer, [batch], **kwargs)` could not be called."""
+    if not callable(function):
+        raise UsageError(f"the replacement for {name!r} is a {type(function).__name__}: expected a function")
+    positional = (None, None) if name == "step" else (None,)
+    try:
+        inspect.signature(function).bind(*positional, **kwargs)
+    except TypeError as error:
+        called = "function(trainer, batch, ...)" if name == "step" else "function(trainer, ...)"
+        raise UsageError(f"the replacement for {name!r} cannot be called as {called}: {error}") from None

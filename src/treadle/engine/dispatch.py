@@ -1,0 +1,174 @@
+"""The one place where events are dispatched: who listens, in which order, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from time import perf_counter
+from typing import Any, TypeVar
+
+from treadle.checkpoint.packing import pack_plain
+from treadle.data.random import scoped_generators
+from treadle.engine.events import EVENTS, Events, Hook, Record
+from treadle.errors import UsageError, one_line
+from treadle.terminal import say
+
+T = TypeVar("T")
+
+FAILURES_ALLOWED = 5
+"""Failures after which an observer is switched off; after the n-th, it is left alone for 2**(n-1) seconds."""
+
+
+class Handler:
+    """One hook (or the trainer itself) as the dispatcher sees it: its time, its failures, whether it still listens."""
+
+    def __init__(self, name: str, observer: bool) -> None:
+        self.name = name
+        self.observer = observer
+        self.seconds = 0.0
+        self.failures = 0
+        self.quiet_until = 0.0
+        self.last_error = ""
+
+    @property
+    def off(self) -> bool:
+        """Whether an observer has failed so often that it is no longer called."""
+        return self.failures >= FAILURES_ALLOWED
+
+
+class Dispatcher:
+    """Calls everybody who overrides an event: the owner's own method first, then the hooks by order.
+
+    Who overrides what is found once, in `listen`: an event that nobody overrides costs one empty loop.
+
+    Args:
+        owner: the trainer, whose own methods count, and which hooks are given.
+        note: told of an observer's failure, as `note(event, **fields)`.
+        where: says where the run is, for the notes on errors.
+    """
+
+    def __init__(self, owner: Any, note: Callable[..., None], where: Callable[[], str]) -> None:
+        self._owner, self._note, self._where = owner, note, where
+        self._replaced: dict[str, Callable[..., Any]] = {}
+        self._handlers: dict[int, Handler] = {}
+        self._hooks: list[Hook] = []
+        self._table: dict[str, list[tuple[Handler, Callable[..., None]]]] = {event: [] for event in EVENTS}
+        self._own = Handler(type(owner).__name__, observer=False)
+        _refuse_near_misses(type(owner), Events)
+
+    def listen(self, hooks: Sequence[Hook]) -> None:
+        """Let `hooks` listen, besides the owner; those that did keep their count of failures."""
+        for hook in hooks:
+            if not isinstance(hook, Hook):
+                raise UsageError(f"hooks holds a {type(hook).__name__}: expected Hook objects, made with ()")
+            _refuse_near_misses(type(hook), Hook)
+        self._hooks = list(hooks)
+        known = self._handlers
+        self._handlers = {
+            id(hook): known.get(id(hook)) or Handler(type(hook).__name__, hook.observer) for hook in hooks
+        }
+        for event, row in self._table.items():
+            row.clear()
+            replaced = self._replaced.get(event)
+            if replaced is not None:
+                row.append((self._own, replaced))
+            elif getattr(type(self._owner), event) is not getattr(Events, event):
+                row.append((self._own, getattr(self._owner, event)))
+            for hook in sorted(hooks, key=lambda hook: hook.order):
+                if getattr(type(hook), event) is not getattr(Hook, event):
+                    handler = self._handlers[id(hook)]
+                    method = partial(getattr(hook, event), self._owner)
+                    row.append((handler, partial(self._observe, handler, event, method) if hook.observer else method))
+
+    def replace(self, event: str, function: Callable[..., Any] | None) -> None:
+        """Let `function` stand for the owner's own method; None goes back to it."""
+        self._replaced.pop(event, None)
+        if function is not None:
+            self._replaced[event] = function
+        self.listen(self._hooks)
+
+    @property
+    def handlers(self) -> Iterable[Handler]:
+        """The hooks, as they were given, with their time and failures."""
+        return self._handlers.values()
+
+    def listens(self, event: str) -> bool:
+        """Whether anybody reacts to `event`."""
+        return bool(self._table[event])
+
+    def fire(self, event: str, *args: Any) -> None:
+        """Call the handlers of `event` in order; a critical one's error passes on, an observer's is contained."""
+        for handler, method in self._table[event]:
+            start = perf_counter()
+            try:
+                method(*args)
+            except Exception as error:
+                error.add_note(f"in {event} of {handler.name}, {self._where()}")
+                raise
+            handler.seconds += perf_counter() - start
+
+    def gather_for_save(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Fire `on_save`: what critical handlers add to the state, and what observers do, which no digest counts."""
+        critical: dict[str, Any] = {}
+        observed: dict[str, Any] = {}
+        for handler, method in self._table["on_save"]:
+            if handler.observer:
+                gift = Gift()
+                method(gift)
+                self._contain(handler, "on_save", partial(_pack_into, observed, gift))
+            else:
+                method(critical)
+        return critical, observed
+
+    def contain(self, hook: Hook, what: str, action: Callable[[], T]) -> T | None:
+        """What `action` gives; None where it fails, which is counted as a failure of the observer `hook`."""
+        result: list[T] = []
+        self._contain(self._handlers[id(hook)], what, lambda: result.append(action()))
+        return result[0] if result else None
+
+    def _observe(self, handler: Handler, event: str, method: Callable[..., None], *args: Any) -> None:
+        """Call an observer's method, with arguments that are its own to change."""
+        if handler.failures and event != "teardown" and (handler.off or perf_counter() < handler.quiet_until):
+            return
+        self._contain(handler, event, lambda: method(*map(_copied, args)))
+
+    def _contain(self, handler: Handler, event: str, action: Callable[[], object]) -> None:
+        """Let nothing that an observer raises or draws reach the run: count it, report it, wait a while."""
+        try:
+            with scoped_generators():
+                action()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # sys.exit() in a logger's depths is no reason to end a run
+            handler.failures += 1
+            handler.quiet_until = perf_counter() + 2.0 ** (handler.failures - 1)
+            handler.last_error = one_line(error)
+            fate = "switched off" if handler.off else f"failure {handler.failures} of {FAILURES_ALLOWED}"
+            say(f"treadle: {handler.name}.{event} failed ({handler.last_error}); {fate}, the run goes on")
+            self._note("observer failed", observer=handler.name, event_name=event, error=handler.last_error)
+
+
+class Gift(dict[str, Any]):
+    """A mapping that an observer is given to fill, and not a copy of."""
+
+
+def _pack_into(target: dict[str, Any], gift: Gift) -> None:
+    target.update(pack_plain(dict(gift), "on_save"))
+
+
+def _copied(argument: Any) -> Any:
+    """Metrics, as an observer gets them: its own copy."""
+    if isinstance(argument, Record):
+        return replace(argument, value=dict(argument.value)) if isinstance(argument.value, Mapping) else argument
+    return dict(argument) if type(argument) is dict else argument
+
+
+def _refuse_near_misses(kind: type, base: type) -> None:
+    """Raise UsageError for a method that looks like a misspelt event: it would never be called."""
+    for name in {name for cls in kind.__mro__ if cls not in base.__mro__ for name in vars(cls)}:
+        if name.startswith(("pre_", "post_", "on_")) and name not in EVENTS:
+            near = difflib.get_close_matches(name, EVENTS, n=1, cutoff=0.85)
+            if near:
+                raise UsageError(f"{kind.__name__}.{name} is no event and is never called: did you mean {near[0]!r}?")

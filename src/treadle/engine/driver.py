@@ -1,0 +1,360 @@
+"""What drives a loop: to its end, one step at a time, by commands, back in time; and what ends it."""
+
+from __future__ import annotations
+
+import atexit
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from treadle.checkpoint.state import State
+from treadle.data.random import RandomStreams
+from treadle.engine.bad_steps import RollBack
+from treadle.engine.commands import Close, Command, CommandQueue, Rewind
+from treadle.engine.devices import deterministic_kernels
+from treadle.engine.history import History
+from treadle.engine.lifecycle import Stage
+from treadle.engine.loop import Loop
+from treadle.engine.objective import Objective
+from treadle.engine.until import Until
+from treadle.errors import UsageError, nearest
+
+_open: weakref.WeakSet[Driver] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_what_is_open() -> None:
+    for driver in list(_open):
+        driver.close()
+
+
+class Driver:
+    """Takes a loop's steps. It is the `Desk` at which commands are carried out, all of them between two steps.
+
+    Args:
+        loop: what is driven.
+        random: the run's random streams, which are the global ones while it is active.
+        check_ready: raises UsageError where training cannot begin.
+    """
+
+    def __init__(self, loop: Loop, random: RandomStreams, check_ready: Callable[[], None]) -> None:
+        self._loop, self._random, self.check_ready = loop, random, check_ready
+        self._lifecycle = loop.lifecycle
+        self.commands = CommandQueue(self)
+        loop.is_asked = self.commands.hold_the_end
+        self._steps: Iterator[None] | None = None
+        self._halted = False
+        self.active = Active(loop, random)
+
+    def open(self) -> None:
+        """Everything is in place: from now on the run is closed with the program at the latest."""
+        if not self._lifecycle.ended:
+            _open.add(self)
+
+    # Steps --------------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Run to the end, or until a stop."""
+        self._refuse_inside("train")
+        with self.active:
+            while self._may_step(wait=True) and self._take_step():
+                self._random.give_way()
+
+    def iterate(self) -> bool:
+        """Take one step; returns whether it took one."""
+        self._refuse_inside("iterate")
+        with self.active:
+            return self._may_step(wait=False) and self._take_step()
+
+    def _take_step(self) -> bool:
+        """One step with all that leads to it and follows from it; False where the run came to its end instead."""
+        loop, lifecycle = self._loop, self._lifecycle
+        before = loop.taken
+        while not lifecycle.ended:
+            lifecycle.in_step = True
+            try:
+                if self._steps is None:
+                    self._steps = self._begin()
+                try:
+                    next(self._steps)
+                    break
+                except StopIteration:
+                    lifecycle.to(Stage.FINISHED, lifecycle.finish_reason or "")
+                    self._tear_down()
+                except RollBack:
+                    self._roll_back()
+            except BaseException as error:
+                self._fail(error)
+                raise
+            finally:
+                lifecycle.in_step = False
+        return loop.taken > before
+
+    def _begin(self) -> Iterator[None]:
+        self.check_ready()
+        self._loop.parts.find()
+        self._loop.adopt()
+        self._loop.adopt_feeds()
+        self._lifecycle.to(Stage.RUNNING)
+        return self._loop.steps()
+
+    def _may_step(self, *, wait: bool) -> bool:
+        """Carry out the commands that have come; returns whether a step may follow. With `wait`, sits out a pause."""
+        commands, lifecycle = self.commands, self._lifecycle
+        # As many as there are now: somebody who never stops sending does not keep the run from its steps.
+        for _ in range(len(commands)):
+            self._carry_out_next()
+            if self._halted:
+                self._halted = False
+                return False
+        while lifecycle.stage is Stage.PAUSED:
+            if not commands:
+                if not wait:
+                    return False
+                with self._random.outside():
+                    commands.wait()
+            self._carry_out_next()
+            if self._halted:
+                self._halted = False
+                return False
+        if lifecycle.stage is Stage.STOPPED:
+            lifecycle.to(Stage.RUNNING)
+        return not lifecycle.ended
+
+    def _carry_out_next(self) -> None:
+        try:
+            self.commands.carry_out(*self.commands.take())
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def _refuse_inside(self, what: str) -> None:
+        if self._lifecycle.in_step:
+            raise UsageError(f"{what}() was called from inside a step or a hook, where the run is training already")
+
+    # Ends ---------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End the run here, once; from inside a step, after it."""
+        if self._lifecycle.in_step:
+            if not self._lifecycle.ended:
+                self.commands.put(Close())
+            return
+        with self.active:
+            self._forget_steps()
+            self._lifecycle.close()
+            self._tear_down()
+
+    def abandon(self) -> None:
+        """Let go of the run as a killed process does: nothing fires, nothing is written but what is being written."""
+        if self._loop.archive is not None:
+            self._loop.archive.close()
+        self._forget_steps()
+        self._lifecycle.close()
+        self._release()
+
+    def mark_finished(self, reason: str) -> None:
+        """Take note that the run had finished before: nothing fires, no step is taken."""
+        self._lifecycle.to(Stage.FINISHED, reason)
+        self._release()
+
+    def _fail(self, error: BaseException) -> None:
+        """An error or interrupt ends the run: `on_exception`, then `teardown`."""
+        if self._lifecycle.ended:
+            return
+        if isinstance(error, KeyboardInterrupt):
+            self._lifecycle.to(Stage.CLOSED, "interrupted")
+        elif isinstance(error, Exception):
+            self._lifecycle.to(Stage.FAILED, f"{type(error).__name__}: {error}")
+        else:
+            self._lifecycle.close()
+        try:
+            if isinstance(error, Exception | KeyboardInterrupt):
+                self._loop.events.fire("on_exception", error)
+        finally:
+            self._tear_down()
+
+    def _tear_down(self) -> None:
+        """Fire `teardown`, once for each time that the run was open, and release what it holds."""
+        if self not in _open:
+            return
+        _open.discard(self)
+        archive = self._loop.archive
+        try:
+            if archive is not None:
+                archive.close()
+            self._loop.events.fire("teardown")
+        finally:
+            self._forget_steps()
+            self._release()
+
+    def _release(self) -> None:
+        _open.discard(self)
+        for feed in self._loop.subject.feeds.values():
+            feed.close()
+        if self._loop.archive is not None:
+            self._loop.archive.release()
+        self._loop.forget_watch()
+        self._lifecycle.in_step = False  # what still waits is carried out now, and may be a rewind
+        self.commands.close(f"the run has ended ({self._lifecycle.status})")
+
+    def _forget_steps(self) -> None:
+        steps, self._steps = self._steps, None
+        if steps is not None and not self._lifecycle.in_step and hasattr(steps, "close"):
+            steps.close()
+
+    # Back in time -------------------------------------------------------------------------------------------------
+
+    def rewind(self, step: int) -> None:
+        """Go back to the state after `step` steps; asked from inside a step, once that is over."""
+        loop = self._loop
+        if not 0 <= step <= loop.progress.step + self._lifecycle.in_step:
+            raise UsageError(f"cannot rewind to step {step}: the run is at step {loop.progress.step}")
+        if self._lifecycle.in_step:
+            self.commands.put(Rewind(step))
+            return
+        with self.active:
+            state = self._history().newest(at_or_before=step)
+            self._forget_steps()
+            self._go_back_to(state)
+            self._reopen()
+            loop.note("rewind", to=step, restored=state.step)
+            while loop.progress.step < step and self._take_step():
+                pass
+
+    def _roll_back(self) -> None:
+        """After a bad step: go back to the last good state, but keep count of recoveries and batches left out."""
+        loop = self._loop
+        bad, step = loop.recovery.state_dict(), loop.progress.step
+        state = self._history().newest(at_or_before=step, good=self._is_finite)
+        self._go_back_to(state)
+        loop.recovery.load_state_dict(bad)
+        loop.note("rollback", from_step=step, restored=state.step)
+        self._steps = loop.steps()
+
+    def _is_finite(self, state: State) -> bool:
+        """Whether a state's trained parameters are: one that has NaN in them is none to go on from."""
+        parts = self._loop.parts
+        names = [name for name, p in parts.parameters.items() if p.requires_grad]
+        for module, value in parts.modules.items():
+            names += [f"{module}/state/{name}" for name, p in value.named_parameters() if p.requires_grad]
+        return all(bool(torch.isfinite(state.tensors[name]).all()) for name in names if name in state.tensors)
+
+    def _history(self) -> History:
+        return History(self._loop.snapshots, self._loop.archive)
+
+    def _go_back_to(self, state: State) -> None:
+        """Restore `state` and give up the future that came after it, in memory and on disk."""
+        if self._loop.archive is not None:
+            # Before the metrics are cut: a kill in between resumes from where the lines end, or earlier.
+            self._loop.archive.forget_after(state.step)
+        self._loop.state.restore(state)
+        self._loop.snapshots.forget_after(state.step)
+
+    def _reopen(self) -> None:
+        """Begin the loop anew from the state at hand; a run that had ended is open again."""
+        loop, lifecycle = self._loop, self._lifecycle
+        if lifecycle.ended and loop.archive is not None:
+            loop.archive.reopen()
+        _open.add(self)
+        self.commands.open()
+        lifecycle.finish_reason = None
+        loop.counts = (loop.progress.epoch, loop.progress.step, loop.progress.batch)
+        lifecycle.to(Stage.RUNNING)
+
+    # The desk -----------------------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Take no step until told to go on."""
+        self._lifecycle.to(Stage.PAUSED)
+        self._loop.note("pause")
+
+    def go_on(self) -> None:
+        """Go on after a pause."""
+        if self._lifecycle.stage is Stage.PAUSED:
+            self._lifecycle.to(Stage.RUNNING)
+        self._loop.note("continue")
+
+    def halt(self, reason: str) -> None:
+        """Suspend the run here: `train` or `iterate` return."""
+        self._halted = True
+        if not self._lifecycle.ended:
+            self._lifecycle.to(Stage.STOPPED, reason)
+            self._loop.note("stop", reason=reason)
+
+    def save(self) -> Any:
+        """Write a checkpoint, and wait for it."""
+        with self.active:
+            return self._loop.save(wait=True)
+
+    def validate(self) -> dict[str, float]:
+        """Validate, because somebody asked."""
+        metrics = self._loop.subject.validate()
+        self._loop.note("validate")
+        return metrics
+
+    def multiply_learning_rate(self, value: float, optimizer: str | None) -> None:
+        """Multiply the learning rates of one optimizer, or of all."""
+        minimizer = self._loop.minimizer
+        for name in list(minimizer.updaters) if optimizer is None else [optimizer]:
+            before = minimizer.set_multiplier(name, value)
+            self._loop.note("edit", what="lr_multiplier", optimizer=name, before=before, after=value)
+
+    def set_loss_weight(self, term: str, value: float) -> None:
+        """Set a term's weight in every objective that has it."""
+        known: list[Objective] = list(self._loop.parts.objectives.values())
+        objectives = [objective for objective in known if term in objective.terms]
+        if not objectives:
+            raise UsageError(f"no loss term {term!r}{nearest(term, [name for o in known for name in o.terms])}")
+        for objective in objectives:
+            before = objective.weight(term)
+            objective.set_weight(term, value)
+            self._loop.note("edit", what="loss_weight", term=term, before=before, after=value)
+
+    def call(self, function: Callable[[], Any], edits: str | None) -> Any:
+        """Call a function between two steps."""
+        with self.active:
+            if edits is not None:
+                result = function()
+                self._loop.note("edit", what=f"call: {edits}")
+                return result
+            with self._loop.evaluator.evaluating():
+                return function()
+
+    def run_until(self, until: Until) -> Future[Any]:
+        """Go on until something has happened, then pause."""
+        if self._lifecycle.stage is Stage.PAUSED:
+            self._lifecycle.to(Stage.RUNNING)
+        self._loop.note("run until", until=str(until))
+        return self._loop.watch(until)
+
+    def refuse(self, command: Command, error: Exception) -> None:
+        """Journal a command that was not carried out."""
+        self._loop.note("refused", command=type(command).__name__, error=str(error))
+
+
+class Active:
+    """While entered: the run's random streams are the global ones, its clock runs; may be nested."""
+
+    def __init__(self, loop: Loop, random: RandomStreams) -> None:
+        self._lifecycle, self._random = loop.lifecycle, random
+        self._deterministic = loop.config.deterministic and loop.device.type != "cpu"
+        self._stacks: list[ExitStack] = []
+
+    def __enter__(self) -> None:
+        self._random.__enter__()
+        self._lifecycle.__enter__()
+        if self._deterministic:
+            stack = ExitStack()
+            stack.enter_context(deterministic_kernels())
+            self._stacks.append(stack)
+
+    def __exit__(self, *_: object) -> None:
+        if self._deterministic:
+            self._stacks.pop().close()
+        self._lifecycle.__exit__()
+        self._random.__exit__()

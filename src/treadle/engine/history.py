@@ -1,0 +1,123 @@
+"""States to go back to, in memory and on disk: for a rewind, and after a step that went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from treadle.checkpoint.state import State
+from treadle.errors import RunError
+
+
+class Archive(Protocol):
+    """What the engine asks of a run on disk; `treadle.runs.saving.Saver` is one."""
+
+    digest: str | None
+    """Digest of the newest checkpoint written."""
+
+    def save(self, state: State, *, wait: bool) -> Path:
+        """Write a checkpoint beside the training; with `wait`, return only when it is on the disk."""
+
+    def prepare(self, capture: Callable[[], State]) -> None:
+        """Make ready for checkpoints like what `capture` gives, without waiting."""
+
+    def take_reports(self) -> None:
+        """Journal what has been written since the last time; free when there is nothing."""
+
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints there are."""
+
+    def states(self, at_or_before: int) -> Iterator[State]:
+        """The checkpoints that can be read, the newest first."""
+
+    def forget_after(self, step: int) -> None:
+        """Give up the checkpoints after `step`."""
+
+    def keep(self, name: str, value: Any) -> str:
+        """Write a batch, to be looked at; returns where, or why not."""
+
+    def write_best(self, weights: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
+        """Keep the best model's weights, and what was best and when, in place of the last."""
+
+    def read_best(self) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+        """What `write_best` kept. Raises UsageError where there is none."""
+
+    def has_best(self) -> bool:
+        """Whether there is a best model."""
+
+    def close(self) -> None:
+        """Wait for what is being written."""
+
+    def release(self) -> None:
+        """Let other processes have the run."""
+
+    def reopen(self) -> None:
+        """Have it again."""
+
+
+class Snapshots:
+    """A ring of recent states in memory, to go back to without the disk.
+
+    Args:
+        keep: how many; the oldest is dropped for a new one, and its memory reused where shapes allow.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self._states: list[State] = []
+
+    def take(self, state: State) -> None:
+        """Keep a copy of `state`, in place of one of the same step or of the oldest."""
+        self._states = [kept for kept in self._states if kept.step < state.step]
+        spare = self._states.pop(0) if len(self._states) >= self._keep else None
+        self._states.append(state.copy(into=spare))
+
+    def states(self, at_or_before: int) -> Iterator[State]:
+        """Those that are not after a step, the newest first."""
+        return (state for state in reversed(self._states) if state.step <= at_or_before)
+
+    def forget_after(self, step: int) -> None:
+        """Drop the states after `step`: that future has been given up."""
+        self._states = [state for state in self._states if state.step <= step]
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps at which there is a state, oldest first."""
+        return [state.step for state in self._states]
+
+
+class History:
+    """All states of a run that can be gone back to."""
+
+    def __init__(self, snapshots: Snapshots, archive: Archive | None) -> None:
+        self._snapshots, self._archive = snapshots, archive
+
+    def newest(self, at_or_before: int, good: Callable[[State], bool] = lambda state: True) -> State:
+        """The newest state not after a step that is `good`. Raises RunError, saying what there is, where none is."""
+        memory = self._snapshots.states(at_or_before)
+        disk = iter(()) if self._archive is None else self._archive.states(at_or_before)
+        first, second = next(memory, None), next(disk, None)
+        while first is not None or second is not None:
+            take_memory = second is None or (first is not None and first.step >= second.step)
+            state = first if take_memory else second
+            assert state is not None
+            if good(state):
+                return state
+            if take_memory:
+                first = next(memory, None)
+            else:
+                second = next(disk, None)
+        known = sorted({*self._snapshots.steps, *(self._archive.steps() if self._archive is not None else ())})
+        there = f"there are states at steps {', '.join(map(str, known))}" if known else "there is none"
+        raise RunError(
+            f"no snapshot or checkpoint at or before step {at_or_before}, {there}: set snapshot_every, or save_every"
+        )
+
+    def forget_after(self, step: int) -> None:
+        """Give up what came after `step`, in memory and on disk."""
+        if self._archive is not None:
+            self._archive.forget_after(step)
+        self._snapshots.forget_after(step)

@@ -1,0 +1,138 @@
+"""Parts: what somebody's attributes are (modules, optimizers, schedules and the rest), found without being registered.
+
+Works without a trainer:
+
+    parts = Parts({"model": model, "optimizers": [first, second]})
+    parts.modules          # {"model": ...}
+    parts.optimizers       # {"optimizers.0": ..., "optimizers.1": ...}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from treadle.engine.ema import EMA
+from treadle.engine.events import Hook
+from treadle.engine.lr import LearningRate
+from treadle.engine.objective import Objective
+from treadle.errors import UsageError
+
+T = TypeVar("T")
+
+
+def walk(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield (dotted name, object) for `value`, looking into lists, tuples and dicts."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from walk(item, f"{name}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from walk(item, f"{name}.{index}")
+    else:
+        yield name, value
+
+
+class Parts:
+    """The parts among `attributes`, by dotted name, each object once.
+
+    `attributes` is kept, not copied: `find` looks at it again. Whoever changes it says so by setting `stale`; whoever
+    relies on the parts calls `refresh` first, which costs nothing while nothing has changed.
+
+    Attributes:
+        modules, optimizers, rates, emas, objectives, hooks: the objects of each kind.
+        tensors: lone tensors, parameters among them.
+        transient: names of attributes that hold no state of their own.
+    """
+
+    def __init__(self, attributes: Mapping[str, Any], transient: tuple[str, ...] = ()) -> None:
+        self._attributes = attributes
+        self.transient = transient
+        self.stale = False
+        self.version = 0
+        """How often the attributes were looked at: whoever has taken the parts in sees that there are others."""
+        self.find()
+
+    def find(self) -> None:
+        """Look at the attributes anew."""
+        self.stale = False
+        self.version += 1
+        self.modules: dict[str, nn.Module] = {}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.rates: dict[str, LearningRate] = {}
+        self.emas: dict[str, EMA] = {}
+        self.objectives: dict[str, Objective] = {}
+        self.hooks: dict[str, Hook] = {}
+        self.tensors: dict[str, Tensor] = {}
+        kinds: tuple[tuple[type[Any], dict[str, Any]], ...] = (
+            (nn.Module, self.modules),
+            (torch.optim.Optimizer, self.optimizers),
+            (LearningRate, self.rates),
+            (EMA, self.emas),
+            (Objective, self.objectives),
+            (Hook, self.hooks),
+            (Tensor, self.tensors),
+        )
+        seen: set[int] = set()
+        for name, item in self.walk():
+            for kind, found in kinds:
+                if isinstance(item, kind) and id(item) not in seen:
+                    seen.add(id(item))
+                    found[name] = item
+
+    def refresh(self) -> bool:
+        """Look again where an attribute was set since the last time; returns whether that was so."""
+        if self.stale:
+            self.find()
+            return True
+        return False
+
+    def walk(self) -> Iterator[tuple[str, Any]]:
+        """Yield (dotted name, object) for everything there is, as it is now."""
+        for attribute, value in list(self._attributes.items()):
+            yield from walk(value, attribute)
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """What the parts were found in."""
+        return self._attributes
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The lone parameters: those that are in no module."""
+        return {name: tensor for name, tensor in self.tensors.items() if isinstance(tensor, nn.Parameter)}
+
+    def all_parameters(self) -> dict[str, nn.Parameter]:
+        """Every parameter, inside modules or by itself, by dotted name."""
+        parameters = self.parameters
+        for name, module in self.modules.items():
+            parameters.update({f"{name}.{inner}": p for inner, p in module.named_parameters()})
+        return parameters
+
+    def submodules(self) -> Iterator[nn.Module]:
+        """The modules with all that is inside them."""
+        for module in self.modules.values():
+            yield from module.modules()
+
+    def to(self, device: torch.device) -> None:
+        """Move modules, tensors and averages to `device`; each stays the object it is."""
+        for module in self.modules.values():
+            module.to(device)
+        for tensor in self.tensors.values():
+            if tensor.device.type != device.type:
+                tensor.data = tensor.data.to(device)
+        for ema in self.emas.values():
+            ema.to(device)
+
+    def check_optimizers(self) -> None:
+        """Raise UsageError for an optimizer that updates nothing that is held here."""
+        held = {id(p) for p in self.all_parameters().values()}
+        for name, optimizer in self.optimizers.items():
+            if not any(id(p) in held for group in optimizer.param_groups for p in group["params"]):
+                raise UsageError(
+                    f"optimizer {name!r} updates no parameter of the trainer's modules: build it from, say, "
+                    "self.model.parameters(), after self.model has its final form"
+                )

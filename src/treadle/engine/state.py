@@ -1,0 +1,125 @@
+"""What the state of a run is made of: its sections, captured between two steps and restored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from treadle.checkpoint.objects import Objects, stateful
+from treadle.checkpoint.packing import pack_plain, unpack
+from treadle.checkpoint.state import Section, State, Value, capture, restore
+from treadle.data.feed import Feed
+from treadle.engine.dispatch import Dispatcher, Gift
+from treadle.engine.events import Hook
+from treadle.engine.lifecycle import Lifecycle
+from treadle.engine.parts import Parts, walk
+from treadle.engine.progress import Progress
+from treadle.errors import DataChanged
+
+RESTORED_FIRST = ("data", "attributes", "hooks", "feeds")
+"""Before all others: whether the data is right, and the parameters, whose shapes the rest follows."""
+
+
+class RunState:
+    """The complete state of a run, in named sections.
+
+    Args:
+        owner: of whose attributes plain data is set.
+        parts: the attributes.
+        progress, lifecycle: the run's counters and stage.
+        events: asks hooks and the owner what they add, and tells them what was restored.
+        hooks: gives the hooks; those with state are part of it. What observers keep is not part of the digest.
+        feeds: gives the feeds by name.
+        others: further sections by name, in the order in which they are written.
+    """
+
+    def __init__(
+        self,
+        owner: Any,
+        parts: Parts,
+        progress: Progress,
+        lifecycle: Lifecycle,
+        events: Dispatcher,
+        hooks: Callable[[], Sequence[Hook]],
+        feeds: Callable[[], Mapping[str, Feed]],
+        others: Mapping[str, Section],
+    ) -> None:
+        self._lifecycle, self._events, self._hooks, self._feeds = lifecycle, events, hooks, feeds
+        self._user: dict[str, Any] = {}
+        began = Value(lambda: lifecycle.began, lambda saved: setattr(lifecycle, "began", saved))
+        reason = Value(lambda: lifecycle.finish_reason, lambda saved: setattr(lifecycle, "finish_reason", saved))
+        self._sections: dict[str, Section] = {
+            "progress": progress,
+            "began": began,
+            "finish_reason": reason,
+            **others,
+            "attributes": Objects("attribute", owner, lambda: stateful(parts.attributes, parts.transient, walk)),
+            "hooks": Objects("hook", owner, lambda: self._stateful_hooks(observers=False), _optional_hook),
+            "feeds": Objects("feed", owner, feeds),
+            "user": Value(lambda: self._user, lambda saved: setattr(self, "_user", saved)),
+            "data": Value(lambda: {name: feed.fingerprint() for name, feed in feeds().items()}, self._check_data),
+        }
+
+    def capture(self, *, ask: bool = True) -> State:
+        """The state between two steps; tensors are references, not copies.
+
+        Unless `ask`, nobody is asked for what `on_save` adds: the state is not one to go back to. Raises StateError
+        naming an attribute that has state and cannot be saved.
+        """
+        self._user, observers = self._events.gather_for_save() if ask else ({}, {})
+        state = capture(self._sections)
+        state.clock = {"seconds": self._lifecycle.seconds}
+        kept = {
+            name: saved for name, hook in self._stateful_hooks(observers=True).items() if (saved := self._kept(hook))
+        }
+        if kept or observers:
+            state.clock["observers"] = {"hooks": kept, "user": observers}
+        return state
+
+    def restore(self, state: State) -> None:
+        """Put a run, constructed as the saved one was, into `state`; parameters take the saved shapes.
+
+        Raises StateError naming what the run has and the state has not, or the other way round.
+        """
+        names = [*RESTORED_FIRST, *(name for name in self._sections if name not in RESTORED_FIRST)]
+        restore({name: self._sections[name] for name in names}, state)
+        self._lifecycle.seconds = state.clock["seconds"]
+        observers = state.clock.get("observers", {})
+        for name, hook in self._stateful_hooks(observers=True).items():
+            if observers.get("hooks", {}).get(name) is not None:
+                saved = unpack(observers["hooks"][name], {})
+                self._events.contain(hook, "load_state_dict", partial(hook.load_state_dict, saved))
+        self._events.fire("on_load", Gift(unpack(observers.get("user", {}), {}) | self._user))
+
+    def _stateful_hooks(self, *, observers: bool) -> dict[str, Any]:
+        """Hooks with state, named by class and number."""
+        counts: dict[str, int] = {}
+        found: dict[str, Any] = {}
+        for hook in self._hooks():
+            name = type(hook).__name__
+            counts[name] = counts.get(name, 0) + 1
+            if hasattr(hook, "state_dict") and hook.observer == observers:
+                found[f"{name}.{counts[name]}"] = hook
+        return found
+
+    def _kept(self, hook: Any) -> Any:
+        """What an observer keeps, as plain data; None where it fails, or keeps what no file can hold."""
+        return self._events.contain(hook, "state_dict", lambda: pack_plain(hook.state_dict(), "state"))
+
+    def _check_data(self, saved: Mapping[str, str]) -> None:
+        for name, feed in self._feeds().items():
+            if saved.get(name) not in (None, feed.fingerprint()):
+                raise DataChanged(f"the data of {name!r} is not what it was: restore the files, or start a new run")
+
+
+def _optional_hook(name: str) -> bool:
+    """Whether a hook of that name may be new, or gone, in a run that is resumed: its class says so."""
+    kind = name.partition(".")[0]
+    waiting: list[type[Hook]] = [Hook]
+    while waiting:
+        found = waiting.pop()
+        if found.__name__ == kind and found.optional_state:
+            return True
+        waiting += found.__subclasses__()
+    return False

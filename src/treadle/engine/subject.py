@@ -1,0 +1,104 @@
+"""What a trainer's author writes: the methods that the loop calls, and those that commands and reports use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from treadle.data.batch import batch_elements
+from treadle.data.feed import Feed
+from treadle.engine.events import Events
+from treadle.errors import UsageError
+
+
+class Subject(Events):
+    """The side of a trainer that is its author's. Of all this only `step` has to be written."""
+
+    feed: Feed | None
+    """What it is trained on."""
+    validation_feed: Feed | None
+    test_feed: Feed | None
+
+    def setup(self) -> None:
+        """Build modules, optimizers and whatever else the run needs, as attributes. Random draws follow the seed."""
+
+    def step(self, batch: Any) -> Mapping[str, Any] | Tensor:
+        """Train on one batch: compute a loss, call `minimize`, return the scalars to log (or the loss itself)."""
+        raise UsageError(f"{type(self).__name__} has no step(self, batch): write one that calls self.minimize(loss)")
+
+    def validation_step(self, batch: Any) -> Mapping[str, Any] | Tensor:
+        """Return the scalars of one validation batch; they are averaged over the whole set, weighted by elements."""
+        raise UsageError(f"{type(self).__name__} has data to evaluate but no validation_step(self, batch): write one")
+
+    def test_step(self, batch: Any) -> Mapping[str, Any] | Tensor:
+        """Return the scalars of one test batch; by default what `validation_step` returns."""
+        return self.validation_step(batch)
+
+    def elements(self, batch: Any) -> int:
+        """How many elements a batch counts for in means and accumulation; by default its first dimension."""
+        return batch_elements(batch)
+
+    # What it may offer: commands, reports and the studio use it ----------------------------------------------------
+
+    @classmethod
+    def load_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
+        """Load what a recipe trains on: `data`, and where there are some `validation_data` and `test_data`.
+
+        `path` is what the recipe or `--data` names; None asks for the trainer's own choice. Raises UsageError for
+        data that cannot be used.
+        """
+        if path is not None:
+            raise UsageError(
+                f"{cls.__name__} takes no data path (given: {path}): leave data out, or override load_data"
+            )
+        return {}
+
+    def examples(self) -> Mapping[str, Any]:
+        """Pictures of how far it is, by name, as `log_image` takes them; none by default."""
+        return {}
+
+    def report(self, directory: Path) -> dict[str, Any]:
+        """Write what the run came to into `directory`, when it has finished; returns results to print, by name."""
+        return {}
+
+    def test_report(self, directory: Path, feed: Feed) -> dict[str, Any]:
+        """Evaluate `feed`, write pictures and figures into `directory`, return the results by name.
+
+        By default what `test` gives, and what `report` writes.
+        """
+        return {**self.test(feed), **self.report(directory)}
+
+    @classmethod
+    def exportable(cls, run: Path) -> dict[str, Any]:
+        """The trained models of the run in a directory that can leave Treadle, by name; none by default.
+
+        Each is a `treadle.export.onnx.Exportable`.
+        """
+        return {}
+
+    @classmethod
+    def load_model(cls, run: str | Path, *args: Any, **kwargs: Any) -> Any:
+        """The trained model of the run in a directory, ready to be used without the trainer.
+
+        Raises UsageError where the trainer offers none, as by default.
+        """
+        raise UsageError(f"{cls.__name__} has no model to use by itself: override load_model")
+
+    # What is called with these --------------------------------------------------------------------------------------
+
+    @property
+    def feeds(self) -> dict[str, Feed]:
+        """The feeds there are, by attribute name."""
+        feeds = {"feed": self.feed, "validation_feed": self.validation_feed, "test_feed": self.test_feed}
+        return {name: feed for name, feed in feeds.items() if feed is not None}
+
+    def validate(self) -> dict[str, float]:
+        """Evaluate the validation data now; the trainer does."""
+        raise NotImplementedError
+
+    def test(self, data: Any = None) -> dict[str, float]:
+        """Evaluate `data`, by default the test data; the trainer does."""
+        raise NotImplementedError

@@ -1,0 +1,80 @@
+"""The one door from the engine to what stands above it: the hooks that settings ask for, and the run on disk.
+
+A trainer imports this file when it is made. Nothing else of `runs` or `hooks` is known to the engine.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from treadle.checkpoint.store import Retention
+from treadle.config.fields import to_dict
+from treadle.engine.events import Hook
+from treadle.engine.schedule import Span
+from treadle.engine.settings import TrainerConfig
+from treadle.hooks.best_model import BestModel
+from treadle.hooks.early_stopping import EarlyStopping
+from treadle.hooks.time_limit import TimeLimit
+from treadle.runs.pictures import ExampleFiles
+from treadle.runs.recorder import RunRecorder
+from treadle.runs.resume import go_on
+from treadle.runs.run import Run
+from treadle.runs.saving import Saver
+
+if TYPE_CHECKING:
+    from treadle.engine.trainer import Trainer
+
+
+def default_hooks(config: TrainerConfig) -> list[Hook]:
+    """Best model, early stopping and time limit, as far as `config` asks for them."""
+    hooks: list[Hook] = [BestModel(config.monitor, config.monitor_mode)]
+    if config.patience is not None:
+        hooks.append(
+            EarlyStopping(
+                config.patience,
+                monitor=config.monitor,
+                mode=config.monitor_mode,
+                min_improvement=config.min_improvement,
+                warm_up=config.patience_warm_up,
+            )
+        )
+    if config.max_time is not None:
+        hooks.append(TimeLimit(config.max_time))
+    return hooks
+
+
+def open_run(trainer: Trainer, run_dir: str | Path) -> None:
+    """Make the trainer a run on disk, in a new directory, once all that can be checked has been."""
+    trainer.driver.check_ready()
+    _attach(trainer, Run.create(run_dir))
+
+
+def resume_run(trainer: Trainer, path: str | Path) -> None:
+    """Let `trainer`, constructed as the run's was, go on where the run at `path` was when its last checkpoint was made.
+
+    Raises UsageError for changed settings or data, or a run that another process is training.
+    """
+    archive = _attach(trainer, Run.open(path))
+    try:
+        go_on(trainer)
+    except BaseException:
+        archive.release()
+        raise
+
+
+def _attach(trainer: Trainer, run: Run) -> Saver:
+    """Let the engine write into `run`, which is this process's from here on."""
+    loop, config = trainer.loop, trainer.config
+
+    def retention() -> Retention:
+        every = Span.parse(config.keep_every).steps(loop.progress) if config.keep_every else None
+        best = loop.best.get("step") if loop.best else None
+        return Retention(config.keep_checkpoints, None if every is None else max(1, round(every)), best)
+
+    trainer.run = run
+    loop.archive = archive = Saver(run, loop.note, retention, config.save_patience)
+    loop.told_at_start = {"settings": to_dict(config)}
+    for hook in (RunRecorder(run), ExampleFiles(run)):
+        trainer.add_hook(hook)
+    return archive
