@@ -12,12 +12,13 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP)
 endif
 
-.PHONY: help demo env test lint bench gauntlet clean
+.PHONY: help demo env test lint drawing bench gauntlet clean
 
 help:  ## what can be made
 	@echo "make demo    fit a hash-grid field to a photograph and show the result (about a minute)"
 	@echo "make test    lint, types, import walls and all tests"
 	@echo "make lint    lint, types and import walls only"
+	@echo "make drawing draw docs/images/architecture.svg from the imports, and say what in them is untidy"
 	@echo "make gauntlet  runs killed 240 times and resumed: a table (some minutes)"
 	@echo "make bench   the benchmarks, beside other frameworks: tables, and whether the promises hold"
 	@echo "make env     only prepare .venv"
@@ -49,6 +50,9 @@ lint: $(STAMP)  ## style, types, walls
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+drawing: $(STAMP)  ## docs/images/architecture.svg: rooms, floors and who uses whom
+	@$(BIN)/python docs/draw_architecture.py --write
 
 test: lint  ## everything that CI runs
 	$(BIN)/python -m pytest
