@@ -27,6 +27,7 @@ from treadle.recipes.registry import load_recipe
 from treadle.runs.best import read_best
 from treadle.runs.lock import RunLock
 from treadle.runs.run import read_config, read_journal, read_summary
+from treadle.testing import kill
 
 NAME = "line"
 
@@ -42,17 +43,8 @@ def killed(directory: Path, steps: int = 16) -> Path:
     trainer = build(NAME, run_dir=directory / "v001")
     for _ in range(steps):
         trainer.iterate()
-    abandon(trainer)
+    kill(trainer)
     return trainer.run.path
-
-
-def abandon(trainer: Trainer) -> None:
-    """Leave a trainer as a kill would."""
-    trainer.loop.archive.finish()
-    assert trainer.lock is not None
-    trainer.lock.release()
-    trainer._steps = iter(())
-    trainer._torn_down = True
 
 
 def finish(run: Path) -> dict[str, Any]:
@@ -93,7 +85,7 @@ def test_a_checkpoints_files_cut_or_flipped_anywhere_are_noticed_or_harmless(tmp
         trainer = build(NAME, run_dir=run, resume=True)
         assert digests.get(trainer.progress.step) == trainer.digest(), what
         found.append(trainer.progress.step)
-        abandon(trainer)
+        kill(trainer)
     assert len(found) >= 50 + min(50, newest.stat().st_size)
     if name in (TENSORS, VALUES):
         assert set(found) == {sorted(digests)[-2]}, "every one of these was noticed"
@@ -113,7 +105,7 @@ def test_a_runs_other_files_cut_or_flipped_give_one_line_or_nothing(tmp_path: Pa
             assert ("\n" not in str(error) and name in str(error)) or "cannot change" in str(error), what
         else:
             assert trainer.digest() == digest, what
-            abandon(trainer)
+            kill(trainer)
         for path, content in kept.items():
             if path.name != name:
                 path.write_bytes(content)
@@ -159,7 +151,7 @@ def test_a_pickle_in_a_checkpoint_does_not_run(tmp_path: Path, name: str) -> Non
             read(newest)
         trainer = build(NAME, run_dir=run, resume=True)
         assert trainer.progress.step < int(newest.name[5:])
-        abandon(trainer)
+        kill(trainer)
     (run / "best_model").mkdir()
     (run / "best_model" / "weights.safetensors").write_bytes(pickle.dumps(Bomb(marker)))
     (run / "best_model" / "metrics.json").write_text("{}")
@@ -182,7 +174,7 @@ def test_code_in_a_config_does_not_run(tmp_path: Path, tag: str) -> None:
         with pytest.raises(UsageError) as error:
             load(run / "config.yaml")
         assert "\n" not in str(error.value)
-    abandon(build(NAME, run_dir=run, resume=True))  # built from code, it has no need of the file
+    kill(build(NAME, run_dir=run, resume=True))  # built from code, it has no need of the file
     assert not marker.exists()
 
 

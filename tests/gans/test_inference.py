@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from treadle.config.files import dumps, load
-from treadle.engine.evaluation import evaluating
 from treadle.errors import UsageError
 from treadle.gans.cyclegan import CycleGANTrainer
 from treadle.gans.inference import best_config, load_generator, translate
@@ -48,7 +47,7 @@ def unpaired(tmp_path_factory):
 def best_of(trainer, model, x):
     """What the trainer's own generator makes of x in evaluation, where the last validation was the best."""
     assert trainer.best["step"] == trainer.progress.step
-    with evaluating(trainer), torch.no_grad():
+    with trainer.evaluating(), torch.no_grad():
         return model(x)
 
 

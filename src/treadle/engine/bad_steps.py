@@ -88,14 +88,14 @@ class Recovery:
     ) -> None:
         self._policy, self._most, self._progress, self._parts = policy, most, progress, parts
         self._note, self._keep = note, keep
+        self.skips = policy == "skip"
         self._buffers: list[tuple[Tensor, Tensor]] = []
         self.count = 0
         self.skipped: set[tuple[int, int]] = set()
 
-    def before_step(self) -> None:
-        """Where bad steps are skipped, remember what a forward pass changes by itself: batch statistics, say."""
-        if self._policy == "skip":
-            self._buffers = [(b, b.detach().clone()) for m in self._parts.modules.values() for b in m.buffers()]
+    def remember_buffers(self) -> None:
+        """Before a step that may be skipped: what a forward pass changes by itself, such as batch statistics."""
+        self._buffers = [(b, b.detach().clone()) for m in self._parts.modules.values() for b in m.buffers()]
 
     def handle(self, error: BadStep, batch: Any, where: str) -> None:
         """Note the bad step and keep its batch; returns for "skip", raises RollBack, or the error for "stop"."""

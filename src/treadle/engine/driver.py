@@ -105,6 +105,8 @@ class Driver:
     def _may_step(self, *, wait: bool) -> bool:
         """Carry out the commands that have come; returns whether a step may follow. With `wait`, sits out a pause."""
         commands, lifecycle = self.commands, self._lifecycle
+        if lifecycle.stage is Stage.RUNNING and not commands:
+            return True
         # As many as there are now: somebody who never stops sending does not keep the run from its steps.
         for _ in range(len(commands)):
             self._carry_out_next()

@@ -46,6 +46,8 @@ class Lifecycle:
 
     def __init__(self) -> None:
         self.stage = Stage.NEW
+        self.ended = False
+        """Whether no further step will be taken."""
         self.reason = ""
         self.began = False
         """Whether `pre_training` has fired; it does so once in a run's life, however often that is resumed."""
@@ -63,16 +65,12 @@ class Lifecycle:
         if stage not in NEXT[self.stage]:
             raise UsageError(f"a run that is {self.stage} cannot become {stage}: rewind it, or make a new trainer")
         self.stage, self.reason = stage, reason
+        self.ended = stage in ENDS
 
     def close(self) -> None:
         """End here, for the reason it was stopped for if it was; an end that is there already stays what it is."""
         if not self.ended:
             self.to(Stage.CLOSED, self.reason if self.stage is Stage.STOPPED else "closed")
-
-    @property
-    def ended(self) -> bool:
-        """Whether no further step will be taken."""
-        return self.stage in ENDS
 
     @property
     def status(self) -> str:

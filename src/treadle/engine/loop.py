@@ -166,10 +166,10 @@ class Loop:
         feed = self.subject.feed
         assert feed is not None
         self._batches = batches = feed.iterate(self.progress.epoch, self.progress.batch)
-        on_cpu = self.device.type == "cpu"
+        on_cpu, skipped = self.device.type == "cpu", self.recovery.skipped
         batch = None
         for batch in batches:
-            if self.recovery.passes_over():
+            if skipped and self.recovery.passes_over():
                 self.progress.count_step()
                 if self.over:
                     return
@@ -184,7 +184,8 @@ class Loop:
         if self.parts.stale or self._adopted != self.parts.version:
             self.adopt()
         self.minimizer.apply_learning_rates(self.progress)
-        self.recovery.before_step()
+        if self.recovery.skips:
+            self.recovery.remember_buffers()
         step = self.step_replacement or self.subject.step
         try:
             if self.config.precision == "fp32":
@@ -192,7 +193,8 @@ class Loop:
             else:
                 with autocast(self.device, self.config.precision):
                     outputs = scalars(step(batch), "step")
-            self.minimizer.end_step()
+            if self.config.accumulate > 1:
+                self.minimizer.end_step()
         except BadStep as error:
             self.recovery.handle(error, batch, self.where())
             self.minimizer.drop_gradients()

@@ -121,7 +121,8 @@ class Minimizer:
 
     def of(self, optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None) -> list[Updater]:
         """The updaters of one or several optimizers; None means the only one. Raises UsageError otherwise."""
-        if self._parts.refresh():
+        if self._parts.stale:
+            self._parts.find()
             self.adopt()
         if optimizer is None:
             if len(self.updaters) == 1:
@@ -165,9 +166,8 @@ class Minimizer:
 
     def end_step(self) -> None:
         """`step` has returned: close the windows that the last step of an epoch, or of the run, leaves open."""
-        if self._settings.accumulate > 1:
-            last = self._last_step()
-            self._update([updater for updater in self.updaters.values() if updater.end_step(last=last)])
+        last = self._last_step()
+        self._update([updater for updater in self.updaters.values() if updater.end_step(last=last)])
 
     def _update(self, updaters: Sequence[Updater]) -> bool:
         listened = self._events.listens("pre_update")

@@ -90,7 +90,9 @@ class Updater:
         `pre_update` is called when the gradients are complete, and may change them; None where nobody listens. Raises
         NonFiniteError before any parameter changes.
         """
-        if all(p.grad is None for p in self.parameters):
+        parameters = self.parameters
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if not gradients:
             raise UsageError(
                 f"the loss reaches no parameter of {self.name!r}: compute it from the parameters that it updates"
             )
@@ -98,20 +100,20 @@ class Updater:
             self._choose_kernels()
         mean = 1.0 / self.elements if self.accumulate > 1 else 1.0
         if self.scaler is not None and self._overflowed(self.scaler):
-            self.drop_gradients()
+            self._drop(parameters)
             return False
         # Where nobody looks at the gradients in between, taking their mean and checking them is one pass over memory.
         check_first = self.finite_check and self.scaler is None and pre_update is None
         if check_first:
-            self._mean_and_check(mean)
+            self._mean_and_check(gradients, mean)
         elif mean != 1.0:
-            torch._foreach_mul_(self._entries(), mean)
+            torch._foreach_mul_(_entries(gradients), mean)
         if pre_update is not None:
             pre_update()
         if self.clip_norm is not None or self.clip_value is not None:
-            self._clip()
-        if self.finite_check and not check_first and pre_update is not None:
-            self._mean_and_check(1.0)
+            self._clip(parameters)
+        if self.finite_check and pre_update is not None:
+            self._mean_and_check([p.grad for p in parameters if p.grad is not None], 1.0)
         if self.scaler is not None:
             self.scaler.step(self.optimizer)
             self.scaler.update()
@@ -119,16 +121,11 @@ class Updater:
             take_step(self.optimizer)
         # Autocast keeps its casts of weights until the step ends: what comes after must not meet those of before.
         torch.clear_autocast_cache()
-        self.drop_gradients()
+        self._drop(parameters)
         self.updates += 1
         for ema in self.emas:
             ema.update()
         return True
-
-    def _entries(self) -> list[Tensor]:
-        """The memory of all gradients; of sparse ones, their values."""
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        return [g._values() if g.is_sparse else g for g in gradients]
 
     def _overflowed(self, scaler: torch.amp.GradScaler) -> bool:
         """Take the loss scale out of the gradients; returns whether they overflowed, so that the update is skipped.
@@ -153,14 +150,14 @@ class Updater:
         # Only a fused kernel can be told, on the device, to skip its update.
         self.check_at_once |= not all(group.get("fused") for group in self.optimizer.param_groups)
 
-    def _mean_and_check(self, mean: float) -> None:
+    def _mean_and_check(self, gradients: list[Tensor], mean: float) -> None:
         """Multiply the gradients by `mean` and look for NaN and Inf in the same pass over memory.
 
         The kernel is the one behind `torch.amp.GradScaler`. On a CPU its verdict is read at once (3 us); elsewhere it
         stays on the device until `check_device`, because reading it would make every step wait for the device.
         """
         inverse = self._one if mean == 1.0 else torch.full_like(self._one, mean)
-        torch._amp_foreach_non_finite_check_and_unscale_(self._entries(), self._found, inverse)
+        torch._amp_foreach_non_finite_check_and_unscale_(_entries(gradients), self._found, inverse)
         if self.check_at_once or self.scaler is not None:
             if self._found.item():
                 self._found.zero_()
@@ -188,12 +185,12 @@ class Updater:
                     return f"the gradient of {where} ({self.name!r}) is {kind}"
         return f"a gradient of {self.name!r} is NaN or Inf"
 
-    def _clip(self) -> None:
+    def _clip(self, parameters: list[Tensor]) -> None:
         """Clip by value, then by norm; keeps the norm before and after for the log."""
-        for p in self.parameters:
+        for p in parameters:
             if p.grad is not None and p.grad.is_sparse:
                 p.grad = p.grad.coalesce()  # a row that comes twice counts as the sum of both
-        entries = self._entries()
+        entries = _entries([p.grad for p in parameters if p.grad is not None])
         before = norm = torch.nn.utils.get_total_norm(entries)
         if self.clip_value is not None:
             torch._foreach_clamp_min_(entries, -self.clip_value)
@@ -253,6 +250,14 @@ class Updater:
 
     def drop_gradients(self) -> None:
         """Forget the accumulation under way."""
-        for p in self.parameters:
+        self._drop(self.parameters)
+
+    def _drop(self, parameters: list[Tensor]) -> None:
+        for p in parameters:
             p.grad = None
         self.micro_batches, self.elements = 0, 0.0
+
+
+def _entries(gradients: list[Tensor]) -> list[Tensor]:
+    """The memory of gradients; of sparse ones, their values."""
+    return [g._values() if g.is_sparse else g for g in gradients]
