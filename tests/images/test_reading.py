@@ -50,6 +50,18 @@ def test_colour_of_sixteen_bits_whole_or_its_upper_half(tmp_path: Path, ending: 
     np.testing.assert_allclose(upper, values / 257, atol=1)
 
 
+def test_jpeg_2000_says_how_many_bits_it_has(tmp_path: Path) -> None:
+    path, values = tmp_path / "deep.jp2", deep(3, 64, 64)
+    assert cv2.imwrite(str(path), values[:, :, ::-1], [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000])
+    found = read_array(path)
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(found, values)
+    for mode, dtype, channels in (("RGB", np.uint8, 3), ("LA", np.uint8, 4), ("L", np.uint8, 1)):
+        Image.new(mode, (64, 64)).save(path)
+        found = read_array(path)
+        assert (found.dtype, found.shape) == (dtype, (64, 64, channels))
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("whole", [True, False])
 def test_exif_orientation_is_applied_to_sixteen_bits_too(tmp_path: Path, orientation: int, whole: bool) -> None:

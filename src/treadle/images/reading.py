@@ -72,7 +72,7 @@ def read_array(path: str | Path, *, deep: bool = True) -> NDArray[Any]:
             return _with_opencv(path, file)
         with image:
             _check_size(path, *image.size)
-            wide = deep and _is_sixteen_bit_colour(image)  # told by what loading, and looking for EXIF, uses up
+            wide = deep and _is_sixteen_bit_colour(image, file)  # told by what loading, and looking for EXIF, uses up
             orientation = 1 if image.format == "TIFF" else int(image.getexif().get(_ORIENTATION, 1))
             image.load()  # also where OpenCV decodes: it would not mind a file that was cut off
             return _upright(_with_opencv(path, file), orientation) if wide else _with_pillow(path, image)
@@ -165,14 +165,18 @@ def _identified(file: IO[bytes]) -> Image.Image | None:
         return None
 
 
-def _is_sixteen_bit_colour(image: Image.Image) -> bool:
+def _is_sixteen_bit_colour(image: Image.Image, file: IO[bytes]) -> bool:
     """Whether Pillow drops bits: it has no modes for colour, or gray with alpha, of more than 8."""
     if image.mode not in ("RGB", "RGBA", "LA"):
         return False
     layout: Any = image.tile[0].args if image.tile else ""  # type: ignore[attr-defined]
     if image.format == "PPM":  # the codec's arguments are mode and largest value
         return isinstance(layout, tuple) and layout[-1] > 255
-    return image.format == "JPEG2000" or ";16" in str(layout)
+    if image.format == "JPEG2000":  # its codestream begins with markers SOC and SIZ; SIZ holds the bits, less one
+        file.seek(0)
+        start = file.read(4096)
+        return start[start.find(b"\xff\x4f\xff\x51") + 42] & 127 > 7
+    return ";16" in str(layout)
 
 
 def _with_pillow(path: Path, image: Image.Image) -> NDArray[Any]:
