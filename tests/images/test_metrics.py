@@ -73,7 +73,8 @@ def test_psnr_of_a_mean_squared_error():
     assert psnr_of(0.0) == math.inf
     assert math.isnan(psnr_of(math.nan)) and math.isnan(psnr_of(-1.0))
     assert psnr_of(4.0, 255) == pytest.approx(psnr_of(4.0 / 255**2), abs=1e-9)
-    assert psnr_of(0.3) == -10 * math.log10(0.3)  # to the last bit: earlier runs have it in their state
+    error = 0.025
+    assert psnr_of(error) == -10 * math.log10(error) != 10 * math.log10(1 / error)  # as it is in earlier runs' state
 
 
 pictures = npst.arrays(np.uint8, npst.array_shapes(min_dims=3, max_dims=3, min_side=7, max_side=12))

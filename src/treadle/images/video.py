@@ -64,9 +64,7 @@ def write_gif(path: str | Path, frames: Iterable[Any], fps: float = 20) -> int:
 def _with_palette(picture: Pixels, number: int, fps: float) -> Image.Image:
     from PIL import Image
 
-    image = Image.fromarray(picture)
-    gray = bool((picture[:, :, :1] == picture).all())
-    image = image.convert("L") if gray else image.quantize(256, dither=Image.Dither.NONE)
+    image = Image.fromarray(picture).quantize(256)
     hundredths = round(100 * (number + 1) / fps) - round(100 * number / fps)
     image.info["duration"] = 10 * hundredths
     return image
