@@ -231,12 +231,15 @@ def _with_opencv(path: Path, file: IO[bytes]) -> NDArray[Any]:
     except ImportError:
         raise UsageError(f"reading {path} needs opencv-python-headless: {_EXTRA}") from None
     file.seek(0)
+    level = cv2.utils.logging.setLogLevel(0)  # what it has to say about a damaged file is said below
     try:
         image = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         image = None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
     if image is None:
-        raise _not_one(path)
+        raise BadPicture(path, "is damaged, or of a kind that OpenCV does not decode", "copy it again, or convert it")
     values: NDArray[Any] = np.atleast_3d(image)
     channels, kind = values.shape[2], values.dtype
     if channels not in (1, 3, 4):
