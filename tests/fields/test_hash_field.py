@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
 from treadle.errors import UsageError
 from treadle.fields import hash_field
-from treadle.fields.hash_field import Decoder, HashEncoding, HashField, pixel_centres, psnr
+from treadle.fields.hash_field import Decoder, HashEncoding, HashField, pixel_centres
 
 
 def small(outputs=3, **options):
@@ -66,10 +64,3 @@ def test_render_is_the_field_at_the_pixel_centres_whatever_the_chunk(monkeypatch
     assert field.evaluate(torch.zeros(0, 2)).shape == (0, 1)
     with pytest.raises(UsageError, match="0 x 7"):
         field.render(0, 7)
-
-
-def test_psnr():
-    assert psnr(0.01) == pytest.approx(20)
-    assert psnr(1.0) == 0
-    assert psnr(0.0) == math.inf
-    assert math.isnan(psnr(math.nan))

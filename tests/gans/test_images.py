@@ -13,8 +13,9 @@ from PIL import Image
 from treadle import DatasetFeed
 from treadle.errors import RunError, UsageError
 from treadle.gans.augmentation import Augmentation
-from treadle.gans.images import PairedImages, UnpairedImages, to_tensor
+from treadle.gans.images import PairedImages, UnpairedImages
 from treadle.gans.sources import ArrayPairs, PairFolder, UnpairedFolders
+from treadle.images.pixels import to_tensor
 
 FACADES = Path(__file__).parents[3] / "shared" / "data" / "pairs_facades"
 

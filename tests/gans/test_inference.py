@@ -11,10 +11,11 @@ import torch
 from treadle.config.files import dumps, load
 from treadle.errors import UsageError
 from treadle.gans.cyclegan import CycleGANTrainer
-from treadle.gans.inference import best_config, load_generator, translate
+from treadle.gans.inference import load_generator, translate
 from treadle.gans.pix2pix import Pix2PixTrainer
 from treadle.gans.resnet import ResNetGenerator
 from treadle.gans.unet import UNet
+from treadle.runs.best import best_config
 
 SMALL = {
     "size": 16, "features": 4, "d_features": 4, "patch": 16, "max_steps": 3, "batch_size": 2, "examples_every": None,

@@ -12,8 +12,8 @@ from PIL import Image
 
 from treadle.cli.main import main
 from treadle.errors import UsageError
-from treadle.gans.metrics import measure
 from treadle.gans.pix2pix import Pix2PixConfig, Pix2PixTrainer
+from treadle.images.metrics import measure
 
 SMALL = {
     "device": "cpu",

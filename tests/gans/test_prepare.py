@@ -16,8 +16,8 @@ from PIL import Image
 from treadle.errors import RunError, UsageError
 from treadle.gans import prepare
 from treadle.gans.facades import LABELS, facade
-from treadle.gans.folders import BadPicture
 from treadle.gans.prepare import edge_pairs, edges, facade_pairs, fitted, joined, parse_shares, part_of, write_pairs
+from treadle.images.reading import BadPicture
 
 ALL = (1.0, 0.0, 0.0)
 TENTHS = (0.8, 0.1, 0.1)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import pytest
 from PIL import Image
 
 from treadle.errors import UsageError
-from treadle.gans.folders import BadPicture
-from treadle.gans.sources import ArrayPairs, ArrayPictures, PairFolder, PictureFolder, UnpairedFolders
+from treadle.gans.sources import ArrayPairs, ArrayPictures, PairFolder, PictureFolder, UnpairedFolders, content_hash
+from treadle.images.folders import list_pictures
+from treadle.images.reading import BadPicture
 
 FACADES = Path(__file__).parents[3] / "shared" / "data" / "pairs_facades"
 
@@ -167,3 +169,24 @@ def test_real_facades():
     colours = [len(np.unique(picture // 32 @ np.array([64, 8, 1]))) for picture in (labels, photograph)]
     assert colours[0] < colours[1]
     assert len(PairFolder(FACADES / "val")) == 12
+
+
+def test_the_hash_knows_names_and_contents_but_not_places_and_times(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.mkdir()
+    values = noise(6, 10, 3)
+    for name in ("1.png", "2.png"):
+        write(first / name, values)
+    shutil.copytree(first, second)
+    os.utime(second / "1.png", (1, 1))
+    was = content_hash(list_pictures(first))
+    assert content_hash(list_pictures(second)) == was
+    values[3, 3, 1] ^= 1
+    write(second / "2.png", values)
+    assert content_hash(list_pictures(second)) != was
+    shutil.copy(first / "2.png", second / "2.png")
+    assert content_hash(list_pictures(second)) == was
+    (second / "2.png").rename(second / "3.png")
+    assert content_hash(list_pictures(second)) != was
+    with pytest.raises(BadPicture, match=r"2\.png cannot be read"):
+        content_hash([second / "2.png"])

@@ -99,7 +99,8 @@ def write_report(trainer: Trainer, directory: Path) -> dict[str, Any]:
         directory.mkdir(exist_ok=True)
     except OSError as error:
         raise UsageError(f"{directory} cannot be made: {error.strerror or error}") from None
-    result: dict[str, Any] = trainer.write_report(directory) if hasattr(trainer, "write_report") else {}
+    report = getattr(trainer, "report", None) or getattr(trainer, "write_report", None)
+    result: dict[str, Any] = {} if report is None else report(directory)
     return result
 
 

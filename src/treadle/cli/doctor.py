@@ -21,6 +21,7 @@ EXAMPLES = """  treadle doctor"""
 PURPOSE = {
     "fields": "pictures: the sample photograph, 16 bit and EXR files",
     "gans": "image translation: similarity (SSIM) in the metrics",
+    "video": "MP4 files",
     "onnx": "treadle export --onnx",
     "tensorboard": "treadle train --tensorboard",
     "visdom": "a server for treadle train --visdom",

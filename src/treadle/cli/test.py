@@ -54,8 +54,9 @@ def _evaluate(trainer: Trainer, directory: Path) -> dict[str, Any]:
         raise UsageError(f"{type(trainer).__name__} has neither test nor validation data to test on")
     report = directory.absolute() / "test"
     results: dict[str, Any] = {"step": best["step"]}
-    if hasattr(trainer, "write_test_report"):
-        results |= trainer.write_test_report(report, feed)
+    test_report = getattr(trainer, "test_report", None) or getattr(trainer, "write_test_report", None)
+    if test_report is not None:
+        results |= test_report(report, feed)
     else:
         results |= {**trainer.test(feed), **write_report(trainer, report)}
     write_whole(report / "metrics.json", to_json(results) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 from typing import Literal
 
@@ -106,10 +105,3 @@ def pixel_centres(height: int, width: int) -> Tensor:
     y = (2 * torch.arange(height) + 1) / height - 1
     x = (2 * torch.arange(width) + 1) / width - 1
     return torch.stack((x.repeat(height), y.repeat_interleave(width)), dim=1)
-
-
-def psnr(mse: float) -> float:
-    """Peak signal-to-noise ratio in dB for values in [0, 1]: -10 log10 of the mean squared error; inf at 0."""
-    if math.isnan(mse) or mse < 0:
-        return math.nan
-    return math.inf if mse == 0 else -10 * math.log10(mse)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from treadle.data.tensors import TensorFeed
@@ -20,11 +19,14 @@ from treadle.engine.schedule import Every
 from treadle.engine.settings import TrainerConfig
 from treadle.engine.trainer import Trainer
 from treadle.errors import UsageError
-from treadle.fields.hash_field import HashEncoding, pixel_centres, psnr
-from treadle.fields.images import Picture, default_picture, displayed, read_picture
+from treadle.fields.hash_field import HashEncoding, pixel_centres
 from treadle.fields.panels import comparison
 from treadle.fields.picture_field import PictureField
 from treadle.fields.pixels import PixelFeed
+from treadle.images.display import to_display, write_png
+from treadle.images.metrics import psnr_of
+from treadle.images.picture import Picture, default_picture, read_picture
+from treadle.runs.best import best_config, read_best
 
 
 @dataclass(kw_only=True)
@@ -153,29 +155,25 @@ class ImageTrainer(Trainer):
         """The whole picture at its pixel centres, as one batch: so PSNR is that of the picture."""
         points, targets = batch
         loss = functional.mse_loss(self.model.evaluate(points), targets)
-        return {"loss": loss, "psnr": psnr(loss.item())}
+        return {"loss": loss, "psnr": psnr_of(loss.item())}
 
     def examples(self) -> dict[str, Any]:
         """The fit as it is now."""
         fit = self.model.picture(*self.picture.size)
-        return {"fit": displayed(fit.values, linear=fit.linear)}
+        return {"fit": to_display(fit.values, linear=fit.linear)}
 
-    def write_report(self, directory: Path) -> dict[str, Any]:
+    def report(self, directory: Path) -> dict[str, Any]:
         """Write `comparison.png` (fit, target, error) and `fit.png` into `directory`; returns PSNR, bits and paths."""
-        from treadle.files import write_whole
-        from treadle.runs.pictures import png
-
         picture = self.picture
         with self.evaluating():
             output = self.model.render(*picture.size)
             targets = self.model.targets(picture).reshape(output.shape)
             mse = functional.mse_loss(output.cpu(), targets).item()
             fit = Picture(self.model.values(output), picture.linear, "fit")
-        shown = displayed(fit.values, linear=True) if fit.linear else fit.values
-        write_whole(directory / "fit.png", png(shown, "fit"))
-        write_whole(directory / "comparison.png", png(comparison(fit, picture, psnr(mse)), "comparison"))
+        write_png(directory / "fit.png", to_display(fit.values, linear=True) if fit.linear else fit.values)
+        write_png(directory / "comparison.png", comparison(fit, picture, psnr_of(mse)))
         return {
-            "psnr": psnr(mse),
+            "psnr": psnr_of(mse),
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "pixels": picture.values.size // picture.channels,
             "fit": directory / "fit.png",
@@ -188,13 +186,8 @@ class ImageTrainer(Trainer):
 
         Raises UsageError where the run has no best model, or none of an `ImageTrainer`.
         """
-        from treadle.config.fields import from_dict
-        from treadle.config.files import load
-        from treadle.runs.best import read_best
-
-        weights: dict[str, Tensor] = read_best(run).of("model")
-        source = Path(run) / "best_model" / "config.yaml"
-        config = from_dict(ImageConfig, load(source).get("config") or {}, source=str(source), at="config")
+        weights = read_best(run).of("model")
+        config = best_config(run, cls.Config)
         if "size" not in weights or "grid.table" not in weights:
             raise UsageError(f"{run} is not the run of an image: it has no picture's size")
         height, width = weights["size"].tolist()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from treadle.fields.hash_field import HashEncoding, HashField, Output
-from treadle.fields.images import Array, Picture
+from treadle.images.picture import Array, Picture
 
 
 class PictureField(HashField):

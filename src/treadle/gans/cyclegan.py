@@ -19,24 +19,21 @@ from treadle.engine.settings import TrainerConfig
 from treadle.errors import UsageError
 from treadle.export.onnx import Exportable
 from treadle.gans.export import exportable_generator
-from treadle.gans.folders import Pixels, split_folder
 from treadle.gans.images import PairedImages, UnpairedImages
-from treadle.gans.inference import Generator, best_config, load_generator
+from treadle.gans.inference import Generator, load_generator
 from treadle.gans.judging import Judge
-from treadle.gans.metrics import eight_bit, l1, measure
-from treadle.gans.panels import triplets
 from treadle.gans.pool import ImagePool
-from treadle.gans.report import Row
 from treadle.gans.settings import TranslationConfig
 from treadle.gans.sources import ArrayPairs, UnpairedFolders
 from treadle.gans.specs import build_objective
-from treadle.gans.translation import (
-    TranslationTrainer,
-    columns,
-    house_fronts,
-    name_of,
-    samples,
-)
+from treadle.gans.translation import TranslationTrainer, house_fronts, name_of, samples
+from treadle.images.folders import split_folder
+from treadle.images.metrics import l1, measure
+from treadle.images.panels import panel
+from treadle.images.pixels import to_pixels
+from treadle.images.reading import Pixels
+from treadle.reports.rows import Row
+from treadle.runs.best import best_config
 
 
 @dataclass(kw_only=True)
@@ -203,11 +200,11 @@ class CycleGANTrainer(TranslationTrainer):
         assert self.validation_feed is not None
         ways = {"A_to_B": (self.generator_ab, self.generator_ba), "B_to_A": (self.generator_ba, self.generator_ab)}
         captions = {"A_to_B": ("A", "A to B", "and back"), "B_to_A": ("B", "B to A", "and back")}
-        shown: dict[str, list[dict[str, Pixels]]] = {way: [] for way in ways}
+        shown: dict[str, list[list[Pixels]]] = {way: [] for way in ways}
         for _, pair in islice(samples(self.validation_feed), self.config.examples):
             for start, (way, generators) in zip(pair, ways.items(), strict=True):
-                shown[way].append(pictures_of(self.there_and_back(start, *generators)))
-        return {way: triplets(*columns(rows, "input", "output", "back"), captions[way]) for way, rows in shown.items()}
+                shown[way].append(list(pictures_of(self.there_and_back(start, *generators)).values()))
+        return {way: panel(rows, captions[way]) for way, rows in shown.items()}
 
     @classmethod
     def load_model(cls, run: str | Path, direction: Literal["AtoB", "BtoA"] = "AtoB") -> Generator:
@@ -245,7 +242,7 @@ def counts(feed: Feed) -> tuple[int, int]:
 
 def pictures_of(tensors: Mapping[str, Tensor]) -> dict[str, Pixels]:
     """Pictures (1, C, H, W) by name, as uint8 (H, W, C)."""
-    return {name: eight_bit(tensor[0]) for name, tensor in tensors.items()}
+    return {name: to_pixels(tensor[0]) for name, tensor in tensors.items()}
 
 
 def cycle_of(tensors: Mapping[str, Tensor]) -> dict[str, float]:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Pixels = NDArray[np.uint8]
+from treadle.images.reading import Pixels
+
 _Floats = NDArray[np.floating[Any]]
 
 LABELS = {

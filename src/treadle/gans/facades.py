@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from treadle.data import derive_seed
 from treadle.errors import UsageError
-from treadle.gans.facade_textures import LABELS, Pixels, colours_of, render
+from treadle.gans.facade_textures import LABELS, colours_of, render
+from treadle.images.reading import Pixels
 
 __all__ = ["LABELS", "facade", "facades", "render"]
 

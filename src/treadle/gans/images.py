@@ -7,20 +7,14 @@ from math import isfinite
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from treadle.data.fingerprint import Fingerprint
 from treadle.errors import UsageError
 from treadle.gans.augmentation import Augmentation
-from treadle.gans.folders import Pixels
 from treadle.gans.sources import PairSource, PictureSource, UnpairedSource
-
-
-def to_tensor(picture: Pixels) -> Tensor:
-    """(H, W, C) uint8 as float32 (C, H, W) in [-1, 1]: x / 127.5 - 1."""
-    planes = np.array(picture.transpose(2, 0, 1), order="C")  # a copy: what Pillow gives cannot be written to
-    return torch.from_numpy(planes).to(torch.float32).div_(127.5).sub_(1)
+from treadle.images.pixels import to_tensor
+from treadle.images.reading import Pixels
 
 
 class _Cache:

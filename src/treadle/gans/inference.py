@@ -8,23 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from treadle.config.fields import from_dict
-from treadle.config.files import load
 from treadle.errors import UsageError
-from treadle.gans.folders import Pixels
-from treadle.gans.images import to_tensor
-from treadle.gans.metrics import eight_bit
 from treadle.gans.resnet import ResNetGenerator
 from treadle.gans.unet import UNet
-from treadle.runs.best import CONFIG, Best, best_directory, read_best
+from treadle.images.pixels import to_pixels, to_tensor
+from treadle.images.reading import Pixels
+from treadle.runs.best import Best, read_best
 
 Generator = UNet | ResNetGenerator
-
-
-def best_config(run: str | Path, kind: type[Any]) -> Any:
-    """The settings, a `kind`, of a run's best model. Raises UsageError where there is none, or none of that kind."""
-    source = best_directory(run) / CONFIG
-    return from_dict(kind, load(source).get("config") or {}, source=str(source), at="config")
 
 
 def load_generator(run: str | Path, config: Any, name: str = "generator", *, reverse: bool = False) -> Generator:
@@ -70,5 +61,5 @@ def translate(model: Generator, picture: Pixels) -> Pixels:
     rows, columns = (max(model.least, -(-size // model.multiple) * model.multiple) for size in (height, width))
     continued = np.pad(picture, ((0, rows - height), (0, columns - width), (0, 0)), mode="symmetric")
     device = next(model.parameters()).device
-    out: Pixels = eight_bit(model(to_tensor(continued)[None].to(device)))[0]
+    out: Pixels = to_pixels(model(to_tensor(continued)[None].to(device)))[0]
     return out[:height, :width]

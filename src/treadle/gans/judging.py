@@ -6,9 +6,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from treadle.gans.fid import FID
-from treadle.gans.lpips import lpips_metric
-from treadle.gans.metrics import measure
+from treadle.images.fid import FID
+from treadle.images.lpips import lpips_metric
+from treadle.images.metrics import measure
 
 
 class Judge:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from treadle.checkpoint.tensorfile import hash_tensors
 from treadle.errors import StateError, UsageError, nearest
-from treadle.gans.pretrained import fill, read_tensors
+from treadle.images.pretrained import fill, read_tensors
 
 LAYERS = {"relu1_1": 1 / 32, "relu2_1": 1 / 16, "relu3_1": 1 / 8, "relu4_1": 1 / 4, "relu5_1": 1.0}
 """The layers and weights of pix2pixHD (Wang 2018, https://arxiv.org/abs/1711.11585)."""

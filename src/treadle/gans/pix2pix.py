@@ -20,18 +20,20 @@ from treadle.gans.adversarial import gradient_penalty, r1
 from treadle.gans.augmentation import Augmentation
 from treadle.gans.diffaugment import Draw
 from treadle.gans.export import exportable_generator
-from treadle.gans.folders import split_folder
 from treadle.gans.images import PairedImages
-from treadle.gans.inference import Generator, best_config, load_generator
+from treadle.gans.inference import Generator, load_generator
 from treadle.gans.judging import Judge
-from treadle.gans.metrics import eight_bit, measure
-from treadle.gans.panels import triplets
 from treadle.gans.pool import ImagePool
-from treadle.gans.report import Row
 from treadle.gans.settings import TranslationConfig
 from treadle.gans.sources import ArrayPairs, PairFolder
 from treadle.gans.specs import build_objective
-from treadle.gans.translation import TranslationTrainer, columns, house_fronts, name_of, samples
+from treadle.gans.translation import TranslationTrainer, house_fronts, name_of, samples
+from treadle.images.folders import split_folder
+from treadle.images.metrics import measure
+from treadle.images.panels import panel
+from treadle.images.pixels import to_pixels
+from treadle.reports.rows import Row
+from treadle.runs.best import best_config
 
 
 @dataclass(kw_only=True)
@@ -198,14 +200,14 @@ class Pix2PixTrainer(TranslationTrainer):
         for number, (x, y) in samples(feed):
             output = self.translate(x.to(self.device), self.generator).cpu()
             judge.gather(output, y)
-            pictures = dict(zip(("input", "output", "target"), map(eight_bit, (x[0], output[0], y[0])), strict=True))
+            pictures = dict(zip(("input", "output", "target"), map(to_pixels, (x[0], output[0], y[0])), strict=True))
             yield Row(name_of(feed, number), pictures, judge.compare(output, y)[0])
 
     def examples(self) -> dict[str, Any]:
         """Input, output and target of the first validation pairs."""
         assert self.validation_feed is not None
         shown = [row.pictures for row in islice(self.rows(self.validation_feed, Judge()), self.config.examples)]
-        return {"translations": triplets(*columns(shown, "input", "output", "target"))}
+        return {"translations": panel([list(pictures.values()) for pictures in shown], list(shown[0]))}
 
     @classmethod
     def load_model(cls, run: str | Path) -> Generator:

@@ -23,7 +23,9 @@ import numpy as np
 from treadle.data import derive_seed
 from treadle.errors import RunError, UsageError
 from treadle.gans.facades import facade
-from treadle.gans.folders import BadPicture, Pixels, list_pictures, read_picture
+from treadle.images.folders import list_pictures
+from treadle.images.pixels import read_pixels
+from treadle.images.reading import BadPicture, Pixels
 
 PARTS = ("train", "val", "test")
 
@@ -153,7 +155,7 @@ def _some(paths: Sequence[Path]) -> str:
 
 
 def _join(a: Path, b: Path, size: int, fit: Fit, labels: str) -> tuple[Pixels, Pixels]:
-    left, right = read_picture(a, 3), read_picture(b, 3)
+    left, right = read_pixels(a, 3), read_pixels(b, 3)
     ratio = left.shape[0] * right.shape[1] / (left.shape[1] * right.shape[0])
     if fit == "crop" and not 0.98 < ratio < 1.02:
         shapes = f"{right.shape[1]} x {right.shape[0]} and {left.shape[1]} x {left.shape[0]} pixels"
@@ -173,7 +175,7 @@ def edge_pairs(
         raise UsageError(f"sigma is {sigma}: expected a width in pixels above 0, such as 1.5")
 
     def make(path: Path) -> tuple[Pixels, Pixels]:
-        photo = fitted(read_picture(path, 3), size, fit)
+        photo = fitted(read_pixels(path, 3), size, fit)
         return edges(photo, sigma), photo
 
     pairs = []

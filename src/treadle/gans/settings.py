@@ -16,10 +16,10 @@ from treadle.engine.settings import TrainerConfig
 from treadle.errors import UsageError
 from treadle.gans.augmentation import Augmentation
 from treadle.gans.diffaugment import DiffAugment
-from treadle.gans.metrics import HIGHER_IS_BETTER, METRICS
 from treadle.gans.patchgan import HALVINGS, PatchGAN
 from treadle.gans.resnet import ResNetGenerator
 from treadle.gans.unet import UNet
+from treadle.images.metrics import HIGHER_IS_BETTER, METRICS
 
 
 @dataclass(kw_only=True)

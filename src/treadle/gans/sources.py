@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -12,18 +13,9 @@ from numpy.typing import NDArray
 
 from treadle.data.fingerprint import Fingerprint
 from treadle.errors import UsageError, nearest
-from treadle.gans.folders import (
-    BadPicture,
-    OnBad,
-    Pixels,
-    check_channels,
-    content_hash,
-    decode,
-    read_picture,
-    split_folder,
-    to_array,
-    usable_pictures,
-)
+from treadle.images.folders import OnBad, split_folder, usable_pictures
+from treadle.images.pixels import check_channels, decode, read_pixels, with_channels
+from treadle.images.reading import BadPicture, Pixels
 
 Direction = Literal["AtoB", "BtoA"]
 
@@ -69,6 +61,21 @@ class UnpairedSource(Protocol):
         """What the second ones come from."""
 
 
+def content_hash(files: Iterable[Path]) -> str:
+    """SHA-256, in hex, over the names and the bytes of `files`, in their order; where they lie does not count.
+
+    Raises BadPicture for a file that cannot be read.
+    """
+    digest = Fingerprint()
+    for file in files:
+        try:
+            with open(file, "rb") as stream:
+                digest.add(file.name).add(hashlib.file_digest(stream, "sha256").digest())
+        except OSError as error:
+            raise BadPicture(file, f"cannot be read ({error.strerror or error})") from None
+    return digest.hexdigest()
+
+
 class _Files:
     files: list[Path]
     skipped: list[str]
@@ -112,13 +119,13 @@ class PairFolder(_Files):
 
     def pair(self, index: int) -> tuple[Pixels, Pixels]:
         """Input and target, (H, W, C) uint8 each. Raises BadPicture."""
-        image = decode(self.files[index])
-        width, height = image.size
+        picture = decode(self.files[index])
+        height, width = picture.shape[:2]
         if complaint := _cannot_be_halved(width, height):
             raise BadPicture(self.files[index], complaint, "make A and B equally wide")
-        left, right = image.crop((0, 0, width // 2, height)), image.crop((width // 2, 0, width, height))
+        left, right = picture[:, : width // 2], picture[:, width // 2 :]
         x, y = (right, left) if self._swapped else (left, right)
-        return to_array(x, self.channels[0]), to_array(y, self.channels[1])
+        return with_channels(x, self.channels[0]), with_channels(y, self.channels[1])
 
 
 def _cannot_be_halved(width: int, height: int) -> str:
@@ -135,7 +142,7 @@ class PictureFolder(_Files):
 
     def picture(self, index: int) -> Pixels:
         """(H, W, channels) uint8. Raises BadPicture."""
-        return read_picture(self.files[index], self.channels)
+        return read_pixels(self.files[index], self.channels)
 
 
 class UnpairedFolders:

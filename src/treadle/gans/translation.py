@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,18 +18,19 @@ from treadle.engine.objective import Objective
 from treadle.engine.settings import TrainerConfig
 from treadle.engine.trainer import Trainer
 from treadle.errors import UsageError, nearest
-from treadle.files import write_whole
 from treadle.gans.adversarial import Adversarial
 from treadle.gans.diffaugment import DiffAugment, Draw
 from treadle.gans.facades import facades
-from treadle.gans.folders import Pixels, to_array
 from treadle.gans.judging import Judge
-from treadle.gans.metrics import METRICS
-from treadle.gans.report import Row, write_report
 from treadle.gans.settings import TranslationConfig
 from treadle.hooks.examples import Examples
 from treadle.hooks.timing import Timing
-from treadle.runs.pictures import png
+from treadle.images.display import write_png
+from treadle.images.metrics import METRICS
+from treadle.images.pixels import with_channels
+from treadle.images.reading import Pixels
+from treadle.reports.report import write_report
+from treadle.reports.rows import Row
 
 PACKAGED = {"train": 400, "val": 32, "test": 64}
 """How many house fronts are trained, validated and tested on where no data is given."""
@@ -87,7 +88,7 @@ class TranslationTrainer(Trainer):
             else None
         )
 
-    def write_report(self, directory: Path) -> dict[str, Any]:
+    def report(self, directory: Path) -> dict[str, Any]:
         """Write the examples as the final weights make them; returns their paths, the last metrics and the timing."""
         found: dict[str, Any] = {**self.validation_metrics, "step": str(self.timing.steps)}
         if self.timing.epochs.count:
@@ -96,11 +97,11 @@ class TranslationTrainer(Trainer):
             with self.evaluating():
                 for name, picture in self.examples().items():
                     found[name] = directory / f"{name}.png"
-                    write_whole(found[name], png(picture, name))
+                    write_png(found[name], picture)
         return found
 
-    def write_test_report(self, directory: Path, feed: Feed) -> dict[str, Any]:
-        """Translate every picture of `feed`; writes a table and a page (see `report`), returns means and paths."""
+    def test_report(self, directory: Path, feed: Feed) -> dict[str, Any]:
+        """Translate every picture of `feed`; writes tables and a page (`write_report`), returns means and paths."""
         run = directory.parent
         judge = Judge(self.config.lpips_weights, self.config.fid_weights)
         monitored = self.config.monitor if self.config.monitor in METRICS else None
@@ -133,13 +134,11 @@ def house_fronts(config: Any, split: str) -> tuple[Pixels, Pixels]:
     """The packaged inputs and targets of a split, (N, size, size, C) each: label maps and house fronts for "AtoB"."""
     labels, pictures = facades(derive_seed(0, split), PACKAGED[split], config.size)
     first, second = (pictures, labels) if config.direction == "BtoA" else (labels, pictures)
-    return _with_channels(first, config.in_channels), _with_channels(second, config.out_channels)
+    return _all_with(first, config.in_channels), _all_with(second, config.out_channels)
 
 
-def _with_channels(pictures: Pixels, channels: int) -> Pixels:
-    from PIL import Image
-
-    return np.stack([to_array(Image.fromarray(picture), channels) for picture in pictures])
+def _all_with(pictures: Pixels, channels: int) -> Pixels:
+    return np.stack([with_channels(picture, channels) for picture in pictures])
 
 
 def name_of(feed: Feed, index: int) -> str:
@@ -155,10 +154,3 @@ def samples(feed: Feed) -> Iterator[tuple[int, list[Tensor]]]:
         for parts in zip(*batch, strict=True):
             yield number, [part[None] for part in parts]
             number += 1
-
-
-def columns(
-    rows: Sequence[Mapping[str, Pixels]], first: str, second: str, third: str
-) -> tuple[list[Pixels], list[Pixels], list[Pixels]]:
-    """The pictures of rows by column, for a panel."""
-    return [row[first] for row in rows], [row[second] for row in rows], [row[third] for row in rows]

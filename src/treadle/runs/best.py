@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from treadle.config.fields import from_dict
+from treadle.config.files import load
 from treadle.errors import UsageError, nearest
 from treadle.files import cannot_write, replace_directory, settled, sync, to_json, write_whole
 from treadle.hooks.best_model import put_weights
@@ -89,6 +91,12 @@ def best_directory(run: str | Path) -> Path:
             f"{run} has no best model yet: it is written at the first validation, or without validation data at the end"
         )
     return settled(Path(run) / BEST)
+
+
+def best_config(run: str | Path, kind: type[Any]) -> Any:
+    """The settings, a `kind`, of a run's best model. Raises UsageError where there is none, or none of that kind."""
+    source = best_directory(run) / CONFIG
+    return from_dict(kind, load(source).get("config") or {}, source=str(source), at="config")
 
 
 def read_best(run: str | Path) -> Best:

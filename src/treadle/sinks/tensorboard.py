@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treadle.errors import UsageError
-from treadle.runs.pictures import to_bytes
+from treadle.images.display import to_uint8
 from treadle.sinks.base import Sink
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class TensorBoard(Sink):
     def image(self, step: int, name: str, picture: Any) -> None:
         """Write a picture."""
         assert self._writer is not None
-        self._writer.add_image(name, to_bytes(picture, name), step, dataformats="HWC")
+        self._writer.add_image(name, to_uint8(picture, name), step, dataformats="HWC")
 
     def text(self, step: int, name: str, text: str) -> None:
         """Write a text; TensorBoard shows it as Markdown."""

@@ -16,8 +16,8 @@ from urllib.parse import quote, urlsplit
 
 from treadle.errors import UsageError
 from treadle.files import file_name
+from treadle.images.display import to_uint8
 from treadle.runs.metrics import read_metrics
-from treadle.runs.pictures import to_bytes
 from treadle.sinks.base import Sink
 from treadle.sinks.visdom_windows import Board, Card
 
@@ -116,7 +116,7 @@ class Visdom(Sink):
     def image(self, step: int, name: str, picture: Any) -> None:
         """Show a picture in the place of its name's last one."""
         # A copy: what is logged may share its memory with a tensor that training goes on to change.
-        self._board.add_card("picture", Card(step, name, to_bytes(picture, name).copy()))
+        self._board.add_card("picture", Card(step, name, to_uint8(picture, name).copy()))
         self._tell_trouble()
 
     def text(self, step: int, name: str, text: str) -> None:

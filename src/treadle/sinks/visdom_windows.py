@@ -17,7 +17,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from treadle.runs.pictures import png
+from treadle.images.display import png
 
 POINTS = 1000
 """Points of a line: a full one gives up every second. metrics.jsonl has them all."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import weakref
 
 import numpy as np
@@ -11,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treadle.errors import RunError, UsageError
-from treadle.gans import report as module
-from treadle.gans.report import Row, write_report
+from treadle.reports import report as module
+from treadle.reports.report import write_report
+from treadle.reports.rows import Row
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -267,3 +269,26 @@ def test_what_reading_raises_stays_what_it_is(tmp_path):
     with pytest.raises(PermissionError):
         write_report(tmp_path, unreadable(), title="houses")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_cells_that_a_spreadsheet_would_compute_are_texts(tmp_path):
+    names = ["=1+1", "+7", "-1.jpg", "@SUM(A1)", "\t=1", "plain=1.jpg"]
+    lines = [Row(name, {"=output": picture(0)}, {"-l1": -0.5}) for name in names]
+    write_report(tmp_path, lines, title="odd")
+    head, *cells = csv.reader((tmp_path / "table.csv").read_text().splitlines())
+    assert head == ["name", "'-l1", "'=output"]
+    assert sorted(cell[0] for cell in cells) == sorted(["'=1+1", "'+7", "'-1.jpg", "'@SUM(A1)", "'\t=1", "plain=1.jpg"])
+    assert {cell[1] for cell in cells} == {"-0.5"}  # figures stay figures
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert {row["name"] for row in rows} == set(names)
+
+
+def test_a_name_that_is_not_utf_8_does_not_lose_the_report(tmp_path):
+    name = os.fsdecode(b"caf\xe9.jpg")
+    results = write_report(tmp_path, [Row(name, {"output": picture(0)}, {"l1": 0.5})], title=name, description=name)
+    assert results["l1"] == 0.5
+    table = json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))
+    assert table["title"] == table["rows"][0]["name"] == r"caf\udce9.jpg"
+    assert (tmp_path / table["rows"][0]["files"]["output"]).is_file()
+    assert r"caf\udce9.jpg" in (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert r"caf\udce9.jpg" in (tmp_path / "table.csv").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The report of a test: every translated picture with its figures, as JSON, CSV and a page to look at.
+"""The report of a test: every picture with its figures, as JSON, CSV and a page to look at.
 
 test/index.html      the pictures, sortable by any metric
 test/table.json      the summary (mean, median ... of each metric) and a line for each picture
@@ -10,72 +10,23 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from treadle.errors import RunError, UsageError
 from treadle.files import file_name, replace_directory, to_json, write_whole
-from treadle.gans.metrics import HIGHER_IS_BETTER
-from treadle.gans.report_page import page
-from treadle.runs.pictures import png
-
-Pixels = NDArray[np.uint8]
+from treadle.images.display import png
+from treadle.images.metrics import HIGHER_IS_BETTER
+from treadle.reports.page import page
+from treadle.reports.rows import Entry, Row, Summary, printable, rank, summarize
 
 PICTURES, PAGE, TABLE, SPREADSHEET = "pictures", "index.html", "table.json", "table.csv"
 
 _OURS = re.compile(r"\d{4,}-.*\.png")
-
-
-@dataclass(frozen=True)
-class Row:
-    """A test picture.
-
-    Attributes:
-        name: what to call it, such as its file.
-        pictures: what to show, in this order: "input", "output" and, where there is one, "target"; uint8 (H, W, C).
-        metrics: its figures.
-    """
-
-    name: str
-    pictures: Mapping[str, Pixels]
-    metrics: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A row whose pictures have been written: paths as seen from the page, and sizes as (width, height)."""
-
-    number: int
-    name: str
-    files: Mapping[str, str]
-    sizes: Mapping[str, tuple[int, int]]
-    metrics: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Summary:
-    """One metric over the pictures: those without it, or of which it is NaN, are left out and counted in `missing`.
-
-    `std` is the standard deviation over these pictures (divided by their number); `best` and `worst` are None, and the
-    figures NaN, where no picture has the metric.
-    """
-
-    better: str
-    mean: float
-    median: float
-    std: float
-    best: Entry | None
-    worst: Entry | None
-    missing: int
 
 
 def write_report(
@@ -110,6 +61,7 @@ def write_report(
         UsageError: there are no rows, `sort_by` is none of the metrics, `pictures` holds files that are no report's.
         RunError: the disk refuses a file.
     """
+    title, description = printable(title), printable(description)
     pictures, fresh = directory / PICTURES, directory / f".{PICTURES}.new"
     with _writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
@@ -135,7 +87,7 @@ def write_report(
     summaries = {metric: summarize(entries, metric, higher) for metric in metrics}
     order = sort_by or next(iter(metrics), None)
     if order is not None:
-        entries.sort(key=_rank(order, higher))
+        entries.sort(key=rank(order, higher))
     with _writing(directory):
         write_whole(directory / TABLE, _json(title, entries, summaries, figures, order))
         write_whole(directory / SPREADSHEET, _csv(entries, metrics))
@@ -167,41 +119,14 @@ def _check_ours(pictures: Path) -> None:
 
 
 def _save(row: Row, number: int, directory: Path) -> Entry:
+    called = printable(row.name)
     files, sizes = {}, {}
     for column, picture in row.pictures.items():
-        name = f"{number:04d}-{file_name(PurePath(row.name).stem)[:40]}-{file_name(column)[:20]}.png"
-        write_whole(directory / name, png(picture, f"{row.name}: {column}"))
+        name = f"{number:04d}-{file_name(PurePath(called).stem)[:40]}-{file_name(column)[:20]}.png"
+        write_whole(directory / name, png(picture, f"{called}: {column}"))
         files[column] = f"{PICTURES}/{name}"
         sizes[column] = picture.shape[1], picture.shape[0]
-    return Entry(number, row.name, files, sizes, {name: float(value) for name, value in row.metrics.items()})
-
-
-def summarize(entries: list[Entry], metric: str, higher: Collection[str]) -> Summary:
-    """Summarize one metric."""
-    there = [entry for entry in entries if not math.isnan(entry.metrics.get(metric, math.nan))]
-    values = np.array([entry.metrics[metric] for entry in there] or [math.nan])
-    ranked = sorted(there, key=_rank(metric, higher))
-    with np.errstate(invalid="ignore"):  # the deviation of infinite figures, such as the PSNR of equal pictures, is NaN
-        mean, median, std = float(values.mean()), float(np.median(values)), float(values.std())
-    return Summary(
-        better="higher" if metric in higher else "lower",
-        mean=mean,
-        median=median,
-        std=std,
-        best=ranked[0] if ranked else None,
-        worst=ranked[-1] if ranked else None,
-        missing=len(entries) - len(there),
-    )
-
-
-def _rank(metric: str, higher: Collection[str]) -> Callable[[Entry], tuple[bool, float, int]]:
-    """The key that sorts entries by a metric, best first, those without it last, equal ones in their order."""
-
-    def key(entry: Entry) -> tuple[bool, float, int]:
-        value = entry.metrics.get(metric, math.nan)
-        return math.isnan(value), 0.0 if math.isnan(value) else -value if metric in higher else value, entry.number
-
-    return key
+    return Entry(number, called, files, sizes, {name: float(value) for name, value in row.metrics.items()})
 
 
 def _json(
@@ -233,8 +158,13 @@ def _csv(entries: list[Entry], metrics: list[str]) -> str:
     columns = list(dict.fromkeys(column for entry in entries for column in entry.files))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["name", *metrics, *columns])
+    writer.writerow(map(_text, ["name", *metrics, *columns]))
     for entry in entries:
         figures = [entry.metrics.get(metric, "") for metric in metrics]
-        writer.writerow([entry.name, *figures, *(entry.files.get(column, "") for column in columns)])
+        writer.writerow([_text(entry.name), *figures, *(_text(entry.files.get(column, "")) for column in columns)])
     return buffer.getvalue()
+
+
+def _text(cell: str) -> str:
+    """A text that spreadsheets take for one: they compute what begins so, unless an apostrophe stands before it."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

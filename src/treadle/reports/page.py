@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from html import escape
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-if TYPE_CHECKING:
-    from treadle.gans.report import Entry, Summary
+from treadle.reports.rows import Entry, Summary
 
 SMALLEST, LARGEST = 160, 256
 """The longest side at which a picture is shown, in pixels: smaller ones are enlarged by a whole factor."""

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from treadle.errors import UsageError
-from treadle.gans.pretrained import fill, read_tensors, rgb
+from treadle.images.pixels import seen_by_networks
+from treadle.images.pretrained import fill, read_tensors
 
 
 @pytest.fixture
@@ -72,10 +73,10 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path, network):
 @pytest.mark.parametrize(("channels", "kept"), [(1, [0, 0, 0]), (2, [0, 0, 0]), (3, [0, 1, 2]), (4, [0, 1, 2])])
 def test_rgb(noise, channels, kept):
     picture = noise(0, channels=channels)
-    seen = rgb(picture.double() + 0.3 / 127.5)
+    seen = seen_by_networks(picture.double() + 0.3 / 127.5)
     assert seen.dtype == torch.float32
     torch.testing.assert_close(seen, picture[:, kept])
 
 
 def test_rgb_clips():
-    assert rgb(torch.tensor([-5.0, 5.0]).reshape(1, 1, 1, 2))[0, 2, 0].tolist() == [-1, 1]
+    assert seen_by_networks(torch.tensor([-5.0, 5.0]).reshape(1, 1, 1, 2))[0, 2, 0].tolist() == [-1, 1]

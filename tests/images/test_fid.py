@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treadle.errors import UsageError
-from treadle.gans.fid import FID, frechet_distance
-from treadle.gans.inception import Inception
+from treadle.images.fid import FID, frechet_distance
+from treadle.images.inception import Inception
 
 
 def textbook(first, second):

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from treadle.errors import UsageError
-from treadle.gans.inception import FEATURES, Inception
-from treadle.gans.pretrained import fill, read_tensors, rgb
+from treadle.images.inception import FEATURES, Inception
+from treadle.images.pixels import seen_by_networks
+from treadle.images.pretrained import fill, read_tensors
 
 _WHAT = "FID's Inception-v3"
 
@@ -64,7 +65,7 @@ class FID:
     def _features(self, pictures: Tensor) -> NDArray[np.float32]:
         self.network.to(pictures.device)
         with torch.inference_mode(), torch.autocast(pictures.device.type, enabled=False):
-            return self.network(rgb(pictures)).cpu().numpy()
+            return self.network(seen_by_networks(pictures)).cpu().numpy()
 
 
 _NONE = np.empty((0, FEATURES), np.float32)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from treadle.gans.inception import Inception
-from treadle.gans.pretrained import fill, read_tensors
+from treadle.images.inception import Inception
+from treadle.images.pretrained import fill, read_tensors
 
 # What `pytorch_fid.inception.InceptionV3` 0.3.0 gives for the same stand-in weights and the same picture: every 400th
 # feature, and mean and standard deviation of all.

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from treadle.errors import UsageError
-from treadle.gans.pretrained import fill, read_tensors, rgb
+from treadle.images.pixels import seen_by_networks
+from treadle.images.pretrained import fill, read_tensors
 
 SMALLEST = 32
 """The shortest side of the pictures, in pixels: AlexNet leaves nothing of smaller ones."""
@@ -50,7 +51,7 @@ def lpips_metric(weights: Path | str) -> Callable[[Tensor, Tensor], list[float]]
             )
         network.to(outputs.device)
         with torch.inference_mode(), torch.autocast(outputs.device.type, enabled=False):
-            values: list[float] = network(rgb(outputs), rgb(targets)).tolist()
+            values: list[float] = network(seen_by_networks(outputs), seen_by_networks(targets)).tolist()
         return values
 
     return distances

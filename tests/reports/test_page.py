@@ -10,7 +10,8 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 
-from treadle.gans.report import Row, write_report
+from treadle.reports.report import write_report
+from treadle.reports.rows import Row
 
 pytest.importorskip("PIL")
 

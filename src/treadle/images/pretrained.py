@@ -49,13 +49,3 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, what: st
         with torch.no_grad():
             own.copy_(given)
     network.eval().requires_grad_(False)
-
-
-def rgb(pictures: Tensor) -> Tensor:
-    """Pictures (N, 1 to 4 channels, H, W) in [-1, 1] as such networks see them: (N, 3, H, W) float32 in [-1, 1].
-
-    Rounded to 8 bits as when they are saved; gray is repeated, alpha left out.
-    """
-    colours = pictures[:, :1] if pictures.shape[1] < 3 else pictures[:, :3]
-    levels = ((colours.detach().float() + 1) * 127.5).round().clamp(0, 255)
-    return (levels / 127.5 - 1).expand(-1, 3, -1, -1)

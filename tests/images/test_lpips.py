@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from treadle.errors import UsageError
-from treadle.gans.lpips import LPIPS, lpips_metric
+from treadle.images.lpips import LPIPS, lpips_metric
 
 # What the package `lpips` 0.1.4 gives for the same stand-in weights and pictures: two of noise; one, and itself faded.
 REFERENCE = {

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from treadle.errors import UsageError
-from treadle.gans.metrics import METRICS, eight_bit, l1, measure, psnr, ssim
+from treadle.images.metrics import METRICS, l1, measure, psnr, psnr_of, ssim
+from treadle.images.pixels import to_pixels
 
 reference = pytest.importorskip("skimage.metrics", reason="scikit-image is not installed")
 
@@ -31,15 +32,15 @@ def pair(seed=0, size=(24, 31), channels=3, noise=40):
     return [np.moveaxis(values.clip(0, 255).astype(np.uint8), 0, -1) for values in (noisy, clean)]
 
 
-def test_eight_bit_undoes_the_scaling_of_all_levels():
+def test_to_pixels_undoes_the_scaling_of_all_levels():
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
-    np.testing.assert_array_equal(eight_bit(tensor(levels)), levels)
-    np.testing.assert_array_equal(eight_bit(tensor(levels)[None].double())[0], levels)
+    np.testing.assert_array_equal(to_pixels(tensor(levels)), levels)
+    np.testing.assert_array_equal(to_pixels(tensor(levels)[None].double())[0], levels)
 
 
-def test_eight_bit_rounds_and_clips():
+def test_to_pixels_rounds_and_clips():
     values = torch.tensor([-3.0, -1.0, -1 + 0.49 / 127.5, -1 + 0.51 / 127.5, 1.0, 7.0, math.nan, math.inf])
-    np.testing.assert_array_equal(eight_bit(values.reshape(1, 1, 8))[0, :, 0], [0, 0, 0, 1, 255, 255, 0, 255])
+    np.testing.assert_array_equal(to_pixels(values.reshape(1, 1, 8))[0, :, 0], [0, 0, 0, 1, 255, 255, 0, 255])
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -64,6 +65,16 @@ def test_known_values():
     assert l1(black, black + 0.3 / 127.5) == 0  # rounded away
     assert l1(black, black + 1 / 127.5) == pytest.approx(1 / 255)
     assert psnr(black, black + 1 / 127.5) == pytest.approx(20 * math.log10(255))
+
+
+def test_psnr_of_a_mean_squared_error():
+    assert psnr_of(0.01) == pytest.approx(20)
+    assert psnr_of(1.0) == 0
+    assert psnr_of(0.0) == math.inf
+    assert math.isnan(psnr_of(math.nan)) and math.isnan(psnr_of(-1.0))
+    assert psnr_of(4.0, 255) == pytest.approx(psnr_of(4.0 / 255**2), abs=1e-9)
+    error = 0.025
+    assert psnr_of(error) == -10 * math.log10(error) != 10 * math.log10(1 / error)  # as it is in earlier runs' state
 
 
 pictures = npst.arrays(np.uint8, npst.array_shapes(min_dims=3, max_dims=3, min_side=7, max_side=12))

@@ -1,4 +1,4 @@
-"""How near a translated picture is to its target: L1, PSNR and SSIM, on pictures as they are saved, in 8 bits."""
+"""How near a picture is to its target: L1, PSNR and SSIM, on pictures as they are saved, in 8 bits."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from treadle.errors import UsageError
+from treadle.images.pixels import to_pixels
 
 HIGHER_IS_BETTER = frozenset({"psnr", "ssim"})
 """Metrics of which more is better; of all others (errors, distances) less is."""
@@ -20,10 +20,13 @@ SSIM_WINDOW = 7
 """Side of SSIM's uniform window in pixels, scikit-image's default."""
 
 
-def eight_bit(picture: Tensor) -> NDArray[np.uint8]:
-    """Floats (..., C, H, W) in [-1, 1], on any device, as uint8 (..., H, W, C): rounded, clipped, NaN as 0."""
-    levels = ((picture.detach().float() + 1) * 127.5).round().clamp(0, 255)
-    return levels.nan_to_num(0).to(torch.uint8).movedim(-3, -1).cpu().numpy()
+def psnr_of(error: float, peak: float = 1.0) -> float:
+    """The peak signal-to-noise ratio in dB of a mean squared error, for values up to `peak`; inf at 0, NaN below."""
+    if math.isnan(error) or error < 0:
+        return math.nan
+    if error == 0:
+        return math.inf
+    return -10 * math.log10(error) if peak == 1 else 10 * math.log10(peak**2 / error)  # 1 / error would be rounded
 
 
 def l1(output: Tensor, target: Tensor) -> float:
@@ -70,7 +73,7 @@ def _measured(output: Tensor, target: Tensor, metric: Callable[[NDArray[np.uint8
     _check_shapes(output, target)
     if not (output.isfinite().all() and target.isfinite().all()):
         return math.nan
-    return metric(eight_bit(output), eight_bit(target))
+    return metric(to_pixels(output), to_pixels(target))
 
 
 def _check_shapes(output: Tensor, target: Tensor) -> None:
@@ -86,8 +89,7 @@ def _l1(output: NDArray[np.uint8], target: NDArray[np.uint8]) -> float:
 
 
 def _psnr(output: NDArray[np.uint8], target: NDArray[np.uint8]) -> float:
-    error = float(np.square(output.astype(np.int32) - target).mean(dtype=np.float64))
-    return 10 * math.log10(255**2 / error) if error else math.inf
+    return psnr_of(float(np.square(output.astype(np.int32) - target).mean(dtype=np.float64)), 255)
 
 
 def _ssim(output: NDArray[np.uint8], target: NDArray[np.uint8]) -> float:
