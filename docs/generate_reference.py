@@ -31,7 +31,15 @@ PAGES = (
     Page(
         "trainer.md",
         "Trainer",
-        ("Trainer", "TrainerConfig", "Summary", "Snapshot", "Interrupts", "treadle.engine.commands:CommandQueue"),
+        (
+            "Trainer",
+            "TrainerConfig",
+            "setting",
+            "Summary",
+            "Snapshot",
+            "Interrupts",
+            "treadle.engine.commands:CommandQueue",
+        ),
     ),
     Page(
         "hooks.md",

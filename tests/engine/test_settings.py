@@ -62,7 +62,7 @@ def test_all_schedules_are_read_as_such() -> None:
         ("save_patience", (0.0, -1.0, float("inf"), float("nan")), "above 0"),
         ("max_recoveries", (-1,), "0 or more"),
         ("workers", (-1,), "0 or more"),
-        ("seed", (-1, 2**63), "between 0 and 9223372036854775807"),
+        ("seed", (-1, 2**63), "between 0 and 2**63 - 1"),
         ("min_improvement", (-0.1, float("inf"), float("nan")), "0 or more"),
     ],
 )

@@ -6,7 +6,10 @@ import ast
 import dataclasses
 import inspect
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,12 @@ def groups(kind: type) -> list[Group]:
     return [Group(_title(owner), owner, tuple(names)) for owner, names in members.items()]
 
 
-def docstrings(kind: type) -> dict[str, str]:
+@cache
+def docstrings(kind: Any) -> Mapping[str, str]:
     """The string below each field of a dataclass or its bases, on one line; none where there is no source."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
-        if not dataclasses.is_dataclass(base):
+        if "__dataclass_fields__" not in vars(base):
             continue
         try:
             (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body

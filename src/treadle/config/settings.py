@@ -52,13 +52,13 @@ class Rules:
         if self.choices is not None:
             return f"one of {', '.join(map(repr, self.choices))}"
         if self.least is not None and self.most is not None:
-            return f"between {self.least} and {self.most}"
+            return f"between {_number(self.least)} and {_number(self.most)}"
         words = []
         if self.least is not None:
-            words.append("0 or more" if self.least == 0 else f"at least {self.least}")
+            words.append("0 or more" if self.least == 0 else f"at least {_number(self.least)}")
         for word, bound in (("above", self.above), ("at most", self.most), ("below", self.below)):
             if bound is not None:
-                words.append(f"{word} {bound}")
+                words.append(f"{word} {_number(bound)}")
         return " and ".join(words)
 
     def allows(self, value: Any) -> bool:
@@ -257,6 +257,12 @@ def _checked(value: Any, hint: Any, rules: Rules, name: str, *, is_default: bool
         null = ", or null" if NoneType in get_args(hint) else ""
         raise UsageError(f"{name} is {value!r}: expected {rules.expected()}{null}")
     return value
+
+
+def _number(value: float) -> str:
+    """A number as people write it: 2**63 - 1."""
+    power = int(value).bit_length() if math.isfinite(value) else 0
+    return f"2**{power} - 1" if power > 31 and value == 2**power - 1 else str(value)
 
 
 def _refusal(kind: type, name: str) -> str:

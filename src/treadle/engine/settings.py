@@ -18,7 +18,7 @@ class RunLimits(Settings):
     """Epochs to train for; None where `max_steps` alone ends the run."""
     max_steps: int | None = setting(None, least=1, resumable=True, common=True)
     """Steps to train for; with `max_epochs`, whichever comes first."""
-    max_time: float | None = setting(None, above=0, resumable=True, affects_state=False, common=True)
+    max_time: float | None = setting(None, above=0, resumable=True, affects_state=False)
     """Seconds after which the run stops, resumable."""
 
 
@@ -72,7 +72,7 @@ class BadStepSettings(Settings):
 
     finite_check: bool = setting(True)
     """Stop at a loss or gradient that is NaN or Inf, before it reaches a parameter."""
-    on_bad_step: Literal["stop", "skip", "rollback"] = setting("stop", common=True)
+    on_bad_step: Literal["stop", "skip", "rollback"] = setting("stop")
     """After a NaN, an Inf or a spike: stop, skip the batch, or go back to the last good state and pass over it."""
     max_recoveries: int = setting(3, least=0, resumable=True)
     """Bad steps after which the run stops all the same."""

@@ -111,7 +111,7 @@ class JudgingSettings(Settings):
     examples: int = setting(4, least=0, resumable=True, affects_state=False)
     """Validation pictures that are translated for the eye."""
     examples_every: str | None = setting("10%", parse=Every, resumable=True, affects_state=False, common=True)
-    """When they are."""
+    """When examples are made."""
 
 
 @dataclass(kw_only=True)
