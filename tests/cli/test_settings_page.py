@@ -138,3 +138,7 @@ def test_a_clause_fits_and_begins_as_the_sentence_does(text: str, room: int) -> 
 )
 def test_a_clause_ends_where_a_sentence_can(room: int, expected: str) -> None:
     assert clause("Steps to train for; or epochs (of data), as it comes.", room) == expected
+
+
+def test_a_clause_does_not_end_inside_parentheses() -> None:
+    assert clause("A Visdom server (default: http://localhost:8097)", 30) == "A Visdom server"

@@ -173,6 +173,19 @@ def test_what_a_type_accepts_in_another_form_becomes_its_own() -> None:
     assert (made.path, made.loose, type(made.loose), made.grid) == (Path("a/b"), 1.0, float, Grid(levels=2))
 
 
+def test_what_is_parsed_stays_as_given_if_its_type_allows_it_or_it_is_an_object() -> None:
+    @dataclass(kw_only=True)
+    class Parsed(Settings):
+        when: str | None = setting("a", parse=lambda value: None)
+        rate: float | str = setting(1.0, parse=lambda value: None)
+
+    made = Parsed(when=Grid(), rate=2)  # type: ignore[arg-type]
+    assert (made.when, made.rate, type(made.rate)) == (Grid(), 2.0, float)
+    assert Parsed(when=None).when is None
+    with pytest.raises(UsageError, match="when is 3: expected text, or null"):
+        Parsed(when=3)  # type: ignore[arg-type]
+
+
 def test_a_field_declared_anew_keeps_what_the_classes_above_say() -> None:
     assert Child().steps == 8 and resumable(Child) == {"steps", "share"}
     with pytest.raises(UsageError, match="steps is 0: expected at least 1, or null"):
