@@ -211,9 +211,7 @@ class CycleGANTrainer(TranslationTrainer):
         return {way: triplets(*columns(rows, "input", "output", "back"), captions[way]) for way, rows in shown.items()}
 
     @classmethod
-    def load_model(
-        cls, run: str | Path, direction: Literal["AtoB", "BtoA"] = setting("AtoB", common=True)
-    ) -> Generator:
+    def load_model(cls, run: str | Path, direction: Literal["AtoB", "BtoA"] = "AtoB") -> Generator:
         """A generator of a run's best model, for inference: `translate(CycleGANTrainer.load_model(run), picture)`.
 
         Raises UsageError where the run has no best model, or none of this trainer's.
