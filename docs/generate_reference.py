@@ -7,7 +7,6 @@ The output is committed; a test compares it with the docstrings, so neither can 
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 import re
@@ -32,7 +31,15 @@ PAGES = (
     Page(
         "trainer.md",
         "Trainer",
-        ("Trainer", "TrainerConfig", "Summary", "Overview", "Interrupts", "treadle.engine.commands:CommandQueue"),
+        (
+            "Trainer",
+            "TrainerConfig",
+            "setting",
+            "Summary",
+            "Overview",
+            "Interrupts",
+            "treadle.engine.commands:CommandQueue",
+        ),
     ),
     Page(
         "hooks.md",
@@ -228,7 +235,9 @@ def members(kind: type[Any]) -> list[str]:
 
 def field_table(kind: type[Any]) -> str:
     """The fields of a dataclass with type, default and docstring."""
-    said = field_docstrings(kind)
+    from treadle.config.groups import docstrings
+
+    said = docstrings(kind)
     lines = (
         ["| field | type | default | |", "| --- | --- | --- | --- |"] if said else ["| field | type |", "| --- | --- |"]
     )
@@ -240,17 +249,6 @@ def field_table(kind: type[Any]) -> str:
             row += ["" if field.default is MISSING else f"`{field.default!r}`", said.get(field.name, "")]
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
-
-
-def field_docstrings(kind: type[Any]) -> dict[str, str]:
-    """The string below each field of a dataclass."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-    assert isinstance(tree, ast.ClassDef)
-    found: dict[str, str] = {}
-    for field, below in zip(tree.body, tree.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-            found[ast.unparse(field.target)] = str(below.value.value)
-    return found
 
 
 def event_table() -> str:

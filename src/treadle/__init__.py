@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from treadle.errors import RunError, StateError, TreadleError, UsageError
 
 if TYPE_CHECKING:
+    from treadle.config.settings import setting
     from treadle.data.dataset import DatasetFeed
     from treadle.data.feed import Feed
     from treadle.data.stream import StreamFeed
@@ -51,6 +52,7 @@ _HOMES = {
     "Trainer": "engine.trainer",
     "TrainerConfig": "engine.settings",
     "parameter_groups": "engine.optim",
+    "setting": "config.settings",
 }
 
 _FORMER = {"Snapshot": "Overview"}
@@ -82,6 +84,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "parameter_groups",
+    "setting",
 ]
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from treadle import Trainer, TrainerConfig, UsageError
+from treadle import Trainer, TrainerConfig, UsageError, setting
 
 
 @dataclass(kw_only=True)
@@ -31,6 +31,8 @@ class LineConfig(TrainerConfig):
     rate: float = 0.1
     pause: float = 0.0
     fail: bool = False
+    digits: int = setting(6, least=1, most=17, resumable=True, affects_state=False)
+    """Digits of the slope in the report."""
 
 
 class LineTrainer(Trainer):
@@ -68,7 +70,7 @@ class LineTrainer(Trainer):
         return {"loss": self.loss(batch)}
 
     def write_report(self, directory):
-        (directory / "slope.txt").write_text(str(self.model.weight.item()))
+        (directory / "slope.txt").write_text(f"{self.model.weight.item():.{self.config.digits}g}")
         return {"slope": self.model.weight.item(), "picture": directory / "slope.txt"}
 '''
 

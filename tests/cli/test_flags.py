@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from treadle.cli.flags import flag_names, flags_help, parse_flags
+from treadle.cli.flags import flag_names, parse_flags
 from treadle.errors import UsageError
 
 
@@ -97,20 +97,6 @@ def test_wrong_flags_are_named_in_one_line(
         parse(*arguments)
     assert str(caught.value).startswith(expected) and "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
-
-
-def test_help_shows_types_defaults_and_docstrings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    page = flags_help(Settings(lr=0.25), "treadle train x")
-    for words in (
-        "--max-steps {None}|INT",
-        "Steps to train for.",
-        "--no-shuffle",
-        "(default: 0.25)",
-        "--grid.levels INT",
-    ):
-        assert words in page
-    assert max(map(len, page.splitlines())) <= 80
 
 
 def test_a_bool_has_two_flags_and_a_group_none() -> None:

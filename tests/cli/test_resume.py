@@ -52,6 +52,31 @@ def test_a_finished_run_says_so_and_how_to_go_on(treadle: Any, line: None) -> No
     assert (RUN / "journal.jsonl").read_bytes() == before
 
 
+def test_what_a_packs_setting_says_of_itself_holds_at_the_command_line(treadle: Any, line: None) -> None:
+    assert treadle("train", "line", "--digits", "0") == 2
+    assert "flags: digits is 0: expected between 1 and 17" in treadle.err
+    assert treadle("train", "line", "--set", "digits=many") == 2
+    assert "digits is 'many': expected a whole number" in treadle.err
+    assert treadle("train", "line", "--max-steps", "10", "--save-every", "4 steps") == 0
+    changes = ("max_steps=20", "digits=3")
+    assert treadle("resume", str(RUN), "--set", *changes) == 0
+    entry = next(entry for entry in read_journal(RUN) if entry["event"] == "resume")
+    assert entry["changed"] == {"max_steps": [10, 20], "digits": [6, 3]}
+    assert len((RUN / "report" / "slope.txt").read_text()) <= 5
+    assert treadle("resume", str(RUN), "--set", "digits=4", "pause=0.1") == 2
+    assert "a resume cannot change pause (0.0 -> 0.1): it determines" in treadle.err
+
+
+def test_verify_goes_behind_a_change_that_the_state_does_not_depend_on(treadle: Any, line: None) -> None:
+    saving = ("--save-every", "4 steps", "--keep-checkpoints", "9")
+    assert treadle("train", "line", "--max-steps", "10", *saving) == 0
+    assert treadle("resume", str(RUN), "--set", "digits=3") == 0
+    assert treadle("verify", str(RUN), "--from", "4") == 0
+    assert treadle("resume", str(RUN), "--set", "max_steps=12") == 0
+    assert treadle("verify", str(RUN), "--from", "4") == 2
+    assert "was resumed (or forked) at step 10 with settings that the steps before it did not have" in treadle.err
+
+
 def test_limits_may_be_raised_and_that_is_journalled(treadle: Any, line: None) -> None:
     assert treadle("train", "line", "--max-steps", "10") == 0
     assert treadle("resume", str(RUN), "--set", "max_steps=30", "keep_checkpoints=9") == 0

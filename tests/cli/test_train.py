@@ -17,6 +17,7 @@ import torch
 
 from treadle.cli.train import parser
 from treadle.config.files import dumps, load
+from treadle.recipes.registry import list_recipes
 from treadle.sinks.visdom import DEFAULT_URL
 
 RUN = Path("runs/line/v001")
@@ -74,13 +75,27 @@ def test_help_of_a_recipe_shows_its_settings(treadle: Any, line: None, monkeypat
     assert treadle("train", "line", "--help") == 0
     for words in (
         "usage: treadle train",
-        "flags of line: Fits a line.",
-        "--slope FLOAT",
-        "The slope to find.",
+        "Fits a line.",
+        "--slope ",
+        "The slope to find",
         "--set",
+        " more settings: treadle train line --help all",
     ):
         assert words in treadle.out
     assert max(map(len, treadle.out.splitlines())) <= 80
+    assert treadle("train", "line", "--help", "all") == 0
+    for words in ("--slope FLOAT", "The slope to find. [default: 3.0]", "--keep-checkpoints INT", "--set"):
+        assert words in treadle.out
+
+
+@pytest.mark.parametrize("recipe", [each.name for each in list_recipes()])
+def test_help_of_a_shipped_recipe_fits_two_screens(treadle: Any, recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert treadle("train", recipe, "--help") == 0
+    lines = treadle.out.splitlines()
+    assert len(lines) <= 48 and max(map(len, lines)) <= 80
+    assert sum(line.startswith("  --") for line in lines) >= 25
+    assert f"treadle train {recipe} --help all" in lines[-1]
 
 
 @pytest.mark.parametrize(

@@ -42,17 +42,6 @@ def parse_flags(default: T, arguments: Sequence[str], prog: str) -> T:
         raise UsageError(f"flags: {error}") from None
 
 
-def flags_help(default: Any, prog: str) -> str:
-    """Return tyro's page of all flags: their types, defaults and what the fields' docstrings say."""
-    import tyro
-
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
-        tyro.cli(type(default), default=default, args=["--help"], prog=prog, description="", config=_settings())
-    page = output.getvalue()
-    return re.sub(r"\Ausage:.*?\n\n", "", page, flags=re.DOTALL).strip("\n")
-
-
 def flag_names(kind: type) -> Iterator[tuple[str, Any]]:
     """Yield (flag, type) for every field of the dataclass `kind`; a bool has two flags."""
     for name, hint in dotted_names(kind):

@@ -39,7 +39,7 @@ options:
 examples:
   treadle train image                        fit the default photograph
   treadle train image --data photo.jpg       fit your own
-  treadle train image --help                 every setting of the recipe
+  treadle train image --help                 the recipe's settings
   treadle runs                               what has been trained here
 
 exit codes: 0 done, 1 the run failed or a check did not hold, 2 bad usage,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from treadle.cli.common import Parser, existing, print_results, shown, write_report
+from treadle.cli.common import Parser, existing, print_results, shown, terminal_width, write_report
 from treadle.errors import UsageError
 from treadle.recipes.registry import Recipe, load_recipe
 
@@ -16,11 +18,15 @@ if TYPE_CHECKING:
     from treadle.engine.events import Hook
     from treadle.engine.trainer import Trainer
 
+SCREENS = 48
+"""Lines of a recipe's page of help: two screens of 24."""
+
 EXAMPLES = """  treadle train image
   treadle train image --data photo.jpg --max-steps 500
   treadle train image --set log_every="100 steps" seed=1 --run runs/try
   treadle train runs/image/v001/config.yaml      the same run once more
-  treadle train image --help                     every setting of a recipe
+  treadle train image --help                     the recipe's own page of help
+  treadle train image --help all                 every setting, in full
 
 A value is taken from the flags, else from --set, else from the recipe, else it
 is the setting's default."""
@@ -54,7 +60,7 @@ def run(arguments: list[str]) -> int:
     if arguments[0].startswith("-"):
         raise UsageError(f"treadle train: the recipe comes first: treadle train RECIPE {arguments[0]} ...")
     if "-h" in arguments or "--help" in arguments:
-        return _explain(arguments[0])
+        return _explain(arguments[0], arguments[-1] == "all")
     options, flags = parser().parse_known_args(arguments)
     recipe = resolve(options.recipe, options.overrides, options.data, flags)
     hooks = sinks(options)
@@ -119,11 +125,28 @@ def sinks(options: Namespace) -> list[Hook]:
     return chosen
 
 
-def _explain(name: str) -> int:
-    from treadle.cli.flags import flags_help
+def _explain(name: str, everything: bool) -> int:
+    """Print a recipe's settings: the common ones on two screens at most, or all of them."""
+    from treadle.cli.settings_page import clause, full_page, short_page
 
-    recipe = load_recipe(name)
-    parser().print_help()
-    print(f"\nflags of {name}{f': {recipe.description}' if recipe.description else ''}\n")
-    print(flags_help(recipe.config, f"treadle train {name}"))
+    recipe, train, width = load_recipe(name), parser(), terminal_width()
+    usage = " ".join(f"usage: {train.usage}".replace("RECIPE", name, 1).split())
+    whole = re.sub(r"\[(?:[^][]|\[[^]]*\])*\]", lambda option: option[0].replace(" ", "\0"), usage)
+    page = [textwrap.fill(whole, width, subsequent_indent=" " * 21).replace("\0", " "), ""]
+    if recipe.description:
+        page += [*textwrap.wrap(recipe.description, width)[:2], ""]
+    for action in train._actions:
+        if action.option_strings and action.dest != "help":
+            value = action.metavar or ""
+            value = {"+": f"{value} ...", "?": f"[{value}]"}.get(str(action.nargs), value)
+            text = clause((action.help or "") % vars(action), width - 24)
+            page.append(f"  {action.option_strings[-1]} {value}".ljust(22) + f"  {text}")
+    if everything:
+        note = "resumable: treadle resume RUN --set NAME=VALUE may change it later"
+        print("\n".join([*page, "", note, "", full_page(recipe.config, width=width)]))
+        return 0
+    room = SCREENS - sum(text.count("\n") + 1 for text in page) - 4
+    settings, left_out = short_page(recipe.config, lines=room, width=width)
+    more = [f"{left_out} more settings: treadle train {name} --help all"] if left_out else []
+    print("\n".join([*page, "", settings, "", "The values are those of the recipe.", *more]))
     return 0

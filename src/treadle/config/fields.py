@@ -30,26 +30,27 @@ def from_dict(kind: type[T], mapping: Mapping[Any, Any], *, source: str = "confi
     take the field's default. Raises UsageError for an unknown or missing key, a wrong type, or whatever `kind` itself
     refuses.
     """
+    where = f"{source}: " if source else ""
     if not isinstance(mapping, Mapping):
         raise _wrong(source, at or "the document", mapping, "a group of settings")
     settings = {field.name: field for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
     for key in mapping:
         if key not in settings:
             tail = _nearest_key(str(key), kind)
-            raise UsageError(f"{source}: {_join(at, key)} is not a setting of {kind.__name__}{tail}")
+            raise UsageError(f"{where}{_join(at, key)} is not a setting of {kind.__name__}{tail}")
     hints = get_type_hints(kind)
     values: dict[str, Any] = {}
     for name, field in settings.items():
         if name in mapping:
             values[name] = convert(mapping[name], hints[name], source=source, at=_join(at, name))
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise UsageError(f"{source}: {_join(at, name)} is missing: expected {describe(hints[name])}")
+            raise UsageError(f"{where}{_join(at, name)} is missing: expected {describe(hints[name])}")
     try:
         return kind(**values)
     except UsageError as error:  # a range that the dataclass checks itself: its message starts with the field's name
-        raise UsageError(f"{source}: {_join(at, error)}") from None
+        raise UsageError(f"{where}{_join(at, error)}") from None
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{source}: {at or kind.__name__}: {error}") from None
+        raise UsageError(f"{where}{at or kind.__name__}: {error}") from None
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -62,7 +63,10 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def convert(value: Any, hint: Any, *, source: str, at: str) -> Any:
-    """Return `value` as the type `hint`, or raise UsageError naming `source`, the key `at`, and what was expected."""
+    """Return `value` as the type `hint`, or raise UsageError naming `source`, the key `at`, and what was expected.
+
+    Without a `source`, the message begins with the key.
+    """
     origin = get_origin(hint)
     if hint is Any:
         return value
@@ -222,10 +226,11 @@ def _join(at: str, key: Any) -> str:
 
 
 def _wrong(source: str, at: str, value: Any, expected: str, choices: Any = ()) -> UsageError:
-    given = "empty" if value is None else repr(value)
+    given = "empty" if value is None and source else repr(value)
     given = given if len(given) <= 60 else given[:57] + "..."
     near = nearest(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) and choices else ""
-    return UsageError(f"{source}: {at} is {given}: expected {expected}{near if 'did you mean' in near else ''}")
+    where = f"{source}: " if source else ""
+    return UsageError(f"{where}{at} is {given}: expected {expected}{near if 'did you mean' in near else ''}")
 
 
 def _nearest_key(key: str, kind: type) -> str:

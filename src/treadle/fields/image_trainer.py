@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch.nn import functional
 
+from treadle.config.settings import setting
 from treadle.data.tensors import TensorFeed
 from treadle.engine.curves import parse_curve
 from treadle.engine.events import Hook
@@ -45,38 +46,32 @@ class ImageConfig(TrainerConfig):
     """The validation metric that says which model is best."""
     monitor_mode: Literal["min", "max"] = "max"
     """Whether a smaller or a larger `monitor` is better."""
-    levels: int = 16
+    levels: int = setting(16, common=True)
     """Resolutions of the grid."""
-    features: int = 2
+    features: int = setting(2, common=True)
     """Learnt values per vertex."""
-    log2_size: int = 17
+    log2_size: int = setting(17, common=True)
     """Base-two logarithm of the most vertices stored per level; finer levels share them by hashing."""
-    n_min: int = 16
+    n_min: int = setting(16)
     """Vertices per axis of the coarsest level."""
-    n_max: int | None = None
+    n_max: int | None = setting(None, common=True)
     """Vertices per axis of the finest level; null takes 1.5 times the picture's longer side."""
-    hidden: int = 64
+    hidden: int = setting(64, least=1, common=True)
     """Width of the decoder's hidden layers."""
-    layers: int = 2
+    layers: int = setting(2, least=0, common=True)
     """Hidden layers of the decoder."""
-    learning_rate: str = "cosine 1e-2 to 1e-4"
+    learning_rate: float | str = setting(
+        "cosine 1e-2 to 1e-4", parse=parse_curve, common=True, command="LearningRateMultiplier"
+    )
     """Learning rate of the grid."""
-    decoder_rate: float = 1.0
+    decoder_rate: float = setting(1.0, above=0)
     """The decoder's learning rate, relative to the grid's."""
-    examples_every: str | None = "20%"
+    examples_every: str | None = setting("20%", parse=Every, resumable=True, affects_state=False, common=True)
     """When a picture of the fit is logged."""
 
     def __post_init__(self) -> None:
-        """Check ranges; raises UsageError naming the field."""
+        """Check types and ranges; raises UsageError naming the field."""
         super().__post_init__()
-        self._require("hidden", self.hidden >= 1, "at least 1")
-        self._require("layers", self.layers >= 0, "0 or more")
-        self._require("decoder_rate", 0 < self.decoder_rate < float("inf"), "above 0")
-        self._check_schedule("examples_every", Every)
-        try:
-            parse_curve(self.learning_rate)
-        except UsageError as error:
-            raise UsageError(f"learning_rate: {error}") from None
         self.grid((16, 16))  # levels, features, log2_size, n_min and n_max name themselves
 
     def grid(self, size: tuple[int, int]) -> dict[str, int]:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from treadle.config.settings import setting
 from treadle.data.feed import Feed
 from treadle.engine.ema import EMA
 from treadle.engine.objective import Losses
@@ -40,33 +41,28 @@ from treadle.runs.best import best_config
 class Pix2PixConfig(TranslationConfig):
     """Settings of `Pix2PixTrainer`."""
 
-    direction: Literal["AtoB", "BtoA"] = "AtoB"
+    direction: Literal["AtoB", "BtoA"] = setting("AtoB", common=True)
     """Translate the left half of each file into the right one, or the right into the left."""
-    jitter: float = 0.0
+    jitter: float = setting(0.0, least=0, most=1)
     """Random brightness, contrast and saturation of the input, as a share of each."""
-    noise: float = 0.0
+    noise: float = setting(0.0, least=0, most=1)
     """Largest standard deviation of Gaussian noise on the input; pictures are in 0 to 1."""
-    blur: float = 0.0
+    blur: float = setting(0.0, least=0)
     """Largest standard deviation of Gaussian blur on the input, in pixels."""
     label_input: bool = False
     """Resize the input by nearest neighbour: for label maps, whose colours bicubic resizing blends into others."""
     spec: str = "pix2pix"
     """The spec that `objective` names parts of: "pix2pix", or one of your own (see `register_spec`)."""
-    objective: str = "basic"
+    objective: str = setting("basic", common=True)
     """The loss terms: "basic", "extended" (with L2, Sobel and Laplacian), with "+vgg", "+r1" or "+gp" added."""
     vgg_weights: Path | None = None
     """Weights of VGG-19 for "+vgg", a safetensors file with torchvision's names."""
-    penalty_every: int = 1
+    penalty_every: int = setting(1, least=1)
     """Compute r1 and gp at every such update of the discriminator only, with as many times the weight."""
-    pool: int = 0
+    pool: int = setting(0, least=0)
     """Earlier outputs that the discriminator is shown again; 0 shows it the newest only."""
     monitor: str = "l1"
     """The validation metric that says which model is best: "l1", "psnr" or "ssim"."""
-
-    def __post_init__(self) -> None:
-        """Check types and ranges; raises UsageError naming the field."""
-        super().__post_init__()
-        self._require("penalty_every", self.penalty_every >= 1, "at least 1")
 
     def augmentation(self, *, fit: bool = False) -> Augmentation:
         """What is done to the pairs that are trained on; `fit` says that they are made at `size` as they are."""

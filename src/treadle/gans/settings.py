@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_type_hints
+from typing import Literal
 
 import torch
 from torch import nn
 
-from treadle.config.fields import convert
+from treadle.config.settings import Settings, require, setting
 from treadle.engine.curves import parse_curve
 from treadle.engine.schedule import Every
 from treadle.engine.settings import TrainerConfig
-from treadle.errors import UsageError
 from treadle.gans.augmentation import Augmentation
 from treadle.gans.diffaugment import DiffAugment
 from treadle.gans.patchgan import HALVINGS, PatchGAN
@@ -23,7 +22,100 @@ from treadle.images.metrics import HIGHER_IS_BETTER, METRICS
 
 
 @dataclass(kw_only=True)
-class TranslationConfig(TrainerConfig):
+class PictureSettings(Settings):
+    """The pictures."""
+
+    size: int = setting(128, least=8, common=True)
+    """Height and width of the pictures that are trained on, in pixels."""
+    load_size: int | None = setting(None, least=1)
+    """Pictures are brought to this size, then cropped to `size`; null takes a quarter more than it (the papers have
+    286 for 256), and the packaged house fronts as they are."""
+    flip: float = setting(0.5, least=0, most=1, common=True)
+    """Probability of mirroring a picture left to right (a pair is mirrored as one)."""
+    rotate: bool = setting(False)
+    """Turn pictures by multiples of 90 degrees; for data without an up, such as maps."""
+    in_channels: Literal[1, 3, 4] = setting(3)
+    """Channels of the input: 1 gray, 3 RGB, 4 RGB and alpha; files are converted."""
+    out_channels: Literal[1, 3, 4] = setting(3)
+    """Channels of the output."""
+    on_bad: Literal["refuse", "skip"] = setting("refuse")
+    """What to do with pictures that cannot be read: refuse the data, naming them, or leave them out."""
+    cache_mb: int = setting(1024, least=0, resumable=True, affects_state=False)
+    """Decoded pictures that are kept in memory, in MB; 0 reads each again."""
+
+
+@dataclass(kw_only=True)
+class NetworkSettings(Settings):
+    """The networks."""
+
+    generator: Literal["unet", "resnet"] = setting("unet", common=True)
+    """Kind of the generator."""
+    features: int = setting(64, least=1, common=True)
+    """Channels of the generator's first convolution."""
+    downs: int | None = setting(None, least=0)
+    """Halvings in the generator; null goes down to one pixel (at most 8) in a U-Net, and takes 2 in a ResNet."""
+    blocks: int = setting(9, least=0)
+    """Residual blocks of a ResNet."""
+    residual: bool = setting(False)
+    """Add a residual block to each stage of a U-Net."""
+    upsampling: Literal["transposed", "bilinear"] = setting("transposed")
+    """What doubles the picture; bilinear cannot make a checkerboard."""
+    norm: Literal["batch", "instance", "none"] = setting("instance")
+    """Normalization in all networks. With "batch", evaluation uses running statistics."""
+    dropout: float = setting(0.5, least=0, below=1)
+    """Probability, in the three innermost stages of a U-Net's decoder."""
+    d_features: int = setting(64, least=1, common=True)
+    """Channels of the discriminator's first convolution."""
+    patch: int = setting(70, choices=HALVINGS, common=True)
+    """Size of the patches that the discriminator judges, in pixels: 16, 34, 70 or 142."""
+    spectral: bool = setting(False)
+    """Spectral normalization of the discriminator."""
+
+
+@dataclass(kw_only=True)
+class GameSettings(Settings):
+    """The game, and how it is learnt."""
+
+    gan: Literal["bce", "lsgan", "hinge", "wgan"] = setting("bce", common=True)
+    """The game: cross-entropy, least squares, hinge or Wasserstein (which wants the objective's "gp")."""
+    weights: dict[str, float | str] = setting(default_factory=dict, common=True, command="LossWeight")
+    """Other weights of the objective's terms, by name: numbers, or curves such as "linear 0 to 10 over 30%"."""
+    learning_rate: float | str = setting(
+        "constant 2e-4 for 50% then linear to 0", parse=parse_curve, common=True, command="LearningRateMultiplier"
+    )
+    """Learning rate of the generator."""
+    d_learning_rate: float | str | None = setting(None, parse=parse_curve, command="LearningRateMultiplier")
+    """Learning rate of the discriminator; null shares the generator's."""
+    beta1: float = setting(0.5, least=0, below=1)
+    """Adam's first decay."""
+    beta2: float = setting(0.999, least=0, below=1)
+    """Adam's second decay."""
+    d_turns: int = setting(1, least=1)
+    """With `g_turns`: of every max(d_turns, g_turns) batches, the discriminator learns from the first `d_turns` ..."""
+    g_turns: int = setting(1, least=1)
+    """... and the generator from the first `g_turns`; 5 and 1 is WGAN's ratio."""
+    diffaugment: str = setting("", parse=DiffAugment)
+    """Differentiable augmentation of what the discriminator sees: of "color,translation,cutout"."""
+    ema: float | None = setting(0.999, above=0, below=1)
+    """Decay of the generator's moving average, which is what is evaluated and kept; null keeps none."""
+
+
+@dataclass(kw_only=True)
+class JudgingSettings(Settings):
+    """What is shown and measured."""
+
+    lpips_weights: Path | None = setting(None, resumable=True, affects_state=False)
+    """Weights of LPIPS, a safetensors file: tests report it where they are given."""
+    fid_weights: Path | None = setting(None, resumable=True, affects_state=False)
+    """Weights of Inception for the Fréchet distance, a safetensors file: tests report it where they are given."""
+    examples: int = setting(4, least=0, resumable=True, affects_state=False)
+    """Validation pictures that are translated for the eye."""
+    examples_every: str | None = setting("10%", parse=Every, resumable=True, affects_state=False, common=True)
+    """When examples are made."""
+
+
+@dataclass(kw_only=True)
+class TranslationConfig(JudgingSettings, GameSettings, NetworkSettings, PictureSettings, TrainerConfig):
     """Settings of `Pix2PixTrainer` and `CycleGANTrainer`."""
 
     batch_size: int = 1
@@ -35,120 +127,20 @@ class TranslationConfig(TrainerConfig):
     save_every: str | None = "10%"
     """When a run on disk writes a checkpoint; it also does at its end."""
 
-    size: int = 128
-    """Height and width of the pictures that are trained on, in pixels."""
-    load_size: int | None = None
-    """Pictures are brought to this size, then cropped to `size`; null takes a quarter more than it (the papers have
-    286 for 256), and the packaged house fronts as they are."""
-    flip: float = 0.5
-    """Probability of mirroring a picture left to right (a pair is mirrored as one)."""
-    rotate: bool = False
-    """Turn pictures by multiples of 90 degrees; for data without an up, such as maps."""
-    in_channels: Literal[1, 3, 4] = 3
-    """Channels of the input: 1 gray, 3 RGB, 4 RGB and alpha; files are converted."""
-    out_channels: Literal[1, 3, 4] = 3
-    """Channels of the output."""
-    on_bad: Literal["refuse", "skip"] = "refuse"
-    """What to do with pictures that cannot be read: refuse the data, naming them, or leave them out."""
-    cache_mb: int = 1024
-    """Decoded pictures that are kept in memory, in MB; 0 reads each again."""
-
-    generator: Literal["unet", "resnet"] = "unet"
-    """Kind of the generator."""
-    features: int = 64
-    """Channels of the generator's first convolution."""
-    downs: int | None = None
-    """Halvings in the generator; null goes down to one pixel (at most 8) in a U-Net, and takes 2 in a ResNet."""
-    blocks: int = 9
-    """Residual blocks of a ResNet."""
-    residual: bool = False
-    """Add a residual block to each stage of a U-Net."""
-    upsampling: Literal["transposed", "bilinear"] = "transposed"
-    """What doubles the picture; bilinear cannot make a checkerboard."""
-    norm: Literal["batch", "instance", "none"] = "instance"
-    """Normalization in all networks. With "batch", evaluation uses running statistics."""
-    dropout: float = 0.5
-    """Probability, in the three innermost stages of a U-Net's decoder."""
-    d_features: int = 64
-    """Channels of the discriminator's first convolution."""
-    patch: int = 70
-    """Size of the patches that the discriminator judges, in pixels: 16, 34, 70 or 142."""
-    spectral: bool = False
-    """Spectral normalization of the discriminator."""
-
-    gan: Literal["bce", "lsgan", "hinge", "wgan"] = "bce"
-    """The game: cross-entropy, least squares, hinge or Wasserstein (which wants the objective's "gp")."""
-    weights: dict[str, float | str] = field(default_factory=dict)
-    """Other weights of the objective's terms, by name: numbers, or curves such as "linear 0 to 10 over 30%"."""
-    learning_rate: float | str = "constant 2e-4 for 50% then linear to 0"
-    """Learning rate of the generator."""
-    d_learning_rate: float | str | None = None
-    """Learning rate of the discriminator; null shares the generator's."""
-    beta1: float = 0.5
-    """Adam's first decay."""
-    beta2: float = 0.999
-    """Adam's second decay."""
-    d_turns: int = 1
-    """With `g_turns`: of every max(d_turns, g_turns) batches, the discriminator learns from the first `d_turns` ..."""
-    g_turns: int = 1
-    """... and the generator from the first `g_turns`; 5 and 1 is WGAN's ratio."""
-    diffaugment: str = ""
-    """Differentiable augmentation of what the discriminator sees: of "color,translation,cutout"."""
-    ema: float | None = 0.999
-    """Decay of the generator's moving average, which is what is evaluated and kept; null keeps none."""
-    lpips_weights: Path | None = None
-    """Weights of LPIPS, a safetensors file: tests report it where they are given."""
-    fid_weights: Path | None = None
-    """Weights of Inception for the Fréchet distance, a safetensors file: tests report it where they are given."""
-    examples: int = 4
-    """Validation pictures that are translated for the eye."""
-    examples_every: str | None = "10%"
-    """When they are."""
-
     def __post_init__(self) -> None:
-        """Check types and ranges; raises UsageError naming the field."""
+        """Check types and ranges, and what must fit together; raises UsageError naming the field."""
         super().__post_init__()
-        self._check_own_types()
-        self._require("size", self.size >= 8, "at least 8 pixels")
-        self._require("load_size", self.load_size is None or self.load_size >= self.size, "at least `size`, or null")
-        for name in ("blocks", "cache_mb", "examples"):
-            self._require(name, getattr(self, name) >= 0, "0 or more")
-        for name in ("features", "d_features", "d_turns", "g_turns"):
-            self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("beta1", "beta2"):
-            self._require(name, 0 <= getattr(self, name) < 1, "0 or more and below 1")
-        self._require("dropout", 0 <= self.dropout < 1, "0 or more and below 1")
-        self._require("ema", self.ema is None or 0 < self.ema < 1, "between 0 and 1, or null")
-        self._require("patch", self.patch in HALVINGS, f"one of {', '.join(map(str, HALVINGS))}")
+        require(self, "load_size", self.load_size is None or self.load_size >= self.size, "at least `size`, or null")
         fits = self.size >= 3 * 2 ** HALVINGS[self.patch]
-        self._require("patch", fits, f"a patch that suits pictures of {self.size} pixels: choose a smaller one")
+        require(self, "patch", fits, f"a patch that suits pictures of {self.size} pixels: choose a smaller one")
         if self.monitor in ("cycle", *METRICS):
             better = "max" if self.monitor in HIGHER_IS_BETTER else "min"
-            self._require("monitor_mode", self.monitor_mode == better, f"{better!r}, for {self.monitor!r}")
-        for name in ("learning_rate", "d_learning_rate"):
-            try:
-                parse_curve(0.0 if getattr(self, name) is None else getattr(self, name))
-            except UsageError as error:
-                raise UsageError(f"{name}: {error}") from None
-        self._check_schedule("examples_every", Every)
-        DiffAugment(self.diffaugment)
-        self.augmentation()
+            require(self, "monitor_mode", self.monitor_mode == better, f"{better!r}, for {self.monitor!r}")
         least = 2 if self.generator == "unet" else 0
-        self._require("downs", self.downs is None or self.downs >= least, f"at least {least}, or null")
+        require(self, "downs", self.downs is None or self.downs >= least, f"at least {least}, or null")
         multiple = 2 ** self.halvings()
-        self._require("size", self.size % multiple == 0, f"a multiple of {multiple}, for a generator that halves it so")
-
-    def _check_own_types(self) -> None:
-        """Check the fields of Treadle's own classes, unless a user's subclass declares them anew."""
-        kind = next(kind for kind in type(self).__mro__ if kind.__module__.startswith("treadle."))
-        hints, own = get_type_hints(kind), {each.name: each.type for each in fields(kind)}
-        for each in fields(self):
-            if own.get(each.name) == each.type:
-                value = getattr(self, each.name)
-                try:
-                    setattr(self, each.name, convert(value, hints[each.name], source="config", at=each.name))
-                except UsageError as error:
-                    raise UsageError(str(error).removeprefix("config: ")) from None
+        fits = self.size % multiple == 0
+        require(self, "size", fits, f"a multiple of {multiple}, for a generator that halves it so")
 
     def halvings(self) -> int:
         """How often the generator halves the picture."""

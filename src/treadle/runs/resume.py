@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from treadle.checkpoint.state import State
 from treadle.checkpoint.store import newest_good
 from treadle.config.fields import to_dict
+from treadle.config.settings import resumable
 from treadle.errors import RunError, UsageError
 from treadle.files import to_json
 from treadle.runs.environment import describe_environment, numerics
@@ -29,15 +30,6 @@ from treadle.terminal import say
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
 
-FREE = frozenset(
-    {
-        *("max_epochs", "max_steps", "max_time", "patience", "min_improvement", "patience_warm_up"),
-        *("save_every", "keep_checkpoints", "keep_every", "save_patience", "snapshot_every", "keep_snapshots"),
-        *("workers", "log_every", "max_recoveries", "deterministic", "keep_memory"),
-    }
-)
-"""Settings that do not determine what the run has computed so far; a resume may change them."""
-
 
 def changed_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings that differ, as name -> (before, after); a name that one side lacks counts as None."""
@@ -45,9 +37,10 @@ def changed_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> dic
     return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
 
 
-def check_changes(changes: Mapping[str, tuple[Any, Any]]) -> None:
-    """Raise UsageError where a change would make the past another one, naming the keys."""
-    fixed = [f"{name} ({old!r} -> {new!r})" for name, (old, new) in changes.items() if name not in FREE]
+def check_changes(changes: Mapping[str, tuple[Any, Any]], kind: type) -> None:
+    """Raise UsageError where a change of settings of `kind` would make the past another one, naming the keys."""
+    free = resumable(kind)
+    fixed = [f"{name} ({old!r} -> {new!r})" for name, (old, new) in changes.items() if name not in free]
     if fixed:
         raise UsageError(
             f"a resume cannot change {', '.join(fixed)}: it determines what the run has already computed; "
@@ -84,7 +77,7 @@ def go_on(trainer: Trainer) -> None:
     journal = read_journal(run.path)
     recorded, config = recorded_settings(run.path, journal), to_dict(trainer.config)
     changes = changed_settings(recorded, json.loads(to_json(config))) if recorded else {}
-    check_changes(changes)
+    check_changes(changes, type(trainer.config))
     ends = [entry.get("step") for entry in journal if entry.get("event") == "finish"]
     surroundings = _compare_environment(run, refuse=trainer.config.deterministic)
     if not _restore_newest(trainer):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from treadle.checkpoint.compare import differences
 from treadle.checkpoint.state import State
 from treadle.checkpoint.store import checkpoint_name, list_checkpoints, read_checkpoint, step_of
+from treadle.config.settings import resumable_with_effect
 from treadle.engine.commands import from_journal
 from treadle.errors import DataChanged, UsageError
 from treadle.runs.fork import apply_hyperparameters
@@ -18,12 +19,6 @@ from treadle.runs.run import read_journal
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
-
-
-DETERMINING = frozenset(
-    {"max_epochs", "max_steps", "patience", "min_improvement", "patience_warm_up", "log_every", "max_recoveries"}
-)
-"""Settings that a resume may change, and that the state after it depends on (schedules, what is logged when)."""
 
 
 @dataclass
@@ -58,23 +53,13 @@ def verify_run(run: Path, build: Callable[[Path], Trainer], start: int | None = 
     if not checkpoints:
         raise UsageError(f"{run} has no checkpoint to compare with: nothing can be verified")
     journal = read_journal(run)
-    raised = _last_change(journal)
-    if start is None:
-        start = max([0, *sorted(checkpoints)][-2], raised)
-    if start != 0 and start not in checkpoints:
-        there = ", ".join(map(str, sorted(checkpoints)))
-        raise UsageError(f"{run} has no checkpoint at step {start}: there are {there}, and 0 for the beginning")
-    if start < raised:
-        raise UsageError(
-            f"{run} was resumed (or forked) at step {raised} with settings that the steps before it did not have: "
-            f"verify it from a checkpoint at {raised} or later"
-        )
-    targets = [step for step in sorted(checkpoints) if step > start]
-    if not targets:
-        raise UsageError(f"{run} has no checkpoint after step {start} to compare with")
-    edits = [entry for entry in edits_in_force(journal) if entry["step"] >= start]
-    verdict = Verdict(start)
     with tempfile.TemporaryDirectory(prefix="treadle-verify-") as directory, build(Path(directory) / "v001") as trainer:
+        start = _start(run, sorted(checkpoints), _last_change(journal, type(trainer.config)), start)
+        targets = [step for step in sorted(checkpoints) if step > start]
+        if not targets:
+            raise UsageError(f"{run} has no checkpoint after step {start} to compare with")
+        edits = [entry for entry in edits_in_force(journal) if entry["step"] >= start]
+        verdict = Verdict(start)
         if start:
             try:
                 trainer.loop.state.restore(read_checkpoint(checkpoints[start]))
@@ -94,12 +79,31 @@ def verify_run(run: Path, build: Callable[[Path], Trainer], start: int | None = 
     return verdict
 
 
-def _last_change(journal: Sequence[Mapping[str, Any]]) -> int:
-    """The last step at which the run was forked, or resumed with settings that its state depends on; 0 for neither."""
+def _start(run: Path, steps: Sequence[int], raised: int, start: int | None) -> int:
+    """The step to start from: `start` if it can be, else the last but one, after the last change of settings."""
+    if start is None:
+        start = max([0, *steps][-2], raised)
+    if start != 0 and start not in steps:
+        there = ", ".join(map(str, steps))
+        raise UsageError(f"{run} has no checkpoint at step {start}: there are {there}, and 0 for the beginning")
+    if start < raised:
+        raise UsageError(
+            f"{run} was resumed (or forked) at step {raised} with settings that the steps before it did not have: "
+            f"verify it from a checkpoint at {raised} or later"
+        )
+    return start
+
+
+def _last_change(journal: Sequence[Mapping[str, Any]], kind: type) -> int:
+    """The last step at which the run was forked, or resumed with settings that its state depends on; 0 for neither.
+
+    `kind` is the class of its settings.
+    """
+    decisive = resumable_with_effect(kind)
     changes = [
         entry["step"]
         for entry in journal
-        if entry.get("event") == "fork" or (entry.get("event") == "resume" and DETERMINING & set(entry["changed"]))
+        if entry.get("event") == "fork" or (entry.get("event") == "resume" and decisive & set(entry["changed"]))
     ]
     return int(changes[-1]) if changes else 0
 

@@ -1,0 +1,19 @@
+"""Which settings of the shipped trainers a resume may change, besides those that every trainer has."""
+
+from __future__ import annotations
+
+import pytest
+
+from treadle import TrainerConfig
+from treadle.config.settings import resumable, resumable_with_effect
+from treadle.recipes.registry import TRAINERS, trainer
+
+JUDGING = {"cache_mb", "examples", "examples_every", "lpips_weights", "fid_weights"}
+EXPECTED = {"image": {"examples_every"}, "pix2pix": JUDGING, "cyclegan": JUDGING}
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_what_does_not_determine_the_past_may_be_changed(name: str) -> None:
+    kind = trainer(name).Config
+    assert resumable(kind) - resumable(TrainerConfig) == EXPECTED[name]
+    assert resumable_with_effect(kind) == resumable_with_effect(TrainerConfig)
