@@ -6,7 +6,7 @@ import argparse
 import re
 import shutil
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -93,14 +93,27 @@ def show(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequen
     Console(width=terminal_width()).print(table)
 
 
+def offered(trainer: Trainer | type[Trainer], *names: str) -> Callable[..., Any] | None:
+    """What a trainer offers under one of these names, the first that it has; None where it has none."""
+    return next((getattr(trainer, name) for name in names if hasattr(trainer, name)), None)
+
+
 def write_report(trainer: Trainer, directory: Path) -> dict[str, Any]:
     """Let the trainer write its pictures and tables into `directory`, which is made; returns what it names."""
+    report = offered(trainer, "report", "write_report")
+    make_report_directory(directory)
+    return report(directory) if report is not None else {}
+
+
+def make_report_directory(directory: Path) -> None:
+    """Make the directory of a report in a run. Raises UsageError where that fails, or a link leads out."""
+    from treadle.files import make_directory, reason, refuse_links
+
     try:
-        directory.mkdir(exist_ok=True)
+        make_directory(directory)
     except OSError as error:
-        raise UsageError(f"{directory} cannot be made: {error.strerror or error}") from None
-    result: dict[str, Any] = trainer.write_report(directory) if hasattr(trainer, "write_report") else {}
-    return result
+        raise UsageError(f"{directory} cannot be made: {reason(error)}") from None
+    refuse_links(directory)
 
 
 def shown(path: Path) -> str:

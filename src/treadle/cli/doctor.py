@@ -22,8 +22,8 @@ PURPOSE = {
     "fields": "pictures: the sample photograph, 16 bit and EXR files",
     "gans": "image translation: similarity (SSIM) in the metrics",
     "onnx": "treadle export --onnx",
-    "tensorboard": "treadle train --tensorboard",
-    "visdom": "a server for treadle train --visdom",
+    "tensorboard": "treadle train --log tensorboard",
+    "visdom": "a server for treadle train --log visdom",
     "dev": "make test",
 }
 """What each extra is for; the packages in it are read from Treadle's own metadata."""

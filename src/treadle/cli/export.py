@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from treadle.cli.common import Parser, find_run, shown
+from treadle.cli.common import Parser, find_run, offered, shown
 from treadle.errors import UsageError, nearest
 from treadle.recipes.registry import load_recipe
 
@@ -51,9 +51,10 @@ def run(arguments: list[str]) -> int:
 def _choose(directory: Path, wanted: str | None) -> tuple[str, Exportable]:
     """The model named `wanted`, or the only one, of those that the run's trainer offers."""
     trainer = load_recipe(directory / "config.yaml").trainer_class
-    if not hasattr(trainer, "exportable"):
+    exportable = offered(trainer, "exportable")
+    models: dict[str, Exportable] = exportable(directory) if exportable is not None else {}
+    if not models:
         raise UsageError(f"{directory}: {trainer.__name__} has nothing to export")
-    models: dict[str, Exportable] = trainer.exportable(directory)
     if wanted is None and len(models) > 1:
         raise UsageError(f"{directory} has several models: choose one with --model {' or --model '.join(models)}")
     name = next(iter(models)) if wanted is None else wanted

@@ -13,7 +13,8 @@ EXAMPLES = """  treadle fork runs/image/v001 --at 500 --set lr="cosine 5e-3 to 1
 
 def run(arguments: list[str]) -> int:
     """Fork and train on; returns the exit code."""
-    from treadle.cli.train import add_sinks, drive, sinks
+    from treadle.cli.sinks import add_sinks, sinks
+    from treadle.cli.train import drive
     from treadle.runs.fork import changed_hyperparameters, fork_run
 
     parser = Parser(

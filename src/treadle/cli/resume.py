@@ -15,7 +15,8 @@ determines the past (seed, batch size, model, data) may not: use treadle fork.""
 
 def run(arguments: list[str]) -> int:
     """Resume; returns the exit code."""
-    from treadle.cli.train import add_sinks, drive, sinks
+    from treadle.cli.sinks import add_sinks, sinks
+    from treadle.cli.train import drive
 
     parser = Parser(
         "resume",

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from treadle.cli.common import Parser, existing, find_run, print_results, write_report
+from treadle.cli.common import Parser, existing, find_run, make_report_directory, offered, print_results, write_report
 from treadle.errors import UsageError
 from treadle.recipes.registry import load_recipe
 
@@ -54,8 +54,10 @@ def _evaluate(trainer: Trainer, directory: Path) -> dict[str, Any]:
         raise UsageError(f"{type(trainer).__name__} has neither test nor validation data to test on")
     report = directory.absolute() / "test"
     results: dict[str, Any] = {"step": best["step"]}
-    if hasattr(trainer, "write_test_report"):
-        results |= trainer.write_test_report(report, feed)
+    make_report_directory(report)
+    test_report = offered(trainer, "test_report", "write_test_report")
+    if test_report is not None:
+        results |= test_report(report, feed)
     else:
         results |= {**trainer.test(feed), **write_report(trainer, report)}
     write_whole(report / "metrics.json", to_json(results) + "\n")
