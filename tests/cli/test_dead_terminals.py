@@ -24,7 +24,9 @@ def environment(site: Path) -> dict[str, str]:
     said = 'print("step", self.progress.step, flush=True)\n        loss = self.loss(batch)'
     pack.write_text(pack.read_text().replace("loss = self.loss(batch)", said, 1))
     paths = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "TERM": "xterm"}
+    # Not unbuffered: what a stream still holds at the end is part of the matter.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return inherited | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "TERM": "xterm"}
 
 
 def command(*arguments: str) -> list[str]:

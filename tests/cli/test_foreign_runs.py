@@ -98,6 +98,15 @@ def test_no_command_writes_into_a_folder_that_is_a_link(treadle: Any, run: Path,
     assert treadle(*COMMANDS["verify"]) == 0
 
 
+def test_no_report_is_written_through_a_link(treadle: Any, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (run / "test").mkdir()
+    (run / "test" / "slope.txt").symlink_to(tmp_path / "mine")
+    assert treadle(*COMMANDS["test"]) == 2
+    assert said_in_one_line(treadle) and f"test/slope.txt is a link to {tmp_path / 'mine'}, outside of" in treadle.err
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
 def test_a_run_may_itself_be_reached_through_links(treadle: Any, run: Path, tmp_path: Path) -> None:
     shutil.move(run, tmp_path / "elsewhere")
     run.symlink_to(tmp_path / "elsewhere")

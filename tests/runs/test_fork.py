@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 from treadle import RunError, StateError, Trainer, UsageError
 from treadle.checkpoint.store import list_checkpoints, read_checkpoint
-from treadle.runs.aside import ASIDE
+from treadle.runs.aside import ASIDE, create_whole
 from treadle.runs.best import read_best
 from treadle.runs.compare import describe, find_runs
 from treadle.runs.fork import fork_run
@@ -89,8 +90,6 @@ def test_its_checkpoint_survives_the_parents_retention(parent: Path) -> None:
 
 
 def test_it_stands_alone(parent: Path, tmp_path: Path) -> None:
-    import shutil
-
     fork = fork_run(parent, 8, config(parent), tmp_path / "elsewhere")
     assert fork == tmp_path / "elsewhere" / "v001"
     assert max(line["step"] for line in read_metrics(fork)) == 8
@@ -134,14 +133,25 @@ def test_what_a_killed_fork_has_left_is_no_run_and_goes_with_the_next(parent: Pa
     for path in (dead, living):
         path.mkdir(parents=True)
         (path / "config.yaml").write_text("trainer: line\n")
-    linked.symlink_to(parent)
+    (tmp_path / "mine").mkdir()
+    linked.symlink_to(tmp_path / "mine")
     lock = RunLock(living)
     assert find_runs(tmp_path / "forks") == [] and versions(tmp_path / "forks") == []
     fork = fork_run(parent, 8, config(parent), tmp_path / "forks")
     assert sorted((tmp_path / "forks").iterdir()) == sorted([living, linked, fork]), "one is being made"
+    assert list((tmp_path / "mine").iterdir()) == []
     assert read_checkpoint(parent / "checkpoints" / "step-00000008").step == 8
     assert describe(fork).status == "unfinished", "nobody trains it yet"
     lock.release()
+
+
+def test_another_process_may_be_faster(parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two have seen the same versions: the name goes to one of them, to the other the next that is free."""
+    (tmp_path / "forks").mkdir()
+    (tmp_path / "forks" / "v002").write_text("in the way")
+    monkeypatch.setattr("treadle.runs.aside.versions", lambda directory: [])
+    names = [fork_run(parent, 8, config(parent), tmp_path / "forks").name for _ in range(3)]
+    assert names == ["v001", "v003", "v004"] and (tmp_path / "forks" / "v002").read_text() == "in the way"
 
 
 def test_a_fork_may_be_given_its_name(parent: Path, tmp_path: Path) -> None:
@@ -151,6 +161,9 @@ def test_a_fork_may_be_given_its_name(parent: Path, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=f"{name} is not empty: give .*forks to get its next version"):
             fork_run(parent, 8, config(parent), tmp_path / "forks" / name)
     assert fork_run(parent, 8, config(parent), tmp_path / "forks").name == "v009"
+    with pytest.raises(UsageError, match="v010 is not empty"):  # another process was faster
+        create_whole(tmp_path / "forks" / "v010", lambda run: (run.path.parent / "v010" / "more").mkdir(parents=True))
+    shutil.rmtree(tmp_path / "forks" / "v010")
     with pytest.raises(UsageError, match="is a run itself"):
         moved = tmp_path / "moved"
         (tmp_path / "forks" / "v008").rename(moved)
