@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treadle.cli.common import Parser, existing, find_run, make_report_directory, offered, print_results, write_report
+from treadle.cli.script import add_trainer, recipe_of
 from treadle.errors import UsageError
-from treadle.recipes.registry import load_recipe
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
@@ -31,10 +31,11 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--data", metavar="PATH", help="test on other data than the run's own")
     parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], dest="overrides",
                         help="override settings of the run that concern its evaluation, as YAML")  # fmt: skip
+    add_trainer(parser)
     options = parser.parse_args(arguments)
 
     directory = find_run(options.run)
-    recipe = load_recipe(directory / "config.yaml").with_overrides(options.overrides)
+    recipe = recipe_of(directory, options).with_overrides(options.overrides)
     if options.data:
         recipe = replace(recipe, data=existing(options.data, "--data"))
     with recipe.build() as trainer:
