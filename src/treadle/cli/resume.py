@@ -8,7 +8,7 @@ from treadle.cli.script import add_trainer, recipe_of
 EXAMPLES = """  treadle resume runs/image/v001
   treadle resume runs/image                           its newest version
   treadle resume runs/image/v001 --set max_steps=5000
-  treadle resume runs/mine --trainer prog.py:Mine     a run that prog.py has made
+  treadle resume runs/mine --trainer prog.py:Mine    a run that prog.py made
 
 Limits may be raised (max_steps, max_epochs, max_time, patience); what
 determines the past (seed, batch size, model, data) may not: use treadle fork."""
