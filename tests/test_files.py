@@ -18,8 +18,26 @@ import pytest
 import torch
 
 from treadle import files
-from treadle.errors import RunError
-from treadle.files import LineFile, file_name, number, read_lines, replace_directory, settled, to_json, write_whole
+from treadle.errors import RunError, UsageError
+from treadle.files import (
+    LineFile,
+    copy_regular,
+    file_name,
+    hash_file,
+    make_directory,
+    number,
+    open_regular,
+    read_lines,
+    read_regular,
+    refuse_links,
+    replace_directory,
+    settled,
+    sync_tree,
+    to_json,
+    write_json,
+    write_synced,
+    write_whole,
+)
 
 FORK = multiprocessing.get_context("fork")
 
@@ -98,9 +116,12 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
     assert list(read_lines(tmp_path / "none.jsonl")) == []
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
-    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+def full(*_: object) -> int:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files.os, "write", full)
     with pytest.raises(RunError, match=r"cannot write .*log\.jsonl: No space left on device") as caught:
         LineFile(tmp_path / "log.jsonl").append({"n": 1})
     assert "\n" not in str(caught.value)
@@ -240,3 +261,112 @@ def test_the_target_is_there_at_every_instant(tmp_path: Path) -> None:
     writer.join()
     assert missing == 0 and target.exists()
     assert (target / "file").read_text().isdigit()
+
+
+# Links and pipes that somebody has put there -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """A file of the user's own, outside of everything that is written."""
+    path = tmp_path / "mine.txt"
+    path.write_text("mine\n" * 10)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "folder").mkdir()
+    return tmp_path / "folder"
+
+
+def test_no_link_is_followed_for_writing(folder: Path, mine: Path) -> None:
+    link = folder / "log.jsonl"
+    link.symlink_to(mine)
+    for write in (lambda: LineFile(link).append({"n": 1}), lambda: LineFile(link).cut_after(1)):
+        with pytest.raises(RunError, match=r"cannot write .*log\.jsonl: it is a link: put what it leads to in its pla"):
+            write()
+    for flags in (os.O_WRONLY, os.O_RDWR | os.O_CREAT, os.O_WRONLY | os.O_TRUNC):
+        with pytest.raises(OSError, match="it is a link"):
+            open_regular(link, flags)
+    with pytest.raises(OSError, match="it is a link"):
+        write_synced(link, b"theirs")
+    write_whole(link, "new")
+    assert not link.is_symlink() and link.read_text() == "new", "a file that is written whole takes the link's place"
+    assert mine.read_text() == "mine\n" * 10
+
+
+def test_no_link_is_followed_by_the_name_of_a_temporary_file(folder: Path, mine: Path) -> None:
+    (folder / f".latest.json.{os.getpid()}").symlink_to(mine)
+    write_json(folder / "latest.json", {"step": 1})
+    assert json.loads((folder / "latest.json").read_text()) == {"step": 1}
+    assert mine.read_text() == "mine\n" * 10
+
+
+def test_a_link_is_followed_for_reading(folder: Path, mine: Path) -> None:
+    (folder / "link").symlink_to(mine)
+    assert read_regular(folder / "link") == mine.read_bytes() and hash_file(folder / "link") == hash_file(mine)
+    copy_regular(folder / "link", folder / "copy")
+    assert (folder / "copy").read_bytes() == mine.read_bytes() and not (folder / "copy").is_symlink()
+    with pytest.raises(FileExistsError):
+        copy_regular(mine, folder / "copy")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "device", "directory"])
+def test_nothing_waits_for_what_is_no_file(folder: Path, kind: str) -> None:
+    path = folder / "log.jsonl"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link to a pipe":
+        os.mkfifo(folder / "pipe")
+        path.symlink_to(folder / "pipe")
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    for read in (read_regular, hash_file, open_regular, lambda path: copy_regular(path, folder / "copy")):
+        with pytest.raises(OSError, match="it is no regular file"):
+            read(path)
+    with pytest.raises(RunError, match=r"log\.jsonl cannot be read: it is no regular file: remove it") as error:
+        list(read_lines(path))
+    assert "\n" not in str(error.value)
+    with pytest.raises(RunError, match=r"it is (no regular file: remove it|a link: put)|Is a directory"):
+        LineFile(path).append({"n": 1})
+    with pytest.raises(OSError, match=r"it is (no regular file|a link)|Is a directory"):
+        write_synced(path, b"")
+
+
+def test_a_directory_is_made_where_no_link_is(folder: Path, tmp_path: Path) -> None:
+    make_directory(folder / "logs")
+    make_directory(folder / "logs")
+    (folder / "linked").symlink_to(tmp_path)
+    (folder / "dangling").symlink_to(tmp_path / "not yet")
+    for name in ("linked", "dangling"):
+        with pytest.raises(OSError, match="it is a link"):
+            make_directory(folder / name)
+    assert not (tmp_path / "not yet").exists()
+
+
+def test_a_link_out_of_a_directory_is_named(folder: Path, tmp_path: Path, mine: Path) -> None:
+    (folder / "deep").mkdir()
+    (folder / "deep" / "inside").symlink_to(folder / "deep")
+    (folder / "latest").symlink_to("deep")
+    (tmp_path / "way").symlink_to(folder)
+    refuse_links(tmp_path / "way")  # the way there may be a link, and links within are nobody's harm
+    for target in (mine, tmp_path, tmp_path / "not there", folder / "deep" / ".." / ".." / "mine.txt"):
+        (folder / "deep" / "out").symlink_to(target)
+        with pytest.raises(UsageError, match=r"way/deep/out is a link to .*, outside of .*way, .*: put what") as error:
+            refuse_links(tmp_path / "way")
+        assert "\n" not in str(error.value)
+        (folder / "deep" / "out").unlink()
+
+
+def test_a_tree_is_synced_file_by_file_and_folder_by_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "deep").mkdir()
+    for name in ("a", "deep/b"):
+        (folder / name).write_text(name)
+    synced: list[str] = []
+    monkeypatch.setattr(files.os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    sync_tree(folder)
+    assert synced == [str(folder / name) for name in ("deep/b", "deep", "a")] + [str(folder)]

@@ -1,4 +1,9 @@
-"""Writing so that an interruption at any instant leaves readable files: whole files, whole lines, whole directories."""
+"""Files that an interruption at any instant leaves readable (whole files, lines, directories), and that are files.
+
+A run's directory may come from somebody else. A link in it is never followed for writing, so nothing outside is harmed;
+for reading it may lead to any regular file, as archives of large files make them. A pipe, socket or device is never
+opened to wait for. The way to the run itself may go through links.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,7 @@ import math
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,10 +24,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from treadle.errors import RunError
+from treadle.errors import RunError, UsageError
 
 _NAN_AND_INF = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_LINK, _NO_FILE = "it is a link", "it is no regular file"
+_REMEDIES = {
+    _LINK: "put what it leads to in its place, or remove it",
+    _NO_FILE: "remove it, or put the file back",
+}
 
 
 def to_json(value: Any) -> str:
@@ -90,23 +101,84 @@ def write_whole(path: Path, content: bytes | str, *, sync: bool = False) -> None
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file whole or not at all, and have it on the disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    write_synced(temporary, json.dumps(value).encode())
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(value), sync=True)
     sync(path.parent)
 
 
 def write_synced(path: Path, data: bytes) -> None:
     """Write a file and wait until it is on the disk."""
-    with open(path, "wb") as file:
+    with os.fdopen(open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Open the regular file at `path` with the flags of `os.open`, without waiting; returns its descriptor.
+
+    Raises OSError whose `strerror` says it in words: for a pipe, socket, device or directory, and where the file is to
+    be written, for a link.
+    """
+    writing = flags & (os.O_WRONLY | os.O_RDWR)
+    # Truncated only once it is known to be a file.
+    wanted = (flags & ~os.O_TRUNC) | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (os.O_NOFOLLOW if writing else 0)
+    try:
+        descriptor = os.open(path, wanted, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP and path.is_symlink():
+            raise OSError(errno.ELOOP, _LINK, str(path)) from None
+        if error.errno == errno.ENXIO:  # a pipe without a reader, a socket
+            raise OSError(errno.EINVAL, _NO_FILE, str(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, _NO_FILE, str(path))
+    if flags & os.O_TRUNC:
+        os.ftruncate(descriptor, 0)
+    return descriptor
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of the regular file at `path`; raises OSError as `open_regular` does."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        return file.read()
+
+
+def copy_regular(source: Path, target: Path) -> None:
+    """Copy a regular file, whatever link it is reached by; `target` is new, and on the disk. Raises OSError."""
+    with os.fdopen(open_regular(source), "rb") as old, open(target, "xb") as new:
+        shutil.copyfileobj(old, new, 1 << 20)
+        new.flush()
+        os.fsync(new.fileno())
+
+
+def make_directory(path: Path) -> None:
+    """Make the directory `path`, where it is not there yet; raises OSError where a link stands in its place."""
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, _LINK, str(path))
+    path.mkdir(exist_ok=True)
+
+
+def refuse_links(directory: Path) -> None:
+    """Raise UsageError, naming it, for a link anywhere in `directory` that leads out of it.
+
+    Whoever is going to write there calls this first: a report, a picture or a checkpoint would end up elsewhere.
+    """
+    home = os.path.realpath(directory)
+    for here, folders, names in os.walk(home):
+        for name in (*folders, *names):
+            path = os.path.join(here, name)
+            if os.path.islink(path) and not os.path.realpath(path).startswith(home + os.sep):
+                inside = directory / os.path.relpath(path, home)
+                raise UsageError(
+                    f"{inside} is a link to {os.readlink(path)}, outside of {directory}, and nothing is written "
+                    f"through it: {_REMEDIES[_LINK]}"
+                )
+
+
 def hash_file(path: Path) -> str:
     """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -119,8 +191,28 @@ def sync(directory: Path) -> None:
         os.close(descriptor)
 
 
+def sync_tree(directory: Path) -> None:
+    """Have a directory with all that is in it on the disk before going on."""
+    for here, _, names in os.walk(directory, topdown=False):
+        for name in names:
+            descriptor = open_regular(Path(here, name))
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        sync(Path(here))
+
+
+def reason(error: OSError) -> str:
+    """Why the system refused a file, and where it is not a plain file what to do about it."""
+    why = error.strerror or str(error)
+    return f"{why}: {_REMEDIES[why]}" if why in _REMEDIES else why
+
+
 def cannot_write(path: Path, error: OSError) -> RunError:
     """The error for a disk that refused `path` during a run."""
+    if error.strerror in _REMEDIES:
+        return RunError(f"cannot write {error.filename or path}: {reason(error)}")
     return RunError(f"cannot write {path}: {error.strerror or error}; make room or mend its permissions, then resume")
 
 
@@ -191,10 +283,13 @@ class LineFile:
         if not self.path.exists():
             return
         end = 0
-        with self.path.open("rb") as file:
-            for _ in range(keep):
-                end += len(file.readline())
-        os.truncate(self.path, end)
+        try:
+            with os.fdopen(open_regular(self.path, os.O_RDWR), "r+b") as file:
+                for _ in range(keep):
+                    end += len(file.readline())
+                file.truncate(end)
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
 
     def close(self) -> None:
         """Close the file; the next `append` opens it again."""
@@ -203,7 +298,7 @@ class LineFile:
             self._descriptor = None
 
     def _open(self) -> int:
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o644)
+        descriptor = open_regular(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         size = os.fstat(descriptor).st_size
         whole = _end_of_last_line(descriptor, size)
         if whole < size:
@@ -226,12 +321,14 @@ def _end_of_last_line(descriptor: int, size: int) -> int:
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the entries of a JSON-lines file, none where there is no file; a torn last line is left out.
 
-    Raises RunError naming the line for anything else that is no JSON object.
+    Raises RunError naming the line for anything else that is no JSON object, and the file where it cannot be read.
     """
     try:
-        file = path.open("rb")
+        file = os.fdopen(open_regular(path), "rb")
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {reason(error)}") from None
     with file:
         for count, line in enumerate(file, 1):
             if not line.endswith(b"\n"):

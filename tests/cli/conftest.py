@@ -69,7 +69,7 @@ class LineTrainer(Trainer):
     def validation_step(self, batch):
         return {"loss": self.loss(batch)}
 
-    def write_report(self, directory):
+    def report(self, directory):
         (directory / "slope.txt").write_text(f"{self.model.weight.item():.{self.config.digits}g}")
         return {"slope": self.model.weight.item(), "picture": directory / "slope.txt"}
 '''

@@ -15,10 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from treadle.cli.train import parser
 from treadle.config.files import dumps, load
 from treadle.recipes.registry import list_recipes
-from treadle.sinks.visdom import DEFAULT_URL
 
 RUN = Path("runs/line/v001")
 
@@ -120,6 +118,10 @@ def test_help_of_a_shipped_recipe_fits_two_screens(treadle: Any, recipe: str, mo
         (["line", "extra"], "treadle train line: 'extra' belongs to no flag"),
         (["line", "--device", "cuda:9"], "cuda"),
         (["line", "--visdom", "ftp://x"], "'ftp://x' is no address of a Visdom server: expected one such as http://"),
+        (["line", "--log", "visdom=ftp://x"], "--log visdom=ftp://x: 'ftp://x' is no address of a Visdom server"),
+        (["line", "--log", "visdm"], "unknown sink 'visdm'; did you mean 'visdom'?"),
+        (["line", "--log"], "treadle train: argument --log: expected at least one argument"),
+        (["line", "--log", "console=x"], "--log console=x: it writes to standard error and takes no place"),
     ],
 )
 def test_bad_usage_is_one_line_and_2_and_writes_nothing(
@@ -144,25 +146,15 @@ def test_a_time_limit_is_no_failure(treadle: Any, line: None) -> None:
     assert 0 < summary(RUN)["step"] < 200
 
 
-def test_tensorboard_events_go_into_the_run(treadle: Any, line: None) -> None:
-    assert treadle("train", "line", "--tensorboard") == 0
-    assert list(RUN.rglob("events.out.tfevents*"))
-
-
 def test_a_visdom_server_that_is_away_stops_nothing(treadle: Any, line: None) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    assert treadle("train", "line", "--visdom", url, "--max-steps", "10") == 0
+    assert treadle("train", "line", "--log", f"visdom={url}", "--max-steps", "10") == 0
     assert f"Visdom at {url}: " in treadle.err and "not up to date (Connection refused)" in treadle.err
-    assert treadle("resume", "runs/line", "--set", "max_steps=20", "--visdom", url) == 0
+    assert treadle("resume", "runs/line", "--set", "max_steps=20", "--log", f"visdom={url}") == 0
     assert "not up to date (Connection refused)" in treadle.err
-    assert treadle("fork", "runs/line", "--at", "20", "--set", "max_steps=30", "--visdom", url) == 0
+    assert treadle("fork", "runs/line", "--at", "20", "--set", "max_steps=30", "--log", f"visdom={url}") == 0
     assert "not up to date (Connection refused)" in treadle.err
-
-
-def test_visdom_without_a_url_is_the_one_on_this_machine() -> None:
-    assert parser().parse_args(["line", "--visdom", "--run", "x"]).visdom == DEFAULT_URL
-    assert parser().parse_args(["line"]).visdom is None
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import multiprocessing
 import os
 import pickle
 import random
 import shutil
+import signal
 import subprocess
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +29,10 @@ from treadle.checkpoint.store import read_checkpoint as read
 from treadle.files import hash_file
 from treadle.recipes.registry import load_recipe
 from treadle.runs.best import read_best
+from treadle.runs.compare import find_runs
+from treadle.runs.fork import fork_run
 from treadle.runs.lock import RunLock
-from treadle.runs.run import read_config, read_journal, read_summary
+from treadle.runs.run import Run, read_config, read_journal, read_summary, versions
 from treadle.testing import kill
 
 NAME = "line"
@@ -249,7 +255,7 @@ def test_room_for_lines_but_not_for_checkpoints_is_put_up_with(tmp_path: Path) -
             self.minimize(loss)
             if self.progress.step == 8:
                 with contextlib.suppress(RunError):
-                    self.saver.finish()
+                    self.loop.archive.finish()
                 ballast.unlink(missing_ok=True)
             return loss
 
@@ -277,8 +283,6 @@ def test_a_file_size_limit_is_a_full_disk_to_it(tmp_path: Path, child: Child) ->
     for _ in range(5):
         trainer.iterate()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    import signal
-
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
@@ -311,12 +315,112 @@ def test_a_disk_that_becomes_read_only_fails_the_run_and_it_resumes(tmp_path: Pa
             trainer.iterate()
         trainer.loop.archive.finish()
         trainer.run.close()  # a file that is open for writing keeps a filesystem from becoming read-only
-        trainer.lock.release()
+        trainer.loop.archive.release()
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         with pytest.raises(RunError, match="Read-only file system"):
             trainer.train()
         subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
         assert compare(reference, finish(disk / "v001")) == []
+
+
+# Forks that are killed -------------------------------------------------------------------------------------------
+
+CALLS = ("open", "mkdir", "write", "fsync", "ftruncate", "truncate", "chmod", "rename", "replace", "unlink", "rmdir")
+"""The system's calls by which a fork comes into being."""
+
+
+def forked(parent: Path, target: Path, nth: int | None = None) -> int:
+    """Fork `parent` at step 9 in a process of its own, killed before the n-th such call; returns how it ended."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    calls = itertools.count(1)
+
+    def dying(call: Any) -> Any:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            if next(calls) == nth:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*args, **kwargs)
+
+        return counted
+
+    try:
+        for name in CALLS:
+            setattr(os, name, dying(getattr(os, name)))
+        fork_run(parent, 9, read_config(parent), target)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def content(run: Path) -> dict[str, Any]:
+    """All files of a run, without what tells when and where it was made."""
+    files: dict[str, Any] = {}
+    for path in run.rglob("*"):
+        name = str(path.relative_to(run))
+        if path.is_file() and name not in ("environment.json", ".lock"):
+            files[name] = path.read_bytes()
+    files["journal.jsonl"] = [{**entry, "time": None} for entry in read_journal(run)]
+    assert json.loads((run / "environment.json").read_text())["packages"]
+    return files
+
+
+def test_a_fork_that_is_killed_anywhere_leaves_no_run_or_the_whole_one(
+    tmp_path: Path, reference: dict[str, Any]
+) -> None:
+    parent = killed(tmp_path)
+    assert forked(parent, tmp_path / "whole") == 0
+    whole = content(tmp_path / "whole" / "v001")
+    assert {"config.yaml", "metrics.jsonl", "checkpoints/step-00000009/tensors.safetensors"} <= whole.keys()
+    kills, found = 0, 0
+    for nth in itertools.count(1):
+        code = forked(parent, tmp_path / "forks", nth)
+        there = find_runs(tmp_path / "forks") if (tmp_path / "forks").exists() else []
+        assert [path.name for path in there] == [f"v{number + 1:03d}" for number in range(len(there))]
+        assert len(there) in (found, found + 1), f"killed before call {nth}"
+        for run in there[found:]:
+            assert content(run) == whole, f"killed before call {nth}"
+        found = len(there)
+        left = len(list((tmp_path / "forks").glob(".*")))
+        assert left <= 1, "what the one before it had left is gone"
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        kills += 1
+    assert kills > 40 and left == 0 and 1 < found < kills / 2
+    assert compare(reference, finish(there[0])) == [], "the fork that was killed when it was there"
+
+
+def test_forks_made_at_once_are_all_there(tmp_path: Path) -> None:
+    """Four processes fork, and one begins new runs, in one directory: each gets versions of its own, and all of it."""
+    parent = killed(tmp_path)
+    context = multiprocessing.get_context("fork")
+    barrier, config = context.Barrier(5), read_config(parent)
+
+    def fork() -> None:
+        barrier.wait()
+        for _ in range(5):
+            fork_run(parent, 9, config, tmp_path / "forks")
+
+    def create() -> None:
+        barrier.wait()
+        for _ in range(20):
+            Run.create(tmp_path / "forks")
+
+    processes = [context.Process(target=target) for target in (*[fork] * 4, create)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    runs = versions(tmp_path / "forks")
+    assert [run.name for run in runs] == [f"v{number:03d}" for number in range(1, 41)]
+    assert len([run for run in runs if (run / "config.yaml").exists()]) == 20
+    for run in runs:
+        if (run / "config.yaml").exists():
+            assert read(run / "checkpoints" / "step-00000009").step == 9 and len(read_journal(run)) == 1
+    assert not list((tmp_path / "forks").glob(".*"))
 
 
 # Processes, clocks, places ---------------------------------------------------------------------------------------

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from treadle import StateError, Trainer, UsageError
+from treadle import RunError, StateError, Trainer, UsageError
 from treadle.checkpoint.store import list_checkpoints, read_checkpoint
+from treadle.runs.aside import ASIDE, create_whole
 from treadle.runs.best import read_best
+from treadle.runs.compare import describe, find_runs
 from treadle.runs.fork import fork_run
+from treadle.runs.lock import RunLock
 from treadle.runs.metrics import read_metrics
 from treadle.runs.run import read_config, read_journal, versions
 
@@ -85,8 +90,6 @@ def test_its_checkpoint_survives_the_parents_retention(parent: Path) -> None:
 
 
 def test_it_stands_alone(parent: Path, tmp_path: Path) -> None:
-    import shutil
-
     fork = fork_run(parent, 8, config(parent), tmp_path / "elsewhere")
     assert fork == tmp_path / "elsewhere" / "v001"
     assert max(line["step"] for line in read_metrics(fork)) == 8
@@ -123,3 +126,90 @@ def test_what_cannot_be_forked_says_why_and_leaves_nothing(parent: Path, tmp_pat
     with pytest.raises(UsageError, match="a file is in the way"):
         fork_run(parent, 12, config(parent), tmp_path / "file")
     assert json.loads((parent / "summary.json").read_text())["step"] == 18
+
+
+def test_what_a_killed_fork_has_left_is_no_run_and_goes_with_the_next(parent: Path, tmp_path: Path) -> None:
+    dead, living, linked = (tmp_path / "forks" / f"{ASIDE}{name}" for name in ("dead", "living", "linked"))
+    for path in (dead, living):
+        path.mkdir(parents=True)
+        (path / "config.yaml").write_text("trainer: line\n")
+    (tmp_path / "mine").mkdir()
+    linked.symlink_to(tmp_path / "mine")
+    lock = RunLock(living)
+    assert find_runs(tmp_path / "forks") == [] and versions(tmp_path / "forks") == []
+    fork = fork_run(parent, 8, config(parent), tmp_path / "forks")
+    assert sorted((tmp_path / "forks").iterdir()) == sorted([living, linked, fork]), "one is being made"
+    assert list((tmp_path / "mine").iterdir()) == []
+    assert read_checkpoint(parent / "checkpoints" / "step-00000008").step == 8
+    assert describe(fork).status == "unfinished", "nobody trains it yet"
+    lock.release()
+
+
+def test_another_process_may_be_faster(parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two have seen the same versions: the name goes to one of them, to the other the next that is free."""
+    (tmp_path / "forks").mkdir()
+    (tmp_path / "forks" / "v002").write_text("in the way")
+    monkeypatch.setattr("treadle.runs.aside.versions", lambda directory: [])
+    names = [fork_run(parent, 8, config(parent), tmp_path / "forks").name for _ in range(3)]
+    assert names == ["v001", "v003", "v004"] and (tmp_path / "forks" / "v002").read_text() == "in the way"
+
+
+def test_a_fork_may_be_given_its_name(parent: Path, tmp_path: Path) -> None:
+    (tmp_path / "forks" / "v008").mkdir(parents=True)
+    for name in ("v007", "v008"):
+        assert fork_run(parent, 8, config(parent), tmp_path / "forks" / name) == tmp_path / "forks" / name
+        with pytest.raises(UsageError, match=f"{name} is not empty: give .*forks to get its next version"):
+            fork_run(parent, 8, config(parent), tmp_path / "forks" / name)
+    assert fork_run(parent, 8, config(parent), tmp_path / "forks").name == "v009"
+    with pytest.raises(UsageError, match="v010 is not empty"):  # another process was faster
+        create_whole(tmp_path / "forks" / "v010", lambda run: (run.path.parent / "v010" / "more").mkdir(parents=True))
+    shutil.rmtree(tmp_path / "forks" / "v010")
+    with pytest.raises(UsageError, match="is a run itself"):
+        moved = tmp_path / "moved"
+        (tmp_path / "forks" / "v008").rename(moved)
+        fork_run(parent, 8, config(parent), moved)
+    assert sorted(path.name for path in (tmp_path / "forks").iterdir()) == ["v007", "v009"]
+
+
+def test_it_is_on_the_disk_before_it_gets_its_name(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a power cut there is the whole of it, or nothing."""
+    done: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def syncing(descriptor: int) -> None:
+        done.append(os.readlink(f"/proc/self/fd/{descriptor}").partition(ASIDE)[2].partition("/")[2])
+        fsync(descriptor)
+
+    def renaming(old: Path, new: Path) -> None:
+        there = {str(path.relative_to(old)) for path in Path(old).rglob("*")}
+        if Path(old).name.startswith(ASIDE):
+            assert there <= set(done), "each file and folder"
+            done.append("renamed")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(os, "rename", renaming)
+    fork_run(parent, 8, config(parent))
+    assert done.count("renamed") == 1
+
+
+def test_a_parent_that_cannot_be_written_is_forked_all_the_same(
+    parent: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("treadle.runs.fork.pin", refuse)
+    fork = fork_run(parent, 8, config(parent))
+    assert "step-00000008 is not kept for good, its run cannot be written (Read-only file system)" in (
+        capsys.readouterr().err
+    )
+    assert read_checkpoint(fork / "checkpoints" / "step-00000008").step == 8
+
+
+def test_a_pipe_where_a_file_should_be_is_named(parent: Path) -> None:
+    checkpoint = parent / "checkpoints" / "step-00000008"
+    os.mkfifo(checkpoint / "more")
+    with pytest.raises(RunError, match=r"cannot be forked: .*step-00000008/more: it is no regular file: remove it"):
+        fork_run(parent, 8, config(parent))
+    assert list(parent.parent.iterdir()) == [parent]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from treadle.errors import RunError
 from treadle.runs import metrics
 from treadle.runs.metrics import MetricLog, read_metrics, series
 
@@ -95,3 +96,13 @@ def test_series_cost_is_linear_in_all(tmp_path: Path, monkeypatch: pytest.Monkey
     log.close()
     assert np.load(tmp_path / "logs" / "epoch.loss.npy").shape == (2000, 2)
     assert written < 20 * 2000 * 16  # each rewritten in full would be 2000 * 2000 * 16 / 2
+
+
+def test_no_series_is_written_where_a_link_leads(tmp_path: Path) -> None:
+    run, mine = tmp_path / "run", tmp_path / "mine"
+    run.mkdir()
+    mine.mkdir()
+    (run / "logs").symlink_to(mine)
+    with pytest.raises(RunError, match=r"cannot write .*run/logs: it is a link: put what it leads to in its place"):
+        MetricLog(run).append("epoch", {"loss": 1.0}, step=1, epoch=1)
+    assert list(mine.iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from treadle import Trainer
+from treadle import Trainer, files
 from treadle.config.files import load
 from treadle.errors import RunError
 from treadle.runs.metrics import read_metrics
@@ -108,10 +109,14 @@ def test_a_stopped_run_says_so(line: Callable[..., Line]) -> None:
     assert read_summary(trainer.run.path)["status"] == "stopped"
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_fails_the_run_in_one_line(line: Callable[..., Line]) -> None:
-    trainer = line()
-    (trainer.run.path / "metrics.jsonl").symlink_to("/dev/full")
+def test_a_full_disk_fails_the_run_in_one_line(line: Callable[..., Line], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, data: bytes) -> int:
+        if b'"split"' in data:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data)
+
+    trainer, write = line(), os.write
+    monkeypatch.setattr(files.os, "write", full)
     with pytest.raises(RunError, match=r"cannot write .*metrics\.jsonl: No space left on device") as caught:
         trainer.train()
     assert "\n" not in str(caught.value)

@@ -95,13 +95,19 @@ def show(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequen
 
 def write_report(trainer: Trainer, directory: Path) -> dict[str, Any]:
     """Let the trainer write its pictures and tables into `directory`, which is made; returns what it names."""
+    make_report_directory(directory)
+    return trainer.report(directory)
+
+
+def make_report_directory(directory: Path) -> None:
+    """Make the directory of a report in a run. Raises UsageError where that fails, or a link leads out."""
+    from treadle.files import make_directory, reason, refuse_links
+
     try:
-        directory.mkdir(exist_ok=True)
+        make_directory(directory)
     except OSError as error:
-        raise UsageError(f"{directory} cannot be made: {error.strerror or error}") from None
-    report = getattr(trainer, "report", None) or getattr(trainer, "write_report", None)
-    result: dict[str, Any] = {} if report is None else report(directory)
-    return result
+        raise UsageError(f"{directory} cannot be made: {reason(error)}") from None
+    refuse_links(directory)
 
 
 def shown(path: Path) -> str:

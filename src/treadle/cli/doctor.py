@@ -23,8 +23,8 @@ PURPOSE = {
     "gans": "image translation: similarity (SSIM) in the metrics",
     "video": "MP4 files",
     "onnx": "treadle export --onnx",
-    "tensorboard": "treadle train --tensorboard",
-    "visdom": "a server for treadle train --visdom",
+    "tensorboard": "treadle train --log tensorboard",
+    "visdom": "a server for treadle train --log visdom",
     "dev": "make test",
 }
 """What each extra is for; the packages in it are read from Treadle's own metadata."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from treadle.cli.common import Parser, find_run, shown
+from treadle.cli.script import add_trainer, recipe_of
 from treadle.errors import UsageError, nearest
-from treadle.recipes.registry import load_recipe
 
 if TYPE_CHECKING:
     from treadle.export.onnx import Exportable
@@ -30,12 +30,13 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--out", metavar="FILE", help="where it goes (default: RUN/MODEL.onnx)")
     parser.add_argument("--model", metavar="NAME", help="which model, where the run has several")
     parser.add_argument("--opset", metavar="N", type=int, help="version of ONNX's operators, 9 to 20 (default: 17)")
+    add_trainer(parser)
     options = parser.parse_args(arguments)
 
     from treadle.export.onnx import OPSET, write_onnx
 
     directory = find_run(options.run)
-    name, model = _choose(directory, options.model)
+    name, model = _choose(directory, recipe_of(directory, options).trainer_class, options.model)
     target = _target(options.out) if options.out else directory / f"{name}.onnx"
     differences = write_onnx(model, target, opset=OPSET if options.opset is None else options.opset)
     print(f"{name}, best model of {directory}: largest difference between onnxruntime and torch")
@@ -48,9 +49,8 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _choose(directory: Path, wanted: str | None) -> tuple[str, Exportable]:
+def _choose(directory: Path, trainer: type[Any], wanted: str | None) -> tuple[str, Exportable]:
     """The model named `wanted`, or the only one, of those that the run's trainer offers."""
-    trainer = load_recipe(directory / "config.yaml").trainer_class
     models: dict[str, Exportable] = trainer.exportable(directory)
     if not models:
         raise UsageError(f"{directory}: {trainer.__name__} has nothing to export")

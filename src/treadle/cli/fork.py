@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from treadle.cli.common import Parser, find_run
-from treadle.recipes.registry import load_recipe
+from treadle.cli.script import add_trainer, recipe_of
 
 EXAMPLES = """  treadle fork runs/image/v001 --at 500 --set lr="cosine 5e-3 to 1e-4"
   treadle fork runs/image/v001 --at 500 --set seed=2 --run runs/other"""
@@ -13,7 +13,8 @@ EXAMPLES = """  treadle fork runs/image/v001 --at 500 --set lr="cosine 5e-3 to 1
 
 def run(arguments: list[str]) -> int:
     """Fork and train on; returns the exit code."""
-    from treadle.cli.train import add_sinks, drive, sinks
+    from treadle.cli.sinks import add_sinks, sinks
+    from treadle.cli.train import drive
     from treadle.runs.fork import changed_hyperparameters, fork_run
 
     parser = Parser(
@@ -28,10 +29,11 @@ def run(arguments: list[str]) -> int:
                         help="settings of the new run, as YAML")  # fmt: skip
     parser.add_argument("--run", metavar="DIR", dest="target", help="where it goes (default: beside its parent)")
     add_sinks(parser)
+    add_trainer(parser)
     options = parser.parse_args(arguments)
     hooks = sinks(options)
     parent = find_run(options.run)
-    before = load_recipe(parent / "config.yaml")
+    before = recipe_of(parent, options)
     recipe = before.with_overrides(options.overrides)
     target = Path(options.target) if options.target else None
     with before.build() as old, recipe.build() as new:

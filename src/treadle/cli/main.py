@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import traceback
 from collections.abc import Sequence
 
 from treadle.errors import TreadleError, UsageError, nearest
+from treadle.terminal import say, steady_streams
 
 COMMANDS = {
     "train": "train a recipe: treadle train image",
@@ -47,14 +47,20 @@ config or data, 130 and 143 interrupted."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code; never raises for what a person can do wrong."""
+    """Run the command line and return its exit code; never raises for what a person can do wrong.
+
+    A closed pipe or terminal and a full disk take what it prints from its readers, and change no exit code.
+    """
+    with steady_streams():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
-        code = _dispatch(given)
-        sys.stdout.flush()
-        return code
+        return _dispatch(given)
     except TreadleError as error:
         _explain(error, str(error), debug)
         return error.exit_code
@@ -63,9 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _explain(None, "interrupted", debug)
         return 130
-    except BrokenPipeError:  # the reader (head, less) has closed the pipe, and there is nobody left to talk to
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         notes = " ".join(getattr(error, "__notes__", ()))
         tail = "" if debug else " (--debug shows the traceback)"
@@ -96,4 +99,4 @@ def _dispatch(arguments: list[str]) -> int:
 def _explain(error: BaseException | None, message: str, debug: bool) -> None:
     if debug and error is not None:
         traceback.print_exception(error)
-    print(f"treadle: {' '.join(message.split())}", file=sys.stderr)
+    say(f"treadle: {' '.join(message.split())}")

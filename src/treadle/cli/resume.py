@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from treadle.cli.common import Parser, find_run
-from treadle.recipes.registry import load_recipe
+from treadle.cli.script import add_trainer, recipe_of
 
 EXAMPLES = """  treadle resume runs/image/v001
   treadle resume runs/image                           its newest version
   treadle resume runs/image/v001 --set max_steps=5000
+  treadle resume runs/mine --trainer prog.py:Mine    a run that prog.py made
 
 Limits may be raised (max_steps, max_epochs, max_time, patience); what
 determines the past (seed, batch size, model, data) may not: use treadle fork."""
@@ -15,7 +16,8 @@ determines the past (seed, batch size, model, data) may not: use treadle fork.""
 
 def run(arguments: list[str]) -> int:
     """Resume; returns the exit code."""
-    from treadle.cli.train import add_sinks, drive, sinks
+    from treadle.cli.sinks import add_sinks, sinks
+    from treadle.cli.train import drive
 
     parser = Parser(
         "resume",
@@ -26,9 +28,10 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], dest="overrides",
                         help="change settings that do not determine the past, as YAML")  # fmt: skip
     add_sinks(parser)
+    add_trainer(parser)
     options = parser.parse_args(arguments)
     directory = find_run(options.run)
-    recipe = load_recipe(directory / "config.yaml")
+    recipe = recipe_of(directory, options)
     if options.overrides:
         recipe = recipe.with_overrides(options.overrides)
     trainer = recipe.build(run_dir=directory, hooks=sinks(options), resume=True)

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from treadle.cli.common import Parser, existing, find_run, print_results, write_report
+from treadle.cli.common import Parser, existing, find_run, make_report_directory, print_results
+from treadle.cli.script import add_trainer, recipe_of
 from treadle.errors import UsageError
-from treadle.recipes.registry import load_recipe
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
@@ -31,10 +31,11 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--data", metavar="PATH", help="test on other data than the run's own")
     parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], dest="overrides",
                         help="override settings of the run that concern its evaluation, as YAML")  # fmt: skip
+    add_trainer(parser)
     options = parser.parse_args(arguments)
 
     directory = find_run(options.run)
-    recipe = load_recipe(directory / "config.yaml").with_overrides(options.overrides)
+    recipe = recipe_of(directory, options).with_overrides(options.overrides)
     if options.data:
         recipe = replace(recipe, data=existing(options.data, "--data"))
     with recipe.build() as trainer:
@@ -54,10 +55,7 @@ def _evaluate(trainer: Trainer, directory: Path) -> dict[str, Any]:
         raise UsageError(f"{type(trainer).__name__} has neither test nor validation data to test on")
     report = directory.absolute() / "test"
     results: dict[str, Any] = {"step": best["step"]}
-    test_report = getattr(trainer, "test_report", None) or getattr(trainer, "write_test_report", None)
-    if test_report is not None:
-        results |= test_report(report, feed)
-    else:
-        results |= {**trainer.test(feed), **write_report(trainer, report)}
+    make_report_directory(report)
+    results |= trainer.test_report(report, feed)
     write_whole(report / "metrics.json", to_json(results) + "\n")
     return results | {"report": report}

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from treadle.cli.common import Parser, existing, print_results, shown, terminal_width, write_report
+from treadle.cli.sinks import add_sinks, sinks
 from treadle.errors import UsageError
 from treadle.recipes.registry import Recipe, load_recipe
+from treadle.terminal import outliving_the_terminal
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
-    from treadle.engine.events import Hook
     from treadle.engine.trainer import Trainer
 
 SCREENS = 48
@@ -24,6 +23,7 @@ SCREENS = 48
 EXAMPLES = """  treadle train image
   treadle train image --data photo.jpg --max-steps 500
   treadle train image --set log_every="100 steps" seed=1 --run runs/try
+  treadle train image --log tensorboard visdom=http://gpu-box:8097
   treadle train runs/image/v001/config.yaml      the same run once more
   treadle train image --help                     the recipe's own page of help
   treadle train image --help all                 every setting, in full
@@ -39,7 +39,7 @@ def parser() -> Parser:
         "Train a recipe and keep everything about the run in a new directory.",
         EXAMPLES,
         usage="treadle train RECIPE [--set KEY=VALUE ...] [--data PATH] [--run DIR]\n"
-        "                     [--tensorboard] [--visdom [URL]] [FLAGS of the recipe]",
+        "                     [--log NAME[=WHERE] ...] [FLAGS of the recipe]",
     )
     result.add_argument("recipe", metavar="RECIPE", help="a name from 'treadle recipes', or a YAML file")
     result.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], dest="overrides",
@@ -85,7 +85,7 @@ def drive(trainer: Trainer) -> int:
     from treadle.engine.interrupts import Interrupts
 
     directory: Path = trainer.run.path
-    with Interrupts(trainer) as interrupts:
+    with outliving_the_terminal(), Interrupts(trainer) as interrupts:
         summary = trainer.train()
         if summary.status == "stopped":
             trainer.save()
@@ -100,29 +100,6 @@ def drive(trainer: Trainer) -> int:
     print(f"run: {shown(directory)}")
     print(f"next: treadle test {shown(directory)}")
     return 0
-
-
-def add_sinks(parser: Parser) -> None:
-    """Give `parser` the options that say where else a run is shown."""
-    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events, into the run")
-    parser.add_argument("--visdom", metavar="URL", nargs="?", const="http://localhost:8097",
-                        help="also show it on a Visdom server (default: %(const)s)")  # fmt: skip
-
-
-def sinks(options: Namespace) -> list[Hook]:
-    """The sinks of a run at the command line."""
-    from treadle.sinks.console import Console
-
-    chosen: list[Hook] = [Console()]
-    if options.tensorboard:
-        from treadle.sinks.tensorboard import TensorBoard
-
-        chosen.append(TensorBoard())
-    if options.visdom is not None:
-        from treadle.sinks.visdom import Visdom
-
-        chosen.append(Visdom(options.visdom))
-    return chosen
 
 
 def _explain(name: str, everything: bool) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from treadle.cli.common import Parser, find_run
-from treadle.recipes.registry import load_recipe
+from treadle.cli.script import add_trainer, recipe_of
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
@@ -32,9 +32,10 @@ def run(arguments: list[str]) -> int:
     parser.add_argument(
         "--from", metavar="STEP", type=int, dest="start", help="the checkpoint to start from; 0: the beginning"
     )
+    add_trainer(parser)
     options = parser.parse_args(arguments)
     directory = find_run(options.run)
-    recipe = load_recipe(directory / "config.yaml")
+    recipe = recipe_of(directory, options)
 
     def build(where: Path) -> Trainer:
         return recipe.build(run_dir=where)

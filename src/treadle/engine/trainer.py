@@ -121,6 +121,10 @@ class Trainer(Subject):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Refuse a class attribute that would hide one of the engine's."""
         super().__init_subclass__(**kwargs)
+        for former, name in (("write_report", "report"), ("write_test_report", "test_report")):
+            if former in vars(cls) and name not in vars(cls):
+                warnings.warn(f"{cls.__name__}.{former} is now called {name}", FutureWarning, stacklevel=2)
+                setattr(cls, name, vars(cls)[former])
         for name in Trainer.__slots__:
             if name in vars(cls):
                 raise UsageError(f"{cls.__name__}.{name} hides what the trainer itself needs: choose another name")

@@ -98,12 +98,16 @@ def document(trainer: str, config: Any, data: Path | None) -> dict[str, Any]:
     return {"trainer": trainer, "data": None if data is None else str(data), "config": to_dict(config)}
 
 
-def load_recipe(name: str | Path) -> Recipe:
+def load_recipe(name: str | Path, trainer_class: type[Any] | None = None) -> Recipe:
     """Load a recipe by its name in the registry, or from a YAML file (a run's `config.yaml` is one).
 
-    Raises UsageError in one line for an unknown name, an unreadable file, and everything wrong in its content.
+    With `trainer_class` the file's trainer is that class, which has to be of the name that the file gives; it need not
+    be in the registry. Raises UsageError in one line for an unknown name, an unreadable file, and everything wrong in
+    its content.
     """
     text = str(name)
+    if trainer_class is not None:
+        return _read(Path(name), trainer_class)
     files = _files()
     if text in files:
         return replace(_read(files[text]), name=text)
@@ -141,8 +145,8 @@ def trainer(name: str, *, source: str = "") -> type[Any]:
     points = {key: point for key, point in _entry_points().items() if not _is_file(point)}
     if ":" in name:
         raise UsageError(
-            f"{where}trainer {name!r} is not in the registry, and a file cannot name code: "
-            f"make it known by an entry point of the group {GROUP!r}"
+            f"{where}trainer {name!r} is not in the registry, and a file cannot name code: name it on the command line "
+            f"(--trainer FILE.py:{name.rpartition(':')[2]}), or make it known by an entry point of the group {GROUP!r}"
         )
     if name not in TRAINERS and name not in points:
         raise UsageError(f"{where}trainer {name!r} is unknown{nearest(name, [*TRAINERS, *points])}")
@@ -168,10 +172,12 @@ def trainer_name(trainer_class: type[Any]) -> str | None:
     return next((name for name, value in known.items() if value.replace(" ", "") == target), None)
 
 
-def _read(path: Path) -> Recipe:
+def _read(path: Path, given: type[Any] | None = None) -> Recipe:
     content = _checked(path)
     source = str(path)
-    trainer_class = trainer(content["trainer"], source=source)
+    if given is not None and content["trainer"].rpartition(":")[2] != given.__qualname__:
+        raise UsageError(f"{source} was written by the trainer {content['trainer']!r}, not by {given.__qualname__!r}")
+    trainer_class = trainer(content["trainer"], source=source) if given is None else given
     settings = content.get("config")
     config = from_dict(trainer_class.Config, {} if settings is None else settings, source=source, at="config")
     data = convert(content.get("data"), Path | None, source=source, at="data")

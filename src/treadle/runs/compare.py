@@ -55,6 +55,8 @@ class Comparison:
 def find_runs(directory: str | Path) -> list[Path]:
     """The runs in a directory, at any depth, by name and then by number; a run itself is the only one found.
 
+    What is in a hidden folder, or is one, is left out: a fork that is being made is no run yet.
+
     Raises UsageError where the directory is not there.
     """
     root = Path(directory)
@@ -64,9 +66,10 @@ def find_runs(directory: str | Path) -> list[Path]:
         return [root]
     found = []
     for here, folders, _ in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         runs = [name for name in folders if is_run(Path(here, name))]
         found += [Path(here, name) for name in runs]
-        folders[:] = sorted(name for name in folders if name not in runs and not name.startswith("."))
+        folders[:] = [name for name in folders if name not in runs]
     return sorted(found, key=_numerically)
 
 

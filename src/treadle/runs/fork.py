@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from treadle.checkpoint.state import State
 from treadle.checkpoint.store import checkpoint_name, list_checkpoints, pin, read_checkpoint, step_of
-from treadle.errors import UsageError
-from treadle.runs.best import BEST, has_best, read_best
+from treadle.errors import RunError, UsageError
+from treadle.files import copy_regular, reason
+from treadle.runs.aside import create_whole
+from treadle.runs.best import BEST, best_directory, has_best, read_best
 from treadle.runs.metrics import METRICS
 from treadle.runs.run import Run, read_journal
+from treadle.terminal import say
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
@@ -27,6 +29,8 @@ def fork_run(
     hyperparameters: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Make a run that goes on from the checkpoint of `parent` at `step`, with `config` as its config.yaml.
+
+    It is made aside and appears complete: whatever kills this leaves no run, or all of it.
 
     The checkpoint, checked, and the metrics up to it are copied, so the fork stands alone; in the parent it is pinned.
     The parent's best model is copied if it was the best at `step` already; else the fork's next validation writes one.
@@ -43,24 +47,34 @@ def fork_run(
         raise UsageError(f"{parent} has no checkpoint at step {step}; there are: {there}")
     state = read_checkpoint(source)
     changes = [dict(change) for change in hyperparameters]
-    run = Run.create(run_dir if run_dir is not None else parent.parent)
-    try:
+
+    def fill(run: Run) -> None:
         run.write_config(config)
         if (parent / METRICS).exists():
-            shutil.copyfile(parent / METRICS, run.path / METRICS)
+            copy_regular(parent / METRICS, run.path / METRICS)
             run.metrics.rewind(step)
-        shutil.copytree(source, run.path / "checkpoints" / source.name)
+        _copy_files(source, run.path / "checkpoints" / source.name)
         if _has_best_of(parent, state):
-            shutil.copytree(parent / BEST, run.path / BEST)
+            _copy_files(best_directory(parent), run.path / BEST)
         entry = {"event": "fork", "step": step, "time": time.time(), "parent": str(parent), "hyperparameters": changes}
         run.journal.append(entry | {"settings": config.get("config")})
-        pin(source, str(run.path))
-    except BaseException:
-        shutil.rmtree(run.path, ignore_errors=True)
-        raise
-    finally:
-        run.close()
-    return run.path
+
+    try:
+        fork = create_whole(run_dir if run_dir is not None else parent.parent, fill)
+    except OSError as error:
+        raise RunError(f"{parent} cannot be forked: {error.filename or source}: {reason(error)}") from error
+    try:
+        pin(source, str(fork))
+    except OSError as error:
+        say(f"treadle: {source} is not kept for good, its run cannot be written ({reason(error)}); {fork} has a copy")
+    return fork
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    """Copy the files of a directory that has no others in it."""
+    target.mkdir(parents=True)
+    for path in sorted(source.iterdir()):
+        copy_regular(path, target / path.name)
 
 
 def _has_best_of(run: Path, state: State) -> bool:

@@ -10,6 +10,7 @@ import weakref
 from pathlib import Path
 
 from treadle.errors import UsageError
+from treadle.files import open_regular, reason, refuse_links
 
 LOCK = ".lock"
 
@@ -18,13 +19,14 @@ class RunLock:
     """Holds a run for this process, until `release` or the process's end, however it ends.
 
     The operating system keeps the lock (flock), so a killed process leaves none behind. Raises UsageError naming the
-    process that has the run, or why the run cannot be written.
+    process that has the run, or why the run cannot be written: also for a link in it that leads elsewhere.
     """
 
     def __init__(self, run: Path) -> None:
         self._descriptor: int | None = None
+        refuse_links(run)
         try:
-            self._descriptor = os.open(run / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._descriptor = open_regular(run / LOCK, os.O_RDWR | os.O_CREAT)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             assert self._descriptor is not None
@@ -33,9 +35,7 @@ class RunLock:
             raise UsageError(f"{run} is being trained by {holder}: wait for it, or stop it first") from None
         except OSError as error:
             self.release()
-            raise UsageError(
-                f"{run} cannot be trained: {error.strerror or error} ({LOCK}); make it writable, or copy it"
-            ) from None
+            raise UsageError(f"{run} cannot be trained: {LOCK}: {_remedy(error)}") from None
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
         _held.add(self)
@@ -57,6 +57,11 @@ def _drop_copies() -> None:
 
 
 os.register_at_fork(after_in_child=_drop_copies)
+
+
+def _remedy(error: OSError) -> str:
+    why = reason(error)
+    return why if why != error.strerror else f"{why}; make it writable, or copy the run"
 
 
 def _read(descriptor: int) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treadle.errors import RunError
-from treadle.files import LineFile, cannot_write, file_name, number, read_lines, write_whole
+from treadle.files import LineFile, cannot_write, file_name, make_directory, number, read_lines, write_whole
 
 METRICS = "metrics.jsonl"
 SERIES_SPLITS = ("epoch", "validation", "test")
@@ -62,7 +62,7 @@ class MetricLog:
                 np.save(buffer, np.array(rows, dtype=np.float64), allow_pickle=False)
                 path = self._file_of(name)
                 try:
-                    path.parent.mkdir(exist_ok=True)
+                    make_directory(path.parent)
                     write_whole(path, buffer.getvalue())
                 except OSError as error:
                     raise cannot_write(path, error) from error

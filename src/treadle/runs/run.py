@@ -12,7 +12,7 @@ from typing import Any
 
 from treadle.config.files import dumps, load
 from treadle.errors import RunError, UsageError
-from treadle.files import LineFile, cannot_write, read_lines, to_json, write_whole
+from treadle.files import LineFile, cannot_write, open_regular, read_lines, read_regular, reason, to_json, write_whole
 from treadle.runs.environment import describe_environment
 from treadle.runs.metrics import METRICS, MetricLog
 
@@ -49,15 +49,14 @@ class Run:
         try:
             path = _take(wanted) if VERSION.fullmatch(wanted.name) else _next_version(wanted)
         except OSError as error:
-            raise UsageError(_refusal(wanted, error)) from None
+            raise UsageError(refusal(wanted, error)) from None
         try:
-            write_whole(path / ENVIRONMENT, _pretty(describe_environment()))
+            return furnish(path)
         except OSError as error:
             with suppress(OSError):
                 (path / ENVIRONMENT).unlink()
                 path.rmdir()
-            raise UsageError(_refusal(path, error)) from None
-        return cls(path)
+            raise UsageError(refusal(path, error)) from None
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -73,17 +72,22 @@ class Run:
         return f"{self.path.parent.name}/{self.path.name}"
 
     def file(self, name: str) -> Path:
-        """The path of a file of the run. Raises UsageError for a name that escapes the run's folder."""
+        """The path of a file of the run. Raises UsageError for a name that escapes the run's folder.
+
+        It may itself be a link: what is read is where that leads to, what is written takes the link's place.
+        """
         path = self.path / name
         inside = os.path.normpath(name)
-        real = os.path.realpath(path)
+        folder = os.path.realpath(path.parent) + os.sep
         if (
             not name
             or os.path.isabs(name)
             or inside.split(os.sep)[0] in ("..", ".")
-            or not real.startswith(os.path.realpath(self.path) + os.sep)
+            or not folder.startswith(os.path.realpath(self.path) + os.sep)
         ):
-            raise UsageError(f"{name!r} is no file of the run {self.path}: give a name inside it, without '..'")
+            raise UsageError(
+                f"{name!r} is no file of the run {self.path}: give a name inside it, without '..' or links out of it"
+            )
         return path
 
     def write(self, name: str, content: str | bytes, *, sync: bool = False) -> Path:
@@ -119,7 +123,7 @@ class Run:
         for name in (METRICS, JOURNAL):
             path = self.path / name
             if path.exists():
-                descriptor = os.open(path, os.O_RDONLY)
+                descriptor = open_regular(path)
                 try:
                     os.fsync(descriptor)
                 finally:
@@ -131,6 +135,12 @@ class Run:
             self.metrics.close()
         finally:
             self.journal.close()
+
+
+def furnish(path: Path) -> Run:
+    """The run in the new directory `path`, with its environment.json. Raises OSError."""
+    write_whole(path / ENVIRONMENT, _pretty(describe_environment()))
+    return Run(path)
 
 
 def is_run(path: Path) -> bool:
@@ -201,7 +211,8 @@ def _next_version(directory: Path) -> Path:
         count += 1
 
 
-def _refusal(path: Path, error: OSError) -> str:
+def refusal(path: Path, error: OSError) -> str:
+    """Why no run can be made at `path`, in a line."""
     if isinstance(error, FileExistsError | NotADirectoryError):
         return f"no run can be made at {path}: a file is in the way ({error.filename}); give another run directory"
     return f"no run can be made at {path}: {error.strerror or error}; give a run directory that can be written"
@@ -214,10 +225,12 @@ def _pretty(mapping: Mapping[str, Any]) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; empty where there is no file. Raises RunError for a file that cannot be read."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_regular(path))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {reason(error)}") from None
+    except ValueError as error:
         raise RunError(f"{path} cannot be read: {error}") from None
     if not isinstance(value, dict):
         raise RunError(f"{path} cannot be read: expected a JSON object")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from treadle.engine.events import Hook, Order, Record
 
@@ -18,6 +18,10 @@ class Sink(Hook):
     plain numbers and NumPy arrays, never tensors. It is opened before the first thing it receives and closed with the
     run; what comes after that (a test of the final model, say) has an `open` and a `close` of its own.
 
+    In the table of sinks (`treadle.sinks.table`, or an entry point of the group `treadle.sinks`) it has a name, and
+    `--log NAME=WHERE` makes one as `at` says. A sink may have `state_dict()` and `load_state_dict()`, to keep the id
+    that its server gave the run, say; a run may be resumed with sinks that its checkpoints do not know.
+
     Example:
         class Lines(Sink):
             def scalars(self, step, values, split):
@@ -28,9 +32,19 @@ class Sink(Hook):
 
     order: ClassVar[int] = Order.LATE
     observer: ClassVar[bool] = True
+    optional_state: ClassVar[bool] = True
 
     _opened = False
     _ended = False
+
+    @classmethod
+    def at(cls, where: str | None) -> Self:
+        """The sink that `--log NAME=WHERE` asks for: WHERE is the constructor's first argument, left out where None.
+
+        Override it where WHERE means something else. Raises UsageError for a place that makes no sense.
+        """
+        make: Callable[..., Self] = cls
+        return make() if where is None else make(where)
 
     def open(self, trainer: Trainer) -> None:
         """Make ready to receive."""

@@ -8,9 +8,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
+from treadle.errors import UsageError
 from treadle.sinks.base import Sink
+from treadle.terminal import say, steady
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -32,7 +34,8 @@ class Console(Sink):
     """Shows how far the run is: step, epoch, loss, steps per second, time left; a line for each validation.
 
     On a terminal that is a bar which a thread of its own draws from the trainer's snapshot, so a training step pays
-    nothing for it. Anywhere else (a file, a pipe, a batch job) it is one plain line at each log interval.
+    nothing for it. Anywhere else (a file, a pipe, a batch job) it is one plain line at each log interval. A terminal
+    that is closed, a reader that has gone and a full disk lose lines, and nothing else.
 
     Args:
         file: where to; by default standard error, so that results on standard output can be piped on.
@@ -50,6 +53,13 @@ class Console(Sink):
         self._live: Live | None = None
         self._thread = threading.Thread()
         self._closing = threading.Event()
+
+    @classmethod
+    def at(cls, where: str | None) -> Self:
+        """On standard error, the only place it has at the command line."""
+        if where is not None:
+            raise UsageError("it writes to standard error and takes no place: 2> FILE keeps that in a file")
+        return cls()
 
     def open(self, trainer: Trainer) -> None:
         """Begin: with a bar on a terminal."""
@@ -108,7 +118,7 @@ class Console(Sink):
         if self._live is not None:
             self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
-            print(line, file=self._file or sys.stderr, flush=True)
+            say(line, self._file)
 
     def _line(self, snapshot: Overview, step: int) -> list[str]:
         """The parts of a plain line."""
@@ -127,10 +137,7 @@ class Console(Sink):
         """Draw the bar until it is closed; in a thread of its own."""
         assert self._live is not None
         while not self._closing.wait(1 / REFRESHES_PER_SECOND):
-            try:
-                self._live.refresh()
-            except (OSError, ValueError):
-                return  # the terminal is gone
+            self._live.refresh()
 
     def _make_live(self) -> Live:
         from rich.console import Console as RichConsole
@@ -139,7 +146,7 @@ class Console(Sink):
         file = self._file or sys.stderr
         return Live(
             _Bar(self),
-            console=RichConsole(file=file),
+            console=RichConsole(file=steady(file)),
             auto_refresh=False,
             # What the program prints appears above the bar, unless it goes somewhere else.
             redirect_stdout=is_terminal(sys.stdout),
@@ -234,6 +241,7 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def is_terminal(file: Any) -> bool:
+def is_terminal(file: TextIO | None) -> bool:
     """Whether a person is likely to watch `file`, on something that can move its cursor."""
-    return bool(getattr(file, "isatty", lambda: False)()) and os.environ.get("TERM", "") not in ("dumb", "unknown")
+    stream = steady(file)
+    return stream is not None and stream.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")

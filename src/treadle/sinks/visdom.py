@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from treadle.images.display import to_uint8
 from treadle.runs.metrics import read_metrics
 from treadle.sinks.base import Sink
 from treadle.sinks.visdom_windows import Board, Card
+from treadle.terminal import say
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
@@ -98,7 +98,7 @@ class Visdom(Sink):
         waiting, dropped = self._board.take_counts()
         if waiting:
             what = f"{waiting} window{'' if waiting == 1 else 's'} not up to date ({sender.trouble})"
-            print(f"treadle: Visdom at {self.server.url}: {what}", file=sys.stderr)
+            say(f"treadle: Visdom at {self.server.url}: {what}")
             dropped["windows not up to date"] = waiting
         if dropped:
             self._trainer.note("not shown by Visdom", counts=dropped)
@@ -129,7 +129,7 @@ class Visdom(Sink):
         trouble = self._sender.trouble if self._sender is not None else ""
         if trouble and not self._told and self._trainer is not None:
             self._told = True
-            print(f"treadle: Visdom at {self.server.url}: {trouble}; the run goes on, and tries again", file=sys.stderr)
+            say(f"treadle: Visdom at {self.server.url}: {trouble}; the run goes on, and tries again")
             self._trainer.note("Visdom failed", url=self.server.url, error=trouble)
 
 

@@ -1,0 +1,43 @@
+"""The sinks of a run at the command line: `--log NAME[=WHERE]` of every command that trains, all made here."""
+
+from __future__ import annotations
+
+from argparse import SUPPRESS, Namespace
+from typing import TYPE_CHECKING
+
+from treadle.cli.common import Parser
+from treadle.terminal import say
+
+if TYPE_CHECKING:
+    from treadle.engine.events import Hook
+
+
+def add_sinks(parser: Parser) -> None:
+    """Give `parser` the option that says where else a run is shown."""
+    from treadle.sinks.table import descriptions
+
+    known = "; ".join(f"{name} ({what})" for name, what in descriptions().items())
+    parser.add_argument("--log", metavar="NAME[=WHERE]", nargs="+", action="extend", default=[],
+                        help="show or keep what is logged elsewhere too: " + known.replace("%", "%%"))  # fmt: skip
+    # What these were called until 0.1; they go with the next release.
+    parser.add_argument("--tensorboard", action="store_true", help=SUPPRESS)
+    parser.add_argument("--visdom", metavar="URL", nargs="?", const="", help=SUPPRESS)
+
+
+def sinks(options: Namespace) -> list[Hook]:
+    """The sinks that the command line asks for, and the console, which needs no asking.
+
+    Raises UsageError in one line for one that there is not, or that cannot be made.
+    """
+    from treadle.sinks.table import make
+
+    old = {"--tensorboard": "tensorboard"} if options.tensorboard else {}
+    if options.visdom is not None:
+        old["--visdom"] = f"visdom={options.visdom}" if options.visdom else "visdom"
+    made: list[Hook] = []
+    for text in dict.fromkeys(["console", *options.log, *old.values()]):
+        name, equals, where = text.partition("=")
+        made.append(make(name, where if equals else None))
+    for flag, text in old.items():
+        say(f"treadle: {flag} is --log {text} now, and goes with the next release")
+    return made

@@ -1,0 +1,124 @@
+"""`--trainer FILE.py:CLASS`: commands on a run that a program of one's own has made."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from treadle.runs.run import read_config, read_summary
+
+PROGRAM = '''
+import numbers_of_mine
+import torch
+
+from treadle import Trainer
+
+
+class Mine(Trainer):
+    """Fits a line."""
+
+    @classmethod
+    def load_data(cls, config, path):
+        x = torch.linspace(-1, 1, 64)[:, None]
+        return {"data": (x, numbers_of_mine.SLOPE * x), "validation_data": (x, numbers_of_mine.SLOPE * x)}
+
+    def setup(self):
+        self.model = torch.nn.Linear(1, 1)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+
+    def step(self, batch):
+        loss = (self.model(batch[0]) - batch[1]).square().mean()
+        self.minimize(loss)
+        return {"loss": loss}
+
+    def validation_step(self, batch):
+        return {"loss": (self.model(batch[0]) - batch[1]).square().mean()}
+
+
+class Other(Mine):
+    pass
+
+
+if __name__ == "__main__":
+    settings = {"max_steps": 20, "save_every": "5 steps", "keep_checkpoints": 9, "run_dir": "runs/mine"}
+    Mine(**Mine.load_data(None, None), **settings).train()
+'''
+RUN = Path("runs/mine/v001")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a program, and one in which it has made a run."""
+    folder = tmp_path_factory.mktemp("made")
+    for name in ("work", "programs"):
+        (folder / name).mkdir()
+    (folder / "programs" / "prog.py").write_text(PROGRAM)
+    (folder / "programs" / "numbers_of_mine.py").write_text("SLOPE = 3.0\n")
+    subprocess.run([sys.executable, "../programs/prog.py"], cwd=folder / "work", check=True)
+    return folder
+
+
+@pytest.fixture
+def program(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where the program is, from the working directory, in which it has made a run."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert read_config(RUN)["trainer"] == "__main__:Mine"
+    before = set(sys.modules)
+    yield "../programs/prog.py"
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) and str(tmp_path) in str(sys.modules[name].__file__):
+            del sys.modules[name]
+
+
+def test_every_command_that_needs_the_trainer_takes_it(treadle: Any, program: str) -> None:
+    code = ("--trainer", f"{program}:Mine")
+    digest = read_summary(RUN)["digest"]
+    assert treadle("verify", str(RUN), "--from", "0", *code) == 0, treadle.err
+    assert treadle("fork", str(RUN), "--at", "10", *code) == 0 and read_summary("runs/mine/v002")["digest"] == digest
+    assert treadle("resume", str(RUN), "--set", "max_steps=25", *code) == 0 and read_summary(RUN)["step"] == 25
+    assert treadle("test", str(RUN), *code) == 0 and (RUN / "test" / "metrics.json").exists()
+    assert treadle("export", str(RUN), "--onnx", *code) == 2 and "Mine has nothing to export" in treadle.err
+    for run in ("v001", "v002"):
+        assert read_config(f"runs/mine/{run}")["trainer"] == "__main__:Mine", "no file names code"
+
+
+@pytest.mark.parametrize("command", ["verify", "resume", "test"])
+def test_without_it_the_remedy_is_named(treadle: Any, program: str, command: str) -> None:
+    assert treadle(command, str(RUN)) == 2
+    assert "a file cannot name code: name it on the command line (--trainer FILE.py:Mine), or" in treadle.err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("prog.py:Mine", "--trainer prog.py: no such file or directory"),
+        ("../programs/prog.py", "expected FILE.py:CLASS, such as prog.py:LM"),
+        ("../programs:Mine", "expected FILE.py:CLASS"),
+        ("../programs/prog.py:Mne", "prog.py has no trainer 'Mne'; did you mean 'Mine'?"),
+        ("../programs/prog.py:torch", "prog.py has no trainer 'torch'; known: Mine, Other"),
+        ("../programs/prog.py:Other", "config.yaml was written by the trainer '__main__:Mine', not by 'Other'"),
+        ("../programs/bad.py:Mine", "bad.py cannot be imported: ZeroDivisionError: division by zero"),
+        ("../programs/leaves.py:Mine", "leaves.py cannot be imported: SystemExit: 3"),
+    ],
+)
+def test_what_is_no_trainer_is_one_line(treadle: Any, program: str, text: str, said: str) -> None:
+    Path("../programs/bad.py").write_text("1 / 0\n")
+    Path("../programs/leaves.py").write_text("raise SystemExit(3)\n")
+    assert treadle("verify", str(RUN), "--trainer", text) == 2
+    assert said in treadle.err and treadle.err.count("\n") == 1
+
+
+def test_a_file_may_be_called_like_a_module(treadle: Any, program: str) -> None:
+    import random
+
+    Path("../programs/random.py").write_text(Path(program).read_text())
+    assert treadle("verify", str(RUN), "--trainer", "../programs/random.py:Mine") == 0, treadle.err
+    assert sys.modules["random"] is random
