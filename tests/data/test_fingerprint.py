@@ -42,15 +42,15 @@ def feed_of(data: Any) -> Feed:
 
 def test_a_class_may_move() -> None:
     here, there = feed_of(make("project.data")), feed_of(make("project.sets.shapes"))
-    assert here.fingerprint() == there.fingerprint() == here.label()
+    assert here.fingerprint() == there.fingerprint() == here.recorded_fingerprint()
     assert here.fingerprint() != feed_of(make("project.data", "Cubes")).fingerprint()
-    assert there.accept(here.fingerprint()) and not there.accept("0" * 64)
+    assert there.accept_fingerprint(here.fingerprint()) and not there.accept_fingerprint("0" * 64)
 
 
 def test_a_renamed_class_declares_what_it_was() -> None:
     renamed = feed_of(make("project", "Better", data_kind="Squares"))
     assert renamed.fingerprint() == feed_of(make("project")).fingerprint()
-    assert renamed.accept(old_label("project.Squares"))
+    assert renamed.accept_fingerprint(old_label("project.Squares"))
     moved = feed_of(make("elsewhere", "Better", data_kind="project.Squares"))
     assert moved.fingerprint() == old_label("project.Squares")
 
@@ -58,10 +58,10 @@ def test_a_renamed_class_declares_what_it_was() -> None:
 def test_runs_of_0_1_0_know_their_data_by_its_module() -> None:
     feed = feed_of(make("prog"))
     for name in ("prog.Squares", "__main__.Squares"):  # begun by import, and as a script
-        assert feed.accept(old_label(name))
-        assert feed.label() == old_label(name) != feed.fingerprint()
-    assert not feed.accept(old_label("other.Squares"))
-    assert feed.label() == old_label("__main__.Squares")  # what was refused changes nothing
+        assert feed.accept_fingerprint(old_label(name))
+        assert feed.recorded_fingerprint() == old_label(name) != feed.fingerprint()
+    assert not feed.accept_fingerprint(old_label("other.Squares"))
+    assert feed.recorded_fingerprint() == old_label("__main__.Squares")  # what was refused changes nothing
 
 
 @pytest.mark.parametrize("as_module", [False, True])
@@ -74,8 +74,8 @@ def test_a_script_goes_on_with_what_was_begun_by_import(monkeypatch: pytest.Monk
         main.__spec__ = ModuleSpec("tools.prog", None)
     monkeypatch.setitem(sys.modules, "__main__", main)
     feed = feed_of(make("__main__"))
-    assert feed.accept(old_label("tools.prog.Squares")) is as_module
-    assert feed.accept(old_label("prog.Squares")) is not as_module
+    assert feed.accept_fingerprint(old_label("tools.prog.Squares")) is as_module
+    assert feed.accept_fingerprint(old_label("prog.Squares")) is not as_module
 
 
 def test_our_own_datasets_keep_their_first_names() -> None:
@@ -92,10 +92,13 @@ def test_streams_and_loaders_too() -> None:
 
     numbers.__qualname__ = "numbers"
     feed = feed_of(numbers)
-    assert feed.accept(Fingerprint().add(f"{__name__}.numbers").hexdigest())
+    assert feed.accept_fingerprint(Fingerprint().add(f"{__name__}.numbers").hexdigest())
     assert feed.fingerprint() == Fingerprint().add("numbers").hexdigest()
     loader = feed_of(torch.utils.data.DataLoader(make("prog"), batch_size=4))
-    assert loader.accept(old_label("__main__.Squares")) and loader.fingerprint() == feed_of(make("x")).fingerprint()
+    assert (
+        loader.accept_fingerprint(old_label("__main__.Squares"))
+        and loader.fingerprint() == feed_of(make("x")).fingerprint()
+    )
 
 
 class Mean(Trainer):

@@ -220,6 +220,51 @@ class Stateful(DataLoader[Any]):
         self.passes, self.given = state["passes"], state["given"]
 
 
+class Early(DataLoader[Any]):
+    """As torchdata's too: it takes its state when it is iterated, and begins an epoch when it is asked for it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.generator = torch.Generator()
+        self.now: Any = None
+        self.state: Any = None
+        self.begun = False
+
+    def __iter__(self) -> Any:  # type: ignore[override]
+        if not self.begun:
+            self.now, self.state = Pass(self, self.state), None
+        self.begun = False
+        if self.now.given == 4:
+            self.now = Pass(self, None)
+        return self.now
+
+    def state_dict(self) -> dict[str, Any]:
+        if self.now is None:
+            self.now, self.begun = Pass(self, None), True
+        return {"given": self.now.given, "generator": self.now.generator}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.now, self.begun, self.state = None, False, state
+
+
+class Pass(Iterator[Any]):
+    """One epoch of `Early`."""
+
+    def __init__(self, loader: Early, state: dict[str, Any] | None) -> None:
+        if state is not None:
+            loader.generator.set_state(state["generator"])
+        self.loader, self.generator = loader, loader.generator.get_state()
+        self.order = torch.randperm(20, generator=loader.generator).tolist()
+        self.given = 0 if state is None else state["given"]
+
+    def __next__(self) -> Any:
+        if self.given == 4:
+            raise StopIteration
+        self.given += 1
+        chosen = self.order[self.given * 5 - 5 : self.given * 5]
+        return self.loader.collate_fn([self.loader.dataset[k] for k in chosen])
+
+
 REMEMBERING: dict[str, Callable[[], DataLoader[Any]]] = {
     "sampler": lambda: DataLoader(Noisy(), batch_size=5, sampler=Passes()),
     "container": lambda: DataLoader(Noisy(), batch_size=5, sampler=Nested()),
@@ -229,6 +274,7 @@ REMEMBERING: dict[str, Callable[[], DataLoader[Any]]] = {
     "loader": lambda: Sliced(Noisy(), batch_size=5, shuffle=True),
     "loader and sampler": lambda: Sliced(Noisy(), batch_size=5, sampler=Passes()),
     "stateful loader": lambda: Stateful(Noisy(), batch_size=5),
+    "early": lambda: Early(Noisy(), batch_size=5),
 }
 
 
@@ -378,6 +424,26 @@ def test_a_checkpoint_without_the_memory_says_so() -> None:
         feed.load_state_dict({})
         with pytest.warns(UserWarning, match="begun by a version that did not save the state of .*Stat"):
             feed.iterate(1)
+
+
+def test_a_wrapper_that_cannot_keep_its_word_is_stateless() -> None:
+    class Wrapper(Sliced):
+        def state_dict(self) -> Any:
+            return self.wrapped
+
+        def load_state_dict(self, state: Any) -> None: ...
+
+    feed = LoaderFeed(Wrapper(Noisy(), batch_size=5))
+    assert len(drive(feed, 5)[0]) == 5 and feed.state_dict() == {}
+
+
+def test_a_loader_that_went_on_cannot_go_back_to_its_beginning() -> None:
+    begun, again = (LoaderFeed(Stateful(Noisy(), batch_size=5)) for _ in range(2))
+    _, state, _ = drive(begun, 2)
+    again.load_state_dict(state)
+    drive(again, 1, (0, 2))
+    with pytest.raises(StateError, match="Stateful went on from a saved state"):
+        again.load_state_dict({})
 
 
 def test_an_iterable_dataset_with_state() -> None:

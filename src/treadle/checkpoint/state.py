@@ -103,7 +103,7 @@ def capture(trainer: Trainer, *, fire: bool = True) -> State:
         "hooks": {name: packer.pack(hook.state_dict(), f"hooks/{name}") for name, hook in _hooks(trainer)},
         "feeds": {name: packer.pack(feed.state_dict(), f"feeds/{name}") for name, feed in trainer.feeds.items()},
         "user": packer.pack(user, "user"),
-        "data": {name: feed.label() for name, feed in trainer.feeds.items()},
+        "data": {name: feed.recorded_fingerprint() for name, feed in trainer.feeds.items()},
     }
     return State(values, packer.tensors, {"seconds": trainer.seconds})
 
@@ -118,8 +118,8 @@ def restore(trainer: Trainer, state: State) -> None:
     if values.get("format") != FORMAT:
         raise StateError(f"the checkpoint has format {values.get('format')!r}; this version reads {FORMAT}")
     for name, feed in trainer.feeds.items():
-        label = values["data"].get(name)
-        if label is not None and not feed.accept(label):
+        fingerprint = values["data"].get(name)
+        if fingerprint is not None and not feed.accept_fingerprint(fingerprint):
             raise DataChanged(f"the data of {name!r} is not what it was: restore the files, or start a new run")
     _load_all("attribute", dict(_stateful(trainer)), values["attributes"], tensors, trainer)
     _load_all("hook", dict(_hooks(trainer)), values["hooks"], tensors, trainer)

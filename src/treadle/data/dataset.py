@@ -97,7 +97,7 @@ class DatasetFeed(Feed):
         """The batch of `indices`, made in this process."""
         return self._fetch(self.seed, epoch, indices.tolist())
 
-    def open(self, epoch: int, start: int) -> Reader:
+    def _open(self, epoch: int, start: int) -> Reader:
         """Makes batches here, or has workers make them ahead; samples before `start` are not made."""
         return _Pooled(self, self.pool(), epoch, start) if self.workers else Gathered(self, epoch)
 
@@ -121,7 +121,7 @@ class DatasetFeed(Feed):
         return self._fingerprint
 
     def fingerprints(self) -> Iterator[str]:
-        """See `Feed`."""
+        """`fingerprint()`, then those of version 0.1.0, which named the module of the class too."""
         yield self.fingerprint()
         yield from older_fingerprints(self.dataset, partial(dataset_fingerprint, self.dataset))
 

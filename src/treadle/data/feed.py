@@ -119,8 +119,8 @@ class Feed(ABC):
                 return Fingerprint().add(text).hexdigest()
     """
 
-    world = ALONE
-    _label: str | None = None
+    _world = ALONE
+    _begun_with: str | None = None
 
     def __init__(self, seed: int | None = None) -> None:
         self._own_seed = seed is not None
@@ -150,10 +150,10 @@ class Feed(ABC):
 
     def iterate(self, epoch: int, start: int = 0) -> BatchIterator:
         """The batches of `epoch` (from 0) from batch `start` on, without touching the samples before it."""
-        reader = self.open(epoch, start)
+        reader = self._open(epoch, start)
         return _Unbounded(reader, start) if reader.count is None else Batches(reader, start, reader.count)
 
-    def open(self, epoch: int, start: int) -> Reader:
+    def _open(self, epoch: int, start: int) -> Reader:
         """What `iterate` reads from: here the plan, gathered when asked for. Feeds without a plan give their own."""
         return Gathered(self, epoch)
 
@@ -165,15 +165,15 @@ class Feed(ABC):
         """`fingerprint()`, then the ones that older versions gave the same data."""
         yield self.fingerprint()
 
-    def label(self) -> str:
+    def recorded_fingerprint(self) -> str:
         """What a run records of its data: the fingerprint that it was begun with, for a new run `fingerprint()`."""
-        return self._label or self.fingerprint()
+        return self._begun_with or self.fingerprint()
 
-    def accept(self, label: str) -> bool:
-        """Go on with the `label` that a run was begun with; returns whether it is one of this data's."""
-        if label not in self.fingerprints():
+    def accept_fingerprint(self, fingerprint: str) -> bool:
+        """Go on with the `fingerprint` that a run was begun with; returns whether it is one of this data's."""
+        if fingerprint not in self.fingerprints():
             return False
-        self._label = label
+        self._begun_with = fingerprint
         return True
 
     def bind(self, seed: int, device: torch.device | str, world: World = ALONE) -> None:
@@ -190,7 +190,7 @@ class Feed(ABC):
             )
         if not self._own_seed:
             self.seed = seed
-        self.device, self.world = torch.device(device), world
+        self.device, self._world = torch.device(device), world
 
     def state_dict(self) -> dict[str, Any]:
         """State beyond (seed, epoch, batch): none, except for streams and loaders that have some."""
@@ -209,7 +209,7 @@ class Gathered:
     """The reader of a feed with a plan: gathers each batch when it is asked for, in this process."""
 
     def __init__(self, feed: Feed, epoch: int) -> None:
-        self._gather, self._epoch, self._world = feed.gather, epoch, feed.world
+        self._gather, self._epoch, self._world = feed.gather, epoch, feed._world
         self._whole = plan = feed.plan(epoch)
         self.count: int | None = len(plan)
         if self.count != feed.batches:
@@ -218,7 +218,7 @@ class Gathered:
                 f"{type(maker).__name__} gave {self.count} batches in epoch {epoch + 1}, but says it has "
                 f"{feed.batches} in every epoch"
             )
-        self.plan = plan if feed.world.size == 1 else _Parts(plan, feed.world)
+        self.plan = plan if feed._world.size == 1 else _Parts(plan, feed._world)
 
     def take(self, position: int) -> Batch:
         """Batch `position`."""

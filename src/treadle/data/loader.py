@@ -17,7 +17,7 @@ from treadle.data.fingerprint import Naming, identify, older_fingerprints, stabl
 from treadle.data.memory import Memory, has_state
 from treadle.data.random import derive_seed, scoped_generators, seed_generators
 from treadle.data.reading import SequentialFeed, SequentialReader
-from treadle.errors import RunError, UsageError, one_line
+from treadle.errors import RunError, StateError, UsageError, one_line
 
 _END = object()
 _OF_A_LOADER = frozenset(vars(DataLoader[Any]([0])))  # type: ignore[arg-type]  # a list is a dataset
@@ -59,7 +59,7 @@ class LoaderFeed(SequentialFeed):
         self._plan = _Plan()
         self._planned = loader if self._read_as_it_is else _with_plan(loader, self._plan, self._generator)
         self._memory = Memory({} if self.stateful else _holders(loader, own_iter), _OF_A_LOADER)
-        self._unsaved: list[str] = []
+        self._blank = False
         self._fingerprint: str | None = None
         if self._map_style and self.batches == 0:
             raise UsageError("the DataLoader gives no batch: its dataset is empty, or shorter than a batch it drops")
@@ -77,18 +77,14 @@ class LoaderFeed(SequentialFeed):
         sampler = self.loader.sampler
         return len(sampler) if self._map_style and isinstance(sampler, Sized) else None
 
-    def begin(self, epoch: int, start: int, recalled: bool) -> SequentialReader:
-        """See `SequentialFeed`."""
-        unsaved, self._unsaved = self._unsaved, []
-        if unsaved and (epoch or start):
-            warnings.warn(
-                f"the run was begun by a version that did not save the state of {', '.join(unsaved)}: it goes on from "
-                "that of a new one",
-                stacklevel=2,
-            )
+    def _begin(self, epoch: int, start: int, recalled: bool) -> SequentialReader:
         if self._read_as_it_is:
             self._memory.end()
         self._generator.manual_seed(derive_seed(self.seed, "workers", epoch, *self._who_draws))
+        if self.stateful and recalled and not start:
+            # A loader that takes its state only when it is iterated: it is seeded for the new epoch behind that.
+            with scoped_generators():
+                iter(self.loader)
         order_seed = self._seed_order(epoch)
         self._memory.begin()
         if not self._read_as_it_is:
@@ -96,52 +92,73 @@ class LoaderFeed(SequentialFeed):
                 seed_generators(order_seed)
                 order = list(self._sampler)
             self._memory.end()
+            self._warn(epoch, start)
             self._plan.entries = self._parts(order)[start:]
             return SequentialReader(self, self._batches(epoch, start, len(order)), epoch, start, len(order))
         at, count = start if recalled and self.stateful else 0, self.batches
         reader = SequentialReader(self, self._batches(epoch, at, count), epoch, at, count)
+        if self.stateful and not self._opened:
+            self._opened = True
+            try:
+                self._pristine = self._remembered()
+            except (AttributeError, NotImplementedError):
+                self.stateful = False  # a wrapper has the methods, but what it wraps has not
+        self._warn(epoch, start)
         reader.skip(start - at)
         return reader
 
-    def item_seed(self, epoch: int, item: int) -> int:
-        """See `SequentialFeed`."""
+    def _warn(self, epoch: int, start: int) -> None:
+        """Say so where a run of version 0.1.0 has no state of what has one."""
+        blank, self._blank = self._blank, False
+        names = [type(self.loader).__name__] if self.stateful else self._memory.titles()
+        if blank and names and (epoch or start):
+            warnings.warn(
+                f"the run was begun by a version that did not save the state of {', '.join(names)}: it goes on from "
+                "that of a new one",
+                stacklevel=2,
+            )
+
+    def _item_seed(self, epoch: int, item: int) -> int:
         return derive_seed(self.seed, "batch", epoch, item, *self._who_draws)
 
-    def whole(self, items: list[Any], position: int) -> int:
-        """See `SequentialFeed`."""
+    def _whole(self, items: list[Any], position: int) -> int:
         return self._plan.sizes[position] if self._in_parts else sample_count(items[0])
 
-    def join(self, items: list[Any], position: int) -> Batch:
-        """See `SequentialFeed`."""
-        return items[0] if self.world.size == 1 or self._in_parts else own_part(items[0], self.world)
+    def _join(self, items: list[Any], position: int) -> Batch:
+        return items[0] if self._world.size == 1 or self._in_parts else own_part(items[0], self._world)
 
-    def failure(self, epoch: int, item: int, error: Exception) -> RunError:
-        """See `SequentialFeed`."""
+    def _failure(self, epoch: int, item: int, error: Exception) -> RunError:
         lines = str(error).strip().splitlines()
         # What a worker raised comes wrapped in its traceback, with the error itself at the end.
         what = lines[-1] if "Original Traceback" in str(error) else one_line(error)
         return RunError(f"the DataLoader failed at batch {item} of epoch {epoch + 1}: {what}")
 
-    def remembered(self) -> Any:
-        """See `SequentialFeed`."""
+    def _remembered(self) -> Any:
         own: Any = self.loader
         return copy.deepcopy(own.state_dict()) if self.stateful else self._memory.state()
 
-    def recall(self, state: Any, start: int) -> None:
-        """See `SequentialFeed`."""
+    def _recall(self, state: Any, start: int) -> None:
         if self.stateful:
             own: Any = self.loader
             own.load_state_dict(state)
+            self._opened = True
         else:
             # An epoch that goes on is begun again from what was before it, and read up to the position.
             self._memory.load(state["before" if start else "now"])
 
-    def forget(self) -> None:
-        """See `SequentialFeed`."""
-        if self.stateful:
-            super().forget()
-        else:
+    def _forget(self) -> None:
+        if not self.stateful:
             self._memory.reset()
+        elif self._opened and self._pristine is None:
+            raise StateError(
+                f"{type(self.loader).__name__} went on from a saved state, and cannot be put back to its beginning: "
+                "start the run in a new process"
+            )
+        else:
+            super()._forget()
+
+    def _look(self) -> None:
+        """Nothing: a stateful loader that is asked for its state too early begins an epoch, before it is seeded."""
 
     def state_dict(self) -> dict[str, Any]:
         """Empty where neither the loader nor its sampler remembers anything; else as of `StreamFeed`."""
@@ -150,7 +167,7 @@ class LoaderFeed(SequentialFeed):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what `state_dict` gave, at the next `iterate`."""
-        self._unsaved = [] if state else [type(self.loader).__name__] if self.stateful else self._memory.titles()
+        self._blank = not state
         super().load_state_dict(state)
 
     def fingerprint(self) -> str:
@@ -160,7 +177,7 @@ class LoaderFeed(SequentialFeed):
         return self._fingerprint
 
     def fingerprints(self) -> Iterator[str]:
-        """See `Feed`."""
+        """`fingerprint()`, then those of version 0.1.0, which named the module of the class too."""
         yield self.fingerprint()
         yield from older_fingerprints(self.loader.dataset, self._identify)
 
@@ -203,13 +220,13 @@ class LoaderFeed(SequentialFeed):
     @property
     def _who_draws(self) -> tuple[str | int, ...]:
         """Parts that were made with the same random numbers would all be augmented alike."""
-        return ("rank", self.world.rank) if self.world.size > 1 and self._in_parts else ()
+        return ("rank", self._world.rank) if self._world.size > 1 and self._in_parts else ()
 
     def _parts(self, order: list[Any]) -> list[Any]:
-        if self.world.size == 1 or not self._in_parts:
+        if self._world.size == 1 or not self._in_parts:
             return order
         self._plan.sizes = [len(entry) for entry in order]
-        return [entry[part_of(len(entry), self.world)] for entry in order]
+        return [entry[part_of(len(entry), self._world)] for entry in order]
 
 
 def _holders(loader: DataLoader[Any], own_iter: bool) -> dict[str, Any]:

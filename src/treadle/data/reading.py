@@ -56,38 +56,38 @@ class SequentialFeed(Feed):
         self._opened = False
 
     @abstractmethod
-    def begin(self, epoch: int, start: int, recalled: bool) -> SequentialReader:
+    def _begin(self, epoch: int, start: int, recalled: bool) -> SequentialReader:
         """A reader at batch `start` of `epoch`; `recalled`: the source is back in the state that it had there."""
 
     @abstractmethod
-    def item_seed(self, epoch: int, item: int) -> int:
+    def _item_seed(self, epoch: int, item: int) -> int:
         """The seed of everything random about an item."""
 
     @abstractmethod
-    def whole(self, items: list[Any], position: int) -> int:
+    def _whole(self, items: list[Any], position: int) -> int:
         """How many samples `items` are, all processes' parts together."""
 
     @abstractmethod
-    def join(self, items: list[Any], position: int) -> Batch:
+    def _join(self, items: list[Any], position: int) -> Batch:
         """Batch `position`: of its `items`, this process's part."""
 
     @abstractmethod
-    def failure(self, epoch: int, item: int, error: Exception) -> RunError:
+    def _failure(self, epoch: int, item: int, error: Exception) -> RunError:
         """What to raise where an item could not be read."""
 
-    def remembered(self) -> Any:
+    def _remembered(self) -> Any:
         """What the source remembers now, as plain data and tensors; None where that is nothing."""
         return None
 
-    def recall(self, state: Any, start: int) -> None:
+    def _recall(self, state: Any, start: int) -> None:
         """Put the source back into a remembered `state`, to go on at batch `start`."""
 
-    def forget(self) -> None:
+    def _forget(self) -> None:
         """Put the source back to where it was before it was first read."""
         if self._pristine is not None:
-            self.recall(copy.deepcopy(self._pristine), 0)
+            self._recall(copy.deepcopy(self._pristine), 0)
 
-    def open(self, epoch: int, start: int) -> SequentialReader:
+    def _open(self, epoch: int, start: int) -> SequentialReader:
         """Reads on from the restored state, or else up to batch `start`. Batch 0 begins the source anew, wherever it
         was: so it is in every validation."""
         self._look()
@@ -101,11 +101,11 @@ class SequentialFeed(Feed):
                     "asked for"
                 )
             if recalled:
-                self.recall(copy.deepcopy(restored["source"]), start)
+                self._recall(copy.deepcopy(restored["source"]), start)
         if start and restored is not None and restored["ended"]:
             reader = SequentialReader(self, None, epoch, start, self.batches)
         else:
-            reader = self.begin(epoch, start, recalled)
+            reader = self._begin(epoch, start, recalled)
         self._place = reader.place
         return reader
 
@@ -117,7 +117,7 @@ class SequentialFeed(Feed):
         over = place.dry and len(place.ahead) < self.needed
         if place.count is not None:
             over = place.position >= place.count
-        source = place.held if self.stateful and place.ahead and not over else self.remembered()
+        source = place.held if self.stateful and place.ahead and not over else self._remembered()
         return {"epoch": place.epoch, "batch": place.position, "ended": over, "source": source}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -126,13 +126,13 @@ class SequentialFeed(Feed):
             raise StateError(f"the state of {self.name} has the entries {sorted(state)}: it is not a stream's")
         self._look()
         if not state:
-            self.forget()
+            self._forget()
         self._restored, self._place = dict(state) or None, None
 
     def _look(self) -> None:
-        """Keep what the source remembers before it is touched, for `forget`."""
+        """Keep what the source remembers before it is touched, for `_forget`."""
         if not self._opened:
-            self._opened, self._pristine = True, self.remembered()
+            self._opened, self._pristine = True, self._remembered()
 
 
 class SequentialReader:
@@ -157,9 +157,9 @@ class SequentialReader:
                 f"as {feed.limit or self.count}"
             )
         items = self._next_items()
-        if feed.world.size > 1:
-            self._borrowed = not has_part(feed.whole(items, position), feed.world)
-        batch = feed.join(items, position)
+        if feed._world.size > 1:
+            self._borrowed = not has_part(feed._whole(items, position), feed._world)
+        batch = feed._join(items, position)
         self._pass(items)
         return batch
 
@@ -195,8 +195,9 @@ class SequentialReader:
     def _fill(self, count: int) -> bool:
         """Read until `count` items wait; returns whether they do."""
         if len(self.place.ahead) < count and not self.place.dry:
-            if not self.place.ahead and self._feed.stateful:
-                self.place.held = self._feed.remembered()
+            # One item that is a batch is delivered at once.
+            if not self.place.ahead and self._feed.stateful and (self.count is None or self._feed.size > 1):
+                self.place.held = self._feed._remembered()
             if self._feed.scoped:
                 with scoped_generators():
                     self._pull(count, seeded=True)
@@ -210,13 +211,13 @@ class SequentialReader:
             if feed.limit is not None and self._read >= feed.limit:
                 return
             if seeded:
-                seed_generators(feed.item_seed(self.place.epoch, self._read))
+                seed_generators(feed._item_seed(self.place.epoch, self._read))
             try:
                 item = next(self._items)
             except StopIteration:
                 self.place.dry = True
                 return
             except Exception as error:
-                raise feed.failure(self.place.epoch, self._read, error) from error
+                raise feed._failure(self.place.epoch, self._read, error) from error
             self.place.ahead.append(item)
             self._read += 1

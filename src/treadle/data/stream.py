@@ -80,43 +80,36 @@ class StreamFeed(SequentialFeed):
             return self.length
         return self.length // self.batch_size * self.batch_size
 
-    def begin(self, epoch: int, start: int, recalled: bool) -> SequentialReader:
-        """See `SequentialFeed`."""
+    def _begin(self, epoch: int, start: int, recalled: bool) -> SequentialReader:
         at = start if recalled else 0
         reader = SequentialReader(self, self._items(epoch), epoch, at, self.batches)
         reader.skip(start - at)
         return reader
 
-    def item_seed(self, epoch: int, item: int) -> int:
-        """See `SequentialFeed`."""
+    def _item_seed(self, epoch: int, item: int) -> int:
         return derive_seed(self.seed, "item", epoch, item)
 
-    def whole(self, items: list[Any], position: int) -> int:
-        """See `SequentialFeed`."""
+    def _whole(self, items: list[Any], position: int) -> int:
         return len(items) if self.batch_size is not None else sample_count(items[0])
 
-    def join(self, items: list[Any], position: int) -> Batch:
-        """See `SequentialFeed`."""
+    def _join(self, items: list[Any], position: int) -> Batch:
         if self.batch_size is None:
-            return items[0] if self.world.size == 1 else own_part(items[0], self.world)
+            return items[0] if self._world.size == 1 else own_part(items[0], self._world)
         try:
-            return self.collate(items if self.world.size == 1 else items[part_of(len(items), self.world)])
+            return self.collate(items if self._world.size == 1 else items[part_of(len(items), self._world)])
         except Exception as error:
             kind = UsageError if isinstance(error, UsageError) else RunError
             raise kind(
                 f"the items of batch {position} of {self.name} could not be joined: {one_line(error)}"
             ) from error
 
-    def failure(self, epoch: int, item: int, error: Exception) -> RunError:
-        """See `SequentialFeed`."""
+    def _failure(self, epoch: int, item: int, error: Exception) -> RunError:
         return RunError(f"item {item} of {self.name} could not be read in epoch {epoch + 1}: {one_line(error)}")
 
-    def remembered(self) -> Any:
-        """See `SequentialFeed`."""
+    def _remembered(self) -> Any:
         return copy.deepcopy(self.source.state_dict()) if self.stateful else None
 
-    def recall(self, state: Any, start: int) -> None:
-        """See `SequentialFeed`."""
+    def _recall(self, state: Any, start: int) -> None:
         self.source.load_state_dict(state)
 
     def fingerprint(self) -> str:
@@ -124,7 +117,7 @@ class StreamFeed(SequentialFeed):
         return identify(self.source)
 
     def fingerprints(self) -> Iterator[str]:
-        """See `Feed`."""
+        """`fingerprint()`, then those of version 0.1.0, which named the module of the class too."""
         yield self.fingerprint()
         yield from older_fingerprints(self.source, partial(identify, self.source))
 
