@@ -16,6 +16,7 @@ from treadle.checkpoint.packing import Packer, unpack
 from treadle.data.convert import as_feed
 from treadle.data.fingerprint import Fingerprint
 from treadle.data.loader import LoaderFeed
+from treadle.data.memory import Memory
 from treadle.errors import RunError, StateError, UsageError
 
 
@@ -339,6 +340,8 @@ def test_what_remembers_nothing_has_no_state(kind: str) -> None:
     feed = LoaderFeed(DataLoader(Noisy(), batch_size=5, sampler=told))
     drive(feed, 5)
     assert told.epoch == 1 and feed.state_dict() == {}
+    told.set_epoch(2)  # as a hook may do at an epoch's end
+    assert feed.state_dict() == {}
 
 
 class Told(Passes):
@@ -469,3 +472,19 @@ def test_an_iterable_dataset_with_state() -> None:
     assert [batch.tolist() for batch in again.iterate(1, 1)] == [[13, 14, 15]]
     with pytest.raises(RunError, match="does not repeat itself"):
         again.iterate(1, 5)
+
+
+def test_what_changed_only_later_goes_back_to_what_it_was() -> None:
+    holder = Passes()
+    holder.later = "never"  # type: ignore[attr-defined]
+    memory = Memory({"sampler": holder})
+    memory.begin()
+    holder.passes = 1
+    memory.end()
+    state = memory.state()
+    assert state == {"before": {"sampler": {"passes": 0}}, "now": {"sampler": {"passes": 1}}}
+    memory.begin()
+    holder.later, holder.new = "now", 1  # type: ignore[attr-defined]
+    memory.end()
+    memory.load(state["now"])
+    assert vars(holder) == {"passes": 1, "later": "never"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -37,18 +37,21 @@ class BatchIterator(ABC):
         return self
 
 
-class Reader(Protocol):
+class Reader(ABC):
     """Makes the batches of one epoch, each when its turn has come."""
 
     count: int | None
     """Batches of the epoch; None where only reading tells."""
 
+    @abstractmethod
     def take(self, position: int) -> Batch:
         """Batch `position`. Where it raises, the next call is for the same one; StopIteration says there is none."""
 
     def more(self) -> bool:
         """Whether a further batch is left; asked only where `count` is None."""
+        raise NotImplementedError
 
+    @abstractmethod
     def borrowed(self, position: int) -> bool:
         """Whether this process had no part in batch `position`, taken last, and was given a sample of another's."""
 
@@ -205,13 +208,13 @@ class Feed(ABC):
         """End worker processes, where there are any. The feed can be iterated again; it would start them anew."""
 
 
-class Gathered:
+class Gathered(Reader):
     """The reader of a feed with a plan: gathers each batch when it is asked for, in this process."""
 
     def __init__(self, feed: Feed, epoch: int) -> None:
         self._gather, self._epoch, self._world = feed.gather, epoch, feed._world
         self._whole = plan = feed.plan(epoch)
-        self.count: int | None = len(plan)
+        self.count = len(plan)
         if self.count != feed.batches:
             maker = getattr(feed, "batching", feed)
             raise RunError(
@@ -224,12 +227,8 @@ class Gathered:
         """Batch `position`."""
         return self._gather(self._epoch, self.plan[position])
 
-    def more(self) -> bool:
-        """Not asked, as the number of batches is known."""
-        raise NotImplementedError
-
     def borrowed(self, position: int) -> bool:
-        """See `Reader`."""
+        """Whether this process has no part in it."""
         return not has_part(len(self._whole[position]), self._world)
 
 

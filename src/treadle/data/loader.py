@@ -77,9 +77,13 @@ class LoaderFeed(SequentialFeed):
         sampler = self.loader.sampler
         return len(sampler) if self._map_style and isinstance(sampler, Sized) else None
 
-    def _begin(self, epoch: int, start: int, recalled: bool) -> SequentialReader:
+    def _note(self) -> None:
+        """What a loader that is read as it is has changed so far; a sampler's passes end when they begin."""
         if self._read_as_it_is:
             self._memory.end()
+
+    def _begin(self, epoch: int, start: int, recalled: bool) -> SequentialReader:
+        self._note()
         self._generator.manual_seed(derive_seed(self.seed, "workers", epoch, *self._who_draws))
         if self.stateful and recalled and not start:
             # A loader that takes its state only when it is iterated: it is seeded for the new epoch behind that.
@@ -135,7 +139,10 @@ class LoaderFeed(SequentialFeed):
 
     def _remembered(self) -> Any:
         own: Any = self.loader
-        return copy.deepcopy(own.state_dict()) if self.stateful else self._memory.state()
+        if self.stateful:
+            return copy.deepcopy(own.state_dict())
+        self._note()
+        return self._memory.state()
 
     def _recall(self, state: Any, start: int) -> None:
         if self.stateful:
@@ -144,10 +151,12 @@ class LoaderFeed(SequentialFeed):
             self._opened = True
         else:
             # An epoch that goes on is begun again from what was before it, and read up to the position.
+            self._note()
             self._memory.load(state["before" if start else "now"])
 
     def _forget(self) -> None:
         if not self.stateful:
+            self._note()
             self._memory.reset()
         elif self._opened and self._pristine is None:
             raise StateError(

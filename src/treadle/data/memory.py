@@ -56,24 +56,27 @@ class Memory:
         self._before = self._look()
 
     def end(self) -> None:
-        """A pass has ended: what it has changed is state from now on."""
-        self._compare()
+        """A pass has ended, or come this far: what differs from its beginning is state from now on."""
+        now = self._look()
+        for name in self._holders.keys() - set(self.own):
+            before, after = self._before[name], now[name]
+            for key in before.keys() | after.keys():
+                if key not in before or key not in after or not _same(before[key], after[key]):
+                    self._changed[name].add(key)
 
     def state(self) -> dict[str, Any] | None:
         """The state `before` the latest pass, and `now`; None where no pass has changed anything.
 
         Raises StateError naming an attribute that has changed and cannot be saved.
         """
-        now = self._compare()
         if not self.own and not any(self._changed.values()):
             return None
-        return {"before": self._of(self._before), "now": self._of(now)}
+        return {"before": self._of(self._before), "now": self._of(self._look())}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Put back the `before` or the `now` of `state`. Raises StateError for objects that are others."""
         if set(state) - set(self._holders):
             raise StateError(f"the state of the data is that of {sorted(state)}, but there is {sorted(self._holders)}")
-        self._compare()
         for name, holder in self._holders.items():
             values = state.get(name, {})
             if name in self.own:
@@ -90,16 +93,6 @@ class Memory:
     def reset(self) -> None:
         """Put back the state from before the first pass."""
         self.load(self._of(self._pristine))
-
-    def _compare(self) -> dict[str, dict[str, Any]]:
-        """What is there now; what differs from the beginning of the pass is noted as state."""
-        now = self._look()
-        for name in self._holders.keys() - set(self.own):
-            before, after = self._before[name], now[name]
-            for key in before.keys() | after.keys():
-                if key not in before or key not in after or not _same(before[key], after[key]):
-                    self._changed[name].add(key)
-        return now
 
     def _look(self) -> dict[str, dict[str, Any]]:
         found = {}

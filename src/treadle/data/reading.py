@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from treadle.data.batch import Batch
-from treadle.data.feed import Feed, has_part
+from treadle.data.feed import Feed, Reader, has_part
 from treadle.data.random import scoped_generators, seed_generators
 from treadle.errors import RunError, StateError
 
@@ -135,7 +135,7 @@ class SequentialFeed(Feed):
             self._opened, self._pristine = True, self._remembered()
 
 
-class SequentialReader:
+class SequentialReader(Reader):
     """Reads one epoch from `items` (None: it is over) on, the first of which is of batch `position`."""
 
     def __init__(
@@ -178,7 +178,7 @@ class SequentialReader:
         return self._fill(self._feed.needed)
 
     def borrowed(self, position: int) -> bool:
-        """See `Reader`."""
+        """Whether this process had no part in it."""
         return self._borrowed
 
     def _ready(self) -> bool:
