@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from treadle import Trainer
 from treadle.data.convert import as_feed
 from treadle.data.stream import StreamFeed
 from treadle.errors import RunError, StateError, UsageError
@@ -280,3 +282,73 @@ def test_fingerprint_is_the_sources_own() -> None:
 
     prints = [StreamFeed(source, 1).fingerprint() for source in (Named(3), Named(4), Numbers(3))]
     assert len(set(prints)) == 3 and StreamFeed(Named(3), 2).fingerprint() == prints[0]
+
+
+# As validation data -----------------------------------------------------------------------------------------------
+
+
+class Follow(Trainer):
+    """Learns a mean, and validates on a stream."""
+
+    def setup(self) -> None:
+        self.mean = torch.nn.Parameter(torch.zeros(1))
+        self.optimizer = torch.optim.SGD([self.mean], lr=0.1)
+        self.fail_at = -1
+
+    def step(self, batch: Any) -> Any:
+        loss = (batch - self.mean).square().mean()
+        if self.progress.step == self.fail_at:
+            self.fail_at = -1
+            loss = loss * float("nan")
+        self.minimize(loss)
+        return {"loss": loss}
+
+    def validation_step(self, batch: Any) -> Any:
+        return {"loss": (batch - self.mean).square().mean()}
+
+
+VALIDATION: dict[str, Callable[[], Any]] = {
+    "function": lambda: StreamFeed(lambda epoch: iter([torch.tensor([float(epoch)])] * 5), 2),
+    "iterable": lambda: Numbers(5),
+    "length": lambda: StreamFeed(Numbers(5), 2, length=4),
+    "stateful": lambda: Resumable(5),
+    "loader": lambda: torch.utils.data.DataLoader(Numbers(5), batch_size=2),
+}
+
+
+@pytest.mark.parametrize("kind", VALIDATION)
+def test_a_stream_can_be_validated_on_again_and_again(kind: str, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"batch_size": 4, "max_steps": 11, "seed": 0, "save_every": "1 step"}
+    settings |= {"validate_every": "2 steps", "snapshot_every": "1 step"}
+
+    def build(**where: Any) -> Follow:
+        return Follow(data=torch.arange(12.0)[:, None], validation_data=VALIDATION[kind](), **settings, **where)
+
+    whole = build(run_dir=tmp_path / "whole").train().digest
+    for stop in (1, 2, 3, 4):  # before and after the first validation, and the second
+        run = tmp_path / str(stop)
+        begun = build(run_dir=run)
+        for _ in range(stop):
+            begun.iterate()
+        begun.close()
+        assert build(run_dir=begun.run.path, resume=True).train().digest == whole
+    rewound = build(run_dir=tmp_path / "rewound")
+    for _ in range(7):
+        rewound.iterate()
+    for step in (4, 2):
+        rewound.rewind(step)
+    assert rewound.train().digest == whole
+    rolled = build(on_bad_step="rollback")
+    for _ in range(3):
+        rolled.iterate()
+    rolled.fail_at = 4
+    assert rolled.train().status == "finished"
+
+
+def test_a_rewind_to_the_beginning_puts_the_source_back() -> None:
+    feed = StreamFeed(Resumable(6), 2)
+    state = feed.state_dict()
+    first = rows(feed.iterate(0))
+    assert rows(feed.iterate(1)) != first
+    feed.load_state_dict(state)
+    assert rows(feed.iterate(0)) == first

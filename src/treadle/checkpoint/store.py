@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from treadle.checkpoint.state import State, digest_of
 from treadle.checkpoint.tensorfile import pieces
 from treadle.errors import RunError, StateError
-from treadle.files import hash_file, replace_directory, sync, write_json, write_synced
+from treadle.files import hash_file, read_regular, replace_directory, sync, write_json, write_synced
 
 TENSORS, VALUES, MANIFEST, LATEST, PINS = (
     "tensors.safetensors",
@@ -90,14 +90,14 @@ def write_checkpoint(directory: Path, state: State, retention: Retention | None 
 def read_checkpoint(path: Path) -> State:
     """Read a checkpoint directory and check it against its manifest; raises StateError naming what is damaged."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest = json.loads(read_regular(path / MANIFEST))
         files = manifest["files"]
         if sorted(files) != sorted((TENSORS, VALUES)):
             raise StateError(f"checkpoint {path}: {MANIFEST} is damaged, it lists other files than it should")
         for name, expected in files.items():
             if hash_file(path / name) != expected["sha256"]:
                 raise StateError(f"checkpoint {path}: {name} is damaged, its SHA-256 is not the manifest's")
-        saved = json.loads((path / VALUES).read_text())
+        saved = json.loads(read_regular(path / VALUES))
         if digest_of(saved["values"], files[TENSORS]["sha256"]) != manifest["digest"]:
             raise StateError(f"checkpoint {path}: {MANIFEST} is damaged, its digest is not that of the files")
         state = State(saved["values"], load_file(path / TENSORS), saved["clock"])
@@ -162,7 +162,7 @@ def pin(path: Path, why: str) -> None:
 def _latest_step(directory: Path) -> int | None:
     """The step in `latest.json`, or None where it is missing or damaged: then the newest directory counts."""
     try:
-        return int(json.loads((directory / LATEST).read_text())["step"])
+        return int(json.loads(read_regular(directory / LATEST))["step"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -170,7 +170,7 @@ def _latest_step(directory: Path) -> int | None:
 def _read_pins(directory: Path) -> dict[str, list[str]] | None:
     """Who needs which checkpoint, by name; None where the file is damaged."""
     try:
-        pins = json.loads((directory / PINS).read_text())
+        pins = json.loads(read_regular(directory / PINS))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
@@ -77,6 +78,28 @@ def batch_elements(batch: Batch) -> int:
                 "override elements(batch) in the trainer"
             )
     return first.shape[0] if first.dim() else 1
+
+
+def sample_count(batch: Batch) -> int:
+    """How many samples `batch` holds: its first tensor's first dimension. Raises UsageError where there is none."""
+    return len(batch.lengths) if isinstance(batch, Padded) else batch_elements(batch)
+
+
+def cut(batch: Batch, count: int, part: slice) -> Batch:
+    """The samples `part` of a batch of `count`: tensors, arrays and lists of that length are cut, the rest is kept."""
+    if isinstance(batch, Padded):
+        values, lengths, mask = (cut(entry, count, part) for entry in batch[:3])
+        return Padded(values, lengths, mask, int(lengths.sum()))
+    if isinstance(batch, Mapping):
+        return {key: cut(value, count, part) for key, value in batch.items()}
+    if isinstance(batch, tuple):
+        build: Callable[[list[Any]], Batch] = getattr(type(batch), "_make", tuple)
+        return build([cut(value, count, part) for value in batch])
+    if isinstance(batch, list) and any(isinstance(value, Tensor | Mapping | tuple | list) for value in batch):
+        return [cut(value, count, part) for value in batch]
+    if isinstance(batch, Tensor | np.ndarray):
+        return batch[part] if batch.ndim and len(batch) == count else batch
+    return batch[part] if isinstance(batch, list) and len(batch) == count else batch
 
 
 def collate(samples: Sequence[Any]) -> Batch:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from treadle.data.batch import Batch, Collate
 from treadle.data.batch import collate as default_collate
-from treadle.data.feed import BatchIterator, Feed
+from treadle.data.feed import Feed, Gathered, Reader
 from treadle.data.fetch import Fetch
-from treadle.data.fingerprint import Fingerprint, class_name, own_fingerprint, probes
-from treadle.data.sampler import Batching, FixedBatches
+from treadle.data.fingerprint import Fingerprint, Naming, identify, older_fingerprints, probes, stable_name
+from treadle.data.sampler import Batching, FixedBatches, Indices
 from treadle.data.workers import WorkerPool
-from treadle.errors import RunError, UsageError
+from treadle.errors import UsageError
 
 
 class DatasetFeed(Feed):
@@ -87,9 +89,17 @@ class DatasetFeed(Feed):
         """Samples delivered per epoch."""
         return self.batching.samples
 
-    def iterate(self, epoch: int, start: int = 0) -> BatchIterator:
-        """The batches of `epoch` from batch `start` on; samples before it are not made."""
-        return _Pooled(self, self.pool(), epoch, start) if self.workers else _Here(self, epoch, start)
+    def plan(self, epoch: int) -> Sequence[Indices]:
+        """The samples of each batch, as `batching` says."""
+        return self.batching.epoch(self.seed, epoch)
+
+    def gather(self, epoch: int, indices: Indices) -> Batch:
+        """The batch of `indices`, made in this process."""
+        return self._fetch(self.seed, epoch, indices.tolist())
+
+    def _open(self, epoch: int, start: int) -> Reader:
+        """Makes batches here, or has workers make them ahead; samples before `start` are not made."""
+        return _Pooled(self, self.pool(), epoch, start) if self.workers else Gathered(self, epoch)
 
     def pool(self) -> WorkerPool:
         """The worker processes, started if need be; new ones where one had died."""
@@ -100,14 +110,20 @@ class DatasetFeed(Feed):
         return self._pool
 
     def fingerprint(self) -> str:
-        """SHA-256: the dataset's own `fingerprint()`, else its class, length and a few fixed samples; computed once.
+        """SHA-256: the dataset's own `fingerprint()`, else its length and a few fixed samples; computed once.
 
-        Samples are made with a fixed seed, so augmentation does not change it. A change in a sample that is not among
-        the few goes unnoticed: a dataset of files does better to hash their names, sizes and times itself.
+        The name of its class counts, too. Samples are made with a fixed seed, so augmentation does not change it. A
+        change in a sample that is not among the few goes unnoticed: a dataset of files does better to hash their names,
+        sizes and times itself.
         """
         if self._fingerprint is None:
             self._fingerprint = dataset_fingerprint(self.dataset)
         return self._fingerprint
+
+    def fingerprints(self) -> Iterator[str]:
+        """`fingerprint()`, then those of version 0.1.0, which named the module of the class too."""
+        yield self.fingerprint()
+        yield from older_fingerprints(self.dataset, partial(dataset_fingerprint, self.dataset))
 
     def close(self) -> None:
         """End the worker processes, where there are any."""
@@ -116,87 +132,49 @@ class DatasetFeed(Feed):
             self._pool = None
 
 
-def dataset_fingerprint(dataset: Any) -> str:
+def dataset_fingerprint(dataset: Any, naming: Naming = stable_name) -> str:
     """See `DatasetFeed.fingerprint`."""
-    own = own_fingerprint(dataset)
-    if own is not None:
-        return own
-    digest = Fingerprint().add(class_name(dataset)).add(len(dataset))
+    if callable(getattr(dataset, "fingerprint", None)):
+        return identify(dataset, naming)
+    digest = Fingerprint(naming).add(naming(dataset)).add(len(dataset))
     for sample in Fetch(dataset, default_collate).samples(0, 0, probes(len(dataset))):
         digest.add(sample)
     return digest.hexdigest()
 
 
-class _Counted(BatchIterator):
-    """Counts down the batches of an epoch."""
-
-    exhausted = False  # a plain attribute over the abstract property: reading it costs no call
-
-    def __init__(self, feed: DatasetFeed, epoch: int, start: int) -> None:
-        self._seed, self._epoch, self._position = feed.seed, epoch, start
-        self._plan = feed.batching.epoch(feed.seed, epoch)
-        if len(self._plan) != feed.batches:
-            raise RunError(
-                f"{type(feed.batching).__name__} gave {len(self._plan)} batches in epoch {epoch + 1}, but says it has "
-                f"{feed.batches} in every epoch"
-            )
-        self.exhausted = start >= len(self._plan)
-
-    def _delivered(self) -> None:
-        self._position += 1
-        self.exhausted = self._position >= len(self._plan)
-
-
-class _Here(_Counted):
-    """Makes each batch when it is asked for, in this process."""
-
-    def __init__(self, feed: DatasetFeed, epoch: int, start: int) -> None:
-        super().__init__(feed, epoch, start)
-        self._fetch = feed._fetch
-
-    def __next__(self) -> Batch:
-        if self.exhausted:
-            raise StopIteration
-        batch = self._fetch(self._seed, self._epoch, self._plan[self._position].tolist())
-        self._delivered()
-        return batch
-
-
-class _Pooled(_Counted):
+class _Pooled(Gathered):
     """Keeps workers some batches ahead; batch k of the epoch comes from worker k modulo their number."""
 
     def __init__(self, feed: DatasetFeed, pool: WorkerPool, epoch: int, start: int) -> None:
-        super().__init__(feed, epoch, start)
-        self._pool = pool
+        super().__init__(feed, epoch)
+        self._pool, self._seed = pool, feed.seed
         self._ahead = feed.prefetch * len(pool)
         self._asked = start
         self._tickets: deque[int] = deque()
         self._ask()
 
-    def __next__(self) -> Batch:
-        if self.exhausted:
-            raise StopIteration
+    def take(self, position: int) -> Batch:
+        """Batch `position`."""
         self._ask()
         try:
-            batch = self._pool.take(self._position % len(self._pool), self._tickets.popleft())
+            batch = self._pool.take(position % len(self._pool), self._tickets.popleft())
         except BaseException:
             # As without workers: the next call tries the same batch again.
             self._forget()
+            self._asked = position
             raise
-        self._delivered()
         self._ask()
         return batch
 
     def _ask(self) -> None:
-        while self._asked < len(self._plan) and len(self._tickets) < self._ahead:
-            indices = self._plan[self._asked].tolist()
+        while self._asked < len(self.plan) and len(self._tickets) < self._ahead:
+            indices = self.plan[self._asked].tolist()
             self._tickets.append(self._pool.submit(self._asked % len(self._pool), self._seed, self._epoch, indices))
             self._asked += 1
 
     def _forget(self) -> None:
         self._pool.abandon(self._tickets)
         self._tickets.clear()
-        self._asked = self._position
 
     def __del__(self) -> None:
         if getattr(self, "_tickets", None):

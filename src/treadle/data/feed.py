@@ -1,15 +1,20 @@
-"""The feed: batches in an order that is a function of (seed, epoch), with an exactly known position."""
+"""The feed: batches in an order that is a function of (seed, epoch), with an exactly known position.
+
+A feed is a plan (which samples form the batches of an epoch) and a way to gather one of them. What is left is the same
+for all and is done here once: the position, the countdown to the epoch's end, and a process's part of each batch.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from treadle.data.batch import Batch
-from treadle.errors import StateError
+from treadle.data.batch import Batch, cut, sample_count
+from treadle.errors import RunError, StateError, UsageError
+from treadle.parallel import ALONE, World
 
 
 class BatchIterator(ABC):
@@ -32,6 +37,67 @@ class BatchIterator(ABC):
         return self
 
 
+class Reader(ABC):
+    """Makes the batches of one epoch, each when its turn has come."""
+
+    count: int | None
+    """Batches of the epoch; None where only reading tells."""
+
+    @abstractmethod
+    def take(self, position: int) -> Batch:
+        """Batch `position`. Where it raises, the next call is for the same one; StopIteration says there is none."""
+
+    def more(self) -> bool:
+        """Whether a further batch is left; asked only where `count` is None."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def borrowed(self, position: int) -> bool:
+        """Whether this process had no part in batch `position`, taken last, and was given a sample of another's."""
+
+
+class Batches(BatchIterator):
+    """Position and countdown of every feed: the batches of a reader, from batch `start` on."""
+
+    exhausted = False  # a plain attribute over the abstract property: reading it costs no call
+
+    def __init__(self, reader: Reader, start: int, count: int) -> None:
+        self.reader, self.position, self._count = reader, start, count
+        self._take = reader.take
+        self.exhausted = start >= count
+
+    def __next__(self) -> Batch:
+        if self.exhausted:
+            raise StopIteration
+        batch = self._take(self.position)
+        self.position = position = self.position + 1
+        if position >= self._count:
+            self.exhausted = True
+        return batch
+
+    @property
+    def borrowed(self) -> bool:
+        """Whether the batch delivered last has no sample of this process's own, but one of another's: it weighs 0.
+
+        So it is where a batch has fewer samples than there are processes.
+        """
+        return self.position > 0 and self.reader.borrowed(self.position - 1)
+
+
+class _Unbounded(Batches):
+    """The batches of a reader that does not know how many there are."""
+
+    exhausted = property(lambda self: not self.reader.more(), doc=BatchIterator.exhausted.__doc__)
+
+    def __init__(self, reader: Reader, start: int) -> None:
+        self.reader, self.position = reader, start
+
+    def __next__(self) -> Batch:
+        batch = self.reader.take(self.position)
+        self.position += 1
+        return batch
+
+
 class Feed(ABC):
     """Gives the batches of a run.
 
@@ -39,8 +105,25 @@ class Feed(ABC):
     so a position is two numbers, and `iterate(epoch, start)` continues exactly where a run was stopped. Feeds leave
     the global generators of Python, NumPy and torch as they found them.
 
-    Subclasses give `batches`, `iterate` and `fingerprint`; `seed` holds the seed in force, `device` the device bound.
+    Subclasses give `batches`, `plan`, `gather` and `fingerprint`; `seed` holds the seed in force, `device` the device
+    bound. One that overrides `iterate` instead serves a single process only.
+
+    Example:
+        class Windows(Feed):
+            batches = 100
+
+            def plan(self, epoch):
+                return epoch_order(6400, self.seed, epoch).reshape(100, 64)
+
+            def gather(self, epoch, indices):
+                return torch.stack([text[i : i + 32] for i in indices])
+
+            def fingerprint(self):
+                return Fingerprint().add(text).hexdigest()
     """
+
+    _world = ALONE
+    _begun_with: str | None = None
 
     def __init__(self, seed: int | None = None) -> None:
         self._own_seed = seed is not None
@@ -57,22 +140,63 @@ class Feed(ABC):
         """Samples per epoch, or None where unknown."""
         return None
 
-    @abstractmethod
+    def plan(self, epoch: int) -> Sequence[Any]:
+        """The batches of `epoch`, as what `gather` makes each of: sample indices that can be sliced.
+
+        A pure function of (seed, epoch), of the same length in every epoch.
+        """
+        raise NotImplementedError(f"{type(self).__name__} gives neither plan() and gather() nor iterate()")
+
+    def gather(self, epoch: int, indices: Any) -> Batch:
+        """The batch of `indices`, an entry of the plan of `epoch` or, in one of several processes, a part of it."""
+        raise NotImplementedError(f"{type(self).__name__} gives neither plan() and gather() nor iterate()")
+
     def iterate(self, epoch: int, start: int = 0) -> BatchIterator:
         """The batches of `epoch` (from 0) from batch `start` on, without touching the samples before it."""
+        reader = self._open(epoch, start)
+        return _Unbounded(reader, start) if reader.count is None else Batches(reader, start, reader.count)
+
+    def _open(self, epoch: int, start: int) -> Reader:
+        """What `iterate` reads from: here the plan, gathered when asked for. Feeds without a plan give their own."""
+        return Gathered(self, epoch)
 
     @abstractmethod
     def fingerprint(self) -> str:
         """SHA-256, in hex, over what identifies the data: equal for equal data, whatever the order and batch size."""
 
-    def bind(self, seed: int, device: torch.device | str) -> None:
-        """Take the run's seed (unless this feed was given its own) and its device. Called by the trainer."""
+    def fingerprints(self) -> Iterator[str]:
+        """`fingerprint()`, then the ones that older versions gave the same data."""
+        yield self.fingerprint()
+
+    def recorded_fingerprint(self) -> str:
+        """What a run records of its data: the fingerprint that it was begun with, for a new run `fingerprint()`."""
+        return self._begun_with or self.fingerprint()
+
+    def accept_fingerprint(self, fingerprint: str) -> bool:
+        """Go on with the `fingerprint` that a run was begun with; returns whether it is one of this data's."""
+        if fingerprint not in self.fingerprints():
+            return False
+        self._begun_with = fingerprint
+        return True
+
+    def bind(self, seed: int, device: torch.device | str, world: World = ALONE) -> None:
+        """Take the run's seed (unless this feed was given its own) and its device. Called by the trainer.
+
+        In a `world` of several processes each takes its part of every batch: entries n*rank//size to n*(rank+1)//size
+        of n. Where a batch has none for it, it is given the first (see `Batches.borrowed`). Raises UsageError for a
+        feed that overrides `iterate`, which would give all of them the same.
+        """
+        if world.size > 1 and type(self).iterate is not Feed.iterate:
+            raise UsageError(
+                f"{type(self).__name__} overrides iterate(), which would give each of {world.size} processes whole "
+                "batches: give it plan() and gather() instead, or train in one process"
+            )
         if not self._own_seed:
             self.seed = seed
-        self.device = torch.device(device)
+        self.device, self._world = torch.device(device), world
 
     def state_dict(self) -> dict[str, Any]:
-        """State beyond (seed, epoch, batch): none, except for streams."""
+        """State beyond (seed, epoch, batch): none, except for streams and loaders that have some."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -82,3 +206,58 @@ class Feed(ABC):
 
     def close(self) -> None:  # noqa: B027 (most feeds have nothing to close)
         """End worker processes, where there are any. The feed can be iterated again; it would start them anew."""
+
+
+class Gathered(Reader):
+    """The reader of a feed with a plan: gathers each batch when it is asked for, in this process."""
+
+    def __init__(self, feed: Feed, epoch: int) -> None:
+        self._gather, self._epoch, self._world = feed.gather, epoch, feed._world
+        self._whole = plan = feed.plan(epoch)
+        self.count = len(plan)
+        if self.count != feed.batches:
+            maker = getattr(feed, "batching", feed)
+            raise RunError(
+                f"{type(maker).__name__} gave {self.count} batches in epoch {epoch + 1}, but says it has "
+                f"{feed.batches} in every epoch"
+            )
+        self.plan = plan if feed._world.size == 1 else _Parts(plan, feed._world)
+
+    def take(self, position: int) -> Batch:
+        """Batch `position`."""
+        return self._gather(self._epoch, self.plan[position])
+
+    def borrowed(self, position: int) -> bool:
+        """Whether this process has no part in it."""
+        return not has_part(len(self._whole[position]), self._world)
+
+
+class _Parts(Sequence[Any]):
+    """A plan of which each batch is cut down to this process's part."""
+
+    def __init__(self, plan: Sequence[Any], world: World) -> None:
+        self._plan, self._world = plan, world
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def __getitem__(self, key: Any) -> Any:
+        entries = self._plan[key]
+        return entries[part_of(len(entries), self._world)]
+
+
+def has_part(count: int, world: World) -> bool:
+    """Whether any of `count` things is this process's."""
+    part = world.part(count)
+    return bool(part.start < part.stop)
+
+
+def part_of(count: int, world: World) -> slice:
+    """This process's part of `count` things, or the first of them where it has none."""
+    return world.part(count) if has_part(count, world) else slice(0, 1)
+
+
+def own_part(batch: Batch, world: World) -> Batch:
+    """This process's part of a ready batch: of every tensor in it, along the first dimension."""
+    count = sample_count(batch)
+    return cut(batch, count, part_of(count, world))

@@ -1,9 +1,17 @@
-"""Fingerprints: SHA-256 over what identifies data, so that a resumed run notices data that changed."""
+"""Fingerprints: SHA-256 over what identifies data, so that a resumed run notices data that changed.
+
+Of data that is an object its class counts, by a name that survives a move to another module: its `data_kind`, a string
+that a class may declare, or else its own name. A class that is renamed keeps its fingerprint by declaring the old name.
+
+Version 0.1.0 took the module's name, too; the fingerprints in its runs are told by `older_fingerprints`.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +24,32 @@ _CHUNK = 1 << 24
 _PROBES = 8
 """Samples of a dataset that enter its fingerprint."""
 
+_OURS = {name: f"treadle.gans.images.{name}" for name in ("PairedImages", "UnpairedImages")}
+"""The kinds of our own datasets: their names in version 0.1.0, wherever they are today."""
+
+Naming = Callable[[Any], str]
+"""What the class of a value is called in a fingerprint."""
+
+
+def stable_name(value: Any) -> str:
+    """The `data_kind` that the class of `value` declares, or its name (of a function: its own) without the module."""
+    kind = _kind(value)
+    declared = getattr(kind, "data_kind", None)
+    if isinstance(declared, str):
+        return declared
+    name: str = kind.__qualname__
+    return _OURS.get(name, name) if kind.__module__.startswith("treadle.") else name
+
+
+def _kind(value: Any) -> Any:
+    return value if isinstance(value, type) or hasattr(value, "__qualname__") else type(value)
+
 
 class Fingerprint:
     """A SHA-256 that takes tensors, arrays, numbers, text and containers of them, each with its type and shape."""
 
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
+    def __init__(self, naming: Naming = stable_name) -> None:
+        self._hash, self._naming = hashlib.sha256(), naming
 
     def add(self, value: Any) -> Fingerprint:
         """Take in `value`. Of an object of another kind only its class counts (unless it converts to an array)."""
@@ -44,7 +72,7 @@ class Fingerprint:
         elif hasattr(value, "__array_interface__"):
             self.add(np.asarray(value))
         else:
-            self._label(class_name(value))
+            self._label(self._naming(value))
         return self
 
     def hexdigest(self) -> str:
@@ -67,18 +95,33 @@ class Fingerprint:
                 self._hash.update(host.reshape(-1).view(torch.uint8).numpy().data)
 
 
-def class_name(value: Any) -> str:
-    """The full name of the class of `value` (of a function: its own)."""
-    kind = value if isinstance(value, type) or hasattr(value, "__qualname__") else type(value)
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def own_fingerprint(data: Any) -> str | None:
-    """What `data.fingerprint()` says, hashed with its class, or None where it has no such method."""
+def identify(data: Any, naming: Naming = stable_name) -> str:
+    """The fingerprint of an object: what its `fingerprint()` says, hashed with its class; without one, its class."""
+    digest = Fingerprint(naming).add(naming(data))
     method = getattr(data, "fingerprint", None)
-    if not callable(method):
-        return None
-    return Fingerprint().add(class_name(data)).add(str(method())).hexdigest()
+    return (digest.add(str(method())) if callable(method) else digest).hexdigest()
+
+
+def older_fingerprints(data: Any, make: Callable[[Naming], str]) -> Iterator[str]:
+    """What `make` would have given in version 0.1.0, where classes had their module's name.
+
+    A script's module is called `__main__` while it runs and by its file's name when it is imported: a run begun one way
+    goes on the other way.
+    """
+    module, main = _kind(data).__module__, sys.modules.get("__main__")
+    known = [module, "__main__"]
+    if module == "__main__" and main is not None:
+        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+        known += [spec.name] if spec is not None else [Path(file).stem] if file else []
+    for name in dict.fromkeys(known):
+        yield make(lambda value, name=name: _full_name(value, {module: name}))  # type: ignore[misc]
+
+
+def _full_name(value: Any, modules: Mapping[str, str]) -> str:
+    kind = _kind(value)
+    declared = getattr(kind, "data_kind", None)
+    name = declared if isinstance(declared, str) else kind.__qualname__
+    return f"{modules.get(kind.__module__, kind.__module__)}.{name}"
 
 
 def probes(n: int) -> list[int]:

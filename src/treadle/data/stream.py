@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from treadle.data.batch import Batch, Collate
+from treadle.data.batch import Batch, Collate, sample_count
 from treadle.data.batch import collate as default_collate
-from treadle.data.feed import BatchIterator, Feed
-from treadle.data.fingerprint import Fingerprint, class_name, own_fingerprint
-from treadle.data.random import derive_seed, scoped_generators, seed_generators
+from treadle.data.feed import own_part, part_of
+from treadle.data.fingerprint import identify, older_fingerprints
+from treadle.data.memory import has_state
+from treadle.data.random import derive_seed
+from treadle.data.reading import SequentialFeed, SequentialReader
 from treadle.errors import RunError, StateError, UsageError, one_line
 
 
-class StreamFeed(Feed):
+class StreamFeed(SequentialFeed):
     """Batches from an iterable, a torch `IterableDataset`, or a function of the epoch that returns an iterable.
 
     The stream starts anew for each epoch: `set_epoch(epoch)` is called where the source has it, then `iter(source)`. A
@@ -59,10 +61,9 @@ class StreamFeed(Feed):
             raise UsageError(f"{name} has length {length}, fewer than one batch of {batch_size}, and drop_last is set")
         self.source, self.batch_size, self.drop_last, self.length = source, batch_size, drop_last, length
         self.collate, self.scoped, self.name = collate, scoped, name
-        self._stateful = all(callable(getattr(source, m, None)) for m in ("state_dict", "load_state_dict"))
+        self.size, self.needed, self.limit = batch_size or 1, (batch_size or 1) if drop_last else 1, length
+        self.stateful = has_state(source)
         self._spent = False
-        self._latest: _Reader | None = None
-        self._restored: dict[str, Any] | None = None
 
     @property
     def batches(self) -> int | None:
@@ -79,54 +80,57 @@ class StreamFeed(Feed):
             return self.length
         return self.length // self.batch_size * self.batch_size
 
-    def iterate(self, epoch: int, start: int = 0) -> BatchIterator:
-        """The batches of `epoch` from batch `start` on: by the source's restored state, or else by reading up to it."""
-        restored, self._restored = self._restored, None
-        skip = start
-        if restored is not None:
-            self._check(restored, epoch, start)
-            if restored["source"] is not None:
-                self.source.load_state_dict(copy.deepcopy(restored["source"]))
-                skip = 0
-        over = restored is not None and restored["ended"] and restored["epoch"] == epoch
-        self._latest = _Reader(self, None if over else self._open(epoch), epoch, start, skip)
-        return self._latest
+    def _begin(self, epoch: int, start: int, recalled: bool) -> SequentialReader:
+        at = start if recalled else 0
+        reader = SequentialReader(self, self._items(epoch), epoch, at, self.batches)
+        reader.skip(start - at)
+        return reader
+
+    def _item_seed(self, epoch: int, item: int) -> int:
+        return derive_seed(self.seed, "item", epoch, item)
+
+    def _whole(self, items: list[Any], position: int) -> int:
+        return len(items) if self.batch_size is not None else sample_count(items[0])
+
+    def _join(self, items: list[Any], position: int) -> Batch:
+        if self.batch_size is None:
+            return items[0] if self._world.size == 1 else own_part(items[0], self._world)
+        try:
+            return self.collate(items if self._world.size == 1 else items[part_of(len(items), self._world)])
+        except Exception as error:
+            kind = UsageError if isinstance(error, UsageError) else RunError
+            raise kind(
+                f"the items of batch {position} of {self.name} could not be joined: {one_line(error)}"
+            ) from error
+
+    def _failure(self, epoch: int, item: int, error: Exception) -> RunError:
+        return RunError(f"item {item} of {self.name} could not be read in epoch {epoch + 1}: {one_line(error)}")
+
+    def _remembered(self) -> Any:
+        return copy.deepcopy(self.source.state_dict()) if self.stateful else None
+
+    def _recall(self, state: Any, start: int) -> None:
+        self.source.load_state_dict(state)
 
     def fingerprint(self) -> str:
         """SHA-256: the source's own `fingerprint()`, else its class alone. Only the former notices changed contents."""
-        return own_fingerprint(self.source) or Fingerprint().add(class_name(self.source)).hexdigest()
+        return identify(self.source)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The position delivered so far (never what was read ahead) and the source's state there, as plain data."""
-        if self._latest is None:
-            return dict(self._restored) if self._restored is not None else {}
-        return {
-            "epoch": self._latest.epoch,
-            "batch": self._latest.batch,
-            "ended": self._latest.ended,
-            "source": self._latest.source_state() if self._stateful else None,
-        }
+    def fingerprints(self) -> Iterator[str]:
+        """`fingerprint()`, then those of version 0.1.0, which named the module of the class too."""
+        yield self.fingerprint()
+        yield from older_fingerprints(self.source, partial(identify, self.source))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what `state_dict` gave, at the next `iterate`."""
-        if state and set(state) != {"epoch", "batch", "ended", "source"}:
-            raise StateError(f"the state of {self.name} has the entries {sorted(state)}: it is not a stream's")
-        if state and state["source"] is not None and not self._stateful:
+        if state.get("source") is not None and not self.stateful:
             raise StateError(
                 f"the state of {self.name} holds a source's own state, but {type(self.source).__name__} has no "
                 "state_dict and load_state_dict"
             )
-        self._restored, self._latest = dict(state) or None, None
+        super().load_state_dict(state)
 
-    def _check(self, state: Mapping[str, Any], epoch: int, start: int) -> None:
-        at = (state["epoch"], state["batch"])
-        if at != (epoch, start) and not (state["ended"] and (epoch, start) == (at[0] + 1, 0)):
-            raise StateError(
-                f"the state of {self.name} is of epoch {at[0]}, batch {at[1]}, but epoch {epoch}, batch {start} is "
-                "asked for"
-            )
-
-    def _open(self, epoch: int) -> Iterator[Any]:
+    def _items(self, epoch: int) -> Iterator[Any]:
         source: Any = self.source
         if callable(getattr(source, "set_epoch", None)):
             source.set_epoch(epoch)
@@ -135,7 +139,7 @@ class StreamFeed(Feed):
             if not hasattr(source, "__iter__"):
                 raise UsageError(f"{self.name} is a function that returned {type(source).__name__}, not an iterable")
         items: Iterator[Any] = iter(source)
-        if items is self.source and not self._stateful:
+        if items is self.source and not self.stateful:
             if self._spent:
                 raise RunError(
                     f"{self.name} is a one-shot iterator and was read before: give an iterable that starts anew, or a "
@@ -143,114 +147,3 @@ class StreamFeed(Feed):
                 )
             self._spent = True
         return items
-
-
-class _Reader(BatchIterator):
-    """Reads one epoch of a stream. What is read ahead waits here, and is not part of the position."""
-
-    def __init__(self, feed: StreamFeed, items: Iterator[Any] | None, epoch: int, start: int, skip: int) -> None:
-        self._feed, self._items = feed, iter(()) if items is None else items
-        self._size = feed.batch_size or 1
-        self._ahead: deque[Any] = deque()
-        # The source's state at the delivered position, kept while it is read beyond that.
-        self._held: Any = None
-        self._dry = items is None
-        if self._dry:
-            skip = 0
-        self.epoch, self.batch = epoch, start - skip
-        self._read = self.batch * self._size
-        for _ in range(skip):
-            if not self._fill(self._size) and not self._fill(self._needed):
-                raise RunError(
-                    f"{feed.name} ended before batch {start} of epoch {epoch + 1}, where the run had been: it does not "
-                    "repeat itself"
-                )
-            self._take()
-
-    @property
-    def _needed(self) -> int:
-        """Items without which there is no further batch."""
-        return self._size if self._feed.drop_last else 1
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether no batch is left; where the length is unknown this reads ahead, one item (or, dropping, a batch)."""
-        if self._feed.batches is not None:
-            return self.batch >= self._feed.batches
-        return not self._fill(self._needed)
-
-    @property
-    def ended(self) -> bool:
-        """Whether the epoch is known to be over, without reading further."""
-        if self._feed.batches is not None:
-            return self.batch >= self._feed.batches
-        return self._dry and len(self._ahead) < self._needed
-
-    def __next__(self) -> Batch:
-        known = self._feed.batches
-        if known is not None and self.batch >= known:
-            raise StopIteration
-        if not self._fill(self._size) and not self._fill(self._needed):
-            if known is not None:
-                raise RunError(
-                    f"{self._feed.name} ended after {self._read} items in epoch {self.epoch + 1}, but its length is "
-                    f"given as {self._feed.length}"
-                )
-            raise StopIteration
-        return self._join(self._take())
-
-    def source_state(self) -> Any:
-        """The source's state at the delivered position."""
-        return self._held if self._ahead and not self.ended else _state_of(self._feed.source)
-
-    def _take(self) -> list[Any]:
-        count = min(self._size, len(self._ahead))
-        taken = [self._ahead.popleft() for _ in range(count)]
-        self.batch += 1
-        return taken
-
-    def _join(self, items: list[Any]) -> Batch:
-        if self._feed.batch_size is None:
-            return items[0]
-        try:
-            return self._feed.collate(items)
-        except Exception as error:
-            kind = UsageError if isinstance(error, UsageError) else RunError
-            raise kind(
-                f"the items of batch {self.batch - 1} of {self._feed.name} could not be joined: {one_line(error)}"
-            ) from error
-
-    def _fill(self, count: int) -> bool:
-        """Read until `count` items wait; returns whether they do."""
-        if len(self._ahead) < count and not self._dry:
-            if not self._ahead and self._feed._stateful:
-                self._held = _state_of(self._feed.source)
-            if self._feed.scoped:
-                with scoped_generators():
-                    self._pull(count, seeded=True)
-            else:
-                self._pull(count, seeded=False)
-        return len(self._ahead) >= count
-
-    def _pull(self, count: int, seeded: bool) -> None:
-        while len(self._ahead) < count:
-            if self._feed.length is not None and self._read >= self._feed.length:
-                return
-            if seeded:
-                seed_generators(derive_seed(self._feed.seed, "item", self.epoch, self._read))
-            try:
-                item = next(self._items)
-            except StopIteration:
-                self._dry = True
-                return
-            except Exception as error:
-                raise RunError(
-                    f"item {self._read} of {self._feed.name} could not be read in epoch {self.epoch + 1}: "
-                    f"{one_line(error)}"
-                ) from error
-            self._ahead.append(item)
-            self._read += 1
-
-
-def _state_of(source: Any) -> Any:
-    return copy.deepcopy(source.state_dict())

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
 
 from treadle.errors import UsageError
+from treadle.terminal import say
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 SAVE: int | None = getattr(signal, "SIGUSR1", None)
@@ -90,10 +90,10 @@ class Interrupts:
             os._exit(128 + number)
         self.signal = number
         self.trainer.stop(f"interrupted by {signal.Signals(number).name}")
-        print("\nstopping after this step (once more: at once)", file=sys.stderr, flush=True)
+        say("\nstopping after this step (once more: at once)")
 
     def _save(self) -> None:
         if self.trainer.run is None:
-            print("treadle: nothing is saved: this is no run on disk (run_dir=)", file=sys.stderr, flush=True)
+            say("treadle: nothing is saved: this is no run on disk (run_dir=)")
         else:
             self.trainer.commands.save()

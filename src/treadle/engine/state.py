@@ -58,7 +58,9 @@ class RunState:
             "hooks": Objects("hook", owner, lambda: self._stateful_hooks(observers=False), _optional_hook),
             "feeds": Objects("feed", owner, feeds),
             "user": Value(lambda: self._user, lambda saved: setattr(self, "_user", saved)),
-            "data": Value(lambda: {name: feed.fingerprint() for name, feed in feeds().items()}, self._check_data),
+            "data": Value(
+                lambda: {name: feed.recorded_fingerprint() for name, feed in feeds().items()}, self._check_data
+            ),
         }
 
     def capture(self, *, ask: bool = True) -> State:
@@ -107,9 +109,12 @@ class RunState:
         """What an observer keeps, as plain data; None where it fails, or keeps what no file can hold."""
         return self._events.contain(hook, "state_dict", lambda: pack_plain(hook.state_dict(), "state"))
 
+    def _fingerprints(self) -> dict[str, str]:
+        return {name: feed.recorded_fingerprint() for name, feed in self._feeds().items()}
+
     def _check_data(self, saved: Mapping[str, str]) -> None:
         for name, feed in self._feeds().items():
-            if saved.get(name) not in (None, feed.fingerprint()):
+            if saved.get(name) is not None and not feed.accept_fingerprint(saved[name]):
                 raise DataChanged(f"the data of {name!r} is not what it was: restore the files, or start a new run")
 
 

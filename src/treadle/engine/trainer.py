@@ -162,9 +162,14 @@ class Trainer(Subject):
             self.loop.events.replace(name, function)
 
     def add_hook(self, hook: Hook) -> None:
-        """Let `hook` take part from here on. What has fired already is not fired again for it."""
+        """Let `hook` take part from here on. What has fired already is not fired again for it.
+
+        Of several processes only the main one has observers: loggers and viewers.
+        """
         if not isinstance(hook, Hook):
             raise UsageError(f"hooks holds a {type(hook).__name__}: expected Hook objects, made with ()")
+        if hook.observer and not self.loop.world.main:
+            return
         self.loop.hooks.append(hook)
         self.loop.listen()
 

@@ -11,6 +11,7 @@ from treadle.data.feed import BatchIterator, Feed
 from treadle.data.fingerprint import Fingerprint
 from treadle.data.random import derive_seed
 from treadle.errors import UsageError
+from treadle.parallel import ALONE, World
 
 
 def z_order(height: int, width: int) -> NDArray[np.int64]:
@@ -76,9 +77,9 @@ class PixelFeed(Feed):
         """Pixels per epoch: all."""
         return self.points.shape[0]
 
-    def bind(self, seed: int, device: torch.device | str) -> None:
+    def bind(self, seed: int, device: torch.device | str, world: World = ALONE) -> None:
         """Take the run's seed and device; the pixels are moved there."""
-        super().bind(seed, device)
+        super().bind(seed, device, world)
         self.points, self.values = self.points.to(self.device), self.values.to(self.device)
 
     def iterate(self, epoch: int, start: int = 0) -> BatchIterator:

@@ -14,7 +14,7 @@ from torch import Tensor
 from treadle.config.fields import from_dict
 from treadle.config.files import load
 from treadle.errors import UsageError, nearest
-from treadle.files import cannot_write, replace_directory, settled, sync, to_json, write_whole
+from treadle.files import cannot_write, read_regular, replace_directory, settled, sync, to_json, write_whole
 from treadle.hooks.best_model import put_weights
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def read_best(run: str | Path) -> Best:
 
     directory = best_directory(run)
     try:
-        return Best(load_file(directory / WEIGHTS), json.loads((directory / INFO).read_text(encoding="utf-8")))
+        return Best(load_file(directory / WEIGHTS), json.loads(read_regular(directory / INFO)))
     except (OSError, ValueError, SafetensorError) as error:
         raise UsageError(f"the best model in {directory} cannot be read: {error}") from None
 
