@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import importlib
 from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from treadle.errors import TreadleError, UsageError, nearest, one_line
-from treadle.sinks.base import Sink
+
+if TYPE_CHECKING:
+    from treadle.sinks.base import Sink
 
 GROUP = "treadle.sinks"
 """The entry point group of third-party sinks."""
@@ -49,6 +52,8 @@ def make(name: str, where: str | None = None) -> Sink:
 
 def sink_class(name: str) -> type[Sink]:
     """The class of that name. Raises UsageError for an unknown one, or one that cannot be imported."""
+    from treadle.sinks.base import Sink
+
     points = {} if name in SINKS else _third_parties()
     if name not in SINKS and name not in points:
         raise UsageError(f"unknown sink {name!r}{nearest(name, [*SINKS, *points])}")
