@@ -67,6 +67,9 @@ def kill(trainer: Trainer) -> None:
     The checkpoint that is under way is finished first, so that what is on the disk does not depend on the moment.
     """
     trainer.driver.abandon()
+    if trainer.run is not None:
+        trainer.run.metrics.file.close()  # as the operating system closes what the process had open
+        trainer.run.journal.close()
 
 
 def check_resume(build: Callable[..., Trainer], directory: Path, stops: Iterable[int] = (1, 3)) -> None:

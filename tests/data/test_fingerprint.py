@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from treadle import Trainer
-from treadle.checkpoint.state import capture, restore
 from treadle.data.convert import as_feed
 from treadle.data.feed import Feed
 from treadle.data.fingerprint import Fingerprint, stable_name
 from treadle.errors import DataChanged
+from treadle.testing import capture, restore
 
 
 def make(module: str, name: str = "Squares", **attributes: Any) -> Any:

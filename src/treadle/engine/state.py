@@ -58,9 +58,7 @@ class RunState:
             "hooks": Objects("hook", owner, lambda: self._stateful_hooks(observers=False), _optional_hook),
             "feeds": Objects("feed", owner, feeds),
             "user": Value(lambda: self._user, lambda saved: setattr(self, "_user", saved)),
-            "data": Value(
-                lambda: {name: feed.recorded_fingerprint() for name, feed in feeds().items()}, self._check_data
-            ),
+            "data": Value(self._fingerprints, self._check_data),
         }
 
     def capture(self, *, ask: bool = True) -> State:
