@@ -50,6 +50,7 @@ lint: $(STAMP)  ## style, types, walls
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python docs/draw_architecture.py --check > /dev/null
 
 drawing: $(STAMP)  ## docs/images/architecture.svg: rooms, floors and who uses whom
 	@$(BIN)/python docs/draw_architecture.py --write

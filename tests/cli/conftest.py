@@ -10,6 +10,7 @@ import pytest
 
 from treadle.cli.main import main
 from treadle.recipes import registry
+from treadle.runs import names
 
 PACK = '''
 import time
@@ -104,7 +105,7 @@ def line(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 def _forget() -> None:
     registry._files.cache_clear()
-    registry._entry_points.cache_clear()
+    names.registered.cache_clear()
 
 
 class Command:

@@ -13,7 +13,8 @@ import torch
 
 import treadle
 from treadle import Trainer, TrainerConfig
-from treadle.recipes.registry import TRAINERS, trainer
+from treadle.recipes.registry import trainer
+from treadle.runs.names import comes_with_treadle, registered
 
 PACKAGE = Path(treadle.__file__).parent
 BOOKKEEPING = (PACKAGE / "config", PACKAGE / "engine" / "settings.py")
@@ -57,10 +58,10 @@ def test_every_field_of_the_base_config_is_read_while_a_run_goes(tmp_path: Path)
     assert fields - read == set()
 
 
-@pytest.mark.parametrize("name", TRAINERS)
+@pytest.mark.parametrize("name", [name for name, point in registered().items() if comes_with_treadle(point)])
 def test_every_field_of_a_shipped_trainer_is_read_somewhere(name: str) -> None:
     trainer_class = trainer(name)
-    domain = PACKAGE / TRAINERS[name].split(".")[1]
+    domain = PACKAGE / registered()[name].value.split(".")[1]
     own = {field.name for field in dataclasses.fields(trainer_class.Config)}
     own -= {field.name for field in dataclasses.fields(TrainerConfig)}
     read = set().union(*(reads(path) for path in domain.rglob("*.py")))

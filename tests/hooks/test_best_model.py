@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from treadle import EMA, Trainer
+from treadle.engine.weights import put_weights, weights_of
 from treadle.errors import StateError, UsageError
 from treadle.hooks import BestModel, load_best
-from treadle.hooks.best_model import put_weights, weights_of
 from treadle.runs import best as best_files
 from treadle.runs.best import read_best
 from treadle.testing import capture, restore
@@ -84,7 +84,7 @@ def test_files_are_loadable_without_the_trainer(scripted: Callable[..., Any], tm
     with pytest.raises(UsageError, match="no 'modle'; did you mean 'model'"):
         best.of("modle")
     other = scripted()
-    assert best_files.load_best(other, trainer.run.path)["step"] == 8
+    assert best_files.load_best(other.parts, trainer.run.path)["step"] == 8
     assert torch.equal(other.model.weight, model.weight)
 
 
@@ -167,7 +167,7 @@ def test_averages_lone_parameters_and_tied_weights(tmp_path: Path, on_disk: bool
     assert trainer.test(data)["loss"] == pytest.approx(expected, rel=1e-6)
     if on_disk:
         fresh = make()
-        best_files.load_best(fresh, trainer.run.path)
+        best_files.load_best(fresh.parts, trainer.run.path)
         assert fresh.test(data)["loss"] == pytest.approx(expected, rel=1e-6)
         assert torch.equal(fresh.lone, trainer.lone)
 

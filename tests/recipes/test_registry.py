@@ -11,7 +11,9 @@ import pytest
 from treadle.config.files import dumps
 from treadle.errors import UsageError
 from treadle.recipes import registry
-from treadle.recipes.registry import list_recipes, load_recipe, trainer_name
+from treadle.recipes.registry import list_recipes, load_recipe
+from treadle.runs import names
+from treadle.runs.names import trainer_name
 
 PACK = '''
 from dataclasses import dataclass
@@ -60,7 +62,7 @@ def pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def _forget() -> None:
     registry._files.cache_clear()
-    registry._entry_points.cache_clear()
+    names.registered.cache_clear()
 
 
 def save(path: str | Path, document: dict) -> None:
@@ -152,7 +154,7 @@ def test_a_broken_entry_point_breaks_only_itself() -> None:
 
 
 def test_treadles_own_names_cannot_be_taken_over() -> None:
-    assert "image" not in registry._entry_points()
+    assert names.registered()["image"].value == "treadle.fields.image_trainer:ImageTrainer"
 
 
 def test_every_shipped_recipe_loads() -> None:

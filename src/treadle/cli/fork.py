@@ -37,7 +37,7 @@ def run(arguments: list[str]) -> int:
     recipe = before.with_overrides(options.overrides)
     target = Path(options.target) if options.target else None
     with before.build() as old, recipe.build() as new:
-        changes = changed_hyperparameters(old, new)
+        changes = changed_hyperparameters(old.parts.optimizers, new.parts.optimizers)
     directory = fork_run(parent, options.at, recipe.document(), target, changes)
     print(f"forked {parent} at step {options.at} into {directory}")
     with recipe.build(run_dir=directory, hooks=hooks, resume=True) as trainer:

@@ -49,7 +49,7 @@ def _evaluate(trainer: Trainer, directory: Path) -> dict[str, Any]:
     from treadle.files import to_json, write_whole
     from treadle.runs.best import load_best
 
-    best = load_best(trainer, directory)
+    best = load_best(trainer.parts, directory)
     feed = trainer.test_feed or trainer.validation_feed
     if feed is None:
         raise UsageError(f"{type(trainer).__name__} has neither test nor validation data to test on")

@@ -19,27 +19,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treadle.config.fields import convert, from_dict, to_dict
 from treadle.config.files import load, override
 from treadle.errors import UsageError, nearest, one_line
+from treadle.runs.names import GROUP, comes_with_treadle, document, is_file, registered
 
 if TYPE_CHECKING:
     from treadle.engine.events import Hook
     from treadle.engine.trainer import Trainer
-
-GROUP = "treadle.recipes"
-"""The entry point group of third-party recipes and trainers."""
-
-TRAINERS = {
-    "cyclegan": "treadle.gans.cyclegan:CycleGANTrainer",
-    "image": "treadle.fields.image_trainer:ImageTrainer",
-    "pix2pix": "treadle.gans.pix2pix:Pix2PixTrainer",
-}
-"""The trainers that come with Treadle, by the name that recipes use; imported when one is asked for."""
 
 KEYS = ("description", "trainer", "data", "config")
 
@@ -93,11 +84,6 @@ class Listed:
     problem: str = ""
 
 
-def document(trainer: str, config: Any, data: Path | None) -> dict[str, Any]:
-    """Return a recipe's plain data: `trainer` by name, absolute `data` or None, the whole `config`."""
-    return {"trainer": trainer, "data": None if data is None else str(data), "config": to_dict(config)}
-
-
 def load_recipe(name: str | Path, trainer_class: type[Any] | None = None) -> Recipe:
     """Load a recipe by its name in the registry, or from a YAML file (a run's `config.yaml` is one).
 
@@ -111,13 +97,13 @@ def load_recipe(name: str | Path, trainer_class: type[Any] | None = None) -> Rec
     files = _files()
     if text in files:
         return replace(_read(files[text]), name=text)
-    if text in _entry_points():
+    if text in registered():
         trainer_class = trainer(text)
         default = from_dict(trainer_class.Config, {}, source=text)
         return Recipe(text, _first_line(trainer_class), text, trainer_class, default, None, text)
     if isinstance(name, Path) or text.endswith((".yaml", ".yml")) or "/" in text or "\\" in text or Path(text).exists():
         return _read(Path(text))
-    tail = nearest(text, [*files, *_entry_points()])
+    tail = nearest(text, [*files, *registered()])
     raise UsageError(f"unknown recipe {text!r}{tail} (or give a YAML file)")
 
 
@@ -125,12 +111,13 @@ def list_recipes() -> list[Listed]:
     """Return every recipe that can be trained, shipped ones first; imports no trainer of Treadle's own."""
     rows = []
     for name, path in sorted(_files().items()):
-        origin = "treadle" if name not in _entry_points() else _distribution(_entry_points()[name])
+        point = registered().get(name)
+        origin = "treadle" if point is None or comes_with_treadle(point) else _distribution(point)
         try:
             rows.append(Listed(name, str(_checked(path).get("description", "")), origin))
         except UsageError as error:
             rows.append(Listed(name, "", origin, str(error)))
-    for name, point in sorted(_entry_points().items()):
+    for name, point in sorted(registered().items()):
         if name not in _files():
             try:
                 rows.append(Listed(name, _first_line(trainer(name)), _distribution(point)))
@@ -142,15 +129,15 @@ def list_recipes() -> list[Listed]:
 def trainer(name: str, *, source: str = "") -> type[Any]:
     """Return the trainer class of that name. Raises UsageError for an unknown one, or one that cannot be imported."""
     where = f"{source}: " if source else ""
-    points = {key: point for key, point in _entry_points().items() if not _is_file(point)}
+    points = {key: point for key, point in registered().items() if not is_file(point)}
     if ":" in name:
         raise UsageError(
             f"{where}trainer {name!r} is not in the registry, and a file cannot name code: name it on the command line "
             f"(--trainer FILE.py:{name.rpartition(':')[2]}), or make it known by an entry point of the group {GROUP!r}"
         )
-    if name not in TRAINERS and name not in points:
-        raise UsageError(f"{where}trainer {name!r} is unknown{nearest(name, [*TRAINERS, *points])}")
-    target = TRAINERS.get(name) or points[name].value
+    if name not in points:
+        raise UsageError(f"{where}trainer {name!r} is unknown{nearest(name, points)}")
+    target = points[name].value
     module, _, attribute = target.partition(":")
     try:
         found: Any = importlib.import_module(module)
@@ -163,13 +150,6 @@ def trainer(name: str, *, source: str = "") -> type[Any]:
     if not (isinstance(found, type) and issubclass(found, Trainer)):
         raise UsageError(f"{where}trainer {name!r} ({target}) is not a subclass of treadle.Trainer")
     return found
-
-
-def trainer_name(trainer_class: type[Any]) -> str | None:
-    """Return the name that recipes use for `trainer_class`, or None where it is not in the registry."""
-    target = f"{trainer_class.__module__}:{trainer_class.__qualname__}"
-    known = TRAINERS | {name: point.value for name, point in _entry_points().items()}
-    return next((name for name, value in known.items() if value.replace(" ", "") == target), None)
 
 
 def _read(path: Path, given: type[Any] | None = None) -> Recipe:
@@ -195,7 +175,7 @@ def _checked(path: Path) -> dict[str, Any]:
         if key not in KEYS:
             raise UsageError(f"{path}: {key!r} is not a key of a recipe{nearest(str(key), KEYS)}")
     if "trainer" not in content:
-        raise UsageError(f"{path}: the key 'trainer' is missing: expected a name such as {next(iter(TRAINERS))!r}")
+        raise UsageError(f"{path}: the key 'trainer' is missing: expected a name such as 'image'")
     convert(content["trainer"], str, source=str(path), at="trainer")
     convert(content.get("description"), str | None, source=str(path), at="description")
     return content
@@ -206,24 +186,14 @@ def _files() -> dict[str, Path]:
     """The YAML recipes by name: the shipped ones, and those that entry points name."""
     shipped = Path(str(resources.files("treadle"))) / "recipes"
     found = {path.stem: path for path in sorted(shipped.glob("*.yaml"))}
-    for name, point in _entry_points().items():
-        if _is_file(point):
+    for name, point in registered().items():
+        if is_file(point):
             package, _, file = point.value.partition(":")
             try:
                 found.setdefault(name, Path(str(resources.files(package.strip()))) / file.strip())
             except ImportError:
                 found.setdefault(name, Path(point.value))
     return found
-
-
-@cache
-def _entry_points() -> dict[str, EntryPoint]:
-    """Third-party entry points by name; Treadle's own names cannot be taken over."""
-    return {point.name: point for point in entry_points(group=GROUP) if point.name not in TRAINERS}
-
-
-def _is_file(point: EntryPoint) -> bool:
-    return point.value.endswith((".yaml", ".yml"))
 
 
 def _distribution(point: EntryPoint) -> str:

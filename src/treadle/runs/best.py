@@ -13,12 +13,12 @@ from torch import Tensor
 
 from treadle.config.fields import from_dict
 from treadle.config.files import load
+from treadle.engine.parts import Parts
+from treadle.engine.weights import put_weights
 from treadle.errors import UsageError, nearest
 from treadle.files import cannot_write, read_regular, replace_directory, settled, sync, to_json, write_whole
-from treadle.hooks.best_model import put_weights
 
 if TYPE_CHECKING:
-    from treadle.engine.trainer import Trainer
     from treadle.runs.run import Run
 
 BEST = "best_model"
@@ -111,13 +111,13 @@ def read_best(run: str | Path) -> Best:
         raise UsageError(f"the best model in {directory} cannot be read: {error}") from None
 
 
-def load_best(trainer: Trainer, run: str | Path) -> Mapping[str, Any]:
-    """Put the best weights of the run in the directory `run` into a trainer; returns what was best and when.
+def load_best(parts: Parts, run: str | Path) -> Mapping[str, Any]:
+    """Put the best weights of the run in the directory `run` into a trainer's parts; returns what was best and when.
 
-    See `treadle.hooks.load_best`, which does so for the trainer's own run.
+    See `treadle.hooks.load_best`, which does so for a trainer's own run.
     """
     best = read_best(run)
-    put_weights(trainer.parts, best.weights)
+    put_weights(parts, best.weights)
     return best.info
 
 

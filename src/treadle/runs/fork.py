@@ -18,7 +18,9 @@ from treadle.runs.run import Run, read_journal
 from treadle.terminal import say
 
 if TYPE_CHECKING:
-    from treadle.engine.trainer import Trainer
+    import torch
+
+    Optimizers = Mapping[str, torch.optim.Optimizer]
 
 
 def fork_run(
@@ -86,12 +88,11 @@ def _has_best_of(run: Path, state: State) -> bool:
     return bool(known) and (known["step"], known["value"]) == (found["step"], found["value"])
 
 
-def changed_hyperparameters(before: Trainer, after: Trainer) -> list[dict[str, Any]]:
+def changed_hyperparameters(before: Optimizers, after: Optimizers) -> list[dict[str, Any]]:
     """Where two fresh trainers' optimizers are built with other hyperparameters: optimizer, group, key and value."""
     changes: list[dict[str, Any]] = []
-    others = before.parts.optimizers
-    for name, optimizer in after.parts.optimizers.items():
-        groups = others[name].param_groups if name in others else []
+    for name, optimizer in after.items():
+        groups = before[name].param_groups if name in before else []
         for index, (old, new) in enumerate(zip(groups, optimizer.param_groups, strict=False)):
             changes += [
                 {"optimizer": name, "group": index, "key": key, "value": value}
@@ -101,12 +102,11 @@ def changed_hyperparameters(before: Trainer, after: Trainer) -> list[dict[str, A
     return changes
 
 
-def apply_hyperparameters(trainer: Trainer, run: Path) -> None:
-    """Set what the fork at `run` was given, where `trainer` is in the state that it began with."""
+def apply_hyperparameters(optimizers: Optimizers, step: int, run: Path) -> None:
+    """Set what the fork at `run` was given, where `step` is the one that it began at."""
     first = next(iter(read_journal(run)), {})
-    if first.get("event") != "fork" or first.get("step") != trainer.progress.step:
+    if first.get("event") != "fork" or first.get("step") != step:
         return
-    optimizers = trainer.parts.optimizers
     for change in first.get("hyperparameters", []):
         value = change["value"]
         group = optimizers[change["optimizer"]].param_groups[change["group"]]

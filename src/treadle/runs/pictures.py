@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any, ClassVar
 
 from treadle.engine.events import Hook, Order, Record
 from treadle.files import file_name
 from treadle.images.display import png
-
-if TYPE_CHECKING:
-    from treadle.engine.trainer import Trainer
-    from treadle.runs.run import Run
+from treadle.runs.run import Run
 
 EXAMPLES = "examples"
 
@@ -27,7 +24,7 @@ class ExampleFiles(Hook):
     def __init__(self, run: Run) -> None:
         self.run = run
 
-    def on_log(self, trainer: Trainer, record: Record) -> None:
+    def on_log(self, trainer: Any, record: Record) -> None:
         """Write a picture or a text."""
         stem = f"{EXAMPLES}/step-{record.step:08d}-{file_name(record.name)}"
         if record.kind == "image":

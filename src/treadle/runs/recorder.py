@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from treadle.engine.events import Hook, Order, Record
 from treadle.errors import RunError
-from treadle.recipes.registry import document, trainer_name
+from treadle.runs.names import document, trainer_name
 from treadle.runs.run import CONFIG, Run
 
 if TYPE_CHECKING:

@@ -124,7 +124,7 @@ def _restore_newest(trainer: Trainer) -> bool:
     for checkpoint, state in newest_good(trainer.run.path / CHECKPOINTS):
         if isinstance(state, State):
             trainer.loop.state.restore(state)
-            apply_hyperparameters(trainer, trainer.run.path)
+            apply_hyperparameters(trainer.parts.optimizers, trainer.progress.step, trainer.run.path)
             assert trainer.loop.archive is not None
             trainer.loop.archive.digest = state.digest
             return True

@@ -65,7 +65,7 @@ def verify_run(run: Path, build: Callable[[Path], Trainer], start: int | None = 
                 trainer.loop.state.restore(read_checkpoint(checkpoints[start]))
             except DataChanged as error:  # a difference like any other, found before the first step
                 return Verdict(start, differs_at=start, differences=[str(error)])
-            apply_hyperparameters(trainer, run)
+            apply_hyperparameters(trainer.parts.optimizers, start, run)
             trainer.loop.lifecycle.finish_reason = (
                 None  # where it had ended, a limit was raised: there are later checkpoints
             )
