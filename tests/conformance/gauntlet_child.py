@@ -22,7 +22,7 @@ from typing import Any
 STAGES: dict[str, tuple[str, str]] = {
     "step: before backward": ("treadle.engine.minimize:Minimizer._backward", "before"),
     "step: gradients, no update": ("treadle.engine.minimize:Updater.update", "before"),
-    "step: parameters updated": ("treadle.engine.minimize:Updater.drop_gradients", "before"),
+    "step: parameters updated": ("treadle.engine.minimize:Updater._drop", "before"),
     "step: counted": ("treadle.engine.progress:Progress.count_step", "after"),
     "log: half a metric line": ("treadle.files:os.write", "half"),
     "log: line written": ("treadle.runs.metrics:MetricLog.append", "after"),

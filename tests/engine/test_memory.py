@@ -12,8 +12,10 @@ import pytest
 FAULTS = """
 import resource, torch
 from treadle import Trainer
-class Bare(Trainer): pass
-Bare(max_steps=1, keep_memory={keep})
+class Bare(Trainer):
+    def step(self, batch):
+        return {{}}
+Bare(data=torch.zeros(2, 1), max_steps=1, keep_memory={keep}).{done}
 def use():
     return torch.ones(16_000_000).sum()
 for _ in range(3):
@@ -27,15 +29,15 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep memory")
 
 
-def faults(keep: bool, **environment: str) -> int:
-    done = subprocess.run(
-        [sys.executable, "-c", FAULTS.format(keep=keep)],
+def faults(keep: bool, done: str = "train()", **environment: str) -> int:
+    process = subprocess.run(
+        [sys.executable, "-c", FAULTS.format(keep=keep, done=done)],
         env=os.environ | environment,
         capture_output=True,
         text=True,
         check=True,
     )
-    return int(done.stdout)
+    return int(process.stdout)
 
 
 @glibc
@@ -48,3 +50,8 @@ def test_what_is_freed_is_not_faulted_in_again() -> None:
 @glibc
 def test_the_environments_choice_stands() -> None:
     assert faults(True, MALLOC_TRIM_THRESHOLD_="131072", MALLOC_MMAP_THRESHOLD_="131072") > 20_000
+
+
+@glibc
+def test_a_trainer_that_does_not_train_leaves_the_process_as_it_is() -> None:
+    assert faults(True, done="progress") > 20_000

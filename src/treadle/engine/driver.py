@@ -19,6 +19,7 @@ from treadle.engine.devices import deterministic_kernels
 from treadle.engine.history import History
 from treadle.engine.lifecycle import Stage
 from treadle.engine.loop import Loop
+from treadle.engine.memory import keep_freed_memory
 from treadle.engine.objective import Objective
 from treadle.engine.until import Until
 from treadle.errors import UsageError, nearest
@@ -96,6 +97,8 @@ class Driver:
 
     def _begin(self) -> Iterator[None]:
         self.check_ready()
+        if self._loop.config.keep_memory and self._loop.device.type == "cpu":
+            keep_freed_memory()  # of the whole process: for training, and not because a trainer was made
         self._loop.parts.find()
         self._loop.adopt()
         self._loop.adopt_feeds()

@@ -14,7 +14,7 @@ from treadle.engine.means import Meter
 from treadle.engine.minimize import Minimizer
 from treadle.engine.parts import Parts
 from treadle.engine.progress import Progress
-from treadle.engine.schedule import Every
+from treadle.engine.schedule import every as schedule
 from treadle.terminal import say
 
 JOURNAL_KEPT = 10_000
@@ -41,7 +41,7 @@ class Logbook:
         every: str | None,
     ) -> None:
         self._progress, self._parts, self._fire, self._minimizer = progress, parts, fire, minimizer
-        self._every = Every(every) if every else None
+        self._every = schedule(every)
         self._published_at = -1
         self.meter = Meter()
         self.metrics: dict[str, float] = {}
@@ -54,12 +54,12 @@ class Logbook:
 
     def publish_if_due(self) -> None:
         """A step is finished and everybody has logged: log the means, where they are due."""
-        if self._every is not None and self._every.due_after_step(self._progress):
+        if self._every.due_after_step(self._progress):
             self.publish()
 
     def end_epoch(self) -> None:
         """An epoch is finished: log its means, as the split "epoch"."""
-        if self._every is not None and self._every.due_after_epoch(self._progress):
+        if self._every.due_after_epoch(self._progress):
             self.publish()
         updaters = self._minimizer.updaters
         if self._progress.epoch == 1 and updaters and not any(u.updates or u.micro_batches for u in updaters.values()):

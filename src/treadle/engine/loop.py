@@ -20,7 +20,7 @@ from treadle.engine.logbook import Logbook
 from treadle.engine.minimize import Minimizer
 from treadle.engine.parts import Parts
 from treadle.engine.progress import Progress
-from treadle.engine.schedule import Every
+from treadle.engine.schedule import NEVER, every
 from treadle.engine.state import RunState
 from treadle.engine.subject import Subject
 from treadle.engine.until import Until, Watch
@@ -39,7 +39,7 @@ class Loop:
 
     def steps(self) -> Iterator[None]:
         """The training loop; it yields between steps. Read it aloud."""
-        progress, fire, due = self.progress, self.events.fire, self.validation_is_due
+        progress, fire, validation = self.progress, self.events.fire, self.validation
         if not self.lifecycle.began:
             self.lifecycle.began = True
             self.note("start", **self.told_at_start)
@@ -55,18 +55,18 @@ class Loop:
                 self.logbook.add(outputs, self.subject.elements(batch))
                 fire("post_step", batch, outputs)
                 self.logbook.publish_if_due()
-                self.validate_if(due is not None and due.due_after_step(progress))
+                self.validate_if(validation.due_after_step(progress))
                 if self.epoch_is_over or self.over:
                     break
-                self.finish_step(outputs)
+                self.finish_step()
                 yield
             if self.epoch_is_over:
                 progress.count_epoch()
                 self.logbook.end_epoch()
                 fire("post_epoch")
-                self.validate_if(due is not None and due.due_after_epoch(progress))
+                self.validate_if(validation.due_after_epoch(progress))
             if not self.over or self.is_asked():
-                self.finish_step(outputs)
+                self.finish_step()
                 yield
         self.validate_if(self.validated_step != progress.step)
         self.finish_run()
@@ -120,9 +120,11 @@ class Loop:
         self.validation_metrics: dict[str, float] = {}
         self.best: dict[str, Any] | None = None
         self.save_requested = False
-        self.validation_is_due = Every(config.validate_every) if config.validate_every else None
-        self._snapshot_is_due = Every(config.snapshot_every) if config.snapshot_every else None
-        self._save_is_due = Every(config.save_every) if config.save_every else None
+        self.outputs: Mapping[str, Any] = {}
+        """What the step taken last returned."""
+        self.validation, self._snapshot, self._save = map(
+            every, (config.validate_every, config.snapshot_every, config.save_every)
+        )
         self._batches: BatchIterator | None = None
         self._adopted = 0
         self._watch: tuple[Watch, Until, Future[Any]] | None = None
@@ -203,23 +205,24 @@ class Loop:
             error.add_note(f"in step, at {self.where()}")
             raise
         self.taken += 1
+        self.outputs = outputs
         return outputs
 
-    def finish_step(self, outputs: Mapping[str, Any]) -> None:
+    def finish_step(self) -> None:
         """What follows from a step once its events have fired: snapshots, checkpoints, and whether to pause here."""
         self.counts = (self.progress.epoch, self.progress.step, self.progress.batch)
-        if self._snapshot_is_due is not None and self._snapshot_is_due.due_between_steps(self.progress):
+        if self._snapshot.due_between_steps(self.progress):
             self.snapshots.take(self.state.capture())
         if self.archive is not None:
             self._file_state(self.archive)
         if self._watch is not None:
-            self._pause_if_reached(outputs)
+            self._pause_if_reached()
 
     def finish_run(self) -> None:
         """The last step is taken and its state validated: log what is left, and save."""
         self.counts = (self.progress.epoch, self.progress.step, self.progress.batch)
         self.logbook.publish()
-        if self._snapshot_is_due is not None and self._snapshot_is_due.due_between_steps(self.progress):
+        if self._snapshot.due_between_steps(self.progress):
             self.snapshots.take(self.state.capture())
         if self.archive is not None:
             self.save(wait=True)
@@ -247,10 +250,9 @@ class Loop:
         return self.archive.save(self.state.capture(), wait=wait)
 
     def _file_state(self, archive: Archive) -> None:
-        due = self._save_is_due is not None and self._save_is_due.due_between_steps(self.progress)
-        if self._save_is_due is not None:
+        if self._save is not NEVER:
             archive.prepare(lambda: self.state.capture(ask=False))
-        if due or self.save_requested:
+        if self.save_requested or self._save.due_between_steps(self.progress):
             self.save(wait=False)
         archive.take_reports()
 
@@ -310,10 +312,10 @@ class Loop:
         if watch is not None:
             watch[2].set_result({"reached": False, "step": self.progress.step})
 
-    def _pause_if_reached(self, outputs: Mapping[str, Any]) -> None:
+    def _pause_if_reached(self) -> None:
         assert self._watch is not None
         watch, until, future = self._watch
-        if watch.reached(self.progress, outputs, self.logbook.metrics, self.validation_metrics):
+        if watch.reached(self.progress, self.outputs, self.logbook.metrics, self.validation_metrics):
             self._watch = None
             self.lifecycle.to(Stage.PAUSED, f"reached {until}")
             self.note("pause", reason=f"reached {until}")

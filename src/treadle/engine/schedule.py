@@ -177,6 +177,24 @@ class Every:
         return self.due_after_step(progress) or (progress.batch == 0 and self.due_after_epoch(progress))
 
 
+class Never:
+    """A period that is never due, with the methods of `Every`."""
+
+    def due_after_step(self, progress: Progress) -> bool:
+        """False."""
+        return False
+
+    due_after_epoch = due_between_steps = due_after_step
+
+
+NEVER = Never()
+
+
+def every(when: str | None) -> Every | Never:
+    """`Every(when)`, or what is never due, for None."""
+    return Every(when) if when else NEVER
+
+
 def _is_number(text: str) -> bool:
     try:
         float(text)

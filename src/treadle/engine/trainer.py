@@ -21,7 +21,6 @@ from treadle.engine.driver import Driver
 from treadle.engine.events import Hook
 from treadle.engine.lifecycle import Stage
 from treadle.engine.loop import Loop
-from treadle.engine.memory import keep_freed_memory
 from treadle.engine.minimize import Minimizer
 from treadle.engine.parts import Parts
 from treadle.engine.progress import Progress
@@ -98,8 +97,6 @@ class Trainer(Subject):
         self.config = settings_from(self.Config, config, settings)
         self.device = choose_device(self.config.device)
         self.config.precision = choose_precision(self.config.precision, self.device)
-        if self.config.keep_memory and self.device.type == "cpu":
-            keep_freed_memory()
         self.random = RandomStreams(self.config.seed, self.device)
         self.feed = feed_for(self.config, data, "data", training=True)
         self.validation_feed = feed_for(self.config, validation_data, "validation_data")
