@@ -13,9 +13,9 @@ from treadle.errors import UsageError
 
 
 class TimeLimit(Hook):
-    """Stops after `seconds` of this sitting, at the end of a step, with a checkpoint where the run is on disk.
+    """Stops after `seconds` of this session, at the end of a step, with a checkpoint where the run is on disk.
 
-    A sitting begins with its first step: a run that is continued after the limit, in the same program or by a resume,
+    A session begins with its first step: a run that is continued after the limit, in the same program or by a resume,
     has the whole time again, which fits a queue that grants jobs of so many hours. It is wall-clock time: pauses count.
 
     Args:

@@ -41,7 +41,7 @@ class Durations:
 
 
 class Timing(Hook):
-    """Measures every step and every epoch of this sitting: mean, fastest and slowest, on the wall clock.
+    """Measures every step and every epoch of this session: mean, fastest and slowest, on the wall clock.
 
     A step is what happens from its batch being there to its being counted. An epoch lasts to its end, with waiting for
     data and validation within it; one that is entered in its middle, after a resume, is not measured. On a GPU a step
