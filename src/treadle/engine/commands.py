@@ -302,9 +302,9 @@ class CommandQueue:
             return any(not isinstance(command, Pause | Continue | Stop) for command, _ in self._waiting)
 
     def wait(self) -> None:
-        """Wait until there is a command; for the trainer's own thread, while it pauses."""
+        """Wait until there is a command, or the run has ended; for the trainer's own thread, while it pauses."""
         with self._arrived:
-            while not self._waiting:
+            while not self._waiting and self._closed is None:
                 self._arrived.wait()
 
     def take(self) -> tuple[Command, Future[Any]]:
@@ -317,6 +317,7 @@ class CommandQueue:
             self._closed = why
             while self._waiting:
                 self._answer_at_end(*self.take())
+            self._arrived.notify_all()
 
     def open(self) -> None:
         """Let commands wait again: the run goes on."""

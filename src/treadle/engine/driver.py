@@ -122,6 +122,7 @@ class Driver:
                     return False
                 with self._random.outside():
                     commands.wait()
+                continue  # a command has come, or somebody has closed the run meanwhile
             self._carry_out_next()
             if self._halted:
                 self._halted = False

@@ -53,13 +53,13 @@ class Parts:
         self.transient = transient
         self.stale = False
         self.version = 0
-        """How often the attributes were looked at: whoever has taken the parts in sees that there are others."""
+        """How often there were other parts than before: whoever has taken them in sees that."""
+        self._found: list[tuple[str, int]] = []
         self.find()
 
     def find(self) -> None:
         """Look at the attributes anew."""
         self.stale = False
-        self.version += 1
         self.modules: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.rates: dict[str, LearningRate] = {}
@@ -82,6 +82,10 @@ class Parts:
                 if isinstance(item, kind) and id(item) not in seen:
                     seen.add(id(item))
                     found[name] = item
+        now = [(name, id(item)) for _, found in kinds for name, item in found.items()]
+        if now != self._found:
+            self._found = now
+            self.version += 1
 
     def refresh(self) -> bool:
         """Look again where an attribute was set since the last time; returns whether that was so."""
