@@ -25,7 +25,7 @@ from treadle.engine.state import RunState
 from treadle.engine.subject import Subject
 from treadle.engine.until import Until, Watch
 from treadle.errors import RunError, UsageError
-from treadle.parallel import ALONE, World
+from treadle.parallel import World
 
 if TYPE_CHECKING:
     import torch
@@ -281,7 +281,9 @@ class Loop:
     def adopt_feeds(self) -> None:
         """Take in the feeds: their seed and device, and how many batches an epoch has."""
         for feed in self.subject.feeds.values():
-            feed.bind(self.config.seed, self.device, self.world if feed is self.subject.feed else ALONE)
+            feed.bind(self.config.seed, self.device)
+        if self.world.size > 1 and self.subject.feed is not None:
+            self.subject.feed.bind(self.config.seed, self.device, self.world)
         self.progress.batches_per_epoch = self.subject.feed.batches if self.subject.feed is not None else None
 
     def log(self, name: str, value: Any) -> None:

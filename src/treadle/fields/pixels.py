@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from treadle.data.feed import BatchIterator, Feed
+from treadle.data.feed import Feed
 from treadle.data.fingerprint import Fingerprint
 from treadle.data.random import derive_seed
 from treadle.errors import UsageError
@@ -82,32 +82,19 @@ class PixelFeed(Feed):
         super().bind(seed, device, world)
         self.points, self.values = self.points.to(self.device), self.values.to(self.device)
 
-    def iterate(self, epoch: int, start: int = 0) -> BatchIterator:
-        """The batches of `epoch` from batch `start` on."""
+    def plan(self, epoch: int) -> list[Tensor]:
+        """The batches of `epoch`, each as indices along the curve."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "pixels", epoch))
         within = torch.rand(self._runs, self._run, generator=generator).argsort(dim=1)
         chosen = (within + torch.arange(self._runs)[:, None] * self._run).t().contiguous()
-        return _Pixels(self, chosen, start)
+        # The last run is shorter than the others: where it has no pixel left, the batch has one less.
+        return [row[:-1] if row[-1] >= self.samples else row for row in chosen]
+
+    def gather(self, epoch: int, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The pixels at `indices`."""
+        index = indices.to(self.points.device)
+        return self.points.index_select(0, index), self.values.index_select(0, index)
 
     def fingerprint(self) -> str:
         """SHA-256 over positions and values of all pixels."""
         return Fingerprint().add(self.points).add(self.values).hexdigest()
-
-
-class _Pixels(BatchIterator):
-    exhausted = False  # a plain attribute over the abstract property: reading it costs no call
-
-    def __init__(self, feed: PixelFeed, chosen: Tensor, start: int) -> None:
-        self._feed, self._chosen, self._next = feed, chosen, start
-        self.exhausted = start >= feed.batches
-
-    def __next__(self) -> tuple[Tensor, Tensor]:
-        if self.exhausted:
-            raise StopIteration
-        index = self._chosen[self._next]
-        self._next += 1
-        self.exhausted = self._next >= self._feed.batches
-        if index[-1] >= self._feed.samples:  # the last run is shorter than the others
-            index = index[:-1]
-        index = index.to(self._feed.points.device)
-        return self._feed.points.index_select(0, index), self._feed.values.index_select(0, index)
