@@ -18,7 +18,7 @@ def add_sinks(parser: Parser) -> None:
 
     known = "; ".join(f"{name} ({what})" for name, what in descriptions().items())
     parser.add_argument("--log", metavar="NAME[=WHERE]", nargs="+", action="extend", default=[],
-                        help="show or keep what is logged elsewhere too: " + known.replace("%", "%%"))  # fmt: skip
+                        help="show or keep elsewhere too what is logged: " + known.replace("%", "%%"))  # fmt: skip
     # What these were called until 0.1; they go with the next release.
     parser.add_argument("--tensorboard", action="store_true", help=SUPPRESS)
     parser.add_argument("--visdom", metavar="URL", nargs="?", const="", help=SUPPRESS)

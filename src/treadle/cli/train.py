@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from argparse import SUPPRESS
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,11 +114,11 @@ def _explain(name: str, everything: bool) -> int:
     if recipe.description:
         page += [*textwrap.wrap(recipe.description, width)[:2], ""]
     for action in train._actions:
-        if action.option_strings and action.dest != "help":
+        if action.option_strings and action.dest != "help" and action.help != SUPPRESS:
             value = action.metavar or ""
-            value = {"+": f"{value} ...", "?": f"[{value}]"}.get(str(action.nargs), value)
-            text = clause((action.help or "") % vars(action), width - 24)
-            page.append(f"  {action.option_strings[-1]} {value}".ljust(22) + f"  {text}")
+            option = f"  {action.option_strings[-1]} {value}{' ...' if action.nargs == '+' else ''}"
+            text = clause((action.help or "").partition(": ")[0] % vars(action), width - 28)
+            page.append(option.ljust(26) + f"  {text}")
     if everything:
         note = "resumable: treadle resume RUN --set NAME=VALUE may change it later"
         print("\n".join([*page, "", note, "", full_page(recipe.config, width=width)]))
