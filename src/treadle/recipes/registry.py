@@ -135,6 +135,8 @@ def trainer(name: str, *, source: str = "") -> type[Any]:
             f"{where}trainer {name!r} is not in the registry, and a file cannot name code: name it on the command line "
             f"(--trainer FILE.py:{name.rpartition(':')[2]}), or make it known by an entry point of the group {GROUP!r}"
         )
+    if not any(map(comes_with_treadle, points.values())):
+        raise UsageError(f"{where}no trainer is registered here, not even Treadle's: install it again (make env)")
     if name not in points:
         raise UsageError(f"{where}trainer {name!r} is unknown{nearest(name, points)}")
     target = points[name].value
