@@ -8,22 +8,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from treadle.checkpoint.store import Retention
-from treadle.config.fields import to_dict
 from treadle.engine.events import Hook
-from treadle.engine.schedule import Span
 from treadle.engine.settings import TrainerConfig
 from treadle.hooks.best_model import BestModel
 from treadle.hooks.early_stopping import EarlyStopping
 from treadle.hooks.time_limit import TimeLimit
-from treadle.runs.pictures import ExampleFiles
-from treadle.runs.recorder import RunRecorder
-from treadle.runs.resume import go_on
-from treadle.runs.run import Run
-from treadle.runs.saving import Saver
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
+    from treadle.runs.run import Run
+    from treadle.runs.saving import Saver
+
+# What a run on disk needs (YAML, safetensors) is imported with the first one: most trainers write nothing.
 
 
 def default_hooks(config: TrainerConfig) -> list[Hook]:
@@ -46,6 +42,8 @@ def default_hooks(config: TrainerConfig) -> list[Hook]:
 
 def open_run(trainer: Trainer, run_dir: str | Path) -> None:
     """Make the trainer a run on disk, in a new directory, once all that can be checked has been."""
+    from treadle.runs.run import Run
+
     trainer.driver.check_ready()
     _attach(trainer, Run.create(run_dir))
 
@@ -55,6 +53,9 @@ def resume_run(trainer: Trainer, path: str | Path) -> None:
 
     Raises UsageError for changed settings or data, or a run that another process is training.
     """
+    from treadle.runs.resume import go_on
+    from treadle.runs.run import Run
+
     archive = _attach(trainer, Run.open(path))
     try:
         go_on(trainer)
@@ -65,6 +66,13 @@ def resume_run(trainer: Trainer, path: str | Path) -> None:
 
 def _attach(trainer: Trainer, run: Run) -> Saver:
     """Let the engine write into `run`, which is this process's from here on."""
+    from treadle.checkpoint.store import Retention
+    from treadle.config.fields import to_dict
+    from treadle.engine.schedule import Span
+    from treadle.runs.pictures import ExampleFiles
+    from treadle.runs.recorder import RunRecorder
+    from treadle.runs.saving import Saver
+
     loop, config = trainer.loop, trainer.config
 
     def retention() -> Retention:
