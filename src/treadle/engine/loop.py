@@ -40,11 +40,12 @@ class Loop:
     def steps(self) -> Iterator[None]:
         """The training loop; it yields between steps. Read it aloud."""
         progress, fire, due = self.progress, self.events.fire, self.validation_is_due
+        outputs: Mapping[str, Any] = {}
         if not self.lifecycle.began:
             self.lifecycle.began = True
             self.note("start", **self.told_at_start)
             fire("pre_training")
-        self.be_ready_to_roll_back()
+        self.be_ready()
         while not self.over:
             if progress.batch == 0:
                 fire("pre_epoch")
@@ -69,7 +70,7 @@ class Loop:
                 self.finish_step(outputs)
                 yield
         self.validate_if(self.validated_step != progress.step)
-        self.finish_run()
+        self.finish_run(outputs)
         fire("post_training")
         self.note("finish", reason=self.lifecycle.finish_reason or "")
 
@@ -181,7 +182,7 @@ class Loop:
 
     def run_step(self, batch: Any) -> Mapping[str, Any]:
         """The user's step, at the scheduled learning rates; its errors say where they happened."""
-        if self.parts.stale or self._adopted != self.parts.version:
+        if self.parts.stale or (self.parts.watched and self.parts.changed()) or self._adopted != self.parts.version:
             self.adopt()
         self.minimizer.apply_learning_rates(self.progress)
         if self.recovery.skips:
@@ -212,10 +213,10 @@ class Loop:
             self.snapshots.take(self.state.capture())
         if self.archive is not None:
             self._file_state(self.archive)
-        if self._watch is not None:
-            self._pause_if_reached(outputs)
+        if self._is_reached(outputs):
+            self._pause()
 
-    def finish_run(self) -> None:
+    def finish_run(self, outputs: Mapping[str, Any]) -> None:
         """The last step is taken and its state validated: log what is left, and save."""
         self.counts = (self.progress.epoch, self.progress.step, self.progress.batch)
         self.logbook.publish()
@@ -223,6 +224,8 @@ class Loop:
             self.snapshots.take(self.state.capture())
         if self.archive is not None:
             self.save(wait=True)
+        if self._is_reached(outputs):
+            self.forget_watch(reached=True)
 
     def validate_if(self, due: bool) -> None:
         """Validate, where it is due and there is something to validate on."""
@@ -232,7 +235,7 @@ class Loop:
     def validate(self, feed: Feed) -> dict[str, float]:
         """Evaluate the validation data now, with its events."""
         self.validated_step = self.progress.step
-        with self.evaluator.evaluating():
+        with self.lifecycle.occupied(), self.evaluator.evaluating():
             self.events.fire("pre_validation")
             self.validation_metrics = metrics = self.evaluator.evaluate(feed, self.subject.validation_step)
             self.events.fire("post_validation", metrics)
@@ -254,8 +257,10 @@ class Loop:
             self.save(wait=False)
         archive.take_reports()
 
-    def be_ready_to_roll_back(self) -> None:
-        """Have a state to go back to from the first step on, where bad steps roll back."""
+    def be_ready(self) -> None:
+        """Take in what `pre_training` has made, and have a state to go back to where bad steps roll back."""
+        self.parts.find()
+        self.adopt()
         if self.config.on_bad_step == "rollback" and not self.snapshots.steps:
             self.snapshots.take(self.state.capture())
 
@@ -304,20 +309,23 @@ class Loop:
         self._watch = Watch(until, self.progress), until, future
         return future
 
-    def forget_watch(self) -> None:
-        """Wait for nothing any more."""
+    def forget_watch(self, *, reached: bool = False) -> None:
+        """Wait for nothing any more, and tell whoever did."""
         watch, self._watch = self._watch, None
         if watch is not None:
-            watch[2].set_result({"reached": False, "step": self.progress.step})
+            watch[2].set_result({"reached": reached, "step": self.progress.step})
 
-    def _pause_if_reached(self, outputs: Mapping[str, Any]) -> None:
+    def _is_reached(self, outputs: Mapping[str, Any]) -> bool:
+        return self._watch is not None and self._watch[0].reached(
+            self.progress, outputs, self.logbook.metrics, self.validation_metrics
+        )
+
+    def _pause(self) -> None:
         assert self._watch is not None
-        watch, until, future = self._watch
-        if watch.reached(self.progress, outputs, self.logbook.metrics, self.validation_metrics):
-            self._watch = None
-            self.lifecycle.to(Stage.PAUSED, f"reached {until}")
-            self.note("pause", reason=f"reached {until}")
-            future.set_result({"reached": True, "step": self.progress.step})
+        reason = f"reached {self._watch[1]}"
+        self.lifecycle.to(Stage.PAUSED, reason)
+        self.note("pause", reason=reason)
+        self.forget_watch(reached=True)
 
     @property
     def _last_step(self) -> bool:
