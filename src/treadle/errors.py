@@ -40,9 +40,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def message(error: BaseException) -> str:
-    """What `str(error)` gives; somebody else's error may fail even there, and with anything."""
+    """What `str(error)` gives, as text that can be written; somebody else's error may fail even there, with anything."""
     try:
-        return str(error)
+        return str(error).encode(errors="backslashreplace").decode()
     except KeyboardInterrupt:
         raise
     except BaseException:

@@ -81,7 +81,8 @@ class Driver:
                     self._steps = self._begin()
                 try:
                     next(self._steps)
-                    break
+                    if loop.taken > before:  # else the rest of the epoch was passed over
+                        break
                 except StopIteration:
                     lifecycle.to(Stage.FINISHED, lifecycle.finish_reason or "")
                     self._tear_down()

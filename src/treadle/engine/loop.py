@@ -209,6 +209,8 @@ class Loop:
     def finish_step(self, outputs: Mapping[str, Any]) -> None:
         """What follows from a step once its events have fired: snapshots, checkpoints, and whether to pause here."""
         self.counts = (self.progress.epoch, self.progress.step, self.progress.batch)
+        if self.parts.stale:
+            self.adopt()
         if self._snapshot_is_due is not None and self._snapshot_is_due.due_between_steps(self.progress):
             self.snapshots.take(self.state.capture())
         if self.archive is not None:

@@ -190,8 +190,9 @@ class Updater:
     def _name_gradient(self) -> str:
         for group_index, group in enumerate(self.optimizer.param_groups):
             for index, p in enumerate(group["params"]):
-                if p.grad is not None and not bool(torch.isfinite(p.grad).all()):
-                    kind = "NaN" if bool(torch.isnan(p.grad).any()) else "Inf"
+                gradient = _entries([p.grad])[0] if p.grad is not None else None
+                if gradient is not None and not bool(torch.isfinite(gradient).all()):
+                    kind = "NaN" if bool(torch.isnan(gradient).any()) else "Inf"
                     where = f"parameter {index} of group {group.get('name', group_index)!r}, shape {tuple(p.shape)}"
                     return f"the gradient of {where} ({self.name!r}) is {kind}"
         return f"a gradient of {self.name!r} is NaN or Inf"
@@ -246,7 +247,8 @@ class Updater:
         self.updates = state["updates"]
         self.micro_batches = state["micro_batches"]
         self.elements = state["elements"]
-        self.calls, self.calls_per_step = 0, state.get("calls_per_step", self._usual_calls())
+        self.calls_per_step = state.get("calls_per_step", self._usual_calls())
+        self._forget_step()
         for p in self.parameters:
             p.grad = None
         for p, gradient in zip(self.parameters, state["gradients"], strict=False):
@@ -262,9 +264,13 @@ class Updater:
     def drop_gradients(self) -> None:
         """Forget the accumulation under way, and the calls of a step that does not count."""
         self._drop(self.parameters)
+        self._forget_step()
+
+    def _forget_step(self) -> None:
+        """The step under way does not count: neither its calls, nor that its gradients were unscaled."""
         self.calls = 0
         if self.scaler is not None and self.scaler._scale is not None:
-            self.scaler.update(self.scaler.get_scale())  # the same scale; but the gradients unscaled are forgotten
+            self.scaler.update(self.scaler.get_scale())  # the same one: but now gradients may be unscaled again
 
     def _drop(self, parameters: list[Tensor]) -> None:
         for p in parameters:
