@@ -40,7 +40,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def message(error: BaseException) -> str:
-    """What `str(error)` gives, as text that can be written; somebody else's error may fail even there, with anything."""
+    """What `str(error)` gives, as text that can be written; with somebody else's error even that may fail."""
     try:
         return str(error).encode(errors="backslashreplace").decode()
     except KeyboardInterrupt:
