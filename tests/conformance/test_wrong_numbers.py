@@ -1,6 +1,7 @@
 """Numbers that were wrong and nobody said so: for each way they came about in version 0.1.0, what must hold instead.
 
-What 0.1.0 gave stands in each docstring. The oracles are runs that are left alone, plain torch, and dense gradients. What data loaders and samplers did wrong is tested in tests/data/test_loader.py.
+What 0.1.0 gave stands in each docstring. The oracles are runs that are left alone, plain torch, and dense gradients.
+What data loaders and samplers did wrong is tested in tests/data/test_loader.py.
 """
 
 from __future__ import annotations
@@ -409,7 +410,7 @@ class Words(Small):
     ],
 )
 def test_a4_sparse_gradients_are_treated_as_dense_ones(settings: dict[str, Any]) -> None:
-    """0.1.0: under accumulation the sum is taken for the mean; clip_norm raises, clip_value clips each repeat of a row."""
+    """0.1.0: the sum is taken for the mean; clip_norm raises, clip_value clips each repeat of a row."""
     ends = []
     for sparse in (True, False):
         trainer = small(type("W", (Words,), {"sparse": sparse}), data=WORDS, batch_size=4, **settings)
@@ -434,7 +435,7 @@ def test_a4_an_inf_in_a_sparse_gradient_is_seen() -> None:
             nn.init.zeros_(self.model.weight)
 
     trainer = small(Steep, data=WORDS, batch_size=4)
-    with pytest.raises(NonFiniteError, match="gradient of parameter 0 .* is Inf"):
+    with pytest.raises(NonFiniteError, match=r"gradient of parameter 0 .* is Inf"):
         trainer.train()
     assert torch.equal(trainer.model.weight, torch.zeros(10, 3))
 
@@ -510,7 +511,7 @@ def test_a5_an_inf_is_refused_whoever_listens_though_clipping_would_hide_it(list
             pass
 
     trainer = small(Steep, clip_value=0.1, hooks=[Listens()] if listened else [])
-    with pytest.raises(NonFiniteError, match="parameter 1 of group 0, .* is Inf"):
+    with pytest.raises(NonFiniteError, match=r"parameter 1 of group 0, .* is Inf"):
         trainer.train()
 
 
@@ -793,7 +794,7 @@ def test_a8_gradients_that_no_scale_helps_end_the_run(policy: str) -> None:
     """0.1.0: the run ends as finished, with no update in it."""
     kind = type("Lost", (Half,), {"at": lambda step: step >= 3})
     trainer = small(kind, precision="fp16", max_epochs=9, on_bad_step=policy)
-    with pytest.raises(NonFiniteError, match="NaN or Inf in fp16 at every loss scale down to 0.5"):
+    with pytest.raises(NonFiniteError, match=r"NaN or Inf in fp16 at every loss scale down to 0\.5"):
         trainer.train()
     assert trainer.updates() == 3 and torch.isfinite(trainer.model.weight).all()
 
