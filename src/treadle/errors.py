@@ -39,12 +39,19 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(options)}" if options else ""
 
 
+def message(error: BaseException) -> str:
+    """What `str(error)` gives, as text that can be written; with somebody else's error even that may fail."""
+    try:
+        return str(error).encode(errors="backslashreplace").decode()
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return "(its message cannot be shown)"
+
+
 def one_line(error: BaseException) -> str:
     """`error` as "Type: message" on one line; of a Treadle error, which says enough by itself, the message alone."""
-    try:
-        text = " ".join(str(error).split())
-    except Exception:  # somebody else's error may fail even here
-        text = "(its message cannot be shown)"
+    text = " ".join(message(error).split())
     if isinstance(error, TreadleError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

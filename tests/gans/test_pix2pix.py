@@ -112,10 +112,10 @@ def test_validation_is_the_mean_over_pictures_of_ragged_batches():
 
 
 def test_examples_are_as_many_as_asked_for():
-    trainer = trainer_of(validation_data=pictures(5, seed=1), batch_size=3, examples=2)
-    two = trainer.examples()["translations"]
-    trainer.config.examples = 4
-    four = trainer.examples()["translations"]
+    two, four = (
+        trainer_of(validation_data=pictures(5, seed=1), batch_size=3, examples=count).examples()["translations"]
+        for count in (2, 4)
+    )
     assert four.shape[1] == two.shape[1] and four.shape[0] > two.shape[0]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from treadle.checkpoint.packing import is_dense
 from treadle.errors import StateError, nearest, one_line
 
 
@@ -168,9 +169,20 @@ def _loader(owner: Any, name: str, value: Any) -> Callable[[Any], object]:
 def put(tensor: Tensor, saved: Tensor) -> None:
     """Give `tensor` the saved entries, shape and strides, as memory of its own; dtype and device stay what they are.
 
-    The strides too: torch's fused CPU kernels walk a parameter and its moments through raw memory.
+    The strides too: torch's fused CPU kernels walk a parameter and its moments through raw memory. Only one with gaps
+    in its memory, which no checkpoint has, keeps its own: such a parameter gets no fused kernels.
     """
+    if _has_gaps(tensor) and tensor.shape == saved.shape:
+        tensor.data.copy_(saved)
+        return
     tensor.data = saved.to(device=tensor.device, dtype=tensor.dtype, copy=True)
+
+
+def _has_gaps(tensor: Tensor) -> bool:
+    """Whether it is part of a larger memory, as every second column is; not where places are there several times."""
+    if tensor.layout != torch.strided or is_dense(tensor):
+        return False
+    return all(stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1)
 
 
 def _load_module(module: nn.Module, state: dict[str, Any]) -> None:
@@ -180,7 +192,7 @@ def _load_module(module: nn.Module, state: dict[str, Any]) -> None:
         here = current.get(name)
         if here is None or not isinstance(saved, Tensor):
             continue
-        if here.shape != saved.shape or here.stride() != saved.stride():
+        if here.shape != saved.shape or (here.stride() != saved.stride() and not _has_gaps(here)):
             here.data = torch.empty_like(saved, dtype=here.dtype, device=here.device)
     module.load_state_dict(state["state"])
     frozen, evaluating = set(state["frozen"]), set(state["eval"])

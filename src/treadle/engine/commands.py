@@ -241,13 +241,13 @@ class CommandQueue:
             raise UsageError(f"{command!r} is no command: use one of treadle.engine.commands")
         future: Future[Any] = Future()
         with self._arrived:
-            if self._closed is not None:
-                self._answer_at_end(command, future)
-            elif len(self._waiting) >= MOST:
-                raise UsageError(f"{MOST} commands wait already: wait for the answers before sending more")
-            else:
+            if self._closed is None:
+                if len(self._waiting) >= MOST:
+                    raise UsageError(f"{MOST} commands wait already: wait for the answers before sending more")
                 self._waiting.append((command, future))
                 self._arrived.notify_all()
+                return future
+        self._answer_at_end(command, future)
         return future
 
     def pause(self) -> Future[Any]:
@@ -311,13 +311,25 @@ class CommandQueue:
         """Take the oldest command; there has to be one."""
         return self._waiting.popleft()
 
-    def close(self, why: str) -> None:
-        """The run has ended: answer everything that waits, and from now on whatever comes. `why` says how it ended."""
+    @property
+    def closed(self) -> bool:
+        """Whether the run has ended, so that nothing waits any more."""
+        return self._closed is not None
+
+    def close(self, why: str, *, for_good: bool = False) -> None:
+        """The run has ended: answer everything that waits, and from now on whatever comes.
+
+        Args:
+            why: how it ended.
+            for_good: a rewind that waits must not open it again: somebody has closed it, or it has failed.
+        """
         with self._arrived:
             self._closed = why
-            while self._waiting:
-                self._answer_at_end(*self.take())
             self._arrived.notify_all()
+        # Without the lock: what is carried out may take its time, and may open the run again.
+        while self._closed is not None and self._waiting:
+            command, future = self.take()
+            self._answer_at_end(command, future, refuse=for_good and isinstance(command, Rewind))
 
     def open(self) -> None:
         """Let commands wait again: the run goes on."""
@@ -332,10 +344,10 @@ class CommandQueue:
         except UsageError as error:
             future.set_exception(error)
             self._desk.refuse(command, error)
-        except Exception as error:
+        except BaseException as error:
             future.set_exception(error)
             # A disk that refuses a checkpoint somebody asked for, or a picture that cannot be drawn, ends no run.
-            if not isinstance(command, Save | Call):
+            if not (isinstance(command, Save | Call) and isinstance(error, Exception)):
                 raise
             self._desk.refuse(command, error)
         else:
@@ -343,9 +355,20 @@ class CommandQueue:
                 answer.add_done_callback(lambda done: future.set_result(done.result()))
             else:
                 future.set_result(answer)
+            if isinstance(command, Save):
+                self._answer_likewise(answer)
 
-    def _answer_at_end(self, command: Command, future: Future[Any]) -> None:
-        if command.at_end:
+    def _answer_likewise(self, answer: Any) -> None:
+        """A checkpoint has been written: whoever waits next for just that has it."""
+        for _ in range(len(self._waiting)):
+            if not isinstance(self._waiting[0][0], Save):
+                return
+            _, future = self.take()
+            if future.set_running_or_notify_cancel():
+                future.set_result(answer)
+
+    def _answer_at_end(self, command: Command, future: Future[Any], *, refuse: bool = False) -> None:
+        if command.at_end and not refuse:
             self.carry_out(command, future)
         elif future.set_running_or_notify_cancel():
             future.set_exception(RunError(f"{self._closed}: no command is obeyed any more"))

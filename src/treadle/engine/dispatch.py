@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, MutableSequence, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
+
+from torch import Tensor
 
 from treadle.checkpoint.packing import pack_plain
 from treadle.data.random import scoped_generators
@@ -69,8 +72,9 @@ class Dispatcher:
         self._handlers = {
             id(hook): known.get(id(hook)) or Handler(type(hook).__name__, hook.observer) for hook in hooks
         }
-        for event, row in self._table.items():
-            row.clear()
+        for event in self._table:
+            # A new list: an event that is being fired goes on with those who listened when it began.
+            row: list[tuple[Handler, Callable[..., None]]] = []
             replaced = self._replaced.get(event)
             if replaced is not None:
                 row.append((self._own, replaced))
@@ -81,6 +85,7 @@ class Dispatcher:
                     handler = self._handlers[id(hook)]
                     method = partial(getattr(hook, event), self._owner)
                     row.append((handler, partial(self._observe, handler, event, method) if hook.observer else method))
+            self._table[event] = row
 
     def replace(self, event: str, function: Callable[..., Any] | None) -> None:
         """Let `function` stand for the owner's own method; None goes back to it."""
@@ -123,9 +128,11 @@ class Dispatcher:
         return critical, observed
 
     def contain(self, hook: Hook, what: str, action: Callable[[], T]) -> T | None:
-        """What `action` gives; None where it fails, which is counted as a failure of the observer `hook`."""
+        """What `action` gives; None where the observer `hook` is switched off, or fails, which is counted."""
         result: list[T] = []
-        self._contain(self._handlers[id(hook)], what, lambda: result.append(action()))
+        handler = self._handlers[id(hook)]
+        if not handler.off:
+            self._contain(handler, what, lambda: result.append(action()))
         return result[0] if result else None
 
     def _observe(self, handler: Handler, event: str, method: Callable[..., None], *args: Any) -> None:
@@ -159,10 +166,12 @@ def _pack_into(target: dict[str, Any], gift: Gift) -> None:
 
 
 def _copied(argument: Any) -> Any:
-    """Metrics, as an observer gets them: its own copy."""
+    """What an observer is given, as its own copy where it could be added to: metrics, outputs, a batch of several."""
     if isinstance(argument, Record):
         return replace(argument, value=dict(argument.value)) if isinstance(argument.value, Mapping) else argument
-    return dict(argument) if type(argument) is dict else argument
+    if isinstance(argument, Tensor | tuple | Gift):
+        return argument
+    return copy(argument) if isinstance(argument, MutableMapping | MutableSequence) else argument
 
 
 def _refuse_near_misses(kind: type, base: type) -> None:

@@ -6,7 +6,7 @@ import atexit
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from treadle.engine.loop import Loop
 from treadle.engine.memory import keep_freed_memory
 from treadle.engine.objective import Objective
 from treadle.engine.until import Until
-from treadle.errors import UsageError, nearest
+from treadle.errors import UsageError, message, nearest
 
 _open: weakref.WeakSet[Driver] = weakref.WeakSet()
 
@@ -82,7 +82,8 @@ class Driver:
                     self._steps = self._begin()
                 try:
                     next(self._steps)
-                    break
+                    if loop.taken > before:  # else the rest of the epoch was passed over
+                        break
                 except StopIteration:
                     lifecycle.to(Stage.FINISHED, lifecycle.finish_reason or "")
                     self._tear_down()
@@ -112,6 +113,8 @@ class Driver:
             return True
         # As many as there are now: somebody who never stops sending does not keep the run from its steps.
         for _ in range(len(commands)):
+            if not commands:  # some were answered together
+                break
             self._carry_out_next()
             if self._halted:
                 self._halted = False
@@ -155,6 +158,12 @@ class Driver:
             self._lifecycle.close()
             self._tear_down()
 
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Within the block models are as validation has them, and nothing can change the run."""
+        with self._lifecycle.occupied(), self._loop.evaluator.evaluating():
+            yield
+
     def abandon(self) -> None:
         """Let go of the run as a killed process does: nothing fires, nothing is written but what is being written."""
         if self._loop.archive is not None:
@@ -175,7 +184,7 @@ class Driver:
         if isinstance(error, KeyboardInterrupt):
             self._lifecycle.to(Stage.CLOSED, "interrupted")
         elif isinstance(error, Exception):
-            self._lifecycle.to(Stage.FAILED, f"{type(error).__name__}: {error}")
+            self._lifecycle.to(Stage.FAILED, f"{type(error).__name__}: {message(error)}")
         else:
             self._lifecycle.close()
         try:
@@ -206,7 +215,8 @@ class Driver:
             self._loop.archive.release()
         self._loop.forget_watch()
         self._lifecycle.in_step = False  # what still waits is carried out now, and may be a rewind
-        self.commands.close(f"the run has ended ({self._lifecycle.status})")
+        finished = self._lifecycle.stage is Stage.FINISHED
+        self.commands.close(f"the run has ended ({self._lifecycle.status})", for_good=not finished)
 
     def _forget_steps(self) -> None:
         steps, self._steps = self._steps, None
@@ -221,8 +231,13 @@ class Driver:
         if not 0 <= step <= loop.progress.step + self._lifecycle.in_step:
             raise UsageError(f"cannot rewind to step {step}: the run is at step {loop.progress.step}")
         if self._lifecycle.in_step:
+            if self.commands.closed:
+                raise UsageError(
+                    "rewind() was called from inside a hook or a call, and the run has ended: call it later"
+                )
             self.commands.put(Rewind(step))
             return
+        paused = self._lifecycle.stage is Stage.PAUSED
         with self.active:
             state = self._history().newest(at_or_before=step)
             self._forget_steps()
@@ -231,6 +246,8 @@ class Driver:
             loop.note("rewind", to=step, restored=state.step)
             while loop.progress.step < step and self._take_step():
                 pass
+            if paused and not self._lifecycle.ended:
+                self._lifecycle.to(Stage.PAUSED)
 
     def _roll_back(self) -> None:
         """After a bad step: go back to the last good state, but keep count of recoveries and batches left out."""
@@ -258,7 +275,8 @@ class Driver:
         if self._loop.archive is not None:
             # Before the metrics are cut: a kill in between resumes from where the lines end, or earlier.
             self._loop.archive.forget_after(state.step)
-        self._loop.state.restore(state)
+        with self._lifecycle.occupied():
+            self._loop.state.restore(state)
         self._loop.snapshots.forget_after(state.step)
 
     def _reopen(self) -> None:
@@ -294,7 +312,7 @@ class Driver:
 
     def save(self) -> Any:
         """Write a checkpoint, and wait for it."""
-        with self.active:
+        with self.active, self._lifecycle.occupied():
             return self._loop.save(wait=True)
 
     def validate(self) -> dict[str, float]:
@@ -324,12 +342,13 @@ class Driver:
     def call(self, function: Callable[[], Any], edits: str | None) -> Any:
         """Call a function between two steps."""
         with self.active:
-            if edits is not None:
+            if edits is None:
+                with self.evaluating():
+                    return function()
+            with self._lifecycle.occupied():
                 result = function()
-                self._loop.note("edit", what=f"call: {edits}")
-                return result
-            with self._loop.evaluator.evaluating():
-                return function()
+            self._loop.note("edit", what=f"call: {edits}")
+            return result
 
     def run_until(self, until: Until) -> Future[Any]:
         """Go on until something has happened, then pause."""

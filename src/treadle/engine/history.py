@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from treadle.checkpoint.state import State
-from treadle.errors import RunError
+from treadle.errors import RunError, UsageError
 
 
 class Archive(Protocol):
@@ -56,6 +56,12 @@ class Archive(Protocol):
 
     def reopen(self) -> None:
         """Have it again."""
+
+
+class NothingToGoBackTo(RunError, UsageError):
+    """No state at or before the step that is asked for. Nothing has changed: to ask was the mistake."""
+
+    exit_code = 1
 
 
 class Snapshots:
@@ -112,7 +118,7 @@ class History:
                 second = next(disk, None)
         known = sorted({*self._snapshots.steps, *(self._archive.steps() if self._archive is not None else ())})
         there = f"there are states at steps {', '.join(map(str, known))}" if known else "there is none"
-        raise RunError(
+        raise NothingToGoBackTo(
             f"no snapshot or checkpoint at or before step {at_or_before}, {there}: set snapshot_every, or save_every"
         )
 

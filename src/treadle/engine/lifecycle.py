@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
 
@@ -71,6 +73,15 @@ class Lifecycle:
         """End here, for the reason it was stopped for if it was; an end that is there already stays what it is."""
         if not self.ended:
             self.to(Stage.CLOSED, self.reason if self.stage is Stage.STOPPED else "closed")
+
+    @contextmanager
+    def occupied(self) -> Iterator[None]:
+        """Within the block, what cannot happen inside a step cannot happen here either: in a validation, say."""
+        before, self.in_step = self.in_step, True
+        try:
+            yield
+        finally:
+            self.in_step = before
 
     @property
     def status(self) -> str:

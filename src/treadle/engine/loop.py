@@ -44,7 +44,7 @@ class Loop:
             self.lifecycle.began = True
             self.note("start", **self.told_at_start)
             fire("pre_training")
-        self.be_ready_to_roll_back()
+        self.be_ready()
         while not self.over:
             if progress.batch == 0:
                 fire("pre_epoch")
@@ -183,8 +183,7 @@ class Loop:
 
     def run_step(self, batch: Any) -> Mapping[str, Any]:
         """The user's step, at the scheduled learning rates; its errors say where they happened."""
-        if self.parts.stale or self._adopted != self.parts.version:
-            self.adopt()
+        self.take_in_late()
         self.minimizer.apply_learning_rates(self.progress)
         if self.recovery.skips:
             self.recovery.remember_buffers()
@@ -211,12 +210,13 @@ class Loop:
     def finish_step(self) -> None:
         """What follows from a step once its events have fired: snapshots, checkpoints, and whether to pause here."""
         self.counts = (self.progress.epoch, self.progress.step, self.progress.batch)
+        self.take_in_late()
         if self._snapshot.due_between_steps(self.progress):
             self.snapshots.take(self.state.capture())
         if self.archive is not None:
             self._file_state(self.archive)
-        if self._watch is not None:
-            self._pause_if_reached()
+        if self._is_reached():
+            self._pause()
 
     def finish_run(self) -> None:
         """The last step is taken and its state validated: log what is left, and save."""
@@ -226,6 +226,8 @@ class Loop:
             self.snapshots.take(self.state.capture())
         if self.archive is not None:
             self.save(wait=True)
+        if self._is_reached():
+            self.forget_watch(reached=True)
 
     def validate_if(self, due: bool) -> None:
         """Validate, where it is due and there is something to validate on."""
@@ -235,7 +237,7 @@ class Loop:
     def validate(self, feed: Feed) -> dict[str, float]:
         """Evaluate the validation data now, with its events."""
         self.validated_step = self.progress.step
-        with self.evaluator.evaluating():
+        with self.lifecycle.occupied(), self.evaluator.evaluating():
             self.events.fire("pre_validation")
             self.validation_metrics = metrics = self.evaluator.evaluate(feed, self.subject.validation_step)
             self.events.fire("post_validation", metrics)
@@ -256,12 +258,21 @@ class Loop:
             self.save(wait=False)
         archive.take_reports()
 
-    def be_ready_to_roll_back(self) -> None:
-        """Have a state to go back to from the first step on, where bad steps roll back."""
+    def be_ready(self) -> None:
+        """Take in what `pre_training` has made, and have a state to go back to where bad steps roll back."""
+        self.parts.find()
+        self.adopt()
         if self.config.on_bad_step == "rollback" and not self.snapshots.steps:
             self.snapshots.take(self.state.capture())
 
     # Its parts ----------------------------------------------------------------------------------------------------
+
+    def take_in_late(self) -> None:
+        """Take in what became a part since the last time; costs next to nothing while nothing did."""
+        if self.parts.stale or self.parts.watched:
+            self.parts.refresh()
+        if self._adopted != self.parts.version:
+            self.adopt()
 
     def adopt(self) -> None:
         """Take in what the attributes are by now: on the device, updated, listening, counted from this run's start."""
@@ -308,20 +319,23 @@ class Loop:
         self._watch = Watch(until, self.progress), until, future
         return future
 
-    def forget_watch(self) -> None:
-        """Wait for nothing any more."""
+    def forget_watch(self, *, reached: bool = False) -> None:
+        """Wait for nothing any more, and tell whoever did."""
         watch, self._watch = self._watch, None
         if watch is not None:
-            watch[2].set_result({"reached": False, "step": self.progress.step})
+            watch[2].set_result({"reached": reached, "step": self.progress.step})
 
-    def _pause_if_reached(self) -> None:
+    def _is_reached(self) -> bool:
+        return self._watch is not None and self._watch[0].reached(
+            self.progress, self.outputs, self.logbook.metrics, self.validation_metrics
+        )
+
+    def _pause(self) -> None:
         assert self._watch is not None
-        watch, until, future = self._watch
-        if watch.reached(self.progress, self.outputs, self.logbook.metrics, self.validation_metrics):
-            self._watch = None
-            self.lifecycle.to(Stage.PAUSED, f"reached {until}")
-            self.note("pause", reason=f"reached {until}")
-            future.set_result({"reached": True, "step": self.progress.step})
+        reason = f"reached {self._watch[1]}"
+        self.lifecycle.to(Stage.PAUSED, reason)
+        self.note("pause", reason=reason)
+        self.forget_watch(reached=True)
 
     @property
     def _last_step(self) -> bool:

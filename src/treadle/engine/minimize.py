@@ -121,8 +121,7 @@ class Minimizer:
 
     def of(self, optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None) -> list[Updater]:
         """The updaters of one or several optimizers; None means the only one. Raises UsageError otherwise."""
-        if self._parts.stale:
-            self._parts.find()
+        if self._parts.refresh():
             self.adopt()
         if optimizer is None:
             if len(self.updaters) == 1:

@@ -39,12 +39,14 @@ def walk(value: Any, name: str) -> Iterator[tuple[str, Any]]:
 class Parts:
     """The parts among `attributes`, by dotted name, each object once.
 
-    `attributes` is kept, not copied: `find` looks at it again. Whoever changes it says so by setting `stale`; whoever
-    relies on the parts calls `refresh` first, which costs nothing while nothing has changed.
+    `attributes` is kept, not copied: `find` looks at it again. Whoever changes it says so by setting `stale`; a list
+    or dict that has parts is watched. Whoever relies on the parts calls `refresh` first, which costs next to nothing
+    while nothing has changed.
 
     Attributes:
         modules, optimizers, rates, emas, objectives, hooks: the objects of each kind.
         tensors: lone tensors, parameters among them.
+        watched: the attributes that are lists or dicts with parts in them, and what these hold.
         transient: names of attributes that hold no state of their own.
     """
 
@@ -77,22 +79,33 @@ class Parts:
             (Tensor, self.tensors),
         )
         seen: set[int] = set()
+        holders: set[str] = set()
         for name, item in self.walk():
             for kind, found in kinds:
                 if isinstance(item, kind) and id(item) not in seen:
                     seen.add(id(item))
                     found[name] = item
+                    if "." in name and kind is not Tensor:
+                        holders.add(name.partition(".")[0])
         now = [(name, id(item)) for _, found in kinds for name, item in found.items()]
         if now != self._found:
             self._found = now
             self.version += 1
+        self.watched = [(name, self._contents(name)) for name in sorted(holders)]
+
+    def changed(self) -> bool:
+        """Whether an attribute was set, or a list or dict with parts got other ones, since the last `find`."""
+        return self.stale or any(self._contents(name) != contents for name, contents in self.watched)
 
     def refresh(self) -> bool:
-        """Look again where an attribute was set since the last time; returns whether that was so."""
-        if self.stale:
+        """Look again where something has changed since the last time; returns whether that was so."""
+        if self.changed():
             self.find()
             return True
         return False
+
+    def _contents(self, attribute: str) -> list[tuple[str, int]]:
+        return [(name, id(item)) for name, item in walk(self._attributes.get(attribute), attribute)]
 
     def walk(self) -> Iterator[tuple[str, Any]]:
         """Yield (dotted name, object) for everything there is, as it is now."""

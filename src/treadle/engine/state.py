@@ -10,7 +10,7 @@ from treadle.checkpoint.objects import Objects, stateful
 from treadle.checkpoint.packing import pack_plain, unpack
 from treadle.checkpoint.state import Section, State, Value, capture, restore
 from treadle.data.feed import Feed
-from treadle.engine.dispatch import Dispatcher, Gift
+from treadle.engine.dispatch import Dispatcher
 from treadle.engine.events import Hook
 from treadle.engine.lifecycle import Lifecycle
 from treadle.engine.parts import Parts, walk
@@ -46,6 +46,7 @@ class RunState:
         others: Mapping[str, Section],
     ) -> None:
         self._lifecycle, self._events, self._hooks, self._feeds = lifecycle, events, hooks, feeds
+        self._parts = parts
         self._user: dict[str, Any] = {}
         began = Value(lambda: lifecycle.began, lambda saved: setattr(lifecycle, "began", saved))
         reason = Value(lambda: lifecycle.finish_reason, lambda saved: setattr(lifecycle, "finish_reason", saved))
@@ -54,7 +55,7 @@ class RunState:
             "began": began,
             "finish_reason": reason,
             **others,
-            "attributes": Objects("attribute", owner, lambda: stateful(parts.attributes, parts.transient, walk)),
+            "attributes": Objects("attribute", owner, self._attributes, self._is_observer),
             "hooks": Objects("hook", owner, lambda: self._stateful_hooks(observers=False), _optional_hook),
             "feeds": Objects("feed", owner, feeds),
             "user": Value(lambda: self._user, lambda saved: setattr(self, "_user", saved)),
@@ -90,13 +91,24 @@ class RunState:
             if observers.get("hooks", {}).get(name) is not None:
                 saved = unpack(observers["hooks"][name], {})
                 self._events.contain(hook, "load_state_dict", partial(hook.load_state_dict, saved))
-        self._events.fire("on_load", Gift(unpack(observers.get("user", {}), {}) | self._user))
+        self._events.fire("on_load", unpack(observers.get("user", {}), {}) | self._user)
+
+    def _attributes(self) -> dict[str, Any]:
+        """The attributes with state, but for observers: theirs is no part of the run's."""
+        found = stateful(self._parts.attributes, self._parts.transient, walk)
+        return {name: value for name, value in found.items() if not (isinstance(value, Hook) and value.observer)}
+
+    def _is_observer(self, name: str) -> bool:
+        """Whether the attribute `name` is an observer here; version 0.1.0 saved its state as that of any other."""
+        hook = self._parts.hooks.get(name)
+        return hook is not None and hook.observer
 
     def _stateful_hooks(self, *, observers: bool) -> dict[str, Any]:
         """Hooks with state, named by class and number."""
         counts: dict[str, int] = {}
         found: dict[str, Any] = {}
-        for hook in self._hooks():
+        attributes = self._parts.hooks.values() if observers else ()  # the others' state is that of attributes
+        for hook in {id(hook): hook for hook in [*self._hooks(), *attributes]}.values():
             name = type(hook).__name__
             counts[name] = counts.get(name, 0) + 1
             if hasattr(hook, "state_dict") and hook.observer == observers:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from treadle.config.settings import seal
 from treadle.data.random import RandomStreams
 from treadle.engine.build import check_ready, check_replacement, feed_for, run_setup
 from treadle.engine.commands import CommandQueue
@@ -113,6 +114,7 @@ class Trainer(Subject):
             (attach.resume_run if resume else attach.open_run)(self, run_dir)
         elif resume:
             raise UsageError("resume needs the run to go on with: give run_dir='runs/line/v001'")
+        seal(self.config)
         self.driver.open()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -267,14 +269,14 @@ class Trainer(Subject):
         if feed is None:
             raise UsageError("nothing to test on: give the trainer test_data, or call test(data)")
         feed.bind(self.config.seed, self.device)
-        with self.driver.active, self.evaluating():
+        with self.driver.active, self.driver.evaluating():
             metrics = self.loop.evaluator.evaluate(feed, self.test_step)
             self.loop.logbook.scalars("test", metrics)
         return metrics
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Within the block: modules in eval mode, averaged weights (EMA), no gradients, random streams apart."""
-        return self.loop.evaluator.evaluating()
+        return self.driver.evaluating()
 
     # Logging ----------------------------------------------------------------------------------------------------
 

@@ -49,7 +49,7 @@ class Until:
         words = text.split() if isinstance(text, str) else []
         rule = _RULE.fullmatch(" ".join(words))
         try:
-            if rule is not None:
+            if rule is not None and math.isfinite(float(rule[3])):
                 return cls("rule", rule[1], rule[2], float(rule[3]))
             match words:
                 case ["step", number] if int(number) >= 0:
@@ -71,7 +71,9 @@ class Until:
         )
 
     def __str__(self) -> str:
-        number = f"{self.value:g}" if self.kind == "rule" else f"{int(self.value)}" if self.value else ""
+        number = repr(float(self.value)) if self.kind == "rule" else f"{int(self.value)}"
+        if self.kind not in ("rule", "step") and not self.value:
+            number = ""
         return " ".join(filter(None, [self.kind if self.kind != "rule" else "", self.name, self.sign, number]))
 
 
@@ -106,7 +108,7 @@ class Watch:
             case "nan":
                 scalars = [*outputs.values(), *metrics.values(), *validation_metrics.values()]
                 return self._happened or not all(math.isfinite(float(value)) for value in scalars)
-        split, _, name = self._until.name.rpartition("/")
+        split, _, name = self._until.name.partition("/")
         known = validation_metrics if split == "validation" else {**metrics, **outputs}
         value = known.get(name if split in ("validation", "train") else self._until.name)
         return value is not None and _RULES[self._until.sign](float(value), self._until.value)

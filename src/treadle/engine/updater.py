@@ -110,10 +110,12 @@ class Updater:
             torch._foreach_mul_(_entries(gradients), mean)
         if pre_update is not None:
             pre_update()
-        if self.clip_norm is not None or self.clip_value is not None:
-            self._clip(parameters)
+            self._lay_out_gradients(parameters)
+        # Before clipping, so that the right gradient is named: clipping makes NaN of all, or hides an Inf.
         if self.finite_check and pre_update is not None:
             self._mean_and_check([p.grad for p in parameters if p.grad is not None], 1.0)
+        if self.clip_norm is not None or self.clip_value is not None:
+            self._clip(parameters)
         if self.scaler is not None:
             self.scaler.step(self.optimizer)
             self.scaler.update()
@@ -156,6 +158,9 @@ class Updater:
         The kernel is the one behind `torch.amp.GradScaler`. On a CPU its verdict is read at once (3 us); elsewhere it
         stays on the device until `check_device`, because reading it would make every step wait for the device.
         """
+        if mean != 1.0 and any(g.dtype == torch.float64 for g in gradients):
+            torch._foreach_mul_(_entries(gradients), mean)  # the kernel's factor is a float32
+            mean = 1.0
         inverse = self._one if mean == 1.0 else torch.full_like(self._one, mean)
         torch._amp_foreach_non_finite_check_and_unscale_(_entries(gradients), self._found, inverse)
         if self.check_at_once or self.scaler is not None:
@@ -169,6 +174,12 @@ class Updater:
             self.optimizer.found_inf = self._found  # type: ignore[attr-defined]
             self.optimizer.grad_scale = None  # type: ignore[attr-defined]
 
+    def _lay_out_gradients(self, parameters: list[Tensor]) -> None:
+        """Give gradients that `pre_update` has made the strides of their parameters, which fused kernels rely on."""
+        for p in parameters:
+            if p.grad is not None and not p.grad.is_sparse and p.grad.stride() != p.stride():
+                p.grad = torch.empty_like(p, dtype=p.grad.dtype).copy_(p.grad)
+
     def check_device(self) -> None:
         """Read the device's verdict on all gradients so far; raises NonFiniteError naming the first bad update."""
         if not self.check_at_once and self.finite_check and self.scaler is None:
@@ -179,8 +190,9 @@ class Updater:
     def _name_gradient(self) -> str:
         for group_index, group in enumerate(self.optimizer.param_groups):
             for index, p in enumerate(group["params"]):
-                if p.grad is not None and not bool(torch.isfinite(p.grad).all()):
-                    kind = "NaN" if bool(torch.isnan(p.grad).any()) else "Inf"
+                gradient = _entries([p.grad])[0] if p.grad is not None else None
+                if gradient is not None and not bool(torch.isfinite(gradient).all()):
+                    kind = "NaN" if bool(torch.isnan(gradient).any()) else "Inf"
                     where = f"parameter {index} of group {group.get('name', group_index)!r}, shape {tuple(p.shape)}"
                     return f"the gradient of {where} ({self.name!r}) is {kind}"
         return f"a gradient of {self.name!r} is NaN or Inf"
@@ -235,7 +247,8 @@ class Updater:
         self.updates = state["updates"]
         self.micro_batches = state["micro_batches"]
         self.elements = state["elements"]
-        self.calls, self.calls_per_step = 0, state.get("calls_per_step", self._usual_calls())
+        self.calls_per_step = state.get("calls_per_step", self._usual_calls())
+        self._forget_step()
         for p in self.parameters:
             p.grad = None
         for p, gradient in zip(self.parameters, state["gradients"], strict=False):
@@ -249,8 +262,15 @@ class Updater:
         return 1 if self.updates or self.micro_batches else None
 
     def drop_gradients(self) -> None:
-        """Forget the accumulation under way."""
+        """Forget the accumulation under way, and the calls of a step that does not count."""
         self._drop(self.parameters)
+        self._forget_step()
+
+    def _forget_step(self) -> None:
+        """The step under way does not count: neither its calls, nor that its gradients were unscaled."""
+        self.calls = 0
+        if self.scaler is not None and self.scaler._scale is not None:
+            self.scaler.update(self.scaler.get_scale())  # the same one: but now gradients may be unscaled again
 
     def _drop(self, parameters: list[Tensor]) -> None:
         for p in parameters:
