@@ -60,7 +60,7 @@ PAGES = (
     Page(
         "objective.md",
         "Objective",
-        ("Objective", "Losses", "treadle.engine.terms:Term", "treadle.engine.terms:register_spec"),
+        ("Objective", "Losses", "treadle.engine.terms:Term", "treadle.gans.specs:register_spec"),
     ),
     Page(
         "optimization.md",

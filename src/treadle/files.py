@@ -26,6 +26,7 @@ from torch import Tensor
 
 from treadle.errors import RunError, UsageError
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
 _NAN_AND_INF = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _LINK, _NO_FILE = "it is a link", "it is no regular file"
@@ -42,7 +43,7 @@ def to_json(value: Any) -> str:
     Python's `float`) reads back. Numbers of NumPy and scalar tensors become numbers, arrays become lists; whatever else
     JSON has no word for becomes its `str`.
     """
-    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
+    return _ENCODER.encode(_plain(value))
 
 
 def number(value: Any) -> float:
@@ -53,6 +54,11 @@ def number(value: Any) -> float:
 
 
 def _plain(value: Any) -> Any:
+    kind = type(value)
+    if kind is str or kind is int or (kind is float and math.isfinite(value)):  # nearly all there is
+        return value
+    if kind is dict:
+        return {name if type(name) is str else str(name): _plain(item) for name, item in value.items()}
     if value is None or isinstance(value, bool | str):
         return str(value) if isinstance(value, str) else value
     if isinstance(value, int | np.integer):
@@ -269,10 +275,9 @@ class LineFile:
         try:
             if self._descriptor is None:
                 self._descriptor = self._open()
-            before = os.fstat(self._descriptor).st_size
             written = os.write(self._descriptor, line)
             if written < len(line):  # a disk that fills takes the beginning of a line
-                os.ftruncate(self._descriptor, before)
+                os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise cannot_write(self.path, error) from error

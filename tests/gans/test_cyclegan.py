@@ -8,13 +8,12 @@ import torch
 from PIL import Image
 
 from treadle.cli.main import main
-from treadle.engine.terms import register_spec
 from treadle.errors import UsageError
 from treadle.gans.cyclegan import CycleGANConfig, CycleGANTrainer
 from treadle.gans.images import PairedImages, UnpairedImages
 from treadle.gans.judging import Judge
 from treadle.gans.sources import ArrayPairs, ArrayPictures
-from treadle.gans.specs import build_objective
+from treadle.gans.specs import build_objective, register_spec
 
 SMALL = {
     "device": "cpu",

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treadle import Objective
-from treadle.engine import terms
-from treadle.engine.terms import Term, register_spec, spec_terms
+from treadle.engine.terms import Term
 from treadle.errors import UsageError
+from treadle.gans import specs
 from treadle.gans.image_losses import l1, l2, laplacian, sobel
-from treadle.gans.specs import build_objective, parse_objective
+from treadle.gans.specs import build_objective, parse_objective, register_spec, spec_terms
 
 PIX2PIX = {
     "basic": {"G_GAN": 1, "G_L1": 100, "D_real": 0.5, "D_fake": 0.5},
@@ -26,7 +26,7 @@ PIX2PIX = {
 @pytest.fixture
 def registered(monkeypatch):
     """Specs that a test registers are forgotten after it."""
-    monkeypatch.setattr(terms, "_SPECS", dict(terms._SPECS))
+    monkeypatch.setattr(specs, "_SPECS", dict(specs._SPECS))
 
 
 def weights(objective):
@@ -36,7 +36,7 @@ def weights(objective):
 def test_pix2pix():
     for name, expected in PIX2PIX.items():
         assert {term.name: term.weight for term in spec_terms("pix2pix", [name])} == expected
-    assert weights(Objective.from_spec("pix2pix")) == PIX2PIX["basic"]
+    assert weights(build_objective("basic")) == PIX2PIX["basic"]
     assert weights(build_objective("extended+r1+gp")) == PIX2PIX["extended"] | PIX2PIX["r1"] | PIX2PIX["gp"]
     functions = {term.name: term.function for term in spec_terms("pix2pix", ["extended"]) if term.function}
     assert functions == {"G_L1": l1, "G_L2": l2, "G_SOBEL": sobel, "G_LAP": laplacian}
@@ -148,3 +148,34 @@ def test_a_spec_of_ones_own_is_used_by_name(registered):
     assert objective(G_GAN=torch.tensor(1.0), G_OWN=(x, x + 0.5)).total == 2.5
     with pytest.raises(UsageError, match=r"spec 'mine' has no sub-spec 'shrp'; did you mean 'sharp'\?"):
         build_objective("plain+shrp", "mine")
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: list(spec_terms("pix2pxi", [])), "no objective spec is named 'pix2pxi'; did you mean 'pix2pix'"),
+        (lambda: list(spec_terms("pix2pix", ["basik"])), "'pix2pix' has no sub-spec 'basik'; did you mean 'basic'"),
+        (lambda: register_spec("pix2pix", {"a": []}), "registered already"),
+        (lambda: register_spec("empty", {}), "at least one sub-spec"),
+    ],
+)
+def test_bad_specs_are_named(call, told):
+    with pytest.raises(UsageError, match=told):
+        call()
+
+
+@pytest.mark.usefixtures("registered")
+def test_the_names_in_the_engine_still_work_and_say_where_they_went():
+    with pytest.warns(FutureWarning, match=r"engine\.terms\.register_spec is now treadle\.gans\.specs\.reg") as told:
+        from treadle.engine.terms import register_spec as former
+    assert [warning.filename for warning in told] == [__file__]
+    former("mine", {"plain": [Term("G_GAN")]})
+    with pytest.warns(FutureWarning, match=r"treadle\.engine\.terms\.spec_terms is now treadle\.gans\.specs\."):
+        from treadle.engine.terms import spec_terms as former
+    assert [term.name for term in former({"a": [Term("x")]}, [])] == ["x"]
+    with pytest.warns(FutureWarning, match=r"is now treadle\.gans\.specs\.build_objective\('\.\.\.', 'mine'\)") as told:
+        assert list(Objective.from_spec("mine").terms) == ["G_GAN"]
+    assert [warning.filename for warning in told] == [__file__]
+    with pytest.warns(FutureWarning), pytest.raises(UsageError, match="did you mean 'mine'"):
+        Objective.from_spec("minee")

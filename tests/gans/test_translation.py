@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from treadle import Hook
-from treadle.engine.terms import Term, register_spec
+from treadle.engine.terms import Term
 from treadle.errors import UsageError
 from treadle.gans import translation
 from treadle.gans.cyclegan import CycleGANConfig, CycleGANTrainer
 from treadle.gans.facades import facades
 from treadle.gans.pix2pix import Pix2PixConfig, Pix2PixTrainer
-from treadle.gans.specs import build_objective
+from treadle.gans.specs import build_objective, register_spec
 
 BOTH = [Pix2PixTrainer, CycleGANTrainer]
 NETWORKS = {

@@ -105,14 +105,19 @@ class Dispatcher:
 
     def fire(self, event: str, *args: Any) -> None:
         """Call the handlers of `event` in order; a critical one's error passes on, an observer's is contained."""
-        for handler, method in self._table[event]:
-            start = perf_counter()
+        row = self._table[event]
+        if not row:
+            return
+        start = perf_counter()
+        for handler, method in row:
             try:
                 method(*args)
             except Exception as error:
                 error.add_note(f"in {event} of {handler.name}, {self._where()}")
                 raise
-            handler.seconds += perf_counter() - start
+            end = perf_counter()
+            handler.seconds += end - start
+            start = end
 
     def gather_for_save(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Fire `on_save`: what critical handlers add to the state, and what observers do, which no digest counts."""

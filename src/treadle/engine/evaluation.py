@@ -69,7 +69,7 @@ class Evaluator:
 
 def scalars(outputs: Any, step: str) -> Mapping[str, Any]:
     """What a step returned, as named scalars: a lone tensor is the loss. Raises UsageError for anything else."""
-    if isinstance(outputs, Mapping):
+    if type(outputs) is dict or isinstance(outputs, Mapping):  # the first is quick to ask, and usual
         return outputs
     if isinstance(outputs, Tensor):
         return {"loss": outputs}

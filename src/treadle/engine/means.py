@@ -1,4 +1,4 @@
-"""Means of metrics, weighted by elements, without waiting for the device until somebody reads them."""
+"""Means of scalars, weighted by elements, without waiting for the device until somebody reads them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from treadle.errors import UsageError
 class Means:
     """Element-weighted means of named scalars.
 
-    Values on the CPU are summed at once in float64; values on another device are kept as tensors and read together by
-    `fold`, so that a training step never waits for the device.
+    Values on the CPU are summed at once, as Python's floats; values on another device are kept as tensors and read
+    together by `fold`, so that a training step never waits for the device.
     """
 
     def __init__(self) -> None:
@@ -36,8 +36,9 @@ class Means:
                     raise UsageError(
                         f"metric {name!r} has shape {tuple(value.shape)}: return one number, e.g. its .mean()"
                     ) from None
-            entry = sums.get(name)
-            if entry is None:
+            if name in sums:
+                entry = sums[name]
+            else:
                 entry = sums[name] = [0.0, 0.0]
             try:
                 entry[0] += value * weight
@@ -46,13 +47,20 @@ class Means:
             entry[1] += weight
 
     def fold(self) -> None:
-        """Read the values that wait on the device, in one transfer."""
+        """Read the values that wait on the device, in one transfer for each device and dtype."""
         if not self._waiting:
             return
-        stacked = torch.stack([value.reshape(()).double() for _, value, _ in self._waiting]).tolist()
-        for (name, _, weight), value in zip(self._waiting, stacked, strict=True):
+        alike: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+        for index, (_, value, _) in enumerate(self._waiting):
+            alike.setdefault((value.device, value.dtype), []).append(index)
+        numbers = [0.0] * len(self._waiting)
+        for indices in alike.values():
+            stacked = torch.stack([self._waiting[index][1].reshape(()) for index in indices])
+            for index, number in zip(indices, stacked.tolist(), strict=True):
+                numbers[index] = number
+        for (name, _, weight), number in zip(self._waiting, numbers, strict=True):
             entry = self._sums.setdefault(name, [0.0, 0.0])
-            entry[0] += value * weight
+            entry[0] += number * weight
             entry[1] += weight
         self._waiting.clear()
 

@@ -6,17 +6,18 @@ on the device, and nothing waits for it until the log interval.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, is_grad_enabled
 
 from treadle.engine.curves import Curve
+from treadle.engine.means import Means
 from treadle.engine.progress import Progress
-from treadle.engine.running_sums import RunningSums
-from treadle.engine.terms import Spec, Term, check_weight, spec_terms
+from treadle.engine.terms import Spec, Term, check_weight, named_spec, terms_of
 from treadle.errors import StateError, UsageError, nearest
 
 
@@ -36,49 +37,49 @@ class Losses(Mapping[str, Tensor]):
         weights: the weights that were applied, by term name.
     """
 
-    __slots__ = ("_raw", "_tags", "_weighted", "total", "weights")
+    __slots__ = ("_tags", "_values", "total", "weights")
 
     def __init__(
-        self,
-        raw: dict[str, Tensor],
-        weights: dict[str, float],
-        weighted: dict[str, Tensor],
-        tags: Mapping[str, tuple[str, ...]],
-        total: Tensor,
+        self, values: dict[str, Tensor], weights: dict[str, float], tags: Mapping[str, tuple[str, ...]], total: Tensor
     ) -> None:
-        self._raw = raw
-        self._weighted = weighted
+        self._values = values
         self._tags = tags
         self.weights = weights
         self.total = total
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._raw[name]
+        return self._values[name].detach()  # when it is asked for, which in most steps is never
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._raw)
+        return iter(self._values)
 
     def __len__(self) -> int:
-        return len(self._raw)
+        return len(self._values)
 
     def __repr__(self) -> str:
-        return f"Losses({', '.join(self._raw)})"
+        return f"Losses({', '.join(self._values)})"
 
     def subset(self, tags: str | Iterable[str]) -> Losses:
-        """Return only the terms that have one of the tags, with a total of their own.
+        """Return only the terms that have one of the tags, with a total of their own. To be removed: call the
+        objective once for each total that is needed, with the terms that belong to it.
 
         Raises:
             UsageError: none of the terms at hand has such a tag.
         """
+        warnings.warn(
+            "Losses.subset will be removed: call the objective once for each total, with the terms that belong to it",
+            FutureWarning,
+            stacklevel=2,
+        )
         wanted = {tags} if isinstance(tags, str) else set(tags)
-        names = [name for name in self._raw if wanted.intersection(self._tags[name])]
-        if not names:
-            known = {tag for name in self._raw for tag in self._tags[name]}
+        values = {name: value for name, value in self._values.items() if wanted.intersection(self._tags[name])}
+        if not values:
+            known = {tag for name in self._values for tag in self._tags[name]}
             raise UsageError(f"no loss term of this call has the tag {sorted(wanted)}{nearest(min(wanted), known)}")
-        raw = {name: self._raw[name] for name in names}
-        weighted = {name: self._weighted[name] for name in names if name in self._weighted}
-        weights = {name: self.weights[name] for name in names}
-        return Losses(raw, weights, weighted, self._tags, _sum(list(weighted.values()), raw[names[0]]))
+        weights = {name: self.weights[name] for name in values}
+        parts = [value * weights[name] for name, value in values.items() if weights[name]]
+        total = sum(parts[1:], start=parts[0]) if parts else _zero(values)
+        return Losses(values, weights, self._tags, total)
 
 
 class Objective:
@@ -104,7 +105,8 @@ class Objective:
         self._live: dict[str, float] = {}  # weights a person set in the running program
         self._tags: dict[str, tuple[str, ...]] = {}
         self._last: dict[str, float] = {}
-        self._sums = RunningSums()
+        self._means: dict[tuple[str, ...], Means] = {}
+        """Raw values since the last flush, by the names of the terms that were given together."""
         self._progress: Progress | None = None
         for term in terms:
             self._add(term)
@@ -116,14 +118,14 @@ class Objective:
         """Build an objective from a spec: the terms of the named sub-specs together, or of its first sub-spec.
 
         Args:
-            spec: a registered name, or the spec itself.
+            spec: sub-spec name to its terms. (A name that a pack knows a spec by works for this release.)
             subspecs: which of its parts.
             weights: other weights, by term name.
 
         Raises:
-            UsageError: an unknown spec, sub-spec or term, or a term that two sub-specs have.
+            UsageError: an unknown sub-spec or term, or a term that two sub-specs have.
         """
-        terms = list(spec_terms(spec, subspecs))
+        terms = list(terms_of(named_spec(spec) if isinstance(spec, str) else spec, subspecs))
         objective = cls(terms)  # refuses a name that comes twice
         other = {name: replace(objective._known(name), weight=weight) for name, weight in (weights or {}).items()}
         return cls(other.get(term.name, term) for term in terms)
@@ -181,39 +183,48 @@ class Objective:
         Raises:
             UsageError: an unknown term, a value that is not a scalar tensor, or arguments for a term without function.
         """
-        raw: dict[str, Tensor] = {}
+        values: dict[str, Any] = given  # it is this call's own, and becomes the result
         weights: dict[str, float] = {}
-        weighted: dict[str, Tensor] = {}
+        weight_of = self._weights.get
         total: Tensor | None = None
-        for name, value in given.items():
-            weight = self._weights.get(name)
-            if not isinstance(weight, float):  # a schedule, or an unknown name
+        for name, value in values.items():
+            weight = weight_of(name)
+            if type(weight) is not float:  # a schedule, or an unknown name
                 weight = self.weight(name)
-            if isinstance(value, tuple):
-                value = self._compute(name, value, weight)
+            if not isinstance(value, Tensor) and isinstance(value, tuple):
+                value = values[name] = self._compute(name, value, weight)
             if not isinstance(value, Tensor) or value.dim():
                 raise UsageError(_not_scalar(name, value))
             weights[name] = weight
-            raw[name] = value.detach()
             if weight:
                 # Multiplying by one changes no bit, so it is left out.
-                weighted[name] = part = value if weight == 1.0 else value * weight
+                part = value if weight == 1.0 else value * weight
                 total = part if total is None else total + part
+            else:
+                values[name] = value.detach()  # its graph is nobody's: not kept for as long as the result is
         if total is None:
-            total = _sum([], next(iter(raw.values()), None))
-        if torch.is_grad_enabled():
-            self._sums.add(raw)
+            total = _zero(values)
+        if is_grad_enabled():
+            names = tuple(values)
+            means = self._means.get(names)
+            if means is None:
+                means = self._means[names] = Means()
+            means.add(values, 1.0)
             self._last.update(weights)
-        return Losses(raw, weights, weighted, self._tags, total)
+        return Losses(values, weights, self._tags, total)
 
     def flush(self, progress: Progress) -> dict[str, float]:
         """Close the log interval: append to `history`, and return what to log.
 
         Returns:
             For each term given since the last flush "name", the mean of its raw values over the calls, and
-            "name.weight", the weight last applied. This is where the device is waited for, once.
+            "name.weight", the weight last applied. This is where the device is waited for.
         """
-        means = self._sums.take()
+        together = Means()
+        for names in sorted(self._means):  # sorted, so that a resumed run adds in the same order
+            together.merge(self._means[names])
+        self._means.clear()
+        means = together.result()
         logged: dict[str, float] = {}
         for name in self._terms:
             if name in means:
@@ -225,12 +236,16 @@ class Objective:
 
     def state_dict(self) -> dict[str, Any]:
         """History, weights set by hand, and the running sums: plain data, and a tensor for each set of terms."""
+        running = [(",".join(names), *_totals(means)) for names, means in self._means.items()]
         return {
             "terms": list(self._terms),
             "history": {name: [list(entry) for entry in entries] for name, entries in self.history.items()},
             "weights": dict(self._live),
             "last": dict(self._last),
-            "sums": self._sums.state_dict(),
+            "sums": {
+                "sums": {key: torch.tensor(sums, dtype=torch.float64) for key, sums, _ in running},
+                "counts": {key: count for key, _, count in running},
+            },
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -248,7 +263,11 @@ class Objective:
         self._live = {name: float(value) for name, value in state["weights"].items()}
         self._weights.update(self._live)
         self._last = dict(state["last"])
-        self._sums.load_state_dict(state["sums"])
+        self._means = {}
+        for key, sums in state["sums"]["sums"].items():
+            names, count = tuple(key.split(",")), float(state["sums"]["counts"][key])
+            self._means[names] = means = Means()
+            means.load_state_dict({name: [total, count] for name, total in zip(names, sums.tolist(), strict=True)})
 
     def _add(self, term: Term) -> None:
         if term.name in self._terms:
@@ -281,15 +300,17 @@ class Objective:
             return function(*arguments)
 
 
-def _sum(parts: list[Tensor], like: Tensor | None) -> Tensor:
-    if like is None:
-        raise UsageError("an objective was called without any term; give at least one")
-    if not parts:
-        return like.new_zeros(())
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total
+def _zero(values: Mapping[str, Tensor]) -> Tensor:
+    """The sum of terms that all have the weight 0."""
+    for value in values.values():
+        return value.new_zeros(())
+    raise UsageError("an objective was called without any term; give at least one")
+
+
+def _totals(means: Means) -> tuple[list[float], int]:
+    """The sums of terms that were always given together, in their order, and how often they were."""
+    entries = list(means.state_dict().values())
+    return [total for total, _ in entries], int(entries[0][1])
 
 
 def _not_scalar(name: str, value: object) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -47,36 +50,15 @@ class Term:
 
 
 Spec = Mapping[str, Sequence[Term]]
-_SPECS: dict[str, Spec] = {}
+"""Sub-spec name to its terms; the first sub-spec is the one used when none is named."""
 
 
-def register_spec(name: str, spec: Spec) -> None:
-    """Make a spec known by name: sub-spec name to its terms. The first sub-spec is the one used when none is named.
-
-    Raises:
-        UsageError: the name is taken, or the spec has no sub-spec.
-
-    Example:
-        register_spec("pix2pix", {"basic": [Term("G_L1", l1, weight=100.0, tags=("generator",))], "sobel": [...]})
-    """
-    if name in _SPECS:
-        raise UsageError(f"an objective spec named {name!r} is registered already; choose another name")
-    if not spec:
-        raise UsageError(f"objective spec {name!r} is empty; give at least one sub-spec with its terms")
-    _SPECS[name] = {sub: tuple(terms) for sub, terms in spec.items()}
-
-
-def spec_terms(spec: str | Spec, subspecs: Sequence[str]) -> Iterator[Term]:
+def terms_of(spec: Spec, subspecs: Sequence[str], name: str = "given") -> Iterator[Term]:
     """Yield the terms of the named sub-specs in order, or of the first where none is named.
 
     Raises:
-        UsageError: an unknown spec or sub-spec.
+        UsageError: an unknown sub-spec of the spec, which messages call `name`.
     """
-    name = spec if isinstance(spec, str) else "given"
-    if isinstance(spec, str):
-        if spec not in _SPECS:
-            raise UsageError(f"no objective spec is named {spec!r}{nearest(spec, _SPECS)}")
-        spec = _SPECS[spec]
     for sub in subspecs or list(spec)[:1]:
         if sub not in spec:
             raise UsageError(f"objective spec {name!r} has no sub-spec {sub!r}{nearest(sub, spec)}")
@@ -88,3 +70,27 @@ def check_weight(name: str, value: float) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not (number and math.isfinite(value) and value >= 0):
         raise UsageError(f"loss term {name!r}: weight {value!r} must be a finite number >= 0")
+
+
+# For this release: the specs that have a name live in the pack that names them ----------------------------------------
+
+_SPECS_HOME = "treadle.gans.specs"
+
+
+def named_spec(name: str) -> Spec:
+    """The spec of that name, with a warning. Raises UsageError for an unknown one."""
+    warnings.warn(
+        f"Objective.from_spec({name!r}) is now {_SPECS_HOME}.build_objective('...', {name!r}); from_spec takes the "
+        "spec itself",
+        FutureWarning,
+        stacklevel=3,
+    )
+    spec: Spec = importlib.import_module(_SPECS_HOME).find_spec(name)
+    return spec
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("register_spec", "spec_terms"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{__name__}.{name} is now {_SPECS_HOME}.{name}", FutureWarning, stacklevel=2)
+    return getattr(importlib.import_module(_SPECS_HOME), name)

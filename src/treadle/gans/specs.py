@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from treadle.engine.curves import Curve
 from treadle.engine.objective import Objective
-from treadle.engine.terms import Term, register_spec, spec_terms
-from treadle.errors import UsageError
+from treadle.engine.terms import Spec, Term, terms_of
+from treadle.errors import UsageError, nearest
 from treadle.gans.image_losses import l1, l2, laplacian, sobel
 from treadle.gans.perceptual import Perceptual
+
+_SPECS: dict[str, Spec] = {}
+
+
+def register_spec(name: str, spec: Spec) -> None:
+    """Make a spec known by name: sub-spec name to its terms. The first sub-spec is the one used when none is named.
+
+    Raises:
+        UsageError: the name is taken, or the spec has no sub-spec.
+
+    Example:
+        register_spec("mine", {"basic": [Term("G_L1", l1, weight=100.0, tags=("generator",))], "sobel": [...]})
+    """
+    if name in _SPECS:
+        raise UsageError(f"an objective spec named {name!r} is registered already; choose another name")
+    if not spec:
+        raise UsageError(f"objective spec {name!r} is empty; give at least one sub-spec with its terms")
+    _SPECS[name] = {sub: tuple(terms) for sub, terms in spec.items()}
+
+
+def find_spec(name: str) -> Spec:
+    """The spec registered as `name`; raises UsageError for an unknown one."""
+    if name not in _SPECS:
+        raise UsageError(f"no objective spec is named {name!r}{nearest(name, _SPECS)}")
+    return _SPECS[name]
+
+
+def spec_terms(spec: str | Spec, subspecs: Sequence[str]) -> Iterator[Term]:
+    """Yield the terms of the named sub-specs in order, or of the first where none is named.
+
+    Raises:
+        UsageError: an unknown spec or sub-spec.
+    """
+    return terms_of(find_spec(spec), subspecs, spec) if isinstance(spec, str) else terms_of(spec, subspecs)
+
 
 GENERATOR, DISCRIMINATOR = ("generator",), ("discriminator",)
 

@@ -17,6 +17,8 @@ from treadle.files import LineFile, cannot_write, file_name, make_directory, num
 METRICS = "metrics.jsonl"
 SERIES_SPLITS = ("epoch", "validation", "test")
 """The splits that are also kept as series; "epoch" is the training data's means over each epoch."""
+SERIES_PERIOD = 1.0
+"""Seconds between two times that series are written while the run goes on: short epochs would write little else."""
 
 
 class MetricLog:
@@ -25,8 +27,9 @@ class MetricLog:
     A line is `{"split": "train", "step": 50, "epoch": 0, "time": 1e9, "values": {"loss": 0.5}}`; NaN and infinities are
     the strings "NaN", "Infinity" and "-Infinity". `split` is "train" (means over the log interval), "epoch" (means over
     an epoch), "validation" or "test". `logs/epoch.loss.npy` is a float64 array of shape (n, 2) with columns step and
-    value, one row per epoch (validation, test). A series is written anew whenever it has grown by a tenth, and when
-    the run closes, so its cost stays constant per row; after a kill `metrics.jsonl` has what it lacks.
+    value, one row per epoch (validation, test). A series is written anew whenever it has grown by a tenth, but not more
+    often than once a second, and when the run closes, so its cost stays constant per row; after a kill `metrics.jsonl`
+    has what it lacks.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -35,6 +38,7 @@ class MetricLog:
         self._series: dict[str, list[tuple[int, float]]] | None = None
         self._written: dict[str, int] = {}
         self._files: dict[str, Path] = {}
+        self._series_due = 0.0
 
     def append(self, split: str, values: Mapping[str, float], *, step: int, epoch: int) -> None:
         """Add a line. Raises RunError when the disk refuses it."""
@@ -43,7 +47,8 @@ class MetricLog:
             for name, value in values.items():
                 series.setdefault(f"{split}.{name}", []).append((step, float(value)))
         self.file.append({"split": split, "step": step, "epoch": epoch, "time": time.time(), "values": values})
-        if split in SERIES_SPLITS:
+        if split in SERIES_SPLITS and time.monotonic() >= self._series_due:
+            self._series_due = time.monotonic() + SERIES_PERIOD
             self.write_series(least_growth=0.1)
 
     def rewind(self, step: int) -> None:
