@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treadle import Objective
-from treadle.engine import terms
 from treadle.engine.terms import Term, register_spec, spec_terms
 from treadle.errors import UsageError
 from treadle.gans.image_losses import l1, l2, laplacian, sobel
@@ -21,12 +20,6 @@ PIX2PIX = {
     "r1": {"D_R1": 5},
     "gp": {"D_GP": 5},
 }  # fmt: skip
-
-
-@pytest.fixture
-def registered(monkeypatch):
-    """Specs that a test registers are forgotten after it."""
-    monkeypatch.setattr(terms, "_SPECS", dict(terms._SPECS))
 
 
 def weights(objective):
@@ -140,7 +133,7 @@ def test_vgg_computes_its_term(monkeypatch):
     assert next(term for term in spec_terms("pix2pix", ["vgg"])).function is None  # the spec itself is as it was
 
 
-def test_a_spec_of_ones_own_is_used_by_name(registered):
+def test_a_spec_of_ones_own_is_used_by_name():
     own = Term("G_OWN", lambda fake, target: (fake - target).abs().max(), weight=7.0, tags=("generator",))
     register_spec("mine", {"plain": (Term("G_GAN"),), "sharp": (own,)})
     objective = build_objective("plain+sharp", "mine", required=("G_GAN",), weights={"G_OWN": 3.0})
