@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.modules.module import register_module_forward_hook
 
 from treadle import Trainer
 from treadle.errors import StateError, UsageError
@@ -101,7 +102,10 @@ def test_loading_draws_nothing_and_follows_pictures_to_their_device(vgg):
     perceptual = Perceptual(vgg(2), {"relu1_2": 1.0})
     assert torch.get_rng_state().equal(before)
     pictures = torch.zeros(1, 3, 4, 4, device="meta")  # a device that every machine has
-    assert perceptual(pictures, pictures).is_meta
+    met = []
+    with register_module_forward_hook(lambda module, *_: met.extend(module.parameters())):
+        assert perceptual(pictures, pictures).is_meta
+    assert met and all(parameter.is_meta for parameter in met)
 
 
 def test_only_the_layers_in_use_need_be_in_the_file(vgg):
