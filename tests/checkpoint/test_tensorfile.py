@@ -10,9 +10,13 @@ import torch
 from safetensors.torch import load
 
 from treadle import StateError
-from treadle.checkpoint.tensorfile import _NAMES, PIECE, hash_tensors, pieces, raw_bytes
+from treadle.checkpoint.tensorfile import PIECE, hash_tensors, pieces, raw_bytes
 
-DTYPES = sorted(_NAMES, key=str)
+DTYPES = [
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.uint16, torch.uint32, torch.uint64, torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64),
+]
 
 
 def content(tensors):

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -31,8 +31,21 @@ class Gate:
 
     def __call__(self, *args):
         self.entered.set()
-        assert self.open.wait(10)
+        assert self.open.wait(60)
         return write_checkpoint(*args)
+
+
+@pytest.fixture
+def copied_into(monkeypatch):
+    """The states whose memory copies were made into, None for fresh memory."""
+    found, copy = [], State.copy
+
+    def watched(state, into=None):
+        found.append(into)
+        return copy(state, into=into)
+
+    monkeypatch.setattr(State, "copy", watched)
+    return found
 
 
 @pytest.fixture
@@ -60,6 +73,11 @@ def fail(monkeypatch, error=None):
     monkeypatch.setattr(module, "write_checkpoint", refuse)
 
 
+def threads():
+    """The threads of writers."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("treadle-checkpoint")]
+
+
 def steps(path):
     return [step_of(each) for each in list_checkpoints(path)]
 
@@ -67,7 +85,7 @@ def steps(path):
 def test_training_goes_on_while_it_is_written_and_does_not_show(make, tmp_path, monkeypatch, reports):
     gate, writer, w = Gate(monkeypatch), make(), torch.ones(3)
     writer.submit(state(1, w), Retention())
-    assert gate.entered.wait(10) and reports == []
+    assert gate.entered.wait(60) and reports == []
     w += 1
     gate.open.set()
     writer.wait()
@@ -84,7 +102,7 @@ def test_the_next_waits_for_the_one_before(make, tmp_path, monkeypatch):
     second.join(0.1)
     assert second.is_alive() and steps(tmp_path) == []
     gate.open.set()
-    second.join(10)
+    second.join(60)
     writer.wait()
     assert not second.is_alive()
     assert [float(read_checkpoint(path).tensors["w"][0]) for path in list_checkpoints(tmp_path)] == [1.0, 2.0]
@@ -107,22 +125,22 @@ def test_memory_is_reused_while_shapes_stay_and_found_anew_where_they_change(mak
     assert copies[0].data_ptr() == copies[1].data_ptr()
 
 
-def test_memory_is_found_beforehand_on_the_writer_s_thread(make, tmp_path, monkeypatch):
-    found = {}
+def test_memory_is_found_beforehand_on_the_writer_s_thread(make, tmp_path, monkeypatch, copied_into):
+    written = []
 
     def keep(directory, state, retention):
-        found["w"] = state.tensors["w"]
+        written.append(state.tensors["w"])
         return write_checkpoint(directory, state, retention)
 
     monkeypatch.setattr(module, "write_checkpoint", keep)
     writer, w = make(), torch.ones(3)
     writer.prepare(state(0, w))
     writer.wait()
-    ready = writer._buffers.tensors["w"]
     writer.submit(state(1, w), Retention())
     writer.prepare(state(1, w))
     writer.wait()
-    assert found["w"].data_ptr() == ready.data_ptr() != w.data_ptr()
+    (ready,) = copied_into
+    assert written[0].data_ptr() == ready.tensors["w"].data_ptr() != w.data_ptr()
     assert torch.equal(read_checkpoint(tmp_path / "step-00000001").tensors["w"], w)
 
 
@@ -152,11 +170,17 @@ def test_a_failure_is_reported_and_made_good_by_the_next(make, tmp_path, monkeyp
 
 
 def test_failures_end_the_run_once_the_last_good_one_is_too_old(make, monkeypatch):
-    writer, w = make(patience=0.05), torch.ones(1)
+    now = [1000.0]
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    writer, w = make(patience=60.0), torch.ones(1)
     fail(monkeypatch)
-    writer.submit(state(1, w), Retention())
-    time.sleep(0.1)
-    with pytest.raises(RunError, match=r"disk is full \(no checkpoint could be written for 0 s\)"):
+    for seconds in (0, 60):
+        now[0] = 1000.0 + seconds
+        writer.submit(state(1, w), Retention())
+        with pytest.raises(RunError, match=r"disk is full$"):
+            writer.wait()
+    now[0] += 0.5
+    with pytest.raises(RunError, match=r"disk is full \(no checkpoint could be written for 60 s\)"):
         writer.submit(state(2, w), Retention())
 
 
@@ -193,7 +217,7 @@ def test_closing_waits_and_can_be_done_again(make, tmp_path, monkeypatch):
     threading.Timer(0.1, gate.open.set).start()
     writer.close()
     assert steps(tmp_path) == [1]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("treadle-checkpoint")]
+    assert threads() == []
     writer.close()
 
 
@@ -233,26 +257,23 @@ def watched(tmp_path, **settings):
     return Watched(data=data, batch_size=2, max_steps=4, run_dir=tmp_path / "run", **settings)
 
 
-def test_a_trainer_prepares_after_its_first_step_and_asks_nobody(tmp_path):
+def test_a_trainer_prepares_after_its_first_step_and_asks_nobody(tmp_path, copied_into):
     trainer = watched(tmp_path, save_every="2 steps")
     trainer.iterate()
-    writer = trainer.loop.archive._writer
-    writer.wait()
-    assert any("exp_avg" in name for name in writer._buffers.tensors)
-    ready = {name: tensor.data_ptr() for name, tensor in writer._buffers.tensors.items()}
-    assert trainer.asked == []
+    trainer.loop.archive.finish()
+    assert trainer.asked == [] and copied_into == []
     trainer.iterate()
-    writer.wait()
-    same = [writer._buffers.tensors[name].data_ptr() == address for name, address in ready.items()]
-    assert all(same) and trainer.asked == [2]
+    (ready,) = copied_into
+    assert any("exp_avg" in name for name in ready.tensors) and trainer.asked == [2]
     trainer.close()
 
 
-def test_a_trainer_that_saves_only_at_its_end_prepares_nothing(tmp_path):
+def test_a_trainer_that_saves_only_at_its_end_prepares_nothing(tmp_path, copied_into):
     trainer = watched(tmp_path, save_every=None)
     trainer.iterate()
-    assert trainer.loop.archive._writer is None
-    trainer.close()
+    assert threads() == []
+    trainer.train()
+    assert copied_into == [None]
 
 
 def test_what_must_be_on_the_disk_first_is_and_its_failure_is_a_failed_write(tmp_path, reports):

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import torch
 
-from treadle import Trainer, TrainerConfig, UsageError, setting
+from treadle import TrainerConfig, UsageError, setting
+from treadle.testing import Line
 
 
 @dataclass(kw_only=True)
@@ -36,7 +37,7 @@ class LineConfig(TrainerConfig):
     """Digits of the slope in the report."""
 
 
-class LineTrainer(Trainer):
+class LineTrainer(Line):
     """Fits a line."""
 
     Config = LineConfig
@@ -53,22 +54,14 @@ class LineTrainer(Trainer):
         return {"data": data, "validation_data": data}
 
     def setup(self):
-        self.model = torch.nn.Linear(1, 1)
+        super().setup()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=self.config.rate)
 
     def step(self, batch):
         if self.config.fail:
             raise ZeroDivisionError("as asked")
         time.sleep(self.config.pause)
-        loss = self.loss(batch)
-        self.minimize(loss)
-        return {"loss": loss}
-
-    def loss(self, batch):
-        return (self.model(batch[0]) - batch[1]).square().mean()
-
-    def validation_step(self, batch):
-        return {"loss": self.loss(batch)}
+        return super().step(batch)
 
     def report(self, directory):
         (directory / "slope.txt").write_text(f"{self.model.weight.item():.{self.config.digits}g}")

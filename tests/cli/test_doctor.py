@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import os
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from treadle.cli import doctor
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> None:
+    """Let these packages have other versions, or be absent."""
+
+    def version(name: str) -> str:
+        found = versions[name] if name in versions else real(name)
+        if found is None:
+            raise metadata.PackageNotFoundError(name)
+        return found
+
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", version)
 
 
 def test_it_is_a_table_for_80_columns(treadle: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -33,9 +47,7 @@ def test_every_extra_says_what_it_is_for(extra: str) -> None:
 
 
 def test_a_missing_or_old_requirement_fails_and_is_named(treadle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = doctor._version
-    old = {"safetensors": "0.4.4", "numpy": None}
-    monkeypatch.setattr(doctor, "_version", lambda name: old.get(name, real(name)))
+    pretend(monkeypatch, safetensors="0.4.4", numpy=None)
     assert treadle("doctor") == 1
     assert "0.4.4, but 0.4.5 or later is needed" in treadle.out and "not installed, 1.26 or later" in treadle.out
     assert "does not work: numpy, safetensors" in treadle.out
@@ -44,9 +56,8 @@ def test_a_missing_or_old_requirement_fails_and_is_named(treadle: Any, monkeypat
 def test_a_missing_extra_is_said_with_its_remedy_and_is_no_failure(
     treadle: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = doctor._version
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "OpenEXR" else real(name))
+    pretend(monkeypatch, OpenEXR=None)
     assert treadle("doctor") == 0
     assert "lacks OpenEXR: pip install 'treadle[fields]' (for pictures" in treadle.out
 
@@ -54,9 +65,8 @@ def test_a_missing_extra_is_said_with_its_remedy_and_is_no_failure(
 def test_an_extra_that_pip_cannot_build_alone_has_a_remedy_that_can(
     treadle: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = doctor._version
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "visdom" else real(name))
+    pretend(monkeypatch, visdom=None)
     assert treadle("doctor") == 0
     assert "lacks visdom: pip install 'setuptools<80' wheel, then pip install --no-build-isolation" in treadle.out
 
@@ -76,7 +86,9 @@ def test_a_run_folder_that_cannot_be_made_fails(treadle: Any, tmp_path: Path) ->
     assert "does not work: runs" in treadle.out
 
 
-def test_a_nearly_full_disk_is_noted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_nearly_full_disk_is_noted(treadle: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(doctor, "MINIMUM_FREE", 10**30)
-    check = doctor._folder("runs", tmp_path, "failed")
-    assert check.state == "note" and "MB free" in check.found
+    assert treadle("doctor", "--run", str(tmp_path / "runs")) == 0
+    (line,) = (line for line in treadle.out.splitlines() if str(tmp_path / "runs") in line)
+    assert line.split()[:2] == ["runs", "note"] and line.endswith("MB free")

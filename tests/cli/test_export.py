@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from treadle.cli import export
-from treadle.errors import UsageError
 from treadle.export.onnx import OPSET, OPSETS, TOLERANCE, Exportable
 
 pytest.importorskip("onnx")
@@ -91,8 +89,9 @@ def test_the_help_states_the_limits_that_hold(treadle: Any) -> None:
     assert TOLERANCE == 1e-4 and "1e-4" in treadle.out
 
 
-def test_out_may_be_in_the_home_directory(monkeypatch: Any, tmp_path: Path) -> None:
+def test_out_may_be_in_the_home_directory(treadle: Any, trained: None, monkeypatch: Any, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert export._target("~/x.onnx") == tmp_path / "x.onnx"
-    with pytest.raises(UsageError, match="is a directory"):
-        export._target("~")
+    offer(monkeypatch, "double")
+    assert treadle("export", str(RUN), "--onnx", "--out", "~/x.onnx") == 0 and (tmp_path / "x.onnx").is_file()
+    assert treadle("export", str(RUN), "--onnx", "--out", "~") == 2
+    assert "--out ~ is a directory" in treadle.err

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 import treadle
-from treadle import Trainer, TrainerConfig
+from treadle import TrainerConfig
 from treadle.recipes.registry import trainer
 from treadle.runs.names import comes_with_treadle, registered
+from treadle.testing import Line, line_data
 
 PACKAGE = Path(treadle.__file__).parent
 BOOKKEEPING = (PACKAGE / "config", PACKAGE / "engine" / "settings.py")
@@ -32,28 +33,19 @@ def test_every_field_of_the_base_config_is_read_while_a_run_goes(tmp_path: Path)
                 read.add(name)
             return super().__getattribute__(name)
 
-    class Line(Trainer):
+    class Spoiled(Line):
         Config: ClassVar[type[TrainerConfig]] = Watched
+        spoiled = False  # one bad step, so that what is about recovery is read too
 
-        def setup(self) -> None:
-            self.model = torch.nn.Linear(1, 1)
-            self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
-            self.spoiled = False  # one bad step, so that what is about recovery is read too
-
-        def step(self, batch: Any) -> dict[str, torch.Tensor]:
-            loss = self.model(batch[0]).sub(batch[1]).square().mean()
+        def loss(self, batch: Any) -> torch.Tensor:
             if self.progress.step == 1 and not self.spoiled:
                 self.spoiled = True
-                loss = loss * torch.nan
-            self.minimize(loss)
-            return {"loss": loss}
+                return super().loss(batch) * torch.nan
+            return super().loss(batch)
 
-        def validation_step(self, batch: Any) -> dict[str, torch.Tensor]:
-            return {"loss": self.model(batch[0]).sub(batch[1]).square().mean()}
-
-    x = torch.linspace(-1, 1, 64)[:, None]
+    data = line_data(64)
     settings = {"max_epochs": 2, "patience": 3, "max_time": 60.0, "device": "cpu", "on_bad_step": "skip"}
-    Line(data=(x, x), validation_data=(x, x), run_dir=tmp_path / "line", **settings).train()
+    Spoiled(data=data, validation_data=data, run_dir=tmp_path / "line", **settings).train()
     fields = {field.name for field in dataclasses.fields(TrainerConfig)}
     assert fields - read == set()
 

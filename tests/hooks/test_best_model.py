@@ -16,7 +16,7 @@ from treadle.errors import StateError, UsageError
 from treadle.hooks import BestModel, load_best
 from treadle.runs import best as best_files
 from treadle.runs.best import read_best
-from treadle.testing import capture, restore
+from treadle.testing import Line, capture, line_data, restore
 
 NAN = float("nan")
 
@@ -226,18 +226,12 @@ def test_keeping_the_best_changes_nothing_in_the_run(scripted: Callable[..., Any
 
 
 def test_without_validation_data_the_final_weights_are_kept(tmp_path):
-    class Averaged(Trainer):
+    class Averaged(Line):
         def setup(self):
-            self.model = torch.nn.Linear(1, 1)
-            self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+            super().setup()
             self.average = EMA(self.model, 0.9)
 
-        def step(self, batch):
-            loss = self.model(batch).square().mean()
-            self.minimize(loss)
-            return loss
-
-    trainer = Averaged(data=torch.ones(8, 1), batch_size=4, max_epochs=2, run_dir=tmp_path / "run")
+    trainer = Averaged(data=line_data(8), batch_size=4, max_epochs=2, run_dir=tmp_path / "run")
     assert trainer.train().best is None
     best = read_best(trainer.run.path)
     assert (best.info["step"], best.info["monitor"], best.info["value"]) == (4, None, None)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from treadle import RunError, StateError, Trainer, UsageError
+from treadle import RunError, StateError, UsageError
 from treadle.checkpoint.store import list_checkpoints, read_checkpoint
 from treadle.runs.aside import ASIDE, create_whole
 from treadle.runs.best import read_best
@@ -20,29 +20,14 @@ from treadle.runs.fork import fork_run
 from treadle.runs.lock import RunLock
 from treadle.runs.metrics import read_metrics
 from treadle.runs.run import read_config, read_journal, versions
+from treadle.testing import Line, line_data
 
-X = torch.linspace(-1, 1, 48)[:, None]
-
-
-class Line(Trainer):
-    """Fits a line."""
-
-    def setup(self) -> None:
-        self.model = torch.nn.Linear(1, 1)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.01)
-
-    def step(self, batch: Any) -> Any:
-        loss = torch.nn.functional.mse_loss(self.model(batch[0]), batch[1])
-        self.minimize(loss)
-        return {"loss": loss}
-
-    def validation_step(self, batch: Any) -> Any:
-        return {"loss": torch.nn.functional.mse_loss(self.model(batch[0]), batch[1])}
+DATA = line_data(48)
 
 
 def make(run_dir: Path, **settings: Any) -> Line:
     settings = {"batch_size": 8, "max_epochs": 3, "save_every": "4 steps", "log_every": "1 step"} | settings
-    return Line(data=(X, 3 * X), validation_data=(X, 3 * X), run_dir=run_dir, **settings)
+    return Line(data=DATA, validation_data=DATA, run_dir=run_dir, **settings)
 
 
 @pytest.fixture
@@ -108,7 +93,7 @@ def test_the_best_model_comes_along_where_it_is_the_one_of_that_state(parent: Pa
     worse = make(earlier, resume=True, keep_checkpoints=9)
     assert worse.best is not None and worse.best["step"] == 6
     for group in worse.optimizer.param_groups:
-        group["lr"] = -0.05
+        group["lr"] = -0.5  # away from the line
     worse.train()
     assert read_best(earlier).info["step"] == 12, "the first validation writes one, better or not"
     assert worse.best["step"] == 6, "what the parent had is still what counts"

@@ -12,33 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from treadle import Trainer, files
+from treadle import files
 from treadle.config.files import load
 from treadle.errors import RunError
 from treadle.runs.metrics import read_metrics
 from treadle.runs.run import Run, read_journal, read_summary
-
-
-class Line(Trainer):
-    def setup(self) -> None:
-        self.model = torch.nn.Linear(1, 1)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
-
-    def step(self, batch: Any) -> Any:
-        x, y = batch
-        loss = torch.nn.functional.mse_loss(self.model(x), y)
-        self.minimize(loss)
-        return {"loss": loss}
-
-    def validation_step(self, batch: Any) -> Any:
-        x, y = batch
-        return {"loss": torch.nn.functional.mse_loss(self.model(x), y)}
+from treadle.testing import Line, line_data
 
 
 @pytest.fixture
 def line(tmp_path: Path) -> Callable[..., Line]:
-    x = torch.linspace(-1, 1, 40)[:, None]
-    data = (x, 3 * x + 1)
+    data = line_data(40)
     settings = {"data": data, "validation_data": data, "batch_size": 10, "max_epochs": 3, "log_every": "2 steps"}
 
     def make(**more: Any) -> Line:

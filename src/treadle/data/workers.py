@@ -195,6 +195,11 @@ class WorkerPool:
                 self._mailbox.answers.pop(ticket, None)
 
     @property
+    def waiting(self) -> int:
+        """How many batches are here that nobody has taken yet."""
+        return len(self._mailbox.answers)
+
+    @property
     def broken(self) -> bool:
         """Whether a worker is gone."""
         return bool(self._mailbox.gone)

@@ -214,7 +214,7 @@ class Sender:
             self._disconnect()
             self._failures += 1
             self.trouble = _describe(error)
-            return min(2.0 ** (self._failures - 1), RETRY_SECONDS)
+            return min(2.0 ** min(self._failures - 1, 30), RETRY_SECONDS)  # a power of thousands is no float
         self._failures, self.trouble = 0, ""
         took = time.monotonic() - start
         return min(max(ROUND_SECONDS, took / SHARE - took), RETRY_SECONDS)

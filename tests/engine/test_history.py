@@ -1,4 +1,4 @@
-"""Rewinding inside a program: from memory, from the disk, after the end."""
+"""Going back: the ring of snapshots in memory, the checkpoints on disk, and rewinding to them; also after the end."""
 
 from __future__ import annotations
 
