@@ -63,7 +63,7 @@ def test_what_is_written_is_read_again(until):
     ],
 )
 def test_anything_else_is_refused_with_examples(text):
-    with pytest.raises(UsageError, match="is not understood.*write for example 'step 500', 'epoch'"):
+    with pytest.raises(UsageError, match=r"is not understood.*write for example 'step 500', 'epoch'"):
         Until.parse(text)
 
 
