@@ -146,10 +146,9 @@ def test_an_observers_failure_is_noted_and_contained(dispatcher, notes, error, c
 
     dispatcher.listen([listener("Viewer", observer=True, pre_epoch=fail)])
     dispatcher.fire("pre_epoch")
-    assert notes == [
-        ("observer failed", {"observer": "Viewer", "event_name": "pre_epoch", "error": notes[0][1]["error"]})
-    ]
-    assert type(error).__name__ in notes[0][1]["error"]
+    ((event, fields),) = notes
+    assert (event, fields["observer"], fields["event_name"]) == ("observer failed", "Viewer", "pre_epoch")
+    assert type(error).__name__ in fields["error"]
     assert "Viewer.pre_epoch failed" in capsys.readouterr().err
 
 
