@@ -80,6 +80,18 @@ PAGES = (
             "treadle.data.length:pad_collate",
         ),
     ),
+    Page(
+        "testing.md",
+        "Testing",
+        (
+            "treadle.testing:check_resume",
+            "treadle.testing:kill",
+            "treadle.testing:capture",
+            "treadle.testing:restore",
+            "treadle.testing:Line",
+            "treadle.testing:line_data",
+        ),
+    ),
     Page("errors.md", "Errors", ("TreadleError", "UsageError", "RunError", "StateError")),
 )
 

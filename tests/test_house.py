@@ -96,3 +96,57 @@ def test_the_sources_hold_what_a_wheel_needs() -> None:
     assert (PACKAGE / "py.typed").exists()
     folders = {path.parent for path in PACKAGE.rglob("*.py")}
     assert all((folder / "__init__.py").exists() for folder in folders)  # a folder without it would be left out
+
+
+LOOKS_INSIDE = {
+    "os._exit": "documented, in spite of its name",
+    "sys._getframe": "who reads a setting is known from the stack alone",
+    "util._exit_function": "multiprocessing's own end, for a child that is to leave nothing behind",
+    "np.random.mtrand._rand": "NumPy's global generator has no other name",
+    "switched._step_supports_amp_scaling": "torch's mark of a fused optimizer",
+    "fused._step_supports_amp_scaling": "torch's mark of a fused optimizer",
+    "outer._cache": "the attribute of a class that is made by the test",
+    "registry._files": "a cache that is emptied when a package was installed meanwhile",
+    "registry._entry_points": "a cache that is emptied when a package was installed meanwhile",
+}
+"""What tests touch all the same of what is nobody's business, and why."""
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: path.name)
+def test_no_test_touches_what_is_private(path: Path) -> None:
+    """It would stand in the way of whoever rebuilds that. `treadle.testing` has what tests need."""
+    assert private_names(path.read_text()) - LOOKS_INSIDE.keys() == set()
+
+
+def private_names(source: str) -> set[str]:
+    """What a program takes by a name with one underscore in front, from anything but itself."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
+                found.add(ast.unparse(node))
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names if is_private(alias.name)}
+    return found
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def test_private_names_are_found() -> None:
+    source = "from a import _b, c\nself._x; cls._y; d.e._f.g; h()._i = 1; j.__class__; k.l_\nsetattr(m, '_n', 1)"
+    assert private_names(source) == {"a._b", "d.e._f", "h()._i"}
+
+
+def test_nothing_private_of_the_engine_is_in_the_users_namespace(tmp_path: Path) -> None:
+    """`self._steps`, `self._counts` and `self._settle` are the author's to take."""
+    from treadle import Trainer
+    from treadle.testing import Line, line_data
+
+    data = line_data()
+    trainer = Line(data=data, validation_data=data, test_data=data, run_dir=tmp_path / "line", max_steps=2)
+    assert set(vars(trainer)) == {"model", "optimizer"}, "what its own setup has made"
+    assert trainer.train().status == "finished"
+    assert set(vars(trainer)) == {"model", "optimizer"}
+    assert [name for name in dir(Trainer) if is_private(name)] == []

@@ -60,7 +60,9 @@ class LineTrainer(Line):
     def step(self, batch):
         if self.config.fail:
             raise ZeroDivisionError("as asked")
-        time.sleep(self.config.pause)
+        if self.config.pause:
+            Path("stepping").touch()  # for who waits for it
+            time.sleep(self.config.pause)
         return super().step(batch)
 
     def report(self, directory):

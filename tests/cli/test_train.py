@@ -182,23 +182,20 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(site: Path, tmp_path: P
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_second_signal_stops_at_once(site: Path, tmp_path: Path, number: int, code: int) -> None:
-    command = [sys.executable, "-m", "treadle.cli", "train", "line", "--pause", "30"]
+    command = [sys.executable, "-m", "treadle.cli", "train", "line", "--pause", "1000"]
     with subprocess.Popen(command, cwd=tmp_path, env=with_site(site), stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         deadline = time.monotonic() + 60
-        while not (tmp_path / RUN / "config.yaml").exists():
+        while not (tmp_path / "stepping").exists():
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.05)
-        time.sleep(0.5)
         process.send_signal(number)
-        time.sleep(0.5)
+        said = [process.stderr.readline().decode() for _ in range(2)]
         assert process.poll() is None
         process.send_signal(number)
-        process.wait(timeout=20)
-        said = process.stderr.read().decode()
+        rest = process.communicate(timeout=100)[1].decode()
     assert process.returncode in (code, -number)  # killed by the signal's default action: a shell says the same code
-    assert said.splitlines()[-1] == "stopping after this step (once more: at once)"
-    assert "Traceback" not in said
+    assert said == ["\n", "stopping after this step (once more: at once)\n"] and rest == ""
 
 
 def test_training_leaves_the_processes_signal_handlers_and_threads_alone(treadle: Any, line: None) -> None:

@@ -58,7 +58,7 @@ class Obedient(Noisy):
         if act == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         if act == "sleep":
-            time.sleep(60)
+            time.sleep(600)
         return self.large[index]
 
 

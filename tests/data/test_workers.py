@@ -171,7 +171,7 @@ def test_interrupted_or_killed_owners_leave_no_orphans(tmp_path: Path) -> None:
     assert err.count("Traceback") == 1  # the owner's own
     assert wait_gone(pids)
 
-    # kill -9 of the owner, while a worker is in the middle of a sample that takes a minute.
+    # kill -9 of the owner, while a worker is in the middle of a sample that takes ten minutes.
     assert killed.stdout is not None
     pids = [int(pid) for pid in killed.stdout.readline().split()]
     assert all(map(alive, pids))

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,16 @@ from treadle.runs.run import read_journal, read_summary
 
 PROGRAM = """
     import ctypes, sys, threading, time
-    import torch
-    from treadle import Trainer
     from treadle.engine.interrupts import Interrupts
+    from treadle.testing import Line, line_data
 
     run, where, how = sys.argv[1:]
 
-    class Slow(Trainer):
-        def setup(self):
-            self.model = torch.nn.Linear(1, 1)
-            self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
-
+    class Slow(Line):
         def step(self, batch):
-            loss = self.model(batch).square().mean()
-            self.minimize(loss)
+            outputs = super().step(batch)
             if self.progress.step == 4:
+                self.loop.archive.finish()  # what is being written is on the disk
                 print("at step", flush=True)
                 if how == "loops":
                     while True:
@@ -43,10 +39,10 @@ PROGRAM = """
                 elif how == "hangs":  # a mutex that is taken twice: no signal ends this call
                     mutex, libc = ctypes.create_string_buffer(256), ctypes.CDLL(None)
                     libc.pthread_mutex_lock(mutex), libc.pthread_mutex_lock(mutex)
-            time.sleep(0.02)
-            return loss
+            time.sleep(0.005)
+            return outputs
 
-    trainer = Slow(data=torch.ones(64, 1), batch_size=1, max_epochs=50, run_dir=run,
+    trainer = Slow(data=line_data(64), batch_size=1, max_epochs=1000, run_dir=run,
                    save_every="1 epoch" if how == "goes on" else "2 steps")
     with Interrupts(trainer) as interrupts:
         if where == "main":
@@ -80,13 +76,33 @@ class Process:
     def send(self, number: int) -> None:
         self.process.send_signal(number)
 
+    def wait_for(self, what: str) -> str:
+        """The next line that it says and that begins so."""
+        assert self.process.stderr is not None
+        while not (line := self.process.stderr.readline()).startswith(what):
+            assert line, f"it ended, and never said {what}"
+        return line
+
     def end(self) -> tuple[int, str]:
-        _, err = self.process.communicate(timeout=30)
+        _, err = self.process.communicate(timeout=100)
         assert "Traceback" not in err, err
         return self.process.returncode, err
 
     def newest_good(self) -> Any:
         return read_checkpoint(list_checkpoints(self.run / "checkpoints")[-1])
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that another thread or process does."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it does not happen"
+        time.sleep(0.01)
+
+
+def saved(run: Path) -> list[dict[str, Any]]:
+    """The checkpoints that the journal names."""
+    return [entry for entry in read_journal(run) if entry["event"] == "checkpoint"]
 
 
 @pytest.mark.parametrize(("where", "number", "code"), [("main", signal.SIGINT, 130), ("thread", signal.SIGTERM, 143)])
@@ -107,24 +123,24 @@ def test_the_first_one_ends_the_run_after_its_step_with_a_checkpoint(
 def test_a_second_one_ends_even_a_step_that_never_ends(tmp_path: Path, where: str, how: str) -> None:
     process = Process(tmp_path / "v001", where, how)
     process.send(signal.SIGTERM)
-    time.sleep(0.5)
+    assert process.wait_for("stopping") == "stopping after this step (once more: at once)\n"
     assert process.process.poll() is None
     process.send(signal.SIGTERM)
     returned, err = process.end()
     assert returned in (143, -signal.SIGTERM)  # a shell says 143 to both
-    assert err.strip() == "stopping after this step (once more: at once)"
+    assert err == ""
     assert process.newest_good().step == 4
     assert read_summary(process.run) == {}
 
 
 def test_sigusr1_saves_and_goes_on(tmp_path: Path) -> None:
     process = Process(tmp_path / "v001", "main", "goes on")
-    for _ in range(2):
+    for count in (1, 2):
         process.send(signal.SIGUSR1)
-        time.sleep(0.3)
+        until(lambda: len(saved(process.run)) == count)  # noqa: B023
     process.send(signal.SIGTERM)
     assert process.end()[0] == 143
-    entries = [entry for entry in read_journal(process.run) if entry["event"] == "checkpoint"]
+    entries = saved(process.run)
     assert len({entry["checkpoint"] for entry in entries}) == 3, "two that were asked for, one at the end"
     assert read_summary(process.run)["step"] > entries[1]["step"] > entries[0]["step"]
 
@@ -133,10 +149,7 @@ def test_sigusr1_without_a_run_on_disk_says_so(line: Any, capfd: pytest.CaptureF
     trainer = line(max_epochs=2)
     with Interrupts(trainer):
         os.kill(os.getpid(), signal.SIGUSR1)
-        deadline = time.monotonic() + 5
-        while "nothing is saved" not in (said := capfd.readouterr().err) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert "nothing is saved" in said
+        until(lambda: "nothing is saved" in capfd.readouterr().err)
         assert trainer.train().status == "finished"
 
 

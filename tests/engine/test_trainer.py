@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -382,15 +381,3 @@ def test_nothing_is_written_without_a_run_directory(line, tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(UsageError, match="run_dir"):
         line().save()
-
-
-def test_max_time_stops_a_run_that_can_go_on(line, line_class):
-    class Slow(line_class):
-        def step(self, batch):
-            time.sleep(0.02)
-            return super().step(batch)
-
-    trainer = line(Slow, max_epochs=100, max_time=0.2)
-    summary = trainer.train()
-    assert summary.status == "stopped" and 2 <= summary.step < 100
-    assert "time" in summary.reason

@@ -143,9 +143,7 @@ def test_without_scikit_image_one_line_says_what_to_install(monkeypatch):
 def test_a_picture_of_128_pixels_takes_milliseconds():
     x, y = (tensor(picture)[None] for picture in pair(size=(128, 128)))
     measure(x, y)
-    took = []
-    for _ in range(5):
-        begin = time.process_time()
+    begin = time.process_time()
+    for _ in range(100):
         measure(x, y)
-        took.append(time.process_time() - begin)
-    assert min(took) < 0.05  # about 0.006 s here
+    assert time.process_time() - begin < 5  # about 0.6 s here
