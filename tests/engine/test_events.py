@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from treadle import Hook, Order, UsageError
 from treadle.engine import dispatch
@@ -125,6 +126,34 @@ def test_interrupts_in_an_observer_are_not_swallowed(line):
 
     with pytest.raises(KeyboardInterrupt):
         line(hooks=[Watcher()]).train()
+
+
+def test_a_hook_is_called_with_the_kinds_of_records_it_hears(line):
+    class Listening(Hook):
+        def __init__(self):
+            self.kinds = []
+
+        def on_log(self, trainer, record):
+            self.kinds.append(record.kind)
+
+    class Reader(Listening):
+        hears = ("text",)
+
+    class Watcher(Listening):
+        hears = ("image", "text")
+        observer = True
+
+    everything, texts, pictures = Listening(), Reader(), Watcher()
+    trainer = line(hooks=[everything, texts, pictures])
+    trainer.iterate()
+    for hook in (everything, texts, pictures):
+        hook.kinds.clear()
+    trainer.log_image("noise", torch.rand(2, 2))
+    trainer.log_text("note", "here")
+    trainer.loop.logbook.scalars("test", {"loss": 1.0})
+    assert everything.kinds == ["image", "text", "scalars"]
+    assert texts.kinds == ["text"]
+    assert pictures.kinds == ["image", "text"]
 
 
 def test_the_time_of_each_hook_is_accounted(line, monkeypatch):

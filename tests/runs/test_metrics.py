@@ -90,6 +90,7 @@ def test_series_cost_is_linear_in_all(tmp_path: Path, monkeypatch: pytest.Monkey
         original(path, content)
 
     monkeypatch.setattr(metrics, "write_whole", counting)
+    monkeypatch.setattr(metrics, "SERIES_PERIOD", 0.0)
     log = MetricLog(tmp_path)
     for epoch in range(2000):
         log.append("epoch", {"loss": 1.0}, step=epoch, epoch=epoch)
@@ -106,3 +107,20 @@ def test_no_series_is_written_where_a_link_leads(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"cannot write .*run/logs: it is a link: put what it leads to in its place"):
         MetricLog(run).append("epoch", {"loss": 1.0}, step=1, epoch=1)
     assert list(mine.iterdir()) == []
+
+
+def test_series_are_written_once_a_second_at_most_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("treadle.runs.metrics.time.monotonic", lambda: now[0])
+    log = MetricLog(tmp_path)
+    path = tmp_path / "logs" / "epoch.loss.npy"
+    lengths = []
+    for epoch in range(1, 9):
+        log.append("epoch", {"loss": 1.0}, step=epoch, epoch=epoch)
+        lengths.append(len(np.load(path)))
+        now[0] += 0.4
+    assert lengths == [1, 1, 1, 4, 4, 4, 7, 7]
+    log.close()
+    assert len(np.load(path)) == 8

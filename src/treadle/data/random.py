@@ -127,9 +127,14 @@ _HEAD = object.__basicsize__
 _SIZE = _random.Random.__basicsize__ - _HEAD
 
 
-def _words(generator: random.Random) -> memoryview:
-    """The memory of a generator: its place in its words, and the words."""
-    return memoryview((ctypes.c_char * _SIZE).from_address(id(generator) + _HEAD)).cast("B")
+def _words(generator: Any) -> memoryview:
+    """The memory of a generator: its place in its words, and the words. Kept with it, as both stay where they are."""
+    try:
+        words: memoryview = generator.treadle_words
+    except AttributeError:
+        words = memoryview((ctypes.c_char * _SIZE).from_address(id(generator) + _HEAD)).cast("B")
+        generator.treadle_words = words
+    return words
 
 
 def _exchange_words(first: random.Random, second: random.Random) -> None:
@@ -192,6 +197,9 @@ class _Turns:
             self._depth += 1
             return
         with self._changed:
+            if self._owner is None and not self._asking:
+                self._owner, self._depth = me, 1
+                return
             ticket = object()
             self._asking.append(ticket)
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, MutableSequence, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, MutableSequence, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -26,6 +26,8 @@ FAILURES_ALLOWED = 5
 
 class Handler:
     """One hook (or the trainer itself) as the dispatcher sees it: its time, its failures, whether it still listens."""
+
+    __slots__ = ("failures", "last_error", "name", "observer", "quiet_until", "seconds")
 
     def __init__(self, name: str, observer: bool) -> None:
         self.name = name
@@ -84,7 +86,10 @@ class Dispatcher:
                 if getattr(type(hook), event) is not getattr(Hook, event):
                     handler = self._handlers[id(hook)]
                     method = partial(getattr(hook, event), self._owner)
-                    row.append((handler, partial(self._observe, handler, event, method) if hook.observer else method))
+                    method = partial(self._observe, handler, event, method) if hook.observer else method
+                    if event == "on_log" and hook.hears is not None:
+                        method = partial(_if_heard, hook.hears, method)
+                    row.append((handler, method))
             self._table[event] = row
 
     def replace(self, event: str, function: Callable[..., Any] | None) -> None:
@@ -160,6 +165,12 @@ class Dispatcher:
             fate = "switched off" if handler.off else f"failure {handler.failures} of {FAILURES_ALLOWED}"
             say(f"treadle: {handler.name}.{event} failed ({handler.last_error}); {fate}, the run goes on")
             self._note("observer failed", observer=handler.name, event_name=event, error=handler.last_error)
+
+
+def _if_heard(kinds: Collection[str], method: Callable[[Record], None], record: Record) -> None:
+    """Leave a hook alone with the kinds of records that it has no use for: what an observer does is set apart first."""
+    if record.kind in kinds:
+        method(record)
 
 
 class Gift(dict[str, Any]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -100,6 +100,8 @@ class Hook(Stateless):
     A hook with state gives `state_dict()` and `load_state_dict()`, which are saved and restored with the run. With
     `optional_state` a run may be resumed with the hook new or gone; otherwise both are errors.
 
+    `hears` names the kinds of records that `on_log` is called with ("scalars", "image", "text"); None means all.
+
     The trainer that methods get is typed `Any`, so that a hook may say which kind of trainer it is for.
 
     Example:
@@ -111,6 +113,7 @@ class Hook(Stateless):
     order: ClassVar[int] = Order.NORMAL
     observer: ClassVar[bool] = False
     optional_state: ClassVar[bool] = False
+    hears: ClassVar[Collection[str] | None] = None
 
     def pre_training(self, trainer: Any) -> None: ...
     def pre_epoch(self, trainer: Any) -> None: ...

@@ -91,7 +91,7 @@ class Updater:
         NonFiniteError before any parameter changes.
         """
         parameters = self.parameters
-        gradients = [p.grad for p in parameters if p.grad is not None]
+        gradients = [gradient for p in parameters if (gradient := p.grad) is not None]
         if not gradients:
             raise UsageError(
                 f"the loss reaches no parameter of {self.name!r}: compute it from the parameters that it updates"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, ClassVar
 
 from treadle.engine.events import Hook, Order, Record
@@ -20,6 +21,7 @@ class ExampleFiles(Hook):
 
     order: ClassVar[int] = Order.LATE
     observer: ClassVar[bool] = True
+    hears: ClassVar[Collection[str]] = ("image", "text")
 
     def __init__(self, run: Run) -> None:
         self.run = run
