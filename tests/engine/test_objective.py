@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -314,8 +316,18 @@ def test_a_call_never_waits_for_the_device_and_flush_reads_once_for_each_set_of_
 
 
 def test_a_result_that_is_kept_keeps_no_graph_of_a_term_without_weight() -> None:
-    losses = Objective([Term("a"), Term("off", weight=0.0)])(a=scalar(1.0), off=scalar(2.0))
-    assert not losses._values["off"].requires_grad
+    class Activations:
+        """What a graph holds on to."""
+
+    held = Activations()
+    alive = weakref.ref(held)
+    off = scalar(2.0) * 3.0
+    assert off.grad_fn is not None
+    off.grad_fn.metadata["saved"] = held
+    losses = Objective([Term("a"), Term("off", weight=0.0)])(a=scalar(1.0), off=off)
+    del off, held
+    gc.collect()
+    assert alive() is None and losses["off"] == 6.0
 
 
 # State ---------------------------------------------------------------------------------------------------------------

@@ -165,9 +165,7 @@ def test_the_names_in_the_engine_still_work_and_say_where_they_went():
     with pytest.warns(FutureWarning, match=r"treadle\.engine\.terms\.spec_terms is now treadle\.gans\.specs\."):
         from treadle.engine.terms import spec_terms as former
     assert [term.name for term in former({"a": [Term("x")]}, [])] == ["x"]
-    with pytest.warns(
-        FutureWarning, match=r"is now treadle\.gans\.specs\.build_objective\('\.\.\.', 'of old'\)"
-    ) as told:
+    with pytest.warns(FutureWarning, match=r"is now treadle.gans.specs.build_objective\(.*'of old'\)") as told:
         assert list(Objective.from_spec("of old").terms) == ["G_GAN"]
     assert [warning.filename for warning in told] == [__file__]
     with pytest.warns(FutureWarning), pytest.raises(UsageError, match="did you mean 'of old'"):
