@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 
-from treadle import Hook, LearningRate, Objective, UsageError
+from treadle import EMA, Hook, LearningRate, Objective, RunError, UsageError
+from treadle.engine.commands import MOST
+from treadle.runs.verify import verify_run
 
 
 def test_a_learning_rate_multiplier_holds_over_the_schedule_and_is_journalled(line, line_class):
@@ -170,3 +174,345 @@ def test_a_multiplier_keeps_what_others_do_to_the_rate_and_reaches_unscheduled_g
     assert rates(trainer) == [0.0, 0.0]
     trainer.commands.lr_multiplier(2.0)
     assert rates(trainer) == [2.0, 0.4]
+
+
+# Going back, calling, running until --------------------------------------------------------------------------------
+
+
+class Averaged:
+    """What makes a `Line` one with an average and a draw in each step; mixed in."""
+
+    def setup(self):
+        super().setup()
+        self.ema = EMA(self.model, decay=0.5)
+        self.norm = torch.nn.BatchNorm1d(1)
+
+    def step(self, batch):
+        return super().step((self.norm(batch[0]) + 0.1 * torch.rand(()), batch[1]))
+
+
+@pytest.fixture
+def averaged(line, line_class):
+    kind = type("AveragedLine", (Averaged, line_class), {})
+    return lambda **settings: line(kind, **settings)
+
+
+def test_a_rewind_by_command_happens_between_steps_and_is_journalled(line):
+    expected = line()
+    expected.train()
+    trainer = line(snapshot_every="1 step", keep_snapshots=9)
+    for _ in range(4):
+        trainer.iterate()
+    done = trainer.commands.rewind(1)
+    assert trainer.iterate() and done.result(timeout=0) is None and trainer.progress.step == 2
+    assert [(e["to"], e["restored"]) for e in trainer.journal if e["event"] == "rewind"] == [(1, 1)]
+    trainer.train()
+    assert trainer.digest() == expected.digest()
+
+
+@pytest.mark.parametrize("step", [-1, 1.0, True, "2", None])
+def test_steps_to_rewind_to_are_checked_in_the_callers_thread(line, step):
+    with pytest.raises(UsageError, match="rewind: the step is"):
+        line().commands.rewind(step)
+
+
+def test_a_call_runs_as_a_validation_does_and_changes_nothing(averaged):
+    expected, trainer = averaged(), averaged()
+    expected.train()
+    seen = []
+
+    def render():
+        seen.append((trainer.norm.training, torch.is_grad_enabled(), trainer.model.weight.item()))
+        trainer.norm(torch.rand(8, 1)), random.random(), np.random.rand()
+        return trainer.model(torch.ones(1, 1)).item()
+
+    weights = []
+    while not trainer.ended:
+        answer = trainer.commands.call(render)
+        trainer.iterate()
+        weights.append(trainer.model.weight.item())
+        assert isinstance(answer.result(timeout=0), float)
+    assert [mode for mode, *_ in seen] == [False] * 6 and not any(grad for _, grad, _ in seen)
+    assert not {weight for *_, weight in seen[2:]} & set(weights), "it sees averaged weights"
+    assert trainer.digest() == expected.digest()
+    assert [entry["event"] for entry in trainer.journal] == [entry["event"] for entry in expected.journal]
+
+
+def test_a_call_that_edits_is_called_as_the_run_is_journalled_and_cannot_be_verified(line, tmp_path):
+    settings = {"save_every": "1 step", "keep_checkpoints": 9}
+    trainer = line(run_dir=tmp_path / "run", **settings)
+    trainer.iterate(), trainer.iterate()
+
+    def nudge():
+        assert trainer.model.training and torch.is_grad_enabled()
+        trainer.model.weight.data += 1.0
+
+    trainer.commands.call(nudge, edits="weights nudged")
+    trainer.train()
+    (entry,) = (entry for entry in trainer.journal if entry["event"] == "edit")
+    assert (entry["what"], entry["step"]) == ("call: weights nudged", 2)
+
+    def build(path):
+        return line(run_dir=path, **settings)
+
+    with pytest.raises(RunError, match=r"edited at step 2 \(call: weights nudged\), which cannot be made again"):
+        verify_run(trainer.run.path, build, 0)
+    assert verify_run(trainer.run.path, build, 3).holds, "what came after it can be verified"
+
+
+def test_a_call_that_fails_is_its_senders_to_know(line):
+    trainer = line()
+    wrong = trainer.commands.call(lambda: 1 / 0)
+    assert trainer.iterate()
+    assert isinstance(wrong.exception(timeout=0), ZeroDivisionError)
+    assert [e["command"] for e in trainer.journal if e["event"] == "refused"] == ["Call"]
+    with pytest.raises(UsageError, match="call: got a int, expected a function"):
+        trainer.commands.call(3)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_what_must_end_the_run_from_inside_a_call_is_answered_too(line, error):
+    def leave():
+        raise error
+
+    trainer = line()
+    answer, other = trainer.commands.call(leave), trainer.commands.save()
+    with pytest.raises(error):
+        trainer.train()
+    assert isinstance(answer.exception(timeout=0), error) and trainer.ended
+    assert isinstance(other.exception(timeout=0), RunError)
+
+
+def test_what_a_call_asks_for_waits_for_its_end(averaged):
+    expected, trainer = averaged(), averaged(snapshot_every="1 step", keep_snapshots=9)
+    expected.train()
+    for _ in range(4):
+        trainer.iterate()
+    answer = trainer.commands.call(lambda: (trainer.rewind(2), trainer.progress.step)[1])
+    nested = trainer.commands.call(trainer.train)
+    trainer.iterate()
+    assert answer.result(timeout=0) == 4 and trainer.progress.step <= 5
+    assert "train() was called from inside" in str(nested.exception(timeout=0))
+    trainer.train()
+    assert [e["to"] for e in trainer.journal if e["event"] == "rewind"] == [2]
+    assert trainer.digest() == expected.digest()
+
+
+@pytest.mark.parametrize(
+    ("until", "step"),
+    [
+        *(("step 4", 4), ("step 9", 9), ("epoch", 3), ("epoch 2", 6), ("epoch 3", 9)),
+        *(("loss < 3", None), ("loss > 0", 1), ("train/mark >= 5", 5), ("validation/loss < 100", 3), ("nan", 7)),
+        *(("event validate", None), ("validation/epochs >= 2", 6), ("event half", 5)),
+    ],
+)
+def test_it_runs_until_something_is_so_and_pauses_there(line, line_class, line_data, until, step):
+    class Marked(line_class):
+        def step(self, batch):
+            outputs = super().step(batch)
+            if self.progress.step == 4:
+                self.note("half")
+            bad = float("nan") if self.progress.step == 6 else 0.0
+            return outputs | {"mark": self.progress.step + 1, "other": bad}
+
+        def validation_step(self, batch):
+            return super().validation_step(batch) | {"epochs": float(self.epoch)}
+
+    make = {"max_epochs": 3, "validation_data": line_data, "log_every": "1 step"}
+    expected, trainer = line(Marked, **make), line(Marked, **make)
+    expected.train()
+    answer = trainer.commands.run_until(until)
+    while trainer.iterate():
+        pass
+    if until.startswith("event validate"):
+        assert trainer.ended and answer.result(timeout=0) == {"reached": False, "step": 9}
+        return
+    answer = answer.result(timeout=0)
+    assert answer["reached"] and (step is None or answer["step"] == step)
+    if answer["step"] == 9:
+        assert trainer.ended, "the last step: the run is over"
+    else:
+        assert trainer.paused and trainer.progress.step == answer["step"] and trainer.reason == f"reached {until}"
+        trainer.commands.resume()
+        trainer.train()
+    assert trainer.digest() == expected.digest()
+
+
+def test_run_until_goes_on_from_a_pause_and_a_new_one_takes_the_others_place(line):
+    trainer = line(max_epochs=3)
+    trainer.commands.pause()
+    assert not trainer.iterate()
+    first, second = trainer.commands.run_until("step 2"), trainer.commands.run_until("step 3")
+    while trainer.iterate():
+        pass
+    assert first.result(timeout=0) == {"reached": False, "step": 0}
+    assert second.result(timeout=0) == {"reached": True, "step": 3} and trainer.paused
+    with pytest.raises(UsageError, match="is not understood"):
+        trainer.commands.run_until("stepp 3")
+
+
+def test_train_sits_a_run_until_out_and_goes_on_when_told(line):
+    trainer = line(max_epochs=50)
+    answer = trainer.commands.run_until("step 20")
+    thread = threading.Thread(target=trainer.train)
+    thread.start()
+    assert answer.result(timeout=30) == {"reached": True, "step": 20}
+    assert trainer.overview().step == 20 and trainer.overview().paused
+    trainer.commands.resume()
+    thread.join(timeout=30)
+    assert trainer.status == "finished"
+
+
+# The queue ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_queue_is_bounded_and_says_so(line):
+    trainer = line()
+    waiting = [trainer.commands.lr_multiplier(1.0) for _ in range(MOST)]
+    assert len(trainer.commands) == MOST
+    with pytest.raises(UsageError, match=f"{MOST} commands wait already: wait for the answers"):
+        trainer.commands.save()
+    trainer.iterate()
+    assert all(future.done() for future in waiting) and not trainer.commands
+    trainer.commands.save()
+
+
+def test_senders_without_rest_do_not_keep_a_run_from_its_steps(line, tmp_path):
+    trainer = line(run_dir=tmp_path / "run")
+    senders, answers = [], []
+
+    def send():
+        try:
+            while True:
+                answers.append(trainer.commands.save().result(timeout=60))
+        except RunError:
+            pass  # the run has ended
+
+    for _ in range(16):
+        senders.append(threading.Thread(target=send, daemon=True))
+        senders[-1].start()
+    while len(trainer.commands) < 16:
+        time.sleep(0.001)
+    assert trainer.train().status == "finished"
+    for sender in senders:
+        sender.join(timeout=60)
+    assert not any(sender.is_alive() for sender in senders) and len(answers) >= 16
+    written = [entry for entry in trainer.journal if entry["event"] == "checkpoint"]
+    assert len(written) <= len(answers) + 2
+
+
+def test_saves_that_wait_one_behind_the_other_are_one(line, tmp_path):
+    trainer = line(run_dir=tmp_path / "run", save_every=None)
+    trainer.iterate()
+    saves = [trainer.commands.save() for _ in range(50)]
+    saves[7].cancel()
+    trainer.commands.lr_multiplier(1.0)
+    after = trainer.commands.save()
+    trainer.iterate()
+    assert [future.cancelled() for future in saves].count(True) == 1
+    assert all(future.done() for future in [*saves, after])
+    assert len([entry for entry in trainer.journal if entry["event"] == "checkpoint"]) == 2
+    trainer.close()
+
+
+def test_a_cancelled_command_is_not_carried_out(line):
+    trainer = line()
+    assert trainer.commands.lr_multiplier(0.5).cancel()
+    trainer.iterate()
+    assert not [entry for entry in trainer.journal if entry["event"] == "edit"]
+
+
+ENDINGS = {
+    "finished": lambda trainer: trainer.train(),
+    "stopped": lambda trainer: (trainer.iterate(), trainer.close()),
+    "failed": lambda trainer: trainer.train(),
+}
+SENDS = {
+    "pause": lambda commands: commands.pause(),
+    "resume": lambda commands: commands.resume(),
+    "stop": lambda commands: commands.stop(),
+    "save": lambda commands: commands.save(),
+    "validate": lambda commands: commands.validate(),
+    "lr_multiplier": lambda commands: commands.lr_multiplier(0.5),
+    "loss_weight": lambda commands: commands.loss_weight("fit", 1.0),
+    "run_until": lambda commands: commands.run_until("step 3"),
+}
+
+
+@pytest.mark.parametrize("ending", sorted(ENDINGS))
+def test_every_command_is_answered_also_after_the_end(line, tmp_path, ending):
+    trainer = line(run_dir=tmp_path / "run", save_every="1 step", keep_checkpoints=9)
+    if ending == "failed":
+        trainer.replace("step", lambda trainer, batch: 1 / 0)
+    try:
+        ENDINGS[ending](trainer)
+    except ZeroDivisionError:
+        trainer.replace("step", None)
+    assert trainer.status == ending
+    for name, send in SENDS.items():
+        with pytest.raises(RunError, match=rf"the run has ended \({ending}\): no command is obeyed any more"):
+            send(trainer.commands).result(timeout=0), name
+    assert trainer.commands.call(lambda: trainer.model.training).result(timeout=0) is False
+    assert trainer.commands.call(lambda: 7, edits="nothing").result(timeout=0) == 7
+    assert isinstance(trainer.commands.call(lambda: 1 / 0).exception(timeout=0), ZeroDivisionError)
+    again = trainer.commands.call(lambda: trainer.rewind(0)).exception(timeout=0)
+    assert "rewind() was called from inside a hook or a call, and the run has ended" in str(again)
+    assert isinstance(trainer.commands.rewind(99).exception(timeout=0), UsageError)
+    if ending != "failed":
+        assert trainer.commands.rewind(1).result(timeout=0) is None
+        assert not trainer.ended and trainer.progress.step == 1
+        saved = trainer.commands.save()
+        assert not saved.done() and trainer.train().status == "finished" and saved.done()
+
+
+def test_what_still_waits_at_the_end_is_carried_out_or_refused(line, line_class):
+    class Late(line_class):
+        def post_training(self):
+            self.futures = [self.commands.call(lambda: 5), self.commands.save(), self.commands.stop()]
+
+    Late.transient = ("futures",)
+    trainer = line(Late)
+    trainer.train()
+    call, save, stop = trainer.futures
+    assert call.result(timeout=0) == 5
+    assert isinstance(save.exception(timeout=0), RunError) and isinstance(stop.exception(timeout=0), RunError)
+
+
+def test_after_the_end_commands_of_several_threads_do_not_wait_for_one_another(line):
+    trainer, other = line(), line()
+    trainer.train()
+    begun = threading.Event()
+
+    def slow():
+        begun.set()
+        return other.commands.lr_multiplier(1.0) is not None and trainer.commands.save().exception(timeout=20)
+
+    with other.driver.active:  # this thread has the turn: the call waits for it
+        thread = threading.Thread(target=lambda: trainer.commands.call(slow))
+        thread.start()
+        time.sleep(0.05)
+        assert isinstance(trainer.commands.save().exception(timeout=0), RunError), "and holds no lock meanwhile"
+    thread.join(timeout=30)
+    assert begun.is_set() and not thread.is_alive()
+
+
+# Verified ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_commands_changed_is_made_again_by_verify(line, line_data, tmp_path):
+    settings = {"validation_data": line_data, "save_every": "1 step", "keep_checkpoints": 9, "validate_every": None}
+    trainer = line(run_dir=tmp_path / "run", **settings)
+    while not trainer.ended:
+        if trainer.progress.step == 2:
+            trainer.commands.validate()
+        if trainer.progress.step == 3:
+            trainer.commands.lr_multiplier(0.5)
+        if trainer.progress.step == 4:
+            trainer.commands.validate(), trainer.commands.save()
+        trainer.iterate()
+    asked = [(e["event"], e["step"]) for e in trainer.journal if e["event"] in ("validate", "edit")]
+    assert asked == [("validate", 2), ("edit", 3), ("validate", 4)]
+    for start in (0, 1, 3, 4):
+        verdict = verify_run(trainer.run.path, lambda path: line(run_dir=path, **settings), start)
+        assert verdict.holds, verdict.differences
+        assert verdict.compared == list(range(start + 1, 7))

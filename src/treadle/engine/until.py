@@ -71,7 +71,7 @@ class Until:
         )
 
     def __str__(self) -> str:
-        number = repr(float(self.value)) if self.kind == "rule" else f"{int(self.value)}"
+        number = str(int(self.value) if self.value == int(self.value) else self.value)
         if self.kind not in ("rule", "step") and not self.value:
             number = ""
         return " ".join(filter(None, [self.kind if self.kind != "rule" else "", self.name, self.sign, number]))

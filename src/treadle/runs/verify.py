@@ -72,6 +72,10 @@ def verify_run(run: Path, build: Callable[[Path], Trainer], start: int | None = 
         for target in targets:
             saved, replayed = read_checkpoint(checkpoints[target]), _advance(trainer, target, edits)
             found = ["the run ended before this step"] if replayed is None else list(differences(saved, replayed))
+            if found and not trainer.ended and _repeat(trainer, edits):  # it may have been saved after an edit there
+                trainer.stop()
+                trainer.iterate()
+                found = list(differences(saved, trainer.loop.state.capture()))
             verdict.compared.append(target)
             if found:
                 verdict.differs_at, verdict.differences = target, found
@@ -127,13 +131,18 @@ def edits_in_force(journal: Sequence[Mapping[str, Any]]) -> list[Mapping[str, An
     return edits
 
 
+def _repeat(trainer: Trainer, edits: Sequence[Mapping[str, Any]]) -> bool:
+    """Ask for the edits made at the step that `trainer` is at; returns whether there were any."""
+    commands = [from_journal(edit) for edit in edits if edit["step"] == trainer.progress.step]
+    for command in filter(None, commands):
+        trainer.commands.put(command)
+    return bool(trainer.commands)
+
+
 def _advance(trainer: Trainer, target: int, edits: Sequence[Mapping[str, Any]]) -> State | None:
     """The replayed state after `target` steps; None where the replay ended earlier."""
     while trainer.progress.step < target:
-        for edit in edits:
-            command = from_journal(edit) if edit["step"] == trainer.progress.step else None
-            if command is not None:
-                trainer.commands.put(command)
+        _repeat(trainer, edits)
         if not trainer.iterate():
             return None
     if trainer.ended:  # the last state was captured before post_training, and that is what the run saved, too
