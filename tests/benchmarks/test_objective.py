@@ -1,0 +1,22 @@
+"""The objective's benchmark runs, small, and sums the same bits by hand and by the objective."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "objective.py"
+
+
+def test_the_quick_run_prints_its_table():
+    found = subprocess.run(
+        [sys.executable, str(BENCHMARK), "--quick"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=100,
+    )
+    assert found.returncode == 0, found.stderr
+    assert [line.split()[1] for line in found.stdout.splitlines() if line.startswith("|")][2:] == ["1", "2", "3", "5"]
