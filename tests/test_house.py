@@ -107,7 +107,6 @@ LOOKS_INSIDE = {
     "fused._step_supports_amp_scaling": "torch's mark of a fused optimizer",
     "outer._cache": "the attribute of a class that is made by the test",
     "registry._files": "a cache that is emptied when a package was installed meanwhile",
-    "registry._entry_points": "a cache that is emptied when a package was installed meanwhile",
 }
 """What tests touch all the same of what is nobody's business, and why."""
 
