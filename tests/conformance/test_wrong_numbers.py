@@ -621,6 +621,25 @@ def test_a6_an_optimizer_that_takes_anothers_place_is_the_one_that_updates(kind:
     assert trainer.updates() == trainer.updates(trainer.current()) == 2
 
 
+def test_a6_an_optimizer_that_joins_an_empty_list_is_found_when_it_is_named() -> None:
+    """As on 0.1.0."""
+
+    class Joining(Small):
+        def setup(self) -> None:
+            super().setup()
+            self.more: list[Any] = []
+
+        def step(self, batch: Any) -> Any:
+            if self.progress.step == 3:
+                self.more.append(torch.optim.SGD(self.model.parameters(), lr=0.1))
+            self.minimize(self.loss(batch), (self.more or [self.optimizer])[0])
+            return {}
+
+    trainer = small(Joining)
+    trainer.train()
+    assert (trainer.updates(trainer.optimizer), trainer.updates(trainer.more[0])) == (3, 9)
+
+
 def test_a6_without_an_optimizer_there_is_none() -> None:
     """0.1.0: the deleted one goes on updating."""
 

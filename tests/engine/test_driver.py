@@ -158,6 +158,15 @@ def test_finish_ends_the_run_as_finished_after_the_step(line):
     assert counted(hook, "post_training") == counted(hook, "teardown") == 1
 
 
+def test_a_rewind_to_where_it_was_finished_early_lets_it_go_on(line):
+    trainer = line(hooks=[At("post_step", 2, lambda trainer: trainer.finish("enough"))], snapshot_every="1 step")
+    trainer.train()
+    assert (trainer.status, trainer.progress.step) == ("finished", 2)
+    trainer.rewind(2)
+    trainer.train()
+    assert (trainer.status, trainer.reason, trainer.progress.step) == ("finished", "", 6)
+
+
 # Evaluating and calling --------------------------------------------------------------------------------------------
 
 

@@ -121,7 +121,9 @@ class Minimizer:
 
     def of(self, optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None) -> list[Updater]:
         """The updaters of one or several optimizers; None means the only one. Raises UsageError otherwise."""
-        if self._parts.refresh():
+        parts = self._parts
+        if parts.stale or (parts.watched and parts.changed()):
+            parts.find()
             self.adopt()
         if optimizer is None:
             if len(self.updaters) == 1:
