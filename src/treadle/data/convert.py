@@ -9,10 +9,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from treadle.data.dataset import DatasetFeed
 from treadle.data.feed import Feed
-from treadle.data.loader import LoaderFeed
-from treadle.data.stream import StreamFeed
 from treadle.data.tensors import TensorFeed
 from treadle.errors import UsageError
 
@@ -43,7 +40,10 @@ def as_feed(
     if isinstance(data, Feed):
         own: Feed = data
         return own
+    # Imported where they are needed: what trains on tensors starts without worker processes and readers.
     if isinstance(data, DataLoader):
+        from treadle.data.loader import LoaderFeed
+
         return LoaderFeed(data, seed=seed)
     if type(data) is TensorDataset:
         data = data.tensors
@@ -58,6 +58,8 @@ def as_feed(
         raise UsageError(f"{name} is {data!r}: expected tensors, a dataset, an iterable, a DataLoader or a Feed")
     is_stream = isinstance(data, IterableDataset)
     if not is_stream and hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        from treadle.data.dataset import DatasetFeed
+
         return DatasetFeed(
             data, batch_size, shuffle=shuffle, drop_last=drop_last, workers=workers, seed=seed, name=name
         )
@@ -67,6 +69,8 @@ def as_feed(
                 f"{name} is a stream, which is read in the training process: set workers=0, give a dataset with "
                 "__len__ and __getitem__, or a torch DataLoader with workers of its own"
             )
+        from treadle.data.stream import StreamFeed
+
         return StreamFeed(data, batch_size, drop_last=drop_last, seed=seed, name=name)
     raise UsageError(
         f"{name} is a {type(data).__name__}: expected tensors, a dataset with __len__ and __getitem__, an iterable, "
