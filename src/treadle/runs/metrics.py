@@ -39,6 +39,7 @@ class MetricLog:
         self._written: dict[str, int] = {}
         self._files: dict[str, Path] = {}
         self._series_due = 0.0
+        self._closed = False
 
     def append(self, split: str, values: Mapping[str, float], *, step: int, epoch: int) -> None:
         """Add a line. Raises RunError when the disk refuses it."""
@@ -47,7 +48,7 @@ class MetricLog:
             for name, value in values.items():
                 series.setdefault(f"{split}.{name}", []).append((step, float(value)))
         self.file.append({"split": split, "step": step, "epoch": epoch, "time": time.time(), "values": values})
-        if split in SERIES_SPLITS and time.monotonic() >= self._series_due:
+        if split in SERIES_SPLITS and (self._closed or time.monotonic() >= self._series_due):
             self._series_due = time.monotonic() + SERIES_PERIOD
             self.write_series(least_growth=0.1)
 
@@ -55,7 +56,7 @@ class MetricLog:
         """Drop what was logged after `step`: the run goes on from there, and will log it again."""
         keep = sum(1 for _ in _up_to(self.file.path, step))
         self.file.cut_after(keep)
-        self._series, self._written = None, {}
+        self._series, self._written, self._closed = None, {}, False
         self.write_series()
 
     def write_series(self, least_growth: float = 0.0) -> None:
@@ -74,7 +75,8 @@ class MetricLog:
                 self._written[name] = len(rows)
 
     def close(self) -> None:
-        """Write the series and close the file."""
+        """Write the series and close the file; what is logged later (a test, say) is written at once."""
+        self._closed = True
         try:
             if self._series is not None:
                 self.write_series()
