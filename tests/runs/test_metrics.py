@@ -124,3 +124,6 @@ def test_series_are_written_once_a_second_at_most_and_at_the_end(
     assert lengths == [1, 1, 1, 4, 4, 4, 7, 7]
     log.close()
     assert len(np.load(path)) == 8
+    log.append("test", {"loss": 2.0}, step=8, epoch=8)
+    log.append("test", {"loss": 3.0}, step=8, epoch=8)
+    assert len(np.load(tmp_path / "logs" / "test.loss.npy")) == 2

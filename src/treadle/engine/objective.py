@@ -60,8 +60,9 @@ class Losses(Mapping[str, Tensor]):
         return f"Losses({', '.join(self._values)})"
 
     def subset(self, tags: str | Iterable[str]) -> Losses:
-        """Return only the terms that have one of the tags, with a total of their own. To be removed: call the
-        objective once for each total that is needed, with the terms that belong to it.
+        """Return only the terms that have one of the tags, with a total of their own.
+
+        To be removed: call the objective once for each total that is needed, with the terms that belong to it.
 
         Raises:
             UsageError: none of the terms at hand has such a tag.
