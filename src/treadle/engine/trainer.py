@@ -183,7 +183,7 @@ class Trainer(Subject):
     ) -> bool:
         """Let `optimizer` (or several, from one backward pass) reduce `loss`; returns whether it updated.
 
-        The one way gradients change parameters: scale, accumulate, backward, `pre_update`, clip, finite check, update,
+        The one way gradients change parameters: scale, accumulate, backward, `pre_update`, finite check, clip, update,
         EMA, count. Only parameters of the given optimizers receive gradients, so opponents need no freezing.
 
         Args:
