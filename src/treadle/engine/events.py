@@ -51,7 +51,7 @@ class Events:
         """Before each step, with its batch."""
 
     def pre_update(self, optimizer: torch.optim.Optimizer) -> None:
-        """Inside `minimize`, when gradients are complete and unscaled, before the finite check, clipping and the update."""
+        """Inside `minimize`, when gradients are complete and unscaled, before finite check, clipping and update."""
 
     def post_step(self, batch: Any, outputs: Mapping[str, Any]) -> None:
         """After each step (already counted), with what `step` returned."""

@@ -1,4 +1,4 @@
-"""One optimizer's updates: accumulate, `pre_update`, clip, finite check, update, EMA, count."""
+"""One optimizer's updates: accumulate, `pre_update`, finite check, clip, update, EMA, count."""
 
 from __future__ import annotations
 
