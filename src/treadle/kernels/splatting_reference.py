@@ -1,8 +1,9 @@
 """Splatting in plain torch: the definition the compiled loops are held to, and what runs on other devices and dtypes.
 
 Projection and blending as in Zwicker et al., "EWA splatting" (2002), with the cuts of Kerbl et al., "3D Gaussian
-splatting" (2023), and of gsplat (Apache-2.0): a splat nearer than `near`, or that reaches an alpha of 1/255 at no pixel,
-is culled; an alpha is at most .99, and one below 1/255 is skipped; a pixel ends before its transmittance falls to 1e-4.
+splatting" (2023), and of gsplat (Apache-2.0): a splat nearer than `near`, or that reaches an alpha of 1/255 at no
+pixel, is culled; an alpha is at most .99, and one below 1/255 is skipped; a pixel ends before its transmittance falls
+to 1e-4.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class Projection(NamedTuple):
         centers: (N, 2) in pixels; differentiable. Their gradient is what densification looks at (`retain_grad`).
         conics: (N, 3) the inverse of the 2D covariance: xx, xy, yy, in 1 / pixels^2; differentiable.
         depths: (N,) z in the camera's frame; differentiable.
-        compensations: (N,) sqrt(det Sigma / det Sigma2) in [0, 1], what the filter of `eps2d` pixels^2 makes a splat too
-            opaque by; ones where it is not asked for; differentiable.
+        compensations: (N,) sqrt(det Sigma / det Sigma2) in [0, 1], what the filter of `eps2d` pixels^2 makes a splat
+            too opaque by; ones where it is not asked for; differentiable.
         extents: (N, 2) half-widths in pixels of the box in which alpha can reach 1/255; no gradient.
     """
 
@@ -72,13 +73,12 @@ def project_reference(
     antialiased: bool = False,
 ) -> Projection:
     """`treadle.kernels.splatting.project` with differentiable torch operations."""
-    cloud = (means, quaternions, scales)
     with torch.no_grad():
-        flat = _project_all(*cloud, world_to_camera, intrinsics, size, eps2d)
+        flat = _project_all(means, quaternions, scales, world_to_camera, intrinsics, size, eps2d)
         extents = _extents(flat, opacities, size, near, antialiased)
         seen = extents[:, 0].gt(0).nonzero()[:, 0]
     # Only what is seen is differentiated: nothing that is culled, whatever its numbers, gets or gives a gradient.
-    flat = _project_all(*(value[seen] for value in cloud), world_to_camera, intrinsics, size, eps2d)
+    flat = _project_all(means[seen], quaternions[seen], scales[seen], world_to_camera, intrinsics, size, eps2d)
     conics = torch.stack((flat.yy, -flat.xy, flat.xx), dim=1) / flat.det[:, None]
 
     def whole(values: Tensor) -> Tensor:
