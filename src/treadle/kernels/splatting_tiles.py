@@ -169,7 +169,7 @@ def pack(order, centers, conics, opacities, extents, channels, packed):
 
 @compiled()
 def _draw(counter, tiles, ranks, slots, packed, background, size, image, alphas, finals, lasts, tallies):
-    """Blend tiles until none is left. `tallies`, if it has rows, gets each slot's sum of weights and count of pixels."""
+    """Blend tiles until none is left. `tallies`, if it has rows, gets each slot's sum of weights and its pixels."""
     real = packed.dtype.type
     zero, one, half = real(0), real(1), real(0.5)
     most, least, end = real(MOST_ALPHA), real(LEAST_ALPHA), real(LEAST_TRANSMITTANCE)
