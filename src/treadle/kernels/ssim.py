@@ -64,11 +64,11 @@ def _check(image: Tensor, target: Tensor, mask: Tensor | None) -> None:
 class _Compare(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        from treadle.kernels import ssim_loops
+        from treadle.kernels import lanes, ssim_loops
 
         height, width, channels = image.shape
         pictures = _rows(image), _rows(target), _mask(image, mask)
-        wide = -(-width * channels // ssim_loops.COUNT) * ssim_loops.COUNT
+        wide = -(-width * channels // lanes.COUNT) * lanes.COUNT
         sums, slopes = np.empty((height, 2)), np.empty((0, ssim_loops.SLOPES, wide), pictures[0].dtype)
         if ctx.needs_input_grad[0]:
             slopes = np.empty((height + TAPS - 1, ssim_loops.SLOPES, wide), pictures[0].dtype)

@@ -1,8 +1,8 @@
 """The compiled loops of `ssim`: L1 and SSIM in one pass over the picture, and the gradient in a second.
 
 A picture is read as rows of width x channels numbers: the same pixel's neighbour to the right is `channels` numbers on,
-so that channels need not be told apart. Of each row the blurs across are kept for as long as eleven rows need them. Only
-the mean of x^2 + y^2 enters SSIM, not each alone: four blurs forward and three backward.
+so that channels need not be told apart. A row's blurs across are kept for as long as eleven rows need them. Only the
+mean of x^2 + y^2 enters SSIM, not each alone: four blurs forward and three backward.
 
 No two threads write the same number and sums are taken row by row: results are bitwise equal on any number of threads.
 """
@@ -51,7 +51,8 @@ def _measure(counter, strip, image, target, mask, channels, taps, sums, slopes):
     lines = np.zeros((BLURS, wide + 2 * edge), image.dtype)
     ring = np.empty(TAPS * BLURS * wide, image.dtype)
     counts = np.zeros(wide, image.dtype)
-    counts[:length] = one
+    for k in range(length):
+        counts[k] = one
     down = np.empty(TAPS, image.dtype)
     w = (taps[0], taps[1], taps[2], taps[3], taps[4], taps[5], taps[6], taps[7], taps[8], taps[9], taps[10])
     while True:
@@ -62,7 +63,8 @@ def _measure(counter, strip, image, target, mask, channels, taps, sums, slopes):
         for row in range(first - HALF, last + HALF):
             slot = (row + TAPS) % TAPS * BLURS * wide
             if row < 0 or row >= height:
-                ring[slot : slot + BLURS * wide] = zero
+                for k in range(0, BLURS * wide, COUNT):
+                    store(ring, slot + k, fill(zero))
             else:
                 for k in range(length):
                     x, y = image[row, k], target[row, k]
@@ -113,7 +115,8 @@ def _measure(counter, strip, image, target, mask, channels, taps, sums, slopes):
             if sloping:
                 for q in range(SLOPES):
                     line, target_line = lines[q], slopes[HALF + here, q]
-                    line[edge + length :] = zero
+                    for k in range(edge + length, edge + wide + edge):
+                        line[k] = zero
                     for k in range(0, wide, COUNT):
                         store(target_line, k, _blur(line, k, channels, w))
 
@@ -122,9 +125,9 @@ def _measure(counter, strip, image, target, mask, channels, taps, sums, slopes):
 def measure(counter, strip, image, target, mask, channels, taps, sums, slopes, parts):
     """Write each row's sums of absolute differences and of SSIM to `sums` (H, 2).
 
-    Where `slopes` (H + 10, 3, W C up to a multiple of 16) has rows, its inner ones get the derivatives of the sum by the
-    blurred x, x^2 + y^2 and x y, blurred across. `mask` has no rows where all pixels count. Whoever is free takes the
-    next `strip` rows.
+    Where `slopes` (H + 10, 3, W C rounded up to 16) has rows, its inner ones get the derivatives of the sum by the
+    blurred x, x^2 + y^2 and x y, blurred across. `mask` has no rows where all pixels count. Whoever is free takes
+    the next `strip` rows.
     """
     for _ in numba.prange(parts):
         _measure(counter, strip, image, target, mask, channels, taps, sums, slopes)
