@@ -14,7 +14,7 @@ from treadle.cameras.ply import Ply, read_ply, write_ply
 from treadle.errors import UsageError
 from treadle.splats.cloud import Cloud
 from treadle.splats.compressed_ply import CHUNK, chunk_order, read_compressed, write_compressed
-from treadle.splats.loss import losses
+from treadle.splats.format_loss import losses
 from treadle.splats.ply import read_cloud, write_cloud
 from treadle.splats.transform import select
 

@@ -13,7 +13,7 @@ import torch
 
 from treadle.errors import UsageError
 from treadle.splats.cloud import Cloud
-from treadle.splats.loss import losses
+from treadle.splats.format_loss import losses
 from treadle.splats.ply import read_cloud
 from treadle.splats.spz import read_spz, write_spz
 
