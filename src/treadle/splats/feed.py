@@ -31,7 +31,7 @@ class View(NamedTuple):
     points: Tensor
     """(n, 3) float32: column, row, depth."""
     camera: Camera
-    index: int
+    number: int
     """Its number among the photographs."""
 
     @property
@@ -109,7 +109,7 @@ def as_view(photograph: Photograph, index: int) -> View:
         normals=None if photograph.normals is None else _tensor(photograph.normals),
         points=_tensor(photograph.points),
         camera=photograph.camera,
-        index=index,
+        number=index,
     )
 
 

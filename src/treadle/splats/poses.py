@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from treadle.splats.rendering import rotation_matrices
+from treadle.kernels.splatting_reference import rotations
 
 
 class Poses(nn.Module):
@@ -26,7 +26,7 @@ class Poses(nn.Module):
 
     def forward(self, index: int, world_to_camera: Tensor) -> Tensor:
         """The pose (4, 4) of view `index`, whose file says `world_to_camera` (4, 4)."""
-        rotation = rotation_matrices(self.quaternions[index : index + 1])[0]
+        rotation = rotations(self.quaternions[index : index + 1])[0]
         top = torch.cat([rotation, self.translations[index, :, None]], 1)
         motion = torch.cat([top, top.new_tensor([[0.0, 0.0, 0.0, 1.0]])])
         return motion @ world_to_camera
@@ -53,7 +53,7 @@ def color_corrected(image: Tensor, target: Tensor, mask: Tensor | None = None) -
     What is left is shape, not exposure: the figure for held-out views of a run that learns exposures.
     """
     weights = torch.ones(image.shape[:2], dtype=torch.float64) if mask is None else mask.cpu().double()
-    ones = image.new_ones(image.shape[:2] + (1,))
+    ones = image.new_ones(*image.shape[:2], 1)
     values = torch.cat([image, ones], 2).detach().cpu().double().reshape(-1, 4)
     weighted = values * weights.reshape(-1, 1)
     # A touch of the identity: colours that do not occur in the picture are left as they are.

@@ -12,6 +12,7 @@ from torch import Tensor
 from treadle.cameras.camera import Camera
 from treadle.errors import UsageError, nearest
 from treadle.kernels.splatting import Projection
+from treadle.kernels.splatting_reference import rotations
 from treadle.splats.cloud import Cloud
 
 LEAST_ALPHA = 1e-6
@@ -67,9 +68,8 @@ def render(
         UsageError: an attribute that the cloud has not, or a device without its rasterizer.
     """
     kernels = kernels_for(cloud.means.device)
-    like = {"dtype": cloud.means.dtype, "device": cloud.means.device}
     if pose is None:
-        pose = torch.as_tensor(camera.world_to_camera, **like)
+        pose = torch.as_tensor(camera.world_to_camera).to(cloud.means)
     eye = -(pose[:3, :3].T @ pose[:3, 3])
     opacities = cloud.logits.sigmoid()
     projection: Projection = kernels.project(
@@ -126,18 +126,7 @@ def kernels_for(device: torch.device) -> ModuleType:
 def normals_of(cloud: Cloud, eye: Tensor) -> Tensor:
     """The shortest axis of each Gaussian, in the world's axes, turned towards `eye` (3,): (n, 3) unit vectors."""
     shortest = cloud.log_scales.detach().argmin(1)
-    rotations = rotation_matrices(cloud.quaternions)
-    axes = rotations.gather(2, shortest[:, None, None].expand(-1, 3, 1))[:, :, 0]
+    turned = rotations(cloud.quaternions)
+    axes = turned.gather(2, shortest[:, None, None].expand(-1, 3, 1))[:, :, 0]
     towards = ((eye - cloud.means).detach() * axes).sum(1, keepdim=True)
     return torch.where(towards < 0, -axes, axes)
-
-
-def rotation_matrices(quaternions: Tensor) -> Tensor:
-    """Rotations (n, 3, 3) of quaternions (n, 4), w first and of any length above 0."""
-    w, x, y, z = torch.nn.functional.normalize(quaternions, dim=1).unbind(1)
-    rows = (
-        *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    )
-    return torch.stack(rows, 1).reshape(-1, 3, 3)

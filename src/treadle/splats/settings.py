@@ -57,8 +57,9 @@ class ModelSettings(Settings):
     """Degree of the spherical harmonics: how colours depend on the direction."""
     degree_every: str = setting("10%", parse=Span.parse)
     """Colours start without direction; every so often the degree rises by one."""
-    antialiased: bool = setting(False, common=True)
-    """Make splats smaller than a pixel as much fainter as they are drawn larger; recorded in what is exported."""
+    antialiased: bool | None = setting(None, common=True)
+    """Make splats smaller than a pixel as much fainter as they are drawn larger; recorded in what is exported. null
+    does as the PLY says that it starts from, else not."""
     coarse: Literal[1, 2, 4, 8] = setting(1, common=True)
     """Begin with photographs that are smaller by this factor; it is halved every `sharpen_every`."""
     sharpen_every: str = setting("15%", parse=Span.parse)
@@ -97,6 +98,10 @@ class GrowthSettings(Settings):
     """adc: what is larger is removed, after the first reset."""
     reset_every: str = setting("10%", parse=Every)
     """adc: how often opacities are lowered, until `grow_until`."""
+
+    def beginning(self) -> tuple[float, float]:
+        """Opacity, and size relative to the distance between neighbours, of splats at the start."""
+        return (0.5, 0.1) if self.strategy == "mcmc" else (0.1, 1.0)
 
     def build_strategy(self, *, over_white: bool = False) -> Strategy:
         """What decides about splats; `over_white` says that it is trained over a white background."""

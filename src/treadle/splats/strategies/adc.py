@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from treadle.kernels.splatting_reference import rotations
 from treadle.splats.model import Splats
-from treadle.splats.rendering import Rendered, rotation_matrices
+from treadle.splats.rendering import Rendered
 from treadle.splats.strategies.base import Pull, Scene, Strategy, Window, row_values
 
 
@@ -41,7 +40,7 @@ class ADC(Strategy):
     faint: float = 0.005
     cap: int = 1_000_000
     over_white: bool = False
-    pulled: Pull = field(default_factory=Pull)
+    pulled: Pull = field(default_factory=Pull, init=False)
 
     def after_update(self, scene: Scene, rendered: Rendered) -> None:
         """Take note of the pull; grow, prune and reset when that is due."""
@@ -92,14 +91,6 @@ class ADC(Strategy):
         start = self.grow.start
         return start is not None and scene.finished.step == math.ceil(start.steps(scene.finished))
 
-    def state_dict(self) -> dict[str, Any]:
-        """The pull so far."""
-        return self.pulled.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        self.pulled.load_state_dict(state)
-
 
 def halves(model: Splats, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Where the two halves of each splat of `index` go, drawn from the splat itself, and how large they are.
@@ -109,8 +100,8 @@ def halves(model: Splats, index: Tensor, generator: torch.Generator) -> tuple[Te
     twice = index.repeat(2)
     noise = torch.randn(len(twice), 3, generator=generator).to(model.means)
     local = noise * model.log_scales.detach()[twice].exp()
-    rotations = rotation_matrices(model.quaternions.detach()[twice])
-    shift = (rotations * local[:, None, :]).sum(2)
+    turned = rotations(model.quaternions.detach()[twice])
+    shift = (turned * local[:, None, :]).sum(2)
     return shift, model.log_scales.detach()[twice] - math.log(1.6)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from treadle.checkpoint.objects import Stateless
 from treadle.engine.progress import Progress
 from treadle.engine.rows import RowEdit
 from treadle.engine.schedule import Every, Span
@@ -21,9 +20,12 @@ class Scene(Protocol):
     """What a strategy may see of the trainer, and do with it."""
 
     model: Splats
-    optimizer: torch.optim.Optimizer
     extent: float
     """The size of the scene: 1.1 times the largest distance of a training camera from the mean of them."""
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Of the splats; its groups have the names of their parameters."""
 
     @property
     def finished(self) -> Progress:
@@ -36,11 +38,12 @@ class Scene(Protocol):
         """A generator on the CPU that is a function of (seed, step, purpose)."""
 
 
-class Strategy(Stateless):
+class Strategy:
     """Decides which splats multiply and die; this one leaves them as they are. Subclass it to write your own.
 
-    `Splats` are edited with row edits alone, so that optimizer moments, checkpoints and exactness follow. What a
-    strategy has to remember between steps goes into `state_dict` and comes back through `load_state_dict`.
+    Splats are edited with row edits alone, so that optimizer moments, checkpoints and exactness follow. Attributes are
+    saved with the run, and come back: tensors, plain data, and whatever has a `state_dict`. In a dataclass, those that
+    are given to its constructor are settings, and are not.
     """
 
     def after_update(self, scene: Scene, rendered: Rendered) -> None:
@@ -49,6 +52,26 @@ class Strategy(Stateless):
         `rendered.projection.centers.grad` (n, 2) is the gradient of the loss by where the splats are in the picture, in
         pixels. Use `scene.edit()` to change rows.
         """
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers."""
+        return {
+            name: value.state_dict() if hasattr(value, "state_dict") else value for name, value in self._state().items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        for name, value in self._state().items():
+            if hasattr(value, "load_state_dict"):
+                value.load_state_dict(state[name])
+            elif isinstance(value, Tensor):
+                setattr(self, name, state[name].to(value.device, copy=True))
+            else:
+                setattr(self, name, state[name])
+
+    def _state(self) -> dict[str, Any]:
+        settings: set[str] = {field.name for field in fields(self) if field.init} if is_dataclass(self) else set()
+        return {name: value for name, value in vars(self).items() if name not in settings}
 
 
 @dataclass(frozen=True)
@@ -89,6 +112,8 @@ class Pull:
             return
         if len(self.lengths) != len(gradient):
             self.clear(gradient)
+        elif self.lengths.device != gradient.device:
+            self.lengths, self.views = self.lengths.to(gradient.device), self.views.to(gradient.device)
         height, width = rendered.alpha.shape
         seen = (rendered.projection.extents[:, 0] > 0).to(gradient.dtype)
         scaled = gradient * gradient.new_tensor([width / 2, height / 2])
@@ -110,8 +135,7 @@ class Pull:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        device = self.lengths.device
-        self.lengths, self.views = (state[name].to(device, copy=True) for name in ("lengths", "views"))
+        self.lengths, self.views = (state[name].to(self.lengths.device, copy=True) for name in ("lengths", "views"))
 
 
 def row_values(model: Splats, index: Tensor) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Splatting as Markov chain Monte Carlo: a fixed budget of splats (Kheradmand et al. 2024, arxiv.org/abs/2404.09591)."""
+"""A fixed budget of splats, as a Markov chain Monte Carlo (Kheradmand et al. 2024, https://arxiv.org/abs/2404.09591)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from treadle.kernels.splatting_reference import rotations
 from treadle.splats.model import Splats
-from treadle.splats.rendering import Rendered, rotation_matrices
+from treadle.splats.rendering import Rendered
 from treadle.splats.strategies.base import Scene, Strategy, Window, row_values
 
 MOST_PARTS = 51
@@ -76,9 +77,9 @@ class MCMC(Strategy):
         (rate,) = (group["lr"] for group in scene.optimizer.param_groups if group["name"] == "means")
         noise = torch.randn(model.means.shape, generator=scene.generator("noise")).to(model.means)
         restless = torch.sigmoid(-100 * (model.opacities() - self.dead))[:, None]
-        rotations, scales = rotation_matrices(model.quaternions), model.scales()
-        local = (rotations * noise[:, :, None]).sum(1) * scales.square()
-        model.means += (rotations * local[:, None, :]).sum(2) * (restless * (rate * self.noise))
+        turned, scales = rotations(model.quaternions), model.scales()
+        local = (turned * noise[:, :, None]).sum(1) * scales.square()
+        model.means.add_((turned * local[:, None, :]).sum(2) * (restless * (rate * self.noise)))
 
 
 def draw(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
