@@ -5,6 +5,7 @@ On a CPU, in float32 and float64, compiled loops run; everywhere else the torch 
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from treadle.errors import UsageError
@@ -16,6 +17,8 @@ from treadle.kernels.splatting_reference import (
     rasterize_reference,
     spherical_harmonics_reference,
 )
+
+COMPILED_DTYPES = (torch.float32, torch.float64)
 
 __all__ = ["Projection", "contributions", "project", "rasterize", "spherical_harmonics"]
 
@@ -58,7 +61,14 @@ def project(
     _shapes({"means": (means, (count, 3)), "quaternions": (quaternions, (count, 4)), "scales": (scales, (count, 3)),
              "opacities": (opacities, (count,)), "world_to_camera": (world_to_camera, (4, 4))})  # fmt: skip
     _size(size)
-    cloud, camera = (means, quaternions, scales, opacities), (world_to_camera, intrinsics, size)
+    cloud = means, quaternions, scales, opacities
+    if _compiles(means):
+        from treadle.kernels import splatting_compiled
+
+        return splatting_compiled.project(
+            cloud, world_to_camera, tuple(map(float, intrinsics)), size, (near, eps2d, float(antialiased))
+        )
+    camera = world_to_camera, intrinsics, size
     return project_reference(*cloud, *camera, near=near, eps2d=eps2d, antialiased=antialiased)
 
 
@@ -93,6 +103,10 @@ def spherical_harmonics(
                          f"rest has {held}")  # fmt: skip
     if visible is not None and visible.shape != (count,):
         raise UsageError(f"splatting: visible must have shape ({count},), got {tuple(visible.shape)}")
+    if _compiles(dc):
+        from treadle.kernels import splatting_compiled
+
+        return splatting_compiled.spherical_harmonics(dc, rest, means, eye, degree, visible)
     return spherical_harmonics_reference(dc, rest, means, eye, degree, visible)
 
 
@@ -127,6 +141,10 @@ def rasterize(
     if background is not None:
         _shapes({"channels": (channels, tuple(channels.shape)), "background": (background, (channels.shape[1],))})
     _size(size)
+    if _compiles(channels):
+        from treadle.kernels import splatting_compiled
+
+        return splatting_compiled.rasterize(projection, opacities, channels, size, background)
     return rasterize_reference(projection, opacities, channels, size, background)
 
 
@@ -147,7 +165,15 @@ def contributions(projection: Projection, opacities: Tensor, size: tuple[int, in
     """
     _shapes(_flat_shapes(projection, opacities))
     _size(size)
+    if _compiles(opacities):
+        from treadle.kernels import splatting_compiled
+
+        return splatting_compiled.contributions(projection, opacities, size)
     return contributions_reference(projection, opacities, size)
+
+
+def _compiles(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.dtype in COMPILED_DTYPES
 
 
 def _flat_shapes(projection: Projection, opacities: Tensor) -> dict[str, tuple[Tensor, tuple[int, ...]]]:
