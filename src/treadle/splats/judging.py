@@ -9,6 +9,9 @@ from treadle.images.metrics import psnr_of
 from treadle.kernels.ssim import ssim_l1
 from treadle.splats.poses import color_corrected
 
+HIGHER = ("psnr", "psnr_object", "psnr_corrected", "ssim")
+"""Figures of which more is better."""
+
 
 def measure(
     image: Tensor, target: Tensor, *, mask: Tensor | None = None, object: Tensor | None = None, corrected: bool = False

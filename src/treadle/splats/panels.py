@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from treadle.cameras.camera import Camera
+from treadle.data.feed import Feed
 from treadle.images.panels import panel
 from treadle.images.reading import Pixels, read_array
 from treadle.images.video import write_gif
+from treadle.runs.metrics import series
 from treadle.splats.cloud import Cloud
-from treadle.splats.feed import Target
+from treadle.splats.feed import Target, View
 from treadle.splats.judging import as_pixels
 from treadle.splats.rendering import Rendered, render
 
@@ -60,6 +62,20 @@ def shown_depth(depth: Tensor, alpha: Tensor) -> Pixels:
     colors = np.stack([np.interp(share, places, _FAR_TO_NEAR[:, channel]) for channel in range(3)], 2)
     shown: Pixels = (colors * covered[..., None] * 255 + 0.5).astype(np.uint8)
     return shown
+
+
+def spread(feed: Feed, count: int = 4) -> Iterator[View]:
+    """Some of the views, from the first to the last."""
+    last = (feed.samples or 1) - 1
+    for number in dict.fromkeys(np.linspace(0, last, count).astype(int).tolist()):
+        yield feed.gather(0, [number])
+
+
+def course(run: Path, now: int) -> str:
+    """How the number of splats went, in quarters of the run: "5000, 6381, 8144, 9999, 10000"."""
+    steps, counts = series(run, "splats")
+    ends = np.searchsorted(steps, steps[-1] * np.array([0.0, 0.25, 0.5, 0.75])) if len(steps) else []
+    return ", ".join([*(f"{counts[at]:.0f}" for at in ends), str(now)])
 
 
 def small_camera(camera: Camera, largest: int = LARGEST) -> Camera:

@@ -14,6 +14,8 @@ from treadle.engine.progress import Progress
 from treadle.engine.schedule import Every, Span
 from treadle.engine.settings import TrainerConfig
 from treadle.errors import UsageError, nearest
+from treadle.splats.model import Splats
+from treadle.splats.poses import Exposures, Poses
 from treadle.splats.strategies.adc import ADC
 from treadle.splats.strategies.base import Strategy, Window
 from treadle.splats.strategies.mcmc import MCMC
@@ -35,6 +37,12 @@ class SceneSettings(Settings):
     """Every so many photographs, by name, one is held out where the data does not say which; 0 holds out none."""
     lists: dict[str, str] = setting(default_factory=dict)
     """Files with a photograph's name on each line, by what for: {train: FILE, test: FILE}; in place of `every`."""
+    format: Literal["auto", "blender", "transforms", "colmap"] = setting("auto")
+    """What to read, where a folder holds several."""
+    images: str | None = setting(None)
+    """The folder of COLMAP's photographs; null looks for it."""
+    missing: Literal["skip", "refuse"] | None = setting(None)
+    """Views whose photograph is not there: left out with a note, or an error; null skips COLMAP's alone."""
     memory_mb: int = setting(1024, least=0, resumable=True, affects_state=False)
     """Decoded photographs that are kept in memory, in MB; others are read again."""
     background: Literal["auto", "white", "black", "random"] = setting("auto", common=True)
@@ -64,11 +72,6 @@ class ModelSettings(Settings):
     """Begin with photographs that are smaller by this factor; it is halved every `sharpen_every`."""
     sharpen_every: str = setting("15%", parse=Span.parse)
     """When the photographs' size doubles, until they have their own."""
-    pose_rate: float | str | None = setting(None, parse=parse_curve, command="LearningRateMultiplier")
-    """Learning rate of the training cameras' poses, such as "log 1e-3 to 1e-5"; null trusts them."""
-    exposure_rate: float | str | None = setting(None, parse=parse_curve, command="LearningRateMultiplier")
-    """Learning rate of an affine map of colours for each training photograph, such as "log 1e-2 to 1e-3"; null has
-    none."""
 
 
 @dataclass(kw_only=True)
@@ -136,6 +139,41 @@ class LossSettings(Settings):
     """Learning rate of rotations."""
     opacity_rate: float | str = setting(5e-2, parse=parse_curve, command="LearningRateMultiplier")
     """Learning rate of opacities before the sigmoid."""
+    pose_rate: float | str | None = setting(None, parse=parse_curve, command="LearningRateMultiplier")
+    """Learning rate of the training cameras' poses, such as "log 1e-3 to 1e-5"; null trusts them."""
+    exposure_rate: float | str | None = setting(None, parse=parse_curve, command="LearningRateMultiplier")
+    """Learning rate of an affine map of colours for each training photograph, such as "log 1e-2 to 1e-3"; null has
+    none."""
+
+    def groups(
+        self, model: Splats, extent: float, poses: Poses | None = None, exposures: Exposures | None = None
+    ) -> tuple[list[dict[str, Any]], dict[str, float | str]]:
+        """The optimizer's groups, named as the splats' parameters are, and the curve of each one's learning rate.
+
+        Attributes that are not the usual ones learn as colours do. `extent` is that of the scene.
+        """
+        rates = {
+            "means": self.position_rate,
+            "quaternions": self.rotation_rate,
+            "log_scales": self.scale_rate,
+            "logits": self.opacity_rate,
+            "rest": self.harmonics_rate,
+        }
+        curves = {name: rates.get(name, self.color_rate) for name in model.rows}
+        groups: list[dict[str, Any]] = [{"name": name, "params": [rows]} for name, rows in model.rows.items()]
+        if poses is not None and self.pose_rate is not None:
+            groups += [
+                {"name": "turns", "params": [poses.quaternions]},
+                {"name": "shifts", "params": [poses.translations]},
+            ]
+            curves |= {"turns": self.pose_rate, "shifts": self.pose_rate}
+        if exposures is not None and self.exposure_rate is not None:
+            groups.append({"name": "exposures", "params": [exposures.affine]})
+            curves["exposures"] = self.exposure_rate
+        for group in groups:
+            if group["name"] in ("means", "shifts"):
+                group["lr_scale"] = extent
+        return groups, curves
 
 
 @dataclass(kw_only=True)
@@ -170,7 +208,9 @@ class SplatsConfig(JudgingSettings, LossSettings, GrowthSettings, ModelSettings,
     def __post_init__(self) -> None:
         """Check types and ranges, and what must fit together; raises UsageError naming the field."""
         super().__post_init__()
-        require(self, "lists", set(self.lists) <= {"train", "test"}, "the keys train and test")
+        require(
+            self, "lists", set(self.lists) <= {"train", "validation", "test"}, "the keys train, validation and test"
+        )
         for name in self.weights:
             if name not in TERMS:
                 raise UsageError(f"weights.{name}: there is no such loss term{nearest(name, TERMS)}")

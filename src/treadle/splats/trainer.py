@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from treadle.cameras.capture import Capture
+from treadle.data.batch import to_device
+from treadle.data.feed import Feed
 from treadle.data.random import derive_seed
 from treadle.engine.events import Hook
 from treadle.engine.lr import LearningRate
@@ -20,12 +22,19 @@ from treadle.engine.settings import TrainerConfig
 from treadle.engine.trainer import Trainer
 from treadle.errors import UsageError
 from treadle.hooks.examples import Examples
+from treadle.images.display import write_png
+from treadle.images.lpips import lpips_metric
 from treadle.kernels.ssim import ssim_l1
-from treadle.splats import losses
+from treadle.reports.report import write_report
+from treadle.reports.rows import Row
+from treadle.runs.best import best_config, read_best
+from treadle.splats import losses, panels
+from treadle.splats.background import Background
 from treadle.splats.cloud import Cloud
 from treadle.splats.feed import Target, View, ViewFeed
-from treadle.splats.judging import measure
+from treadle.splats.judging import HIGHER, as_pixels, measure
 from treadle.splats.model import Splats
+from treadle.splats.ply import write_cloud
 from treadle.splats.poses import Exposures, Poses
 from treadle.splats.rendering import Rendered, render
 from treadle.splats.settings import SplatsConfig
@@ -78,8 +87,17 @@ class SplatsTrainer(Trainer):
             return {"data": procedural()}
         from treadle.cameras.reading import read_capture
 
-        options = {"factor": config.factor, "every": config.every, "memory": config.memory_mb << 20}
-        return {"data": read_capture(path, lists=config.lists or None, **options)}
+        capture = read_capture(
+            path,
+            factor=config.factor,
+            every=config.every,
+            lists=config.lists or None,
+            memory=config.memory_mb << 20,
+            format=config.format,
+            images=config.images,
+            missing=config.missing,
+        )
+        return {"data": capture}
 
     def setup(self) -> None:
         """Build the splats, their optimizer, what decides about them, and what is learnt of single photographs."""
@@ -89,15 +107,15 @@ class SplatsTrainer(Trainer):
         for feed in self.feeds.values():
             feed.threads = max(1, config.workers)  # type: ignore[attr-defined]
         self.extent = Bounds.of(views.cameras).extent
-        self.background, self.background_in_tests = self.backgrounds()
+        self.background = Background.of(config.background, transparent=self.capture.train[0].pixels.shape[2] == 4)
         self.model = Splats(self.start(), self.capture.to_input)
+        config.antialiased = self.model.antialiased  # what a PLY says is from now on a setting of this run
         self.poses = Poses(len(views)) if config.pose_rate is not None else None
         self.exposures = Exposures(len(views)) if config.exposure_rate is not None else None
         self.objective = config.objective()
-        self.optimizer = torch.optim.Adam(list(self.groups()), eps=1e-15)
-        self.rates = [
-            LearningRate(self.optimizer, group.pop("curve"), group["name"]) for group in self.optimizer.param_groups
-        ]
+        groups, curves = config.groups(self.model, self.extent, self.poses, self.exposures)
+        self.optimizer = torch.optim.Adam(groups, eps=1e-15)
+        self.rates = [LearningRate(self.optimizer, curve, name) for name, curve in curves.items()]
         self.strategy = self.build_strategy()
         if config.examples_every is not None and self.validation_feed is not None:
             self.add_hook(Examples(config.examples_every))
@@ -108,35 +126,14 @@ class SplatsTrainer(Trainer):
 
     def build_strategy(self) -> Strategy:
         """What decides which splats multiply and die. Override it for a strategy of your own."""
-        strategy: Strategy = self.config.build_strategy(over_white=self.background == "white")
+        strategy: Strategy = self.config.build_strategy(over_white=self.background.trained == "white")
         return strategy
-
-    def groups(self) -> Iterator[dict[str, Any]]:
-        """The optimizer's groups, each with the curve of its learning rate."""
-        config, model = self.config, self.model
-        curves = {
-            "means": config.position_rate,
-            "quaternions": config.rotation_rate,
-            "log_scales": config.scale_rate,
-            "logits": config.opacity_rate,
-            "rest": config.harmonics_rate,
-        }
-        for name, rows in model.rows.items():
-            scale = self.extent if name == "means" else 1.0
-            curve = curves.get(name, config.color_rate)
-            yield {"name": name, "params": [rows], "lr_scale": scale, "curve": curve}
-        if self.poses is not None:
-            turns, shifts = [self.poses.quaternions], [self.poses.translations]
-            yield {"name": "turns", "params": turns, "curve": config.pose_rate}
-            yield {"name": "shifts", "params": shifts, "lr_scale": self.extent, "curve": config.pose_rate}
-        if self.exposures is not None:
-            yield {"name": "exposures", "params": list(self.exposures.parameters()), "curve": config.exposure_rate}
 
     # A step -------------------------------------------------------------------------------------------------------
 
     def step(self, view: View) -> Mapping[str, Any]:
         """Render a view, compare it with its photograph, update the splats, and let some multiply or die."""
-        background = self.color_behind()
+        background = self.background.in_training(self.generator("background"), self.device)
         target = view.target(background, self.config.factor_at(self.progress))
         rendered = self.render_training(view, target, background)
         found = self.objective(**self.terms(rendered, view, target))
@@ -195,27 +192,7 @@ class SplatsTrainer(Trainer):
         """A generator on the CPU that is a function of (seed, step, purpose)."""
         return torch.Generator().manual_seed(derive_seed(self.config.seed, purpose, self.progress.step))
 
-    # Backgrounds ----------------------------------------------------------------------------------------------------
-
-    def backgrounds(self) -> tuple[str, str]:
-        """What shows where nothing is, in training and in tests: "white", "black" or "random"."""
-        transparent = self.capture.train[0].pixels.shape[2] == 4
-        chosen = self.config.background
-        if chosen == "auto":
-            chosen = "random" if transparent else "black"
-        return chosen, ("white" if transparent else "black") if chosen == "random" else chosen
-
-    def color_behind(self) -> Tensor:
-        """The background (3,) of the step under way."""
-        if self.background == "random":
-            return torch.rand(3, generator=self.generator("background")).to(self.device)
-        return self.plain(self.background)
-
-    def plain(self, name: str) -> Tensor:
-        """White or black, (3,)."""
-        return torch.full((3,), 1.0 if name == "white" else 0.0, device=self.device)
-
-    # Evaluation -------------------------------------------------------------------------------------------------------
+    # Evaluation -----------------------------------------------------------------------------------------------------
 
     def elements(self, batch: Any) -> int:
         """Every view counts as one."""
@@ -223,20 +200,77 @@ class SplatsTrainer(Trainer):
 
     def validation_step(self, view: View) -> Mapping[str, Any]:
         """PSNR, SSIM and L1 of a held-out view, seen from where its file says, in the colours that the splats have."""
-        image, target = self.seen(view)[0].image, view.target(self.plain(self.background_in_tests))
-        return self.judged(image, target, view)
-
-    def judged(self, image: Tensor, target: Target, view: View) -> dict[str, float]:
-        """The figures of a rendered view."""
-        corrected = self.poses is not None or self.exposures is not None
-        return measure(image, target.colors, mask=target.mask, object=view.object(), corrected=corrected)
+        return self.judged(*self.seen(view), view)
 
     def seen(self, view: View, *, depth: bool = False) -> tuple[Rendered, Target]:
-        """A held-out view as it is rendered in tests, and what it should be."""
-        background = self.plain(self.background_in_tests)
-        with torch.no_grad():
-            rendered = render(self.model.cloud(), view.camera, background=background, depth=depth)
+        """A held-out view as the splats show it, with all their harmonics, and what it should be."""
+        background = self.background.in_tests(self.device)
+        rendered = render(self.model.cloud(), view.camera, background=background, depth=depth)
         return rendered, view.target(background)
+
+    def judged(self, rendered: Rendered, target: Target, view: View) -> dict[str, float]:
+        """The figures of a view."""
+        corrected = self.poses is not None or self.exposures is not None
+        return measure(rendered.image, target.colors, mask=target.mask, object=view.object(), corrected=corrected)
+
+    def rows(self, feed: Feed) -> Iterator[Row]:
+        """Every view of `feed`: target, render, error, depth, and the figures."""
+        distance = None if self.config.lpips_weights is None else lpips_metric(self.config.lpips_weights)
+        for view in feed.iterate(0):
+            view = to_device(view, self.device)
+            rendered, target = self.seen(view, depth=True)
+            figures = self.judged(rendered, target, view)
+            if distance is not None:
+                pair = (image.movedim(2, 0)[None] * 2 - 1 for image in (rendered.image.clamp(0, 1), target.colors))
+                (figures["lpips"],) = distance(*pair)
+            pictures = dict(zip(panels.STRIP, panels.strip(rendered, target), strict=True))
+            yield Row(view.camera.name or f"{view.number:04d}", pictures, figures)
+
+    def examples(self) -> dict[str, Any]:
+        """The first held-out view, at most 256 pixels wide and high: such pictures together show the growth."""
+        assert isinstance(self.validation_feed, ViewFeed)
+        camera = panels.small_camera(self.validation_feed.photographs.cameras[0])
+        background = self.background.in_tests(self.device)
+        return {"view": as_pixels(render(self.model.cloud(), camera, background=background).image).numpy()}
+
+    def report(self, directory: Path) -> dict[str, Any]:
+        """Write `splats.ply`, a strip and the growth into `directory`; returns figures and paths."""
+        cloud = self.model.cloud()
+        found: dict[str, Any] = {**self.validation_metrics, "splats": str(len(cloud))}
+        found["ply"] = directory / "splats.ply"
+        write_cloud(found["ply"], cloud.detached())
+        if self.validation_feed is not None:
+            with self.evaluating():
+                views = (to_device(view, self.device) for view in panels.spread(self.validation_feed))
+                found["strip"] = directory / "strip.png"
+                write_png(found["strip"], panels.strips(self.seen(view, depth=True) for view in views))
+        if self.run is not None:
+            found["splats"] = panels.course(self.run.path, len(cloud))
+            growth = panels.growth(directory / "growth.gif", self.run.path / "examples")
+            found |= {} if growth is None else {"growth": growth}
+        return found
+
+    def test_report(self, directory: Path, feed: Feed) -> dict[str, Any]:
+        """Render every view of `feed`; writes tables and a page (`write_report`), returns means and paths."""
+        run = directory.parent
+        with self.evaluating():
+            return write_report(
+                directory,
+                self.rows(feed),
+                title=f"Test of {run.parent.name}/{run.name}",
+                description=f"{len(self.model)} splats over {self.background.tested}",
+                sort_by="psnr",
+                higher=HIGHER,
+            )
+
+    @classmethod
+    def load_model(cls, run: str | Path) -> Cloud:
+        """The splats of a run's best model: `render(SplatsTrainer.load_model("runs/splats/v001"), camera).image`.
+
+        Raises UsageError where the run has no best model, or none of this trainer's.
+        """
+        config = best_config(run, cls.Config)
+        return Splats.from_weights(read_best(run).of("model"), antialiased=bool(config.antialiased)).cloud().detached()
 
 
 def procedural() -> Capture:
