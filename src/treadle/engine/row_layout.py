@@ -67,15 +67,19 @@ class Moves:
 
     @cached_property
     def _old_values(self) -> Tensor:
-        return self._layout.values.clamp(max=self._rows - 1)
+        return self._narrow(self._layout.values.clamp(max=self._rows - 1))
 
     @cached_property
     def _old_moments(self) -> Tensor:
-        return self._layout.moments.clamp(min=0)
+        return self._narrow(self._layout.moments.clamp(min=0))
 
     @cached_property
     def _fresh_moments(self) -> Tensor:
         return (self._layout.moments == FRESH).nonzero().squeeze(1)
+
+    def _narrow(self, index: Tensor) -> Tensor:
+        """Rows of before at half the memory, where that can count them."""
+        return index.int() if self._rows < 2**31 else index
 
     def _places(self, chunk: NewRows) -> tuple[Tensor, Tensor]:
         """Where new rows go, and which of `chunk` it is that goes there."""
