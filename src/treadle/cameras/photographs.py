@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -128,7 +129,23 @@ def read_view(view: View, size: tuple[int, int]) -> Photograph:
     if view.distortion is not None and not view.distortion.is_none:
         photograph = straightened(photograph, view.distortion)
     points = np.zeros((0, 3), np.float32) if view.points is None else seen_points(photograph.camera, view.points)
-    return Photograph(photograph.camera, photograph.pixels, photograph.mask, photograph.depth, None, points)
+    mask, depth = photograph.mask, photograph.depth
+    return Photograph(
+        photograph.camera,
+        _in_pages(photograph.pixels),
+        None if mask is None else _in_pages(mask),
+        None if depth is None else _in_pages(depth),
+        None,
+        points,
+    )
+
+
+def _in_pages(values: NDArray[Any]) -> NDArray[Any]:
+    """A copy in memory pages of its own, which are given back when it is forgotten, and leave no gaps in a heap."""
+    pages = mmap.mmap(-1, max(1, values.nbytes))
+    copy = np.frombuffer(pages, values.dtype, values.size).reshape(values.shape)
+    copy[...] = values
+    return copy
 
 
 def read_mask(path: Path, width: int, height: int) -> NDArray[np.bool_]:

@@ -152,7 +152,7 @@ class _Frame:
         self._place += f" ({self.name})"
 
     def file(self, key: str, endings: tuple[str, ...] = ("",)) -> Path | None:
-        """The file that `key` names, from the JSON file's folder and perhaps without its ending; None if it is not there."""
+        """The file that `key` names, perhaps without its ending, from the JSON file on; None if it is not there."""
         named = self._frame[key]
         if not isinstance(named, str):
             raise UsageError(f"{self._place}: {key} is {named!r}: expected the name of a file")
