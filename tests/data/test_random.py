@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import signal
+import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 
 from treadle.checkpoint.packing import Packer, unpack
-from treadle.data.random import RandomStreams
+from treadle.data.random import RandomStreams, program_streams
 
 
 @pytest.fixture(autouse=True)
@@ -158,3 +161,54 @@ def test_a_program_with_another_kind_of_generator_keeps_it():
         assert first + np.random.randn(4).tolist() == expected
     finally:
         numpy_random.set_bit_generator(ours)
+
+
+def test_threads_have_their_turns_in_the_order_they_asked():
+    had: list[int] = []
+
+    def ask(number: int) -> None:
+        with program_streams(), program_streams():
+            had.append(number)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(5)]
+    with program_streams():
+        for thread in threads:
+            thread.start()
+            time.sleep(0.05)  # each asks before the next
+        assert not had
+    for thread in threads:
+        thread.join(timeout=20)
+    assert had == [0, 1, 2, 3, 4]
+
+
+def test_an_interrupt_while_waiting_for_the_turn_leaves_it_to_others():
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with program_streams():
+            entered.set()
+            leave.wait(20)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    entered.wait(20)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(KeyboardInterrupt), program_streams():
+            raise AssertionError("another thread has the turn")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        leave.set()
+        holder.join(timeout=20)
+    had = threading.Event()
+
+    def take() -> None:
+        with program_streams():
+            had.set()
+
+    threading.Thread(target=take, daemon=True).start()
+    assert had.wait(20), "nobody has the turn, and it is not to be had"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from treadle.engine.optim import parameter_groups, prefer_fused, take_step
+from treadle.engine.optim import backpropagate, parameter_groups, prefer_fused, take_step
 from treadle.errors import UsageError
 
 
@@ -283,3 +283,54 @@ def test_take_step_is_seen_by_a_profiler() -> None:
     with torch.profiler.profile() as profile:
         take_step(optimizer)
     assert "Optimizer.step#SGD.step" in {event.name for event in profile.events()}
+
+
+def test_backpropagate_gives_the_gradients_of_backward() -> None:
+    weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    given = torch.linspace(-1, 1, 8).reshape(2, 4)
+    gradients = []
+    for backward in (backpropagate, torch.autograd.backward):
+        for shape in ((), (1,), (1, 1)):
+            backward((given @ weight.T).tanh().square().sum().reshape(shape))
+            gradients.append(weight.grad)
+            weight.grad = None
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+    assert gradients[0] is not None and gradients[0].abs().sum() > 0
+
+
+def test_a_backward_pass_that_writes_into_its_gradient_spoils_nothing() -> None:
+    class Spoil(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+            return gradient.mul_(2)
+
+    x = torch.ones((), requires_grad=True)
+    for _ in range(2):
+        x.grad = None
+        backpropagate(Spoil.apply(x))
+        assert x.grad == 2
+
+
+def test_backpropagate_leaves_to_torch_what_torch_looks_at_first(caplog: pytest.LogCaptureFixture) -> None:
+    class Told(torch.Tensor):
+        calls: ClassVar[list[str]] = []
+
+        @classmethod
+        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            cls.calls.append(func.__name__)
+            return super().__torch_function__(func, types, args, kwargs or {})
+
+    x = torch.ones((), requires_grad=True)
+    backpropagate((x * 3).as_subclass(Told))
+    assert "backward" in Told.calls and x.grad == 3
+    with pytest.raises(RuntimeError, match="scalar"):
+        backpropagate(torch.ones(2, requires_grad=True) * 2)
+    with pytest.raises(RuntimeError, match="functorch"):
+        torch.func.vmap(lambda y: (backpropagate((x * y).sum()), y)[1])(torch.ones(2))
+    with caplog.at_level("DEBUG", logger="torch.autograd.graph"):
+        backpropagate(x * 3)
+    assert caplog.records, "the debug log of autograd is not written"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from treadle.engine.bad_steps import NonFiniteError, SpikeDetector
 from treadle.engine.ema import EMA
-from treadle.engine.optim import prefer_fused, take_step
+from treadle.engine.optim import backpropagate, prefer_fused, take_step
 from treadle.errors import UsageError
 
 
@@ -82,7 +82,7 @@ class Updater:
             loss = loss * elements
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
-        torch.autograd.backward(loss, inputs=inputs)
+        backpropagate(loss, inputs)
 
     def update(self, pre_update: Callable[[], None] | None) -> bool:
         """Turn the accumulated gradients into one update; returns whether there was one (fp16 may skip it).
