@@ -1,4 +1,4 @@
-"""What is made with some effort: made in threads of its own, also ahead, and kept while memory allows."""
+"""What is made with some effort: made once, in threads of its own, and kept while memory allows."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _THREADS = 2
 class Keeper(Generic[T]):
     """Keeps what was last used, up to `memory` bytes; nothing is made twice at the same time.
 
-    Everything is made in threads, also what is waited for: glibc gives them a heap apart, so that what is kept does not
-    lie between the tensors of training steps, which would leave gaps of several times its size.
+    Everything is made in threads, although whoever asks waits for it: glibc gives them a heap apart, so that what is
+    kept does not lie between the tensors of training steps, which would leave gaps of several times its size.
 
     Args:
         memory: the bound. What alone is larger than it is handed out and not kept.
@@ -54,19 +54,10 @@ class Keeper(Generic[T]):
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-            future = self._under_way.get(key) or self._start(key, make)
+            future = self._under_way.get(key)
+            if future is None:  # begun with the lock held, so that it is not done before it is said to be under way
+                future = self._under_way[key] = self._threads.submit(self._make, key, make)
         return future.result()
-
-    def ahead(self, key: Hashable, make: Callable[[], T]) -> None:
-        """Begin to make it. Where that fails nothing is said: whoever then asks for it has it made once more."""
-        with self._lock:
-            if key not in self._kept and key not in self._under_way:
-                self._start(key, make)
-
-    def _start(self, key: Hashable, make: Callable[[], T]) -> Future[T]:
-        """With the lock held, which keeps the thread from being done before it is said to be under way."""
-        future = self._under_way[key] = self._threads.submit(self._make, key, make)
-        return future
 
     def _make(self, key: Hashable, make: Callable[[], T]) -> T:
         try:

@@ -1,10 +1,10 @@
-"""Photographs that are files: read when asked for or ahead of that, made small and straight, kept within a bound."""
+"""Photographs that are files: decoded when they are asked for, made small and straight, and kept within a bound."""
 
 from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -83,16 +83,8 @@ class PhotographFiles:
 
     def __getitem__(self, index: int) -> Photograph:
         """The view. Raises BadPicture, naming the file, where one of its pictures cannot be used."""
-        return self._keeper.get(*self._request(index))
-
-    def read_ahead(self, indices: Iterable[int]) -> None:
-        """Begin to read these views, in their order, in other threads; asked for later, they are there sooner."""
-        for index in indices:
-            self._keeper.ahead(*self._request(index))
-
-    def smaller(self, factor: float) -> PhotographFiles:
-        """The same views, this many times smaller still; what is kept of both shares one bound."""
-        return PhotographFiles(self.views, factor=self.factor * factor, keeper=self._keeper)
+        view, size = self.views[index], self.cameras[index].size
+        return self._keeper.get((view, size), partial(read_view, view, size))
 
     def fingerprint(self) -> str:
         """SHA-256, in hex, over pictures and cameras; the same wherever a folder is copied to."""
@@ -104,10 +96,6 @@ class PhotographFiles:
             digest.update(view.camera.world_to_camera.tobytes())
             digest.update(b"" if view.points is None else np.ascontiguousarray(view.points).tobytes())
         return digest.hexdigest()
-
-    def _request(self, index: int) -> tuple[Any, Any]:
-        view = self.views[index]
-        return (view, self.factor), partial(read_view, view, self.cameras[index].size)
 
 
 def read_view(view: View, size: tuple[int, int]) -> Photograph:
