@@ -60,6 +60,8 @@ class Capture:
         colors: (n, 3) uint8, their colours.
         to_input: (4, 4) float64, from the coordinates used here to those of the file: a similarity.
         notes: what a person should know, a line each: what was missing, left out or undistorted, with counts.
+        aabb_scale: what instant-ngp's files say of the scene's size: the side of the cube that it fills, where the
+            cameras look at a unit cube; 1 where nothing is said.
     """
 
     train: Photographs
@@ -69,3 +71,4 @@ class Capture:
     colors: NDArray[np.uint8] | None = None
     to_input: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
     notes: tuple[str, ...] = ()
+    aabb_scale: float = 1.0

@@ -20,13 +20,13 @@ def read_pixels(path: str | Path, channels: int = 3) -> Pixels:
     return with_channels(decode(path), channels)
 
 
-def decode(path: str | Path) -> Pixels:
-    """Read a picture in 8 bits: (H, W, C) uint8, C 1, 3 or 4; see `read_array`.
+def decode(path: str | Path, *, upright: bool = True) -> Pixels:
+    """Read a picture in 8 bits: (H, W, C) uint8, C 1, 3 or 4; `upright` and the rest as for `read_array`.
 
     16 bits of gray are scaled to 8 and rounded, of 16-bit colour the upper 8 are taken; floats are taken for what is
     shown, and must lie in [0, 1]. Raises BadPicture.
     """
-    values = read_array(path, deep=False)
+    values = read_array(path, deep=False, upright=upright)
     if values.dtype == np.uint8:
         return values
     if values.dtype == np.uint16:

@@ -44,15 +44,16 @@ class BadPicture(UsageError):
         self.reason = reason
 
 
-def read_array(path: str | Path, *, deep: bool = True) -> NDArray[Any]:
-    """Read a picture: (height, width, channels), upright; channels 1 (gray), 3 (RGB) or 4 (RGB and alpha, straight).
+def read_array(path: str | Path, *, deep: bool = True, upright: bool = True) -> NDArray[Any]:
+    """Read a picture: (height, width, channels); channels 1 (gray), 3 (RGB) or 4 (RGB and alpha, straight).
 
-    EXIF orientation is applied; palettes are expanded, gray with alpha becomes RGB with alpha, whole numbers of 32 bits
-    count as 16; of several frames the first counts.
+    EXIF orientation is applied, unless `upright` is false; palettes are expanded, gray with alpha becomes RGB with
+    alpha, whole numbers of 32 bits count as 16; of several frames the first counts.
 
     Args:
         path: the file.
         deep: whether colour of 16 bits is read as such, for which OpenCV is needed; else its upper 8 bits are.
+        upright: False leaves the pixels as they are stored, for what was measured in them (TIFFs are always turned).
 
     Returns:
         uint8, uint16 or, of float formats, float32 as stored: linear, of any range, NaN included.
@@ -73,13 +74,14 @@ def read_array(path: str | Path, *, deep: bool = True) -> NDArray[Any]:
         with image:
             _check_size(path, *image.size)
             wide = deep and _is_sixteen_bit_colour(image, file)  # told by what loading, and looking for EXIF, uses up
-            orientation = 1 if image.format == "TIFF" else int(image.getexif().get(_ORIENTATION, 1))
+            turned = upright and image.format != "TIFF"
+            orientation = int(image.getexif().get(_ORIENTATION, 1)) if turned else 1
             image.load()  # also where OpenCV decodes: it would not mind a file that was cut off
-            return _upright(_with_opencv(path, file), orientation) if wide else _with_pillow(path, image)
+            return _upright(_with_opencv(path, file), orientation) if wide else _with_pillow(path, image, upright)
 
 
-def picture_size(path: str | Path) -> tuple[int, int]:
-    """Width and height of the upright picture, from the file's header alone. Raises as `read_array`."""
+def picture_size(path: str | Path, *, upright: bool = True) -> tuple[int, int]:
+    """Width and height of the picture as `read_array` gives it, from the file's header alone. Raises as that does."""
     path = Path(path)
     with _named(path) as file:
         if _magic(file) == _EXR:
@@ -92,7 +94,7 @@ def picture_size(path: str | Path) -> tuple[int, int]:
                 size = image.size
                 # Pillow gives the upright size of a TIFF by itself. A PNG's EXIF may come after its pixels, and Pillow
                 # would decode them to look for it.
-                known = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
+                known = upright and image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
                 orientation = image.getexif().get(_ORIENTATION, 1) if known else 1
         _check_size(path, *size)
         return size[::-1] if orientation >= 5 else size
@@ -179,10 +181,11 @@ def _is_sixteen_bit_colour(image: Image.Image, file: IO[bytes]) -> bool:
     return ";16" in str(layout)
 
 
-def _with_pillow(path: Path, image: Image.Image) -> NDArray[Any]:
+def _with_pillow(path: Path, image: Image.Image, upright: bool) -> NDArray[Any]:
     from PIL import ImageOps
 
-    ImageOps.exif_transpose(image, in_place=True)
+    if upright:
+        ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "F":
         return np.asarray(image)[:, :, None]
     if image.mode[0] == "I":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 
@@ -38,3 +39,10 @@ class Cloud:
     def degree(self) -> int:
         """The degree of the spherical harmonics, 0 to 3."""
         return {0: 0, 3: 1, 8: 2, 15: 3}[self.rest.shape[1]]
+
+    def detached(self, device: torch.device | str = "cpu") -> Cloud:
+        """The same cloud without gradients, on `device`; what is there already is not copied."""
+        own = {name: getattr(self, name) for name in ("means", "quaternions", "log_scales", "logits", "dc", "rest")}
+        moved = {name: rows.detach().to(device) for name, rows in own.items()}
+        extra = {name: rows.detach().to(device) for name, rows in self.extra.items()}
+        return replace(self, **moved, extra=extra)

@@ -1,0 +1,280 @@
+"""Gaussian splatting: a scene as soft ellipsoids that are fitted to photographs, and multiply and die on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from treadle.cameras.capture import Capture
+from treadle.data.batch import to_device
+from treadle.data.feed import Feed
+from treadle.data.random import derive_seed
+from treadle.engine.events import Hook
+from treadle.engine.lr import LearningRate
+from treadle.engine.progress import Progress
+from treadle.engine.rows import RowEdit
+from treadle.engine.settings import TrainerConfig
+from treadle.engine.trainer import Trainer
+from treadle.errors import UsageError
+from treadle.hooks.examples import Examples
+from treadle.images.display import write_png
+from treadle.images.lpips import lpips_metric
+from treadle.kernels.ssim import ssim_l1
+from treadle.reports.report import write_report
+from treadle.reports.rows import Row
+from treadle.runs.best import best_config, read_best
+from treadle.splats import losses, panels
+from treadle.splats.background import Background
+from treadle.splats.cloud import Cloud
+from treadle.splats.feed import Target, View, ViewFeed
+from treadle.splats.judging import HIGHER, as_pixels, measure
+from treadle.splats.model import Splats
+from treadle.splats.ply import write_cloud
+from treadle.splats.poses import Exposures, Poses
+from treadle.splats.rendering import Rendered, render
+from treadle.splats.settings import SplatsConfig
+from treadle.splats.start import Bounds, start
+from treadle.splats.strategies.base import Strategy
+
+
+class SplatsTrainer(Trainer):
+    """Fit splats to the photographs of a scene.
+
+    Args:
+        data: a `Capture`: photographs with their cameras; None takes a scene of our own (`procedural_capture`).
+        config, hooks, settings: as for every `Trainer`.
+
+    Example:
+        trainer = SplatsTrainer(data=read_capture("garden"), max_steps=7000, cap=200_000)
+        trainer.train()
+        picture = render(trainer.model.cloud(), trainer.capture.test.cameras[0]).image
+    """
+
+    Config: ClassVar[type[TrainerConfig]] = SplatsConfig
+    transient: ClassVar[tuple[str, ...]] = ("capture",)
+
+    def __init__(
+        self,
+        config: SplatsConfig | None = None,
+        *,
+        data: Capture | None = None,
+        hooks: Sequence[Hook] = (),
+        **settings: Any,
+    ) -> None:
+        self.capture = procedural() if data is None else data
+        validation, test = (
+            ViewFeed(views, shuffle=False) if len(views) else None
+            for views in (self.capture.validation, self.capture.test)
+        )
+        super().__init__(
+            config,
+            data=ViewFeed(self.capture.train),
+            validation_data=validation,
+            test_data=test,
+            hooks=hooks,
+            **settings,
+        )
+
+    @classmethod
+    def load_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
+        """The photographs at `path`: COLMAP's, Blender's or nerfstudio's; None takes a scene of our own."""
+        if path is None:
+            return {"data": procedural()}
+        from treadle.cameras.reading import read_capture
+
+        capture = read_capture(
+            path,
+            factor=config.factor,
+            every=config.every,
+            lists=config.lists or None,
+            memory=config.memory_mb << 20,
+            format=config.format,
+            images=config.images,
+            missing=config.missing,
+        )
+        return {"data": capture}
+
+    def setup(self) -> None:
+        """Build the splats, their optimizer, what decides about them, and what is learnt of single photographs."""
+        config, views = self.config, self.capture.train
+        if len(views) < 2:
+            raise UsageError("there is one photograph to train on: a scene needs two at least, from different places")
+        for feed in self.feeds.values():
+            feed.threads = max(1, config.workers)  # type: ignore[attr-defined]
+        self.extent = Bounds.of(views.cameras).extent
+        self.background = Background.of(config.background, transparent=self.capture.train[0].pixels.shape[2] == 4)
+        self.model = Splats(self.start(), self.capture.to_input)
+        config.antialiased = self.model.antialiased  # what a PLY says is from now on a setting of this run
+        self.poses = Poses(len(views)) if config.pose_rate is not None else None
+        self.exposures = Exposures(len(views)) if config.exposure_rate is not None else None
+        self.objective = config.objective()
+        groups, curves = config.groups(self.model, self.extent, self.poses, self.exposures)
+        self.optimizer = torch.optim.Adam(groups, eps=1e-15)
+        self.rates = [LearningRate(self.optimizer, curve, name) for name, curve in curves.items()]
+        self.strategy = self.build_strategy()
+        if config.examples_every is not None and self.validation_feed is not None:
+            self.add_hook(Examples(config.examples_every))
+
+    def start(self) -> Cloud:
+        """The splats to begin with. Override it to begin otherwise, or to give them attributes of your own."""
+        return start(self.config, self.capture)
+
+    def build_strategy(self) -> Strategy:
+        """What decides which splats multiply and die. Override it for a strategy of your own."""
+        strategy: Strategy = self.config.build_strategy(over_white=self.background.trained == "white")
+        return strategy
+
+    # A step -------------------------------------------------------------------------------------------------------
+
+    def step(self, view: View) -> Mapping[str, Any]:
+        """Render a view, compare it with its photograph, update the splats, and let some multiply or die."""
+        background = self.background.in_training(self.generator("background"), self.device)
+        target = view.target(background, self.config.factor_at(self.progress))
+        rendered = self.render_training(view, target, background)
+        found = self.objective(**self.terms(rendered, view, target))
+        self.minimize(found, self.optimizer)
+        with torch.no_grad():
+            self.strategy.after_update(self, rendered)
+        return {"loss": found.total, "splats": len(self.model)}
+
+    def render_training(self, view: View, target: Target, background: Tensor) -> Rendered:
+        """The view with all that the loss terms need, from where its camera is by now taken to be."""
+        terms, pose = self.objective.terms, None
+        if self.poses is not None:
+            pose = self.poses(view.number, torch.as_tensor(view.camera.world_to_camera).to(background))
+        depth = ("depth" in terms and target.depth is not None) or ("points" in terms and len(target.points) > 0)
+        rendered = render(
+            self.model.cloud(),
+            target.camera,
+            degree=self.config.degree_at(self.progress),
+            background=background,
+            depth=depth,
+            normals="normals" in terms and target.normals is not None,
+            pose=pose,
+        )
+        rendered.projection.centers.retain_grad()
+        return rendered
+
+    def terms(self, rendered: Rendered, view: View, target: Target) -> dict[str, Tensor]:
+        """The values of the loss terms that this run has, as far as the view has what they compare with."""
+        image = rendered.image if self.exposures is None else self.exposures(view.number, rendered.image)
+        mask = None if target.mask is None else target.mask.to(image.dtype)
+        l1, ssim = ssim_l1(image, target.colors, mask)
+        found = {"l1": l1, "ssim": 1 - ssim}
+        for name in self.objective.terms.keys() - found.keys():
+            if name in ("opacity", "scale", "needles"):
+                found[name] = getattr(losses, name)(self.model)
+        if rendered.depth is not None and target.depth is not None and "depth" in self.objective.terms:
+            found["depth"] = losses.depth(rendered, target, self.extent)
+        if rendered.depth is not None and len(target.points) and "points" in self.objective.terms:
+            found["points"] = losses.points(rendered, target, self.extent)
+        if rendered.normals is not None:
+            found["normals"] = losses.normals(rendered, target)
+        return {name: found[name] for name in self.objective.terms if name in found}
+
+    # What a strategy uses (see `Scene`) -----------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> Progress:
+        """The run's counters, with the step under way as finished."""
+        return replace(self.progress, step=self.progress.step + 1)
+
+    def edit(self) -> RowEdit:
+        """Begin a row edit of all that splats have."""
+        return self.edit_rows(self.model.rows)
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A generator on the CPU that is a function of (seed, step, purpose)."""
+        return torch.Generator().manual_seed(derive_seed(self.config.seed, purpose, self.progress.step))
+
+    # Evaluation -----------------------------------------------------------------------------------------------------
+
+    def elements(self, batch: Any) -> int:
+        """Every view counts as one."""
+        return 1
+
+    def validation_step(self, view: View) -> Mapping[str, Any]:
+        """PSNR, SSIM and L1 of a held-out view, seen from where its file says, in the colours that the splats have."""
+        return self.judged(*self.seen(view), view)
+
+    def seen(self, view: View, *, depth: bool = False) -> tuple[Rendered, Target]:
+        """A held-out view as the splats show it, with all their harmonics, and what it should be."""
+        background = self.background.in_tests(self.device)
+        rendered = render(self.model.cloud(), view.camera, background=background, depth=depth)
+        return rendered, view.target(background)
+
+    def judged(self, rendered: Rendered, target: Target, view: View) -> dict[str, float]:
+        """The figures of a view."""
+        corrected = self.poses is not None or self.exposures is not None
+        return measure(rendered.image, target.colors, mask=target.mask, object=view.object(), corrected=corrected)
+
+    def rows(self, feed: Feed) -> Iterator[Row]:
+        """Every view of `feed`: target, render, error, depth, and the figures."""
+        distance = None if self.config.lpips_weights is None else lpips_metric(self.config.lpips_weights)
+        for view in feed.iterate(0):
+            view = to_device(view, self.device)
+            rendered, target = self.seen(view, depth=True)
+            figures = self.judged(rendered, target, view)
+            if distance is not None:
+                pair = (image.movedim(2, 0)[None] * 2 - 1 for image in (rendered.image.clamp(0, 1), target.colors))
+                (figures["lpips"],) = distance(*pair)
+            pictures = dict(zip(panels.STRIP, panels.strip(rendered, target), strict=True))
+            yield Row(view.camera.name or f"{view.number:04d}", pictures, figures)
+
+    def examples(self) -> dict[str, Any]:
+        """The first held-out view, at most 256 pixels wide and high: such pictures together show the growth."""
+        assert isinstance(self.validation_feed, ViewFeed)
+        camera = panels.small_camera(self.validation_feed.photographs.cameras[0])
+        background = self.background.in_tests(self.device)
+        return {"view": as_pixels(render(self.model.cloud(), camera, background=background).image).numpy()}
+
+    def report(self, directory: Path) -> dict[str, Any]:
+        """Write `splats.ply`, a strip and the growth into `directory`; returns figures and paths."""
+        cloud = self.model.cloud()
+        found: dict[str, Any] = {**self.validation_metrics, "splats": str(len(cloud))}
+        found["ply"] = directory / "splats.ply"
+        write_cloud(found["ply"], cloud.detached())
+        if self.validation_feed is not None:
+            with self.evaluating():
+                views = (to_device(view, self.device) for view in panels.spread(self.validation_feed))
+                found["strip"] = directory / "strip.png"
+                write_png(found["strip"], panels.strips(self.seen(view, depth=True) for view in views))
+        if self.run is not None:
+            found["splats"] = panels.course(self.run.path, len(cloud))
+            growth = panels.growth(directory / "growth.gif", self.run.path / "examples")
+            found |= {} if growth is None else {"growth": growth}
+        return found
+
+    def test_report(self, directory: Path, feed: Feed) -> dict[str, Any]:
+        """Render every view of `feed`; writes tables and a page (`write_report`), returns means and paths."""
+        run = directory.parent
+        with self.evaluating():
+            return write_report(
+                directory,
+                self.rows(feed),
+                title=f"Test of {run.parent.name}/{run.name}",
+                description=f"{len(self.model)} splats over {self.background.tested}",
+                sort_by="psnr",
+                higher=HIGHER,
+            )
+
+    @classmethod
+    def load_model(cls, run: str | Path) -> Cloud:
+        """The splats of a run's best model: `render(SplatsTrainer.load_model("runs/splats/v001"), camera).image`.
+
+        Raises UsageError where the run has no best model, or none of this trainer's.
+        """
+        config = best_config(run, cls.Config)
+        return Splats.from_weights(read_best(run).of("model"), antialiased=bool(config.antialiased)).cloud().detached()
+
+
+def procedural() -> Capture:
+    """The scene that is trained on where no data is given."""
+    from treadle.cameras.procedural import procedural_capture
+
+    return procedural_capture()
