@@ -1,8 +1,8 @@
 """Sixteen numbers at once: a vector type for compiled loops, which then do not depend on what a compiler vectorizes.
 
 `Lanes` are 16 float32 or float64, `Mask` 16 truth values; both live in registers, inside compiled loops alone. `+`,
-`-`, `*`, `/` and comparisons work lane by lane, between lanes or with a number of the same type; `&` combines masks. LLVM
-cuts float32 lanes into whatever registers the machine has: two with AVX2, one with AVX-512, four with NEON.
+`-`, `*`, `/` and comparisons work lane by lane, between lanes or with a number of the same type; `&` combines masks.
+LLVM cuts float32 lanes into whatever registers the machine has: two with AVX2, one with AVX-512, four with NEON.
 
 Numba keeps compiled loops on disk until *their* file changes: who changes this one empties `__pycache__`.
 """
@@ -230,7 +230,7 @@ _MINIMAX_32 = [1.00000007165, 0.693146967065, 0.240221197238, 0.0555071327350, 0
 
 @intrinsic
 def exp2(typing_context, lanes):
-    """2 to the power of the lanes, for lanes up to 0, within 2 units of the last place; 2^-126 below -126 or for NaN."""
+    """2 to the power of lanes up to 0, within 2 units of the last place; 2^-126 below -126 or for NaN."""
 
     def generate(context, builder, sig, values):
         single = lanes.real == types.float32

@@ -62,7 +62,8 @@ def depth_order(depths, keys, order, spare):
         source, target = target, source
         flips += 1
     if flips % 2:
-        order[:] = spare
+        for i in range(count):
+            order[i] = spare[i]
 
 
 @numba.njit(inline="always")
@@ -169,7 +170,7 @@ def pack(order, centers, conics, opacities, extents, channels, packed):
 
 @compiled()
 def _draw(counter, tiles, ranks, slots, packed, background, size, image, alphas, finals, lasts, tallies):
-    """Blend tiles until none is left. `tallies`, if it has rows, gets each slot's sum of weights and count of pixels."""
+    """Blend tiles until none is left. `tallies`, if it has rows, gets each slot's sum of weights and its pixels."""
     real = packed.dtype.type
     zero, one, half = real(0), real(1), real(0.5)
     most, least, end = real(MOST_ALPHA), real(LEAST_ALPHA), real(LEAST_TRANSMITTANCE)
@@ -292,7 +293,8 @@ def _trace_back(counter, tiles, ranks, slots, packed, background, size, grad_ima
             longest = max(longest, deepest[row])
         start = tiles[tile]
         for entry in range(start + longest, tiles[tile + 1]):
-            grads[slots[entry]] = zero
+            for k in range(MOMENTS + channels):
+                grads[slots[entry], k] = zero
         for entry in range(start + longest - 1, start - 1, -1):
             splat = packed[ranks[entry]]
             y, opacity = splat[1], splat[5]

@@ -5,10 +5,21 @@ On a CPU, in float32 and float64, compiled loops run (`ssim_loops`); everywhere 
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from treadle.errors import UsageError
-from treadle.kernels.ssim_reference import ssim_l1_reference
+from treadle.kernels import threads
+from treadle.kernels.ssim_reference import TAPS, ssim_l1_reference, window
+
+COMPILED_DTYPES = (torch.float32, torch.float64)
+_STRIP = 24
+"""Rows that a thread takes at once; ten more have to be blurred for them."""
 
 
 def ssim_l1(image: Tensor, target: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -30,7 +41,11 @@ def ssim_l1(image: Tensor, target: Tensor, mask: Tensor | None = None) -> tuple[
         UsageError: shapes, dtypes or devices that do not fit each other.
     """
     _check(image, target, mask)
-    return ssim_l1_reference(image, target.detach(), mask)
+    target = target.detach()
+    if image.device.type == "cpu" and image.dtype in COMPILED_DTYPES:
+        l1, ssim = _Compare.apply(image, target, mask)
+        return l1, ssim
+    return ssim_l1_reference(image, target, mask)
 
 
 def _check(image: Tensor, target: Tensor, mask: Tensor | None) -> None:
@@ -44,3 +59,53 @@ def _check(image: Tensor, target: Tensor, mask: Tensor | None) -> None:
         if other is not None and (other.dtype != image.dtype or other.device != image.device):
             raise UsageError(f"ssim: the {name} is {other.dtype} on {other.device}, the image {image.dtype} on "
                              f"{image.device}: they must be alike")  # fmt: skip
+
+
+class _Compare(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        from treadle.kernels import lanes, ssim_loops
+
+        height, width, channels = image.shape
+        pictures = _rows(image), _rows(target), _mask(image, mask)
+        wide = -(-width * channels // lanes.COUNT) * lanes.COUNT
+        sums, slopes = np.empty((height, 2)), np.empty((0, ssim_loops.SLOPES, wide), pictures[0].dtype)
+        if ctx.needs_input_grad[0]:
+            slopes = np.empty((height + TAPS - 1, ssim_loops.SLOPES, wide), pictures[0].dtype)
+            slopes[: TAPS // 2] = slopes[-(TAPS // 2) :] = 0
+        taps = window(image.dtype).numpy()
+        threads.launch(
+            ssim_loops.measure, threads.parts_for(-(-height // _STRIP)), np.zeros(1, np.int64), _STRIP,
+            *pictures, channels, taps, sums, slopes,
+        )  # fmt: skip
+        counted = width * height if mask is None else float(pictures[2].sum(dtype=np.float64))
+        share = 1 / (counted * channels) if counted > 0 else 0.0
+        ctx.save_for_backward(image, target, mask)
+        ctx.made = share, taps, slopes
+        apart, alike = sums.sum(axis=0) * share
+        return image.new_tensor(apart), image.new_tensor(alike if share else 1.0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_l1: Tensor, by_ssim: Tensor) -> tuple[Tensor, None, None]:
+        from treadle.kernels import ssim_loops
+
+        image, target, mask = ctx.saved_tensors
+        share, taps, slopes = ctx.made
+        grad = torch.empty(image.shape, dtype=image.dtype)
+        threads.launch(
+            ssim_loops.slope, threads.parts_for(len(image)), np.zeros(1, np.int64),
+            _rows(image), _rows(target), _mask(image, mask), image.shape[2], taps, slopes,
+            float(by_l1) * share, float(by_ssim) * share, _rows(grad),
+        )  # fmt: skip
+        return grad, None, None
+
+
+def _rows(picture: Tensor) -> NDArray[Any]:
+    """(H, W C), the same memory where it can be."""
+    return picture.detach().contiguous().numpy().reshape(len(picture), -1)
+
+
+def _mask(image: Tensor, mask: Tensor | None) -> NDArray[Any]:
+    """(H, W), or no rows where all pixels count."""
+    return np.empty((0, 0), _rows(image[:1]).dtype) if mask is None else _rows(mask)
