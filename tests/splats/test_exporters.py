@@ -17,7 +17,7 @@ from treadle.export.exporter import Exporter
 from treadle.export.mesh import read_mesh
 from treadle.splats.cloud import Cloud
 from treadle.splats.compressed_ply import read_compressed
-from treadle.splats.exporters import Scene, splat_exporters
+from treadle.splats.exporters import Scene, Setting, looking, splat_exporters
 from treadle.splats.mesh import Look, View
 from treadle.splats.ply import read_cloud
 from treadle.splats.spz import read_spz
@@ -41,7 +41,7 @@ def camera(eye: Sequence[float], size: int = 60) -> Camera:
 EYES = [(4, 0, 0), (-4, 0, 0), (0, 4, 0), (0, -4, 0), (0, 0, 4), (0, 0, -4), (2.3, 2.3, 2.3), (-2.3, -2.3, -2.3)]
 
 
-def ball(cloud: Cloud, background: Sequence[float]) -> Look:
+def ball(cloud: Cloud, background: torch.Tensor) -> Look:
     """Whatever the splats are, a red ball of radius 1 about the origin is seen, over the background."""
     assert len(cloud)
 
@@ -52,7 +52,7 @@ def ball(cloud: Cloud, background: Sequence[float]) -> Look:
         a, b = (rays**2).sum(-1), rays @ view.center
         inner = b * b - a * (view.center @ view.center - BALL**2)
         hit = inner > 0
-        image = np.where(hit[..., None], (1.0, 0, 0), background)
+        image = np.where(hit[..., None], (1.0, 0, 0), background.numpy())
         depth = np.where(hit, (-b - np.sqrt(np.maximum(inner, 0))) / a, 0)
         return View(*(torch.from_numpy(part.astype(np.float32)) for part in (image, depth, hit)))
 
@@ -66,7 +66,8 @@ def scene(cloud: Cloud) -> Scene:
             raise UsageError(f"--video {kind}: no such path")
         return [cameras[number % len(cameras)] for number in range(frames)]
 
-    return Scene(cloud, [camera(eye) for eye in EYES], TO_INPUT, (0.0, 0.0, 1.0), path, {"step": 7})
+    setting = Setting([camera(eye) for eye in EYES], torch.tensor([0.0, 0, 1]))
+    return Scene(cloud, TO_INPUT, lambda: setting, path, {"step": 7})
 
 
 def export(scene: Scene, kind: str, path: Path, **values: Any) -> dict[str, Any]:
@@ -186,10 +187,7 @@ def test_options_read_what_they_can_be(scene: Scene) -> None:
 
 def test_real_splats_are_seen(cloud: Cloud) -> None:
     """Rendered, not imagined: a scene of its own splats has a depth and a colour where they are."""
-    pytest.importorskip("treadle.splats.rendering")
-    from treadle.splats.exporters import looking
-
-    view = looking(replace(cloud, logits=cloud.logits + 5, log_scales=cloud.log_scales + 2), (0.0, 0.0, 1.0))(
+    view = looking(replace(cloud, logits=cloud.logits + 5, log_scales=cloud.log_scales + 2), torch.zeros(3))(
         camera(EYES[0])
     )
     seen = view.alpha >= 0.9

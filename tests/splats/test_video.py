@@ -12,7 +12,7 @@ from PIL import Image
 from treadle.cameras.camera import Camera
 from treadle.errors import UsageError
 from treadle.splats.mesh import View
-from treadle.splats.video import VIRIDIS, depth_picture, write_video
+from treadle.splats.video import write_video
 
 
 def cameras(count: int = 5, width: int = 24) -> list[Camera]:
@@ -51,9 +51,9 @@ def test_colours_and_depth_stand_side_by_side(tmp_path: Path) -> None:
     assert len(found) == 5 and found[0].shape == (16, 48, 3)
     for number, frame in enumerate(found):
         assert frame[2, 5].tolist() == [int((1 + number) / 6 * 255 + 0.5), 0, 0] and not frame[12].any()
-    assert np.abs(found[0][2, 30].astype(float) - VIRIDIS[-1]).max() < 8, "the nearest"
-    assert np.abs(found[4][2, 30].astype(float) - VIRIDIS[0]).max() < 8, "the farthest, on the same scale"
-    assert found[0][2, 30].astype(int).sum() > found[2][2, 30].astype(int).sum() > found[4][2, 30].astype(int).sum()
+    brightness = [int(frame[2, 30].astype(int).sum()) for frame in found]
+    assert brightness == sorted(brightness, reverse=True), "near is bright, and the scale is one"
+    assert brightness[0] > 700 and brightness[4] < 200 and not found[0][12].any()
 
 
 def test_they_may_go_into_two_files_or_one(tmp_path: Path) -> None:
@@ -74,17 +74,6 @@ def test_mp4_by_its_ending(tmp_path: Path) -> None:
         found = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
         assert file.streams.video[0].average_rate == 25
     assert len(found) == 7 and found[0].shape == (16, 48, 3)
-
-
-def test_depth_is_even_in_its_inverse() -> None:
-    depth = torch.tensor([[1.0, 2.0, 4.0, 0.5, 100.0, 3.0]])
-    found = depth_picture(depth, torch.tensor([[1.0, 1, 1, 1, 1, 0.4]]), 1.0, 4.0)
-    assert found.tolist()[0][0] == found.tolist()[0][3] == VIRIDIS[-1].tolist()
-    assert found.tolist()[0][2] == found.tolist()[0][4] == VIRIDIS[0].tolist()
-    share = (1 / 2 - 1 / 4) / (1 - 1 / 4) * 8
-    low, part = int(share), share % 1
-    assert np.abs(found[0, 1] - (VIRIDIS[low] * (1 - part) + VIRIDIS[low + 1] * part)).max() <= 0.5
-    assert not found[0, 5].any(), "not seen"
 
 
 def test_nothing_to_see_is_black(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """What `treadle export` offers for splats: PLY, compressed, a mesh, a video; all in the coordinates of the input.
 
-A trainer offers them by `exporters()`, which returns `splat_exporters(load)`.
+A trainer offers them so:
+
+    @classmethod
+    def exporters(cls) -> dict[str, Any]:
+        return splat_exporters(partial(trained_scene, cls))
 """
 
 from __future__ import annotations
@@ -9,25 +13,39 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from treadle.cameras.camera import Camera
+from treadle.config.files import load
 from treadle.errors import RunError, UsageError
 from treadle.export.exporter import Exporter, Option
 from treadle.export.mesh import ENDINGS, read_mesh, write_mesh
+from treadle.runs.best import best_config, read_best
+from treadle.runs.run import CONFIG
+from treadle.splats.background import Background
 from treadle.splats.cloud import Cloud
 from treadle.splats.compressed_ply import chunk_order, read_compressed, write_compressed
 from treadle.splats.format_loss import losses
 from treadle.splats.mesh import Look, View, cropped, fuse, largest_part, moved
 from treadle.splats.ply import read_cloud, write_cloud
+from treadle.splats.rendering import render
 from treadle.splats.spz import read_spz, write_spz
 from treadle.splats.transform import UPS, inside, opaque, scaling, select, transformed, upright
 from treadle.splats.video import DEPTHS, write_video
 from treadle.splats.video import ENDINGS as VIDEOS
+
+
+class Setting(NamedTuple):
+    """What a scene was trained with, in the coordinates of training."""
+
+    cameras: Sequence[Camera]
+    background: Tensor
+    """(3,) behind the splats, in pictures."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,31 +54,26 @@ class Scene:
 
     Attributes:
         cloud: the splats, in the coordinates in which they were trained.
-        cameras: from where they were trained, in the same coordinates.
         to_input: (4, 4) float64, from those coordinates to the input's: `Capture.to_input`.
-        background: (3,) colour behind the splats, in pictures.
-        path: makes a video's cameras, in the coordinates of `cameras`: from the kind (orbit, spiral ... or a file), the
+        setting: gives what they were trained with; asked only where something is rendered, as data has to be read.
+        path: makes a video's cameras, in the coordinates of training: from the kind (orbit, spiral ... or a file), the
             training cameras and the number of frames.
         facts: what else is to be printed, such as the step.
     """
 
     cloud: Cloud
-    cameras: Sequence[Camera]
-    to_input: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
-    background: Sequence[float] = (0.0, 0.0, 0.0)
+    to_input: NDArray[np.float64]
+    setting: Callable[[], Setting]
     path: Callable[[str, Sequence[Camera], int], Sequence[Camera]] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def looking(cloud: Cloud, background: Sequence[float] = (0.0, 0.0, 0.0)) -> Look:
-    """What renders views of a cloud."""
-    from treadle.splats.rendering import render
-
-    behind = torch.tensor(background, dtype=cloud.means.dtype, device=cloud.means.device)
+def looking(cloud: Cloud, background: Tensor) -> Look:
+    """What renders views of a cloud over a background (3,)."""
 
     def look(camera: Camera) -> View:
         with torch.no_grad():
-            rendered = render(cloud, camera, background=behind, depth=True)
+            rendered = render(cloud, camera, background=background.to(cloud.means), depth=True)
         assert rendered.depth is not None  # it was asked for
         return View(rendered.image.clamp(0, 1), rendered.depth, rendered.alpha)
 
@@ -105,20 +118,42 @@ WIDTH = Option("width", "of a picture in pixels (default: the training cameras')
 DEPTH = Option("depth", f"where depth goes: {', '.join(DEPTHS)} (default: beside)", "WHERE", str, "beside")
 
 
+def trained_scene(trainer: type[Any], run: Path) -> Scene:
+    """The scene of the best model of a run of `trainer`, a `SplatsTrainer`.
+
+    Its data is read anew, from where config.yaml says that it is, once something is rendered.
+
+    Raises:
+        UsageError: the run has no best model, or none of that trainer's.
+    """
+    best, config = read_best(run), best_config(run, trainer.Config)
+
+    def setting() -> Setting:
+        data = load(run / CONFIG).get("data")
+        place = None if data is None else (run / Path(data).expanduser()).resolve()
+        photographs = trainer.load_data(config, place)["data"].train
+        transparent = photographs[0].pixels.shape[2] == 4
+        background = Background.of(config.background, transparent=transparent)
+        return Setting(photographs.cameras, background.in_tests(torch.device("cpu")))
+
+    to_input = best.of("model")["to_input"].double().numpy()
+    return Scene(trainer.load_model(run), to_input, setting, facts={"step": int(best.info["step"])})
+
+
 def splat_exporters(
-    load: Callable[[Path], Scene], looker: Callable[[Cloud, Sequence[float]], Look] = looking
+    scene_of: Callable[[Path], Scene], looker: Callable[[Cloud, Tensor], Look] = looking
 ) -> dict[str, Exporter]:
-    """The formats of a trainer whose runs `load` reads; `looker` makes what renders."""
+    """The formats of a trainer whose runs `scene_of` reads; `looker` makes what renders."""
 
     def ply(run: Path, path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-        scene = load(run)
+        scene = scene_of(run)
         cloud, facts = _placed(scene, values)
         size = write_cloud(path, cloud)
         _compare(path, read_cloud(path), cloud)
         return {**facts, "read back": "the same, bit for bit", **_size(size, cloud)}
 
     def compressed(run: Path, path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-        scene = load(run)
+        scene = scene_of(run)
         cloud, facts = _placed(scene, values)
         if path.suffix.lower() == ".spz":
             size = write_spz(path, cloud)
@@ -132,11 +167,12 @@ def splat_exporters(
         return {**facts, **left, **said, **_size(size, cloud)}
 
     def mesh(run: Path, path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-        scene = load(run)
+        scene = scene_of(run)
         kept, facts = _kept(scene, values)
         similarity = _similarity(scene, values)
         box = _bounds(kept) if values["crop"] is None else _around(values["crop"], similarity)
-        surface = fuse(looker(kept, scene.background), scene.cameras, box, values["resolution"])
+        cameras, background = scene.setting()
+        surface = fuse(looker(kept, background), cameras, box, values["resolution"])
         if values["largest"]:
             surface = largest_part(surface)
         surface = moved(surface, similarity)
@@ -151,17 +187,18 @@ def splat_exporters(
                 "read back": "the same"}  # fmt: skip
 
     def video(run: Path, path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-        scene = load(run)
+        scene = scene_of(run)
         if scene.path is None:
             raise UsageError(f"{run} has no cameras to fly along")
         kept, facts = _kept(scene, values)
-        cameras = list(scene.path(values["video"], scene.cameras, values["frames"]))
+        setting = scene.setting()
+        cameras = list(scene.path(values["video"], setting.cameras, values["frames"]))
         if not cameras:
             raise UsageError(f"--video {values['video']} has no cameras")
         if values["width"] is not None:
             height = max(1, round(cameras[0].height * values["width"] / cameras[0].width))
             cameras = [camera.resized(values["width"], height) for camera in cameras]
-        files = write_video(path, looker(kept, scene.background), cameras, fps=values["fps"], depth=values["depth"])
+        files = write_video(path, looker(kept, setting.background), cameras, fps=values["fps"], depth=values["depth"])
         said = {"depth": files[1]} if len(files) > 1 else {}
         return {**facts, "frames": f"{len(cameras)} of {cameras[0].width} x {cameras[0].height} pixels", **said}
 
@@ -192,7 +229,7 @@ def _similarity(scene: Scene, values: Mapping[str, Any]) -> NDArray[np.float64]:
     return matrix
 
 
-def _chosen(placed: Cloud, values: Mapping[str, Any]) -> torch.Tensor:
+def _chosen(placed: Cloud, values: Mapping[str, Any]) -> Tensor:
     """Which splats, given in the coordinates of the file, are to be in it."""
     rows = torch.ones(len(placed), dtype=torch.bool)
     if values["crop"] is not None:
@@ -204,7 +241,7 @@ def _chosen(placed: Cloud, values: Mapping[str, Any]) -> torch.Tensor:
     return rows
 
 
-def _facts(scene: Scene, rows: torch.Tensor) -> dict[str, Any]:
+def _facts(scene: Scene, rows: Tensor) -> dict[str, Any]:
     count = int(rows.sum())
     of = f"{count}" if count == len(rows) else f"{count} of {len(rows)}"
     return {**scene.facts, "splats": of, "degree": scene.cloud.degree}

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from treadle.cameras.camera import Camera
 from treadle.errors import UsageError
@@ -15,14 +13,11 @@ from treadle.images.display import to_uint8
 from treadle.images.reading import Pixels
 from treadle.images.video import write_gif, write_mp4
 from treadle.splats.mesh import SOLID, Look, View
+from treadle.splats.panels import depth_ends, shown_depth
 
 ENDINGS = (".mp4", ".gif")
 DEPTHS = ("beside", "apart", "none")
 """Where the depth goes: into the same frames, into a second file, nowhere."""
-
-VIRIDIS = np.array([(68, 1, 84), (71, 45, 123), (59, 82, 139), (44, 114, 142), (33, 145, 140), (40, 174, 128),
-                    (94, 201, 98), (173, 220, 48), (253, 231, 37)], np.float32)  # fmt: skip
-"""Matplotlib's colour map (CC0) at nine places, from far to near."""
 
 _PROBES = 8
 
@@ -52,14 +47,14 @@ def write_video(
     if depth == "none":
         write(path, (_colors(look(camera)) for camera in cameras), fps)
         return [path]
-    near, far = _range(look, cameras)
+    ends = _ends(look, cameras)
     if depth == "beside":
-        write(path, (np.hstack(pair) for pair in _pairs(look, cameras, near, far)), fps)
+        write(path, (np.hstack(pair) for pair in _pairs(look, cameras, ends)), fps)
         return [path]
     second: list[Pixels] = []
 
     def first() -> Iterator[Pixels]:
-        for color, below in _pairs(look, cameras, near, far):
+        for color, below in _pairs(look, cameras, ends):
             second.append(below)
             yield color
 
@@ -69,34 +64,19 @@ def write_video(
     return [path, other]
 
 
-def depth_picture(depth: Tensor, alpha: Tensor, near: float, far: float) -> Pixels:
-    """Depth (H, W) in colours (H, W, 3): yellow near, violet far, even in 1 / depth; black where little is seen.
-
-    `near` and `far`, above 0, are the depths at the ends of the scale.
-    """
-    share = (1 / depth.double().clamp(min=1e-12) - 1 / far) / max(1 / near - 1 / far, 1e-12)
-    places = np.linspace(0, 1, len(VIRIDIS))
-    values = share.clamp(0, 1).cpu().numpy()
-    colors = np.stack([np.interp(values, places, VIRIDIS[:, channel]) for channel in range(3)], -1)
-    return np.asarray((colors * (alpha >= SOLID).cpu().numpy()[..., None]).round(), np.uint8)
-
-
-def _pairs(look: Look, cameras: Sequence[Camera], near: float, far: float) -> Iterator[tuple[Pixels, Pixels]]:
+def _pairs(look: Look, cameras: Sequence[Camera], ends: tuple[float, float]) -> Iterator[tuple[Pixels, Pixels]]:
     for camera in cameras:
         view = look(camera)
-        yield _colors(view), depth_picture(view.depth, view.alpha, near, far)
+        yield _colors(view), shown_depth(view.depth, view.alpha, ends)
 
 
 def _colors(view: View) -> Pixels:
     return to_uint8(view.image.float().cpu().numpy())
 
 
-def _range(look: Look, cameras: Sequence[Camera]) -> tuple[float, float]:
+def _ends(look: Look, cameras: Sequence[Camera]) -> tuple[float, float]:
     """Depths that nearly all that a few of the cameras see lies between: one scale for all frames."""
-    probes = [cameras[place] for place in np.linspace(0, len(cameras) - 1, min(_PROBES, len(cameras))).astype(int)]
-    views = [look(camera) for camera in probes]
-    seen = torch.cat([torch.zeros(0), *(view.depth[view.alpha >= SOLID].float().cpu() for view in views)])
-    if not len(seen):
-        return 1.0, 2.0  # nothing to be seen has no depth to be coloured
-    low, high = np.quantile(seen.numpy(), [0.01, 0.99])
-    return float(max(low, 1e-6)), float(max(high, low * 1.0001, 2e-6))
+    places = np.linspace(0, len(cameras) - 1, min(_PROBES, len(cameras))).astype(int)
+    views = [look(cameras[place]) for place in places]
+    seen = np.concatenate([np.zeros(0), *(view.depth[view.alpha >= SOLID].cpu().numpy() for view in views)])
+    return depth_ends(seen) if len(seen) else (0.0, 1.0)
