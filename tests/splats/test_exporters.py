@@ -61,10 +61,10 @@ def ball(cloud: Cloud, background: torch.Tensor) -> Look:
 
 @pytest.fixture
 def scene(cloud: Cloud) -> Scene:
-    def path(kind: str, cameras: Sequence[Camera], frames: int) -> list[Camera]:
+    def path(kind: str, setting: Setting, frames: int) -> list[Camera]:
         if kind != "orbit":
             raise UsageError(f"--video {kind}: no such path")
-        return [cameras[number % len(cameras)] for number in range(frames)]
+        return [setting.cameras[number % len(EYES)] for number in range(frames)]
 
     setting = Setting([camera(eye) for eye in EYES], torch.tensor([0.0, 0, 1]))
     return Scene(cloud, TO_INPUT, lambda: setting, path, {"step": 7})
@@ -151,8 +151,6 @@ def test_a_video_follows_the_path(tmp_path: Path, scene: Scene) -> None:
     assert picture[15, 15].tolist() == [255, 0, 0] and picture[0, 0].tolist() == [0, 0, 255]
     with pytest.raises(UsageError, match="--video loop: no such path"):
         export(scene, "video", tmp_path / "y.gif", video="loop")
-    with pytest.raises(UsageError, match="has no cameras to fly along"):
-        export(replace(scene, path=None), "video", tmp_path / "y.gif", video="orbit")
     with pytest.raises(UsageError, match="--video orbit has no cameras"):
         export(scene, "video", tmp_path / "y.gif", video="orbit", frames=0)
 
@@ -209,7 +207,7 @@ def test_depth_of_surfaces_is_nearer_to_them() -> None:
     view, black = camera((0, 0, 4), 80), torch.zeros(3)
     truth = ball(splats, black)(view)
     plain, sharp, strict = (
-        look(view) for look in (looking(splats, black), surfaces(splats, black, 1.0), surfaces(splats, black, 0.03))
+        look(view) for look in (looking(splats, black), surfaces(splats, black, 1.0), surfaces(splats, black, 0.04))
     )
     assert torch.equal(plain.image, sharp.image) and torch.equal(plain.alpha, sharp.alpha)
     seen = truth.alpha > 0

@@ -49,6 +49,8 @@ class Setting(NamedTuple):
     cameras: Sequence[Camera]
     background: Tensor
     """(3,) behind the splats, in pictures."""
+    points: NDArray[np.float64] | None = None
+    """(n, 3) on surfaces, where some are known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,15 +61,15 @@ class Scene:
         cloud: the splats, in the coordinates in which they were trained.
         to_input: (4, 4) float64, from those coordinates to the input's: `Capture.to_input`.
         setting: gives what they were trained with; asked only where something is rendered, as data has to be read.
-        path: makes a video's cameras, in the coordinates of training: from the kind (orbit, spiral ... or a file), the
-            training cameras and the number of frames.
+        path: makes a video's cameras, in the coordinates of training: from the kind (orbit, spiral ... or a file), what
+            `setting` gives and the number of frames.
         facts: what else is to be printed, such as the step.
     """
 
     cloud: Cloud
     to_input: NDArray[np.float64]
     setting: Callable[[], Setting]
-    path: Callable[[str, Sequence[Camera], int], Sequence[Camera]] | None = None
+    path: Callable[[str, Setting, int], Sequence[Camera]]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -162,13 +164,18 @@ def trained_scene(trainer: type[Any], run: Path) -> Scene:
     def setting() -> Setting:
         data = load(run / CONFIG).get("data")
         place = None if data is None else (run / Path(data).expanduser()).resolve()
-        photographs = trainer.load_data(config, place)["data"].train
-        transparent = photographs[0].pixels.shape[2] == 4
+        capture = trainer.load_data(config, place)["data"]
+        transparent = capture.train[0].pixels.shape[2] == 4
         background = Background.of(config.background, transparent=transparent)
-        return Setting(photographs.cameras, background.in_tests(torch.device("cpu")))
+        return Setting(capture.train.cameras, background.in_tests(torch.device("cpu")), capture.points)
+
+    def path(kind: str, setting: Setting, frames: int) -> Sequence[Camera]:
+        from treadle.cameras.paths import camera_path
+
+        return camera_path(kind, setting.cameras, frames, points=setting.points, to_input=to_input)
 
     to_input = best.of("model")["to_input"].double().numpy()
-    return Scene(trainer.load_model(run), to_input, setting, facts={"step": int(best.info["step"])})
+    return Scene(trainer.load_model(run), to_input, setting, path, {"step": int(best.info["step"])})
 
 
 def splat_exporters(
@@ -204,9 +211,9 @@ def splat_exporters(
         kept, facts = _kept(scene, values)
         similarity = _similarity(scene, values)
         box = _bounds(kept) if values["crop"] is None else _around(values["crop"], similarity)
-        cameras, background = scene.setting()
-        look = surface_looker(kept, background, truncation(box, values["resolution"]))
-        surface = fuse(look, cameras, box, values["resolution"])
+        setting = scene.setting()
+        look = surface_looker(kept, setting.background, truncation(box, values["resolution"]))
+        surface = fuse(look, setting.cameras, box, values["resolution"])
         if values["largest"]:
             surface = largest_part(surface)
         surface = moved(surface, similarity)
@@ -222,11 +229,9 @@ def splat_exporters(
 
     def video(run: Path, path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
         scene = scene_of(run)
-        if scene.path is None:
-            raise UsageError(f"{run} has no cameras to fly along")
         kept, facts = _kept(scene, values)
         setting = scene.setting()
-        cameras = list(scene.path(values["video"], setting.cameras, values["frames"]))
+        cameras = list(scene.path(values["video"], setting, values["frames"]))
         if not cameras:
             raise UsageError(f"--video {values['video']} has no cameras")
         if values["width"] is not None:
