@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
@@ -145,8 +146,7 @@ class Scene:
             grid[:] = [*(-half - cell / 2), 1 / cell, *counts, rows]
             rows += int(counts.prod())
         light = np.zeros((rows, 2))
-        parts = threads.parts_for(len(self.shapes))
-        threads.launch(raytracing_loops.bake, parts, self.shapes, self.groups, grids, light)
+        _shared_out(raytracing_loops.bake, rows, self.shapes, self.groups, grids, light)
         return grids, light
 
 
@@ -154,7 +154,7 @@ def build(groups: Sequence[Sequence[Shape]]) -> Scene:
     """The scene of these shapes; what stands close together is best put into one group.
 
     Raises:
-        UsageError: a shape that reaches out of the unit ball, a size that is not positive, or a torus that is too thick.
+        UsageError: a shape that reaches out of the unit ball, a size that is not positive, or a torus too thick.
     """
     rows, balls, materials = [], [], list(dict.fromkeys(shape.material for group in groups for shape in group))
     for group in groups:
@@ -200,7 +200,7 @@ def trace(scene: Scene, world_to_camera: _Floats, intrinsics: Sequence[float], s
     width, height = size
     found = Surfaces(np.empty((height, width)), np.empty((height, width, 3)), np.empty((height, width), np.int32))
     pose, lens = _lens(world_to_camera, intrinsics)
-    threads.launch(raytracing_loops.trace, threads.parts_for(height), scene.shapes, scene.groups, pose, lens, *found)
+    _shared_out(raytracing_loops.trace, height, scene.shapes, scene.groups, pose, lens, *found)
     return found
 
 
@@ -216,20 +216,8 @@ def paint(
     width, height = size
     pixels = np.empty((height, width, 4), np.uint8)
     pose, lens = _lens(world_to_camera, intrinsics)
-    threads.launch(
-        raytracing_loops.paint,
-        threads.parts_for(height),
-        scene.shapes,
-        scene.groups,
-        scene.materials,
-        *scene.light,
-        pose,
-        lens,
-        _levels(),
-        _samples(),
-        4,
-        pixels,
-    )
+    tables = scene.shapes, scene.groups, scene.materials, *scene.light
+    _shared_out(raytracing_loops.paint, height, *tables, pose, lens, _levels(), _samples(), 4, pixels)
     return pixels
 
 
@@ -242,9 +230,18 @@ def distances(scene: Scene, points: NDArray[Any]) -> _Floats:
 
     points = np.ascontiguousarray(points, np.float64)
     out = np.empty(len(points))
-    parts = threads.parts_for(len(points))
-    threads.launch(raytracing_loops.distances, parts, scene.shapes, scene.groups, points, out)
+    _shared_out(raytracing_loops.distances, len(points), scene.shapes, scene.groups, points, out)
     return out
+
+
+def _shared_out(loop: Any, work: int, *arguments: Any) -> None:
+    """Call `loop(*arguments, part, parts)` for every part, on as many threads as torch is set to."""
+    parts = threads.parts_for(work)
+    if parts == 1:
+        loop(*arguments, 0, 1)
+        return
+    with ThreadPoolExecutor(parts) as pool:
+        list(pool.map(lambda part: loop(*arguments, part, parts), range(parts)))
 
 
 def _lens(world_to_camera: _Floats, intrinsics: Sequence[float]) -> tuple[_Floats, tuple[float, ...]]:

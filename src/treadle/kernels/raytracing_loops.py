@@ -5,6 +5,9 @@ exponentials. A picture is therefore the same bytes on every machine and on any 
 
 Rows of `shapes` are described in `raytracing.Scene`. Every shape is convex or a torus; boxes and cones are cores with
 a rounding around them, so that a point on a surface has one nearest point in the core, and that gives the normal.
+
+What is called takes a share of the work, `part` of `parts`, and lets go of Python's lock meanwhile. Compiled this way
+it takes three quarters of the time that Numba's own parallel loops take to compile.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -13,7 +16,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import prange
 
 from treadle.kernels.compiling import compiled
 
@@ -495,6 +497,19 @@ def _developed(x):
     return min(x * (1 + x / 6.0) / (1 + 0.55 * x), 1.0)
 
 
+@_exact
+def _byte(levels, x):
+    # How many of the 255 levels x lies above.
+    low, high = 0, 255
+    while low < high:
+        middle = (low + high) // 2
+        if x > levels[middle]:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
 # What is called -------------------------------------------------------------------------------------------------------
 
 
@@ -517,96 +532,91 @@ def _ray(pose, lens, column, row):
     )
 
 
-@compiled(parallel=True, fastmath=False)
-def bake(shapes, groups, grids, light, parts):
+@_exact
+def bake(shapes, groups, grids, light, part, parts):
     """The sun and the sky that arrive on every shape: at the points of it nearest to the corners of its grid."""
-    for part in prange(parts):
-        for i in range(shapes.shape[0]):
-            fine, across, deep = grids[i, 3], int(grids[i, 5]), int(grids[i, 6])
-            for row in range(part, int(grids[i, 4]) * across, parts):
-                for k in range(deep):
-                    x, y = grids[i, 0] + row // across / fine, grids[i, 1] + row % across / fine
-                    z = grids[i, 2] + k / fine
-                    off, u, v, w = _outward(shapes, i, x, y, z)
-                    if abs(off) * fine > 1.75:  # no point of the surface is in a cell with this corner
-                        continue
-                    x, y, z = x - off * u, y - off * v, z - off * w
-                    _, u, v, w = _outward(shapes, i, x, y, z)
-                    x, y, z = _turned_back(shapes, i, x, y, z)
-                    x, y, z = x + shapes[i, 2], y + shapes[i, 3], z + shapes[i, 4]
-                    u, v, w = _back(shapes, i, u, v, w)
-                    at = int(grids[i, 7]) + row * deep + k
-                    light[at, 0] = _lit(shapes, groups, x + 0.002 * u, y + 0.002 * v, z + 0.002 * w)
-                    light[at, 1] = _openness(shapes, groups, x, y, z, u, v, w)
+    for i in range(shapes.shape[0]):
+        fine, across, deep = grids[i, 3], int(grids[i, 5]), int(grids[i, 6])
+        for row in range(part, int(grids[i, 4]) * across, parts):
+            for k in range(deep):
+                x, y = grids[i, 0] + row // across / fine, grids[i, 1] + row % across / fine
+                z = grids[i, 2] + k / fine
+                off, u, v, w = _outward(shapes, i, x, y, z)
+                if abs(off) * fine > 1.75:  # no point of the surface is in a cell with this corner
+                    continue
+                x, y, z = x - off * u, y - off * v, z - off * w
+                _, u, v, w = _outward(shapes, i, x, y, z)
+                x, y, z = _turned_back(shapes, i, x, y, z)
+                x, y, z = x + shapes[i, 2], y + shapes[i, 3], z + shapes[i, 4]
+                u, v, w = _back(shapes, i, u, v, w)
+                at = int(grids[i, 7]) + row * deep + k
+                light[at, 0] = _lit(shapes, groups, x + 0.002 * u, y + 0.002 * v, z + 0.002 * w)
+                light[at, 1] = _openness(shapes, groups, x, y, z, u, v, w)
 
 
-@compiled(parallel=True, fastmath=False)
-def trace(shapes, groups, pose, lens, depth, normals, found, parts):
+@_exact
+def trace(shapes, groups, pose, lens, depth, normals, found, part, parts):
     """The first surface on the ray through every pixel's centre: depth, normal and shape; 0, 0 and -1 where none is."""
     height, width = depth.shape
-    for part in prange(parts):
-        near = np.empty(shapes.shape[0], np.int64)
-        for row in range(part, height, parts):
-            for column in range(width):
-                x, y, z, u, v, w, ahead = _ray(pose, lens, column + 0.5, row + 0.5)
-                count = _near(shapes, groups, x, y, z, u, v, w, 0.0, near)
-                t, i = _nearest(shapes, near, count, x, y, z, u, v, w)
-                found[row, column] = i
-                depth[row, column] = t * ahead if i >= 0 else 0.0
-                normals[row, column] = 0.0
-                if i >= 0:
-                    nx, ny, nz = _normal(shapes, i, x + t * u, y + t * v, z + t * w)
-                    normals[row, column, 0] = nx
-                    normals[row, column, 1] = ny
-                    normals[row, column, 2] = nz
+    near = np.empty(shapes.shape[0], np.int64)
+    for row in range(part, height, parts):
+        for column in range(width):
+            x, y, z, u, v, w, ahead = _ray(pose, lens, column + 0.5, row + 0.5)
+            count = _near(shapes, groups, x, y, z, u, v, w, 0.0, near)
+            t, i = _nearest(shapes, near, count, x, y, z, u, v, w)
+            found[row, column] = i
+            depth[row, column] = t * ahead if i >= 0 else 0.0
+            nx, ny, nz = 0.0, 0.0, 0.0
+            if i >= 0:
+                nx, ny, nz = _normal(shapes, i, x + t * u, y + t * v, z + t * w)
+            normals[row, column, 0], normals[row, column, 1], normals[row, column, 2] = nx, ny, nz
 
 
-@compiled(parallel=True, fastmath=False)
-def paint(shapes, groups, materials, grids, light, pose, lens, levels, samples, first, pixels, parts):
+@_exact
+def paint(shapes, groups, materials, grids, light, pose, lens, levels, samples, first, pixels, part, parts):
     """Every pixel (height, width, 4) uint8, the mean of `samples` (n, 2) of it; of the `first` ones where they agree.
 
     `levels` are the 255 linear values between the 256 that a byte can have.
     """
     height, width = pixels.shape[:2]
-    for part in prange(parts):
-        around, near = np.empty(shapes.shape[0], np.int64), np.empty(shapes.shape[0], np.int64)
-        for row in range(part, height, parts):
-            for start in range(0, width, _RUN):
-                x, y, z, u, v, w, _ = _ray(pose, lens, start + 0.5 * _RUN, row + 0.5)
-                # All of the scene is at most 1 beyond its middle; half of these pixels' diagonal there is less.
-                slack = (1 + math.sqrt(x * x + y * y + z * z)) * 0.55 * _RUN / min(lens[0], lens[1])
-                about = _near(shapes, groups, x, y, z, u, v, w, slack, around)
-                for column in range(start, min(start + _RUN, width)):
-                    if about == 0:
-                        pixels[row, column] = 0
-                        continue
-                    red, green, blue, hits, count = 0.0, 0.0, 0.0, 0, 0
-                    shape, differ, low, high = -2, False, 2.0, -1.0
-                    for s in range(samples.shape[0]):
-                        if s == first and not differ and high - low < 0.035:
-                            break
-                        x, y, z, u, v, w, _ = _ray(pose, lens, column + samples[s, 0], row + samples[s, 1])
-                        t, i = _nearest(shapes, around, about, x, y, z, u, v, w)
-                        differ |= shape != -2 and i != shape
-                        shape = i
-                        count += 1
-                        if i >= 0:
-                            r, g, b = _seen(shapes, groups, materials, grids, light, near, x, y, z, u, v, w, t, i)
-                            r, g, b = _developed(r), _developed(g), _developed(b)
-                            red, green, blue, hits = red + r, green + g, blue + b, hits + 1
-                            tone = math.sqrt(0.3 * r + 0.6 * g + 0.1 * b)
-                            low, high = min(low, tone), max(high, tone)
-                    scale = 1 / max(hits, 1)
-                    pixels[row, column, 0] = np.searchsorted(levels, red * scale)
-                    pixels[row, column, 1] = np.searchsorted(levels, green * scale)
-                    pixels[row, column, 2] = np.searchsorted(levels, blue * scale)
-                    pixels[row, column, 3] = (510 * hits + count) // (2 * count)
+    around, near = np.empty(shapes.shape[0], np.int64), np.empty(shapes.shape[0], np.int64)
+    for row in range(part, height, parts):
+        for start in range(0, width, _RUN):
+            x, y, z, u, v, w, _ = _ray(pose, lens, start + 0.5 * _RUN, row + 0.5)
+            # All of the scene is at most 1 beyond its middle; half of these pixels' diagonal there is less.
+            slack = (1 + math.sqrt(x * x + y * y + z * z)) * 0.55 * _RUN / min(lens[0], lens[1])
+            about = _near(shapes, groups, x, y, z, u, v, w, slack, around)
+            for column in range(start, min(start + _RUN, width)):
+                if about == 0:
+                    for channel in range(4):
+                        pixels[row, column, channel] = 0
+                    continue
+                red, green, blue, hits, count = 0.0, 0.0, 0.0, 0, 0
+                shape, differ, low, high = -2, False, 2.0, -1.0
+                for s in range(samples.shape[0]):
+                    if s == first and not differ and high - low < 0.035:
+                        break
+                    x, y, z, u, v, w, _ = _ray(pose, lens, column + samples[s, 0], row + samples[s, 1])
+                    t, i = _nearest(shapes, around, about, x, y, z, u, v, w)
+                    differ |= shape != -2 and i != shape
+                    shape = i
+                    count += 1
+                    if i >= 0:
+                        r, g, b = _seen(shapes, groups, materials, grids, light, near, x, y, z, u, v, w, t, i)
+                        r, g, b = _developed(r), _developed(g), _developed(b)
+                        red, green, blue, hits = red + r, green + g, blue + b, hits + 1
+                        tone = math.sqrt(0.3 * r + 0.6 * g + 0.1 * b)
+                        low, high = min(low, tone), max(high, tone)
+                scale = 1 / max(hits, 1)
+                pixels[row, column, 0] = _byte(levels, red * scale)
+                pixels[row, column, 1] = _byte(levels, green * scale)
+                pixels[row, column, 2] = _byte(levels, blue * scale)
+                pixels[row, column, 3] = (510 * hits + count) // (2 * count)
 
 
-@compiled(parallel=True, fastmath=False)
-def distances(shapes, groups, points, out, parts):
+@_exact
+def distances(shapes, groups, points, out, part, parts):
     """The signed distance from each of `points` (n, 3) to the nearest surface, negative inside."""
     count = points.shape[0]
-    for part in prange(parts):
-        for k in range(count * part // parts, count * (part + 1) // parts):
-            out[k] = _distance(shapes, groups, points[k, 0], points[k, 1], points[k, 2], 1e6)
+    for k in range(count * part // parts, count * (part + 1) // parts):
+        out[k] = _distance(shapes, groups, points[k, 0], points[k, 1], points[k, 2], 1e6)
