@@ -42,7 +42,7 @@ $(STAMP): pyproject.toml constraints.txt build-constraints.txt
 	fi
 	@PIP_CONSTRAINT=build-constraints.txt PIP_BUILD_CONSTRAINT=build-constraints.txt $(BIN)/python -m pip install \
 	  --quiet --disable-pip-version-check --no-deps $$(grep '^visdom==' constraints.txt)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fields,gans,video,onnx,tensorboard,visdom]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fields,gans,splats,video,onnx,tensorboard,visdom]'
 	@printf '%s' '$(CURDIR)' > $@
 
 lint: $(STAMP)  ## style, types, walls

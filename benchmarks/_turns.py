@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -136,13 +137,16 @@ def agreement(workload: str) -> float:
 def import_seconds(pairs: int) -> float:
     """CPU seconds that `import treadle; treadle.Trainer` adds to `import torch`: the difference of medians.
 
-    Fresh processes, in turns.
+    Fresh processes, in turns. They may keep bytecode, as a package that was installed does: where the environment
+    forbids it, what is measured is Python's compiler.
     """
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     code = "import time, torch{}; print(time.process_time())"
     times: dict[str, list[float]] = {"": [], ", treadle; treadle.Trainer": []}
     for _ in range(pairs + 1):
         for tail, seconds in times.items():
-            run = subprocess.run([sys.executable, "-c", code.format(tail)], capture_output=True, text=True, check=True)
+            command = [sys.executable, "-c", code.format(tail)]
+            run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
             seconds.append(float(run.stdout))
     plain, ours = (statistics.median(seconds[1:]) for seconds in times.values())  # the first ones fill disk caches
     return ours - plain

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from treadle.export.exporter import Exporter, Option
 from treadle.export.onnx import OPSET, OPSETS, TOLERANCE, Exportable
 
 pytest.importorskip("onnx")
@@ -95,3 +97,90 @@ def test_out_may_be_in_the_home_directory(treadle: Any, trained: None, monkeypat
     assert treadle("export", str(RUN), "--onnx", "--out", "~/x.onnx") == 0 and (tmp_path / "x.onnx").is_file()
     assert treadle("export", str(RUN), "--onnx", "--out", "~") == 2
     assert "--out ~ is a directory" in treadle.err
+
+
+def write(run: Path, path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A format that is what it was asked for."""
+    path.write_text(repr(dict(values)))
+    return {"of": run, "error": 0.00123, "asked for": " ".join(map(str, values.values()))}
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split(",")))
+
+
+BOX = Option("crop-box", "keep what is in it", "X,Y,Z", numbers)
+FPS = Option("fps", "frames a second", "N", int, 30)
+FORMATS = {
+    "dots": Exporter("as dots", "line.dots", write, [BOX, Option("fine", "with more of them")], endings=[".dots"]),
+    "film": Exporter("as a film of 100% of it", "line.film", write, [BOX, FPS], "PATH"),
+}
+
+
+@pytest.fixture
+def formats(trained: None, monkeypatch: Any) -> None:
+    """The run's trainer has formats of its own."""
+    trainer = importlib.import_module("line_pack").LineTrainer
+    monkeypatch.setattr(trainer, "exporters", classmethod(lambda cls: FORMATS))
+
+
+def test_a_trainers_own_format_is_written_with_its_options(treadle: Any, formats: None) -> None:
+    assert treadle("export", "runs/line", "--dots", "--crop-box", "-1,.5,2", "--fine") == 0
+    expected = {"dots": True, "crop-box": (-1.0, 0.5, 2.0), "fine": True}
+    assert (RUN / "line.dots").read_text() == repr(expected)
+    assert treadle.out.splitlines() == [
+        f"{RUN}, as dots",
+        f"  of:        {RUN}",
+        "  error:     0.00123",
+        "  asked for: True (-1.0, 0.5, 2.0) True",
+        f"written: {RUN / 'line.dots'} (0.0 MB)",
+    ]
+
+
+def test_a_format_may_take_a_value_and_options_have_defaults(treadle: Any, formats: None) -> None:
+    assert treadle("export", "--film", "orbit", "runs/line", "--out", "x.mp4") == 0
+    assert Path("x.mp4").read_text() == repr({"film": "orbit", "crop-box": None, "fps": 30})
+    assert treadle("export", "--dots", "--out", "X.DOTS", "runs/line") == 0 and Path("X.DOTS").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "one of the arguments --onnx --dots --film is required"),
+        (["--dots", "--onnx"], "argument --onnx: not allowed with argument --dots"),
+        (["--dots", "--film", "a"], "argument --film: not allowed with argument --dots"),
+        (["--film"], "argument --film: expected one argument"),
+        (["--dots", "--fps", "3"], "--fps has no meaning with --dots: leave it out"),
+        (["--dots", "--opset", "17"], "--opset has no meaning with --dots: leave it out"),
+        (["--onnx", "--fine"], "--fine has no meaning with --onnx: leave it out"),
+        (["--film", "a", "--fps", "x"], "--fps x: expected N"),
+        (["--dots", "--crop-box", "-1,a"], "--crop-box -1,a: expected X,Y,Z"),
+        (["--dots", "--out", "line.ply"], "--out line.ply: --dots writes .dots"),
+        (["--dots", "--out", "."], "--out . is a directory: name a file in it, such as line.dots"),
+        (["--dot"], "LineTrainer has no export option '--dot'; did you mean '--dots'?"),
+        (["--dots", "--crop", "1"], "LineTrainer has no export option '--crop'; did you mean '--crop-box'?"),
+        (["--onnx"], "LineTrainer has nothing to export as ONNX: take --dots or --film"),
+    ],
+)
+def test_bad_usage_of_formats_is_one_line(treadle: Any, formats: None, arguments: list[str], said: str) -> None:
+    assert treadle("export", str(RUN), *arguments) == 2
+    assert said in treadle.err and treadle.err.count("\n") == 1
+    assert [path.name for path in RUN.iterdir()] == ["config.yaml"] and len(list(Path().iterdir())) == 1
+
+
+def test_a_trainer_without_formats_refuses_them_by_name(treadle: Any, trained: None) -> None:
+    assert treadle("export", str(RUN), "--ply") == 2
+    assert treadle.err.startswith(f"treadle: {RUN}: LineTrainer has no export option '--ply'; known: --model, --onnx")
+
+
+def test_the_help_of_a_run_explains_what_its_trainer_offers(treadle: Any, formats: None) -> None:
+    assert treadle("export", str(RUN), "--help") == 0
+    page = " ".join(treadle.out.split())
+    assert "--film PATH as a film of 100% of it" in page and "RUN/line.dots" in page
+    assert "--crop-box X,Y,Z keep what is in it (with --dots, --film)" in page
+    assert "--fine with more of them (with --dots)" in page
+
+
+def test_the_help_without_a_run_names_the_formats_there_are(treadle: Any, formats: None) -> None:
+    assert treadle("export", "--help") == 0
+    assert "  line:      --dots\n             as dots\n  line:      --film PATH\n" in treadle.out

@@ -39,6 +39,7 @@ class Desk(Protocol):
     def refuse(self, command: Command, error: Exception) -> None: ...
 
 
+@dataclass(frozen=True)
 class Command(ABC):
     """Something asked of a run.
 
@@ -52,7 +53,6 @@ class Command(ABC):
         """Do it and journal it; returns the answer, or a future of it. Raises UsageError where it cannot be done."""
 
 
-@dataclass(frozen=True)
 class Pause(Command):
     """Take no further step until `Continue`."""
 
@@ -61,7 +61,6 @@ class Pause(Command):
         desk.pause()
 
 
-@dataclass(frozen=True)
 class Continue(Command):
     """Go on after `Pause`."""
 
@@ -81,7 +80,6 @@ class Stop(Command):
         desk.halt(self.reason)
 
 
-@dataclass(frozen=True)
 class Save(Command):
     """Write a checkpoint now."""
 
@@ -90,7 +88,6 @@ class Save(Command):
         desk.save()
 
 
-@dataclass(frozen=True)
 class Validate(Command):
     """Evaluate the validation data now; the answer is the metrics."""
 
@@ -147,7 +144,6 @@ class Rewind(Command):
         desk.rewind(self.step)
 
 
-@dataclass(frozen=True)
 class Close(Command):
     """End the run here: what `close()` does when it is called from inside a step."""
 

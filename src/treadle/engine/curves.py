@@ -224,37 +224,38 @@ def parse_curve(value: float | str | Curve) -> Curve:
 _N = r"[-+]?(?:\d+(?:_\d+)*(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?"
 _COUNT = r"(?: ?\* ?\d{1,6})?"
 _S = rf"{_N} ?(?:%|[a-z]+)"
-_RAMP = re.compile(rf"(linear|cosine|log) ({_N}) to ({_N})(?: over ({_S}))?")
-_VALUES = re.compile(rf"{_N}{_COUNT}(?: {_N}{_COUNT})*")
+_RAMP = rf"(linear|cosine|log) ({_N}) to ({_N})(?: over ({_S}))?"
+_VALUES = rf"{_N}{_COUNT}(?: {_N}{_COUNT})*"
 
-# For each first word: the form, and what an error shows as an example of it.
-_FORMS: dict[str, tuple[re.Pattern[str], str]] = {
+# For each first word: the form, and what an error shows as an example of it. Compiled when first needed (`re` keeps
+# them): many a run has no curve, and together they take 5 ms.
+_FORMS: dict[str, tuple[str, str]] = {
     "constant": (
-        re.compile(rf"constant ({_N})(?: for ({_S}) then (linear|cosine|log) to ({_N})(?: over ({_S}))?)?"),
+        rf"constant ({_N})(?: for ({_S}) then (linear|cosine|log) to ({_N})(?: over ({_S}))?)?",
         "constant 2e-4 for 100 epochs then linear to 0",
     ),
     "linear": (_RAMP, "linear 1e-2 to 0"),
     "cosine": (_RAMP, "cosine 1e-2 to 1e-4"),
     "log": (_RAMP, "log 1e-2 to 1e-4 over 30%"),
     "milestones": (
-        re.compile(rf"milestones ({_N})((?: x ?{_N} at {_S}(?: {_S})*)+)"),
+        rf"milestones ({_N})((?: x ?{_N} at {_S}(?: {_S})*)+)",
         "milestones 1e-2 x0.33 at 50% 75%",
     ),
-    "warm-up": (re.compile(rf"warm-up ({_S}) then (.+)"), "warm-up 500 steps then cosine 1e-2 to 1e-4"),
+    "warm-up": (rf"warm-up ({_S}) then (.+)", "warm-up 500 steps then cosine 1e-2 to 1e-4"),
 }
 _RAMPS: dict[str, type[Ramp]] = {"linear": Linear, "cosine": Cosine, "log": LogLinear}
 
 
 def _parse(text: str, words: str) -> Curve:
     """Read `words`, a part of `text` in lower case with single blanks."""
-    if _VALUES.fullmatch(words):
+    if re.fullmatch(_VALUES, words):
         return _parse_values(words)
     first = words.partition(" ")[0]
     if first not in _FORMS:
         tail = nearest(first, _FORMS) if first else f"; write for example {_FORMS['cosine'][1]!r}"
         raise UsageError(f"curve {text!r} starts with {first!r}, neither a number nor a kind of curve{tail}")
     form, example = _FORMS[first]
-    match = form.fullmatch(words)
+    match = re.fullmatch(form, words)
     if match is None:
         raise UsageError(f"curve {text!r} is not understood; write it like {example!r}")
     if first == "constant":

@@ -80,6 +80,14 @@ class Subject(Events):
         return {}
 
     @classmethod
+    def exporters(cls) -> dict[str, Any]:
+        """The formats of its own that `treadle export` can write runs in, by the option's name; none by default.
+
+        Each is a `treadle.export.exporter.Exporter`.
+        """
+        return {}
+
+    @classmethod
     def load_model(cls, run: str | Path, *args: Any, **kwargs: Any) -> Any:
         """The trained model of the run in a directory, ready to be used without the trainer.
 

@@ -21,11 +21,13 @@ from treadle.cameras.ply import Ply, Table, columns, read_ply, rows_of, write_pl
 from treadle.errors import UsageError
 from treadle.splats.cloud import Cloud
 
+MIP = "SplatRenderMode: mip"
+"""The comment of a scene that is to be rendered antialiased."""
+
 OPAQUE = 16.0
 """The logit that an infinite one is read as: float32 knows no larger opacity below 1."""
 
 _POSITION, _NORMAL = ["x", "y", "z"], ["nx", "ny", "nz"]
-_MIP = "SplatRenderMode: mip"
 _EXTRA = "treadle extra"
 
 
@@ -51,7 +53,7 @@ def write_cloud(path: str | Path, cloud: Cloud, comments: Sequence[str] = ()) ->
              *numbered("scale", 3), *numbered("rot", 4)]  # fmt: skip
     parts = [cloud.means, torch.zeros(count, 3), cloud.dc, rest, cloud.logits[:, None], cloud.log_scales,
              cloud.quaternions]  # fmt: skip
-    said = [*([_MIP] if cloud.antialiased else []), *comments]
+    said = [*([MIP] if cloud.antialiased else []), *comments]
     for name, values in cloud.extra.items():
         if not re.fullmatch(r"[A-Za-z_]\w{0,99}", name, re.ASCII):
             raise UsageError(f"an attribute named {name!r} cannot be written: PLY wants letters, digits and _")
@@ -99,7 +101,7 @@ def read_cloud(path: str | Path) -> Cloud:
         dc=_column(table, names_of.dc),
         rest=rest if names_of.colours_last else rest.transpose(1, 2).contiguous(),
         extra=_extra(path, table, [name for name in names if name not in {*needed, *_NORMAL}], ply.comments),
-        antialiased=_antialiased(ply.comments),
+        antialiased=is_antialiased(ply.comments),
     )
     check_cloud(path, cloud)
     return cloud
@@ -169,8 +171,8 @@ def _extra(path: Path, table: Table, names: list[str], comments: Sequence[str]) 
     return found | {name: _column(table, [name])[:, 0] for name in left}
 
 
-def _antialiased(comments: Sequence[str]) -> bool:
-    """Whether the comments say so; the last one that says anything counts."""
+def is_antialiased(comments: Sequence[str]) -> bool:
+    """Whether a file's comments say that it is to be rendered so; the last one that says anything counts."""
     antialiased = False
     for comment in comments:
         match comment.lower().split():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -264,6 +265,13 @@ class SplatsTrainer(Trainer):
                 higher=HIGHER,
             )
         return found | {"splats": len(self.model)}
+
+    @classmethod
+    def exporters(cls) -> dict[str, Any]:
+        """Splats as PLY and compressed, a mesh, and videos."""
+        from treadle.splats.exporters import splat_exporters, trained_scene
+
+        return splat_exporters(partial(trained_scene, cls))
 
     @classmethod
     def load_model(cls, run: str | Path) -> Cloud:
