@@ -1,8 +1,8 @@
 """The compiled loops that sort splats into tiles and blend them there, forward and backward.
 
 A row of `packed` is a visible splat, by depth: centre x and y, the conic as what 2^ is taken of (see `bin_splats`),
-opacity, half-width and half-height of the box, channels. A *slot* is one (splat, tile) pair: those of a splat follow one
-another, so that what its tiles give is summed per splat in a fixed order. Tiles are drawn from a shared counter by
+opacity, half-width and half-height of the box, channels. A *slot* is one (splat, tile) pair: those of a splat follow
+one another, so that what its tiles give is summed per splat in a fixed order. Tiles are drawn from a shared counter by
 whoever is free, and write nothing that another reads: results are bitwise equal on any number of threads.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from treadle.kernels.compiling import compiled
 from treadle.kernels.lanes import choose, exp2, fill, lesser, load, some, steps_from, store, take, total
+from treadle.kernels.splatting_points import samples
 from treadle.kernels.splatting_reference import LEAST_ALPHA, LEAST_TRANSMITTANCE, MOST_ALPHA, TILE
 
 HEAD = 8
@@ -65,19 +66,6 @@ def depth_order(depths, keys, order, spare):
     if flips % 2:
         for i in range(count):
             order[i] = spare[i]
-
-
-@numba.njit(inline="always")
-def _samples(center, extent, pixels):
-    # The first and the last pixel whose sample lies within `extent` of `center`; none (1, 0) also where one is NaN.
-    low, high = math.ceil(center - extent - 0.5), math.floor(center + extent - 0.5)
-    if low < 0:
-        low = 0.0
-    if high > pixels - 1:
-        high = pixels - 1.0
-    if low <= high:
-        return np.int64(low), np.int64(high)
-    return 1, 0
 
 
 @numba.njit(inline="always")
@@ -135,11 +123,13 @@ def _bin(first, last, writing, order, flat, packed, size, cursor, firsts, ranks,
             for c in range(channels.shape[1]):
                 splat[HEAD + c] = channels[i, c]
         x, y = splat[0], splat[1]
-        left, right = _samples(x, splat[6], size[0])
-        top, bottom = _samples(y, splat[7], size[1])
-        least = -math.log2(splat[5] / real(LEAST_ALPHA)) * real(_SLACK) - real(_SLACK - 1)
+        left, right = samples(x, splat[6], size[0])
+        top, bottom = samples(y, splat[7], size[1])
         slot = firsts[rank] if writing else 0
         lone = left // TILE == right // TILE and top // TILE == bottom // TILE
+        least = real(0)
+        if not lone:
+            least = -math.log2(splat[5] / real(LEAST_ALPHA)) * real(_SLACK) - real(_SLACK - 1)
         if left <= right and top <= bottom:
             for row in range(top // TILE, bottom // TILE + 1):
                 for column in range(left // TILE, right // TILE + 1):
@@ -213,7 +203,7 @@ def _draw(counter, tiles, ranks, slots, packed, background, size, image, alphas,
             y, opacity = splat[1], splat[5]
             dx = steps_from(real(left) + half - splat[0])
             constant, slope, curve = dx * dx * splat[2], dx * splat[3], splat[4]
-            low, high = _samples(y, splat[7], size[1])
+            low, high = samples(y, splat[7], size[1])
             weight, pixels = fill(zero), fill(zero)
             number = real(entry - start + 1)
             for row in range(max(low - top, 0), min(high - top, TILE - 1) + 1):
@@ -308,7 +298,7 @@ def _trace_back(counter, tiles, ranks, slots, packed, background, size, grad_ima
             y, opacity = splat[1], splat[5]
             dx = steps_from(real(left) + half - splat[0])
             constant, slope, curve = dx * dx * splat[2], dx * splat[3], splat[4]
-            low, high = _samples(y, splat[7], size[1])
+            low, high = samples(y, splat[7], size[1])
             number = entry - start
             sum0, sum1, sum2 = fill(zero), fill(zero), fill(zero)
             for c in range(channels):
