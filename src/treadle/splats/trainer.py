@@ -256,7 +256,7 @@ class SplatsTrainer(Trainer):
         """Render every view of `feed`; writes tables and a page (`write_report`), returns means and paths."""
         run = directory.parent
         with self.evaluating():
-            return write_report(
+            found = write_report(
                 directory,
                 self.rows(feed),
                 title=f"Test of {run.parent.name}/{run.name}",
@@ -264,6 +264,7 @@ class SplatsTrainer(Trainer):
                 sort_by="psnr",
                 higher=HIGHER,
             )
+        return found | {"splats": len(self.model)}
 
     @classmethod
     def exporters(cls) -> dict[str, Any]:
