@@ -162,7 +162,7 @@ def spherical_harmonics_reference(
     """`treadle.kernels.splatting.spherical_harmonics` with differentiable torch operations."""
     seen = torch.arange(len(dc), device=dc.device) if visible is None else visible.nonzero()[:, 0]
     dc, rest, offsets = dc[seen], rest[seen], means[seen] - eye
-    apart = offsets.norm(dim=1, keepdim=True) > 0
+    apart = offsets.norm(dim=1, keepdim=True) != 0
     bases = harmonics(torch.where(apart, offsets, 0) / torch.where(apart, offsets, 1).norm(dim=1, keepdim=True), degree)
     sums = bases[:, :1] * dc + torch.einsum("nk,nkc->nc", bases[:, 1:], rest[:, : BASES[degree] - 1])
     colors = (sums + 0.5).clamp(min=0)
