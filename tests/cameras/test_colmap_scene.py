@@ -66,7 +66,7 @@ def test_missing_and_unregistered_pictures_are_named_and_counted(capture_folder)
 def test_no_picture_at_all_is_an_error(capture_folder):
     root = capture_folder(pictures="photos")
     with pytest.raises(
-        UsageError, match=r"3 of 3 images of .*: a\.png, b\.png, c\.png: put the pictures into a folder im"
+        UsageError, match=r"3 of 3 images of .*: a\.png, b\.png, c\.png: name the folder that holds the rec"
     ):
         scene_of(root)
     assert len(scene_of(root, images="photos").views) == 3
