@@ -50,18 +50,27 @@ def strips(views: Iterable[tuple[Rendered, Target]]) -> Pixels:
     return panel([strip(rendered, target) for rendered, target in views], STRIP)
 
 
-def shown_depth(depth: Tensor, alpha: Tensor) -> Pixels:
-    """Depths (H, W) as colours, near bright and far dark, (H, W, 3) uint8; black where less than half is covered."""
+def shown_depth(depth: Tensor, alpha: Tensor, ends: tuple[float, float] | None = None) -> Pixels:
+    """Depths (H, W) as colours, near bright and far dark, (H, W, 3) uint8; black where less than half is covered.
+
+    `ends` are the nearest and the farthest depth of the scale, for several pictures on one; by default this one's.
+    """
     values, covered = depth.detach().cpu().numpy().astype(np.float64), alpha.detach().cpu().numpy() > 0.5
     if not covered.any():
         return np.zeros((*values.shape, 3), np.uint8)
-    # The nearest and farthest hundredth may be anything: a single stray splat is not to darken all others.
-    near, far = np.percentile(values[covered], [1, 99])
+    near, far = depth_ends(values[covered]) if ends is None else ends
     share = np.clip((far - values) / max(far - near, 1e-9), 0, 1) * 0.85 + 0.15
     places = np.linspace(0, 1, len(_FAR_TO_NEAR))
     colors = np.stack([np.interp(share, places, _FAR_TO_NEAR[:, channel]) for channel in range(3)], 2)
     shown: Pixels = (colors * covered[..., None] * 255 + 0.5).astype(np.uint8)
     return shown
+
+
+def depth_ends(depths: NDArray[np.floating]) -> tuple[float, float]:
+    """The nearest and the farthest of depths (n,), one at least, that a scale of colours is to show."""
+    # The nearest and farthest hundredth may be anything: a single stray splat is not to darken all others.
+    near, far = np.percentile(depths, [1, 99])
+    return float(near), float(far)
 
 
 def spread(feed: Feed, count: int = 4) -> Iterator[View]:
@@ -71,11 +80,11 @@ def spread(feed: Feed, count: int = 4) -> Iterator[View]:
         yield feed.gather(0, [number])
 
 
-def course(run: Path, now: int) -> str:
-    """How the number of splats went, in quarters of the run: "5000, 6381, 8144, 9999, 10000"."""
+def course(run: Path, first: int, last: int) -> str:
+    """How the number of splats went, in quarters of the run, as it was logged: "5000, 6381, 8144, 9999, 10000"."""
     steps, counts = series(run, "splats")
-    ends = np.searchsorted(steps, steps[-1] * np.array([0.0, 0.25, 0.5, 0.75])) if len(steps) else []
-    return ", ".join([*(f"{counts[at]:.0f}" for at in ends), str(now)])
+    between = np.searchsorted(steps, steps[-1] * np.array([0.25, 0.5, 0.75])) if len(steps) else []
+    return ", ".join([str(first), *(f"{counts[at]:.0f}" for at in between), str(last)])
 
 
 def small_camera(camera: Camera, largest: int = LARGEST) -> Camera:

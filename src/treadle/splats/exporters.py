@@ -1,0 +1,329 @@
+"""What `treadle export` offers for splats: PLY, compressed, a mesh, a video; all in the coordinates of the input.
+
+A trainer offers them so:
+
+    @classmethod
+    def exporters(cls) -> dict[str, Any]:
+        return splat_exporters(partial(trained_scene, cls))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from treadle.cameras.camera import Camera
+from treadle.config.files import load
+from treadle.errors import RunError, UsageError
+from treadle.export.exporter import Exporter, Option
+from treadle.export.mesh import ENDINGS, read_mesh, write_mesh
+from treadle.runs.best import best_config, read_best
+from treadle.runs.run import CONFIG
+from treadle.splats.background import Background
+from treadle.splats.cloud import Cloud
+from treadle.splats.compressed_ply import chunk_order, read_compressed, write_compressed
+from treadle.splats.format_loss import losses
+from treadle.splats.mesh import Look, View, cropped, fuse, largest_part, moved, truncation
+from treadle.splats.ply import read_cloud, write_cloud
+from treadle.splats.rendering import render
+from treadle.splats.spz import read_spz, write_spz
+from treadle.splats.transform import UPS, inside, opaque, scaling, select, transformed, upright
+from treadle.splats.video import DEPTHS, write_video
+from treadle.splats.video import ENDINGS as VIDEOS
+
+SHARPER = 4
+"""As how many of each splat, one behind the other, the splats count for depth alone."""
+
+
+class Setting(NamedTuple):
+    """What a scene was trained with, in the coordinates of training."""
+
+    cameras: Sequence[Camera]
+    background: Tensor
+    """(3,) behind the splats, in pictures."""
+    points: NDArray[np.float64] | None = None
+    """(n, 3) on surfaces, where some are known."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A trained scene, as a trainer hands it to its exporters.
+
+    Attributes:
+        cloud: the splats, in the coordinates in which they were trained.
+        to_input: (4, 4) float64, from those coordinates to the input's: `Capture.to_input`.
+        setting: gives what they were trained with; asked only where something is rendered, as data has to be read.
+        path: makes a video's cameras, in the coordinates of training: from the kind (orbit, spiral ... or a file), what
+            `setting` gives and the number of frames.
+        facts: what else is to be printed, such as the step.
+    """
+
+    cloud: Cloud
+    to_input: NDArray[np.float64]
+    setting: Callable[[], Setting]
+    path: Callable[[str, Setting, int], Sequence[Camera]]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def looking(cloud: Cloud, background: Tensor) -> Look:
+    """What renders views of a cloud over a background (3,)."""
+
+    def look(camera: Camera) -> View:
+        with torch.no_grad():
+            rendered = render(cloud, camera, background=background.to(cloud.means), depth=True)
+        assert rendered.depth is not None  # it was asked for
+        return View(rendered.image.clamp(0, 1), rendered.depth, rendered.alpha)
+
+    return look
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def _up(text: str) -> str:
+    upright(text)
+    return text
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise ValueError
+    return count
+
+
+def _rate(text: str) -> float:
+    rate = float(text)
+    if not 0 < rate <= 1000:
+        raise ValueError
+    return rate
+
+
+CROP = Option("crop", "keep what lies in a box, given by two corners in the coordinates of the file",
+              "X,Y,Z,X,Y,Z", _numbers)  # fmt: skip
+MIN_OPACITY = Option("min-opacity", "leave out splats that are less opaque, such as .05", "SHARE", float)
+UP = Option("up", f"the axis of the input that points up, turned to y: {', '.join(UPS)}", "AXIS", _up)
+SCALE = Option("scale", "how many units of the file one unit of the input is", "F", float)
+PLACING = (CROP, MIN_OPACITY, UP, SCALE)
+
+RESOLUTION = Option("resolution", "voxels along the longest side, 8 to 1024 (default: 256)", "N", _count, 256)
+LARGEST = Option("largest", "keep the largest part alone")
+FRAMES = Option("frames", "how many frames (default: 120)", "N", _count, 120)
+FPS = Option("fps", "frames per second (default: 30)", "N", _rate, 30.0)
+WIDTH = Option("width", "of a picture in pixels (default: the training cameras')", "N", _count)
+DEPTH = Option("depth", f"where depth goes: {', '.join(DEPTHS)} (default: beside)", "WHERE", str, "beside")
+
+
+def surfaces(cloud: Cloud, background: Tensor, scatter: float) -> Look:
+    """What renders views of a cloud with the depth of its surface, as far as there is one.
+
+    The mean depth of what is seen lies behind the surface wherever the first splats are not opaque, and among things
+    where there are edges. So depth is taken of splats that are `SHARPER` times as dense, and is -1, not known, where
+    what is seen scatters about it by more than `scatter` (standard deviation).
+    """
+    look = looking(cloud, background)
+    transmitted = (1 - cloud.logits.double().sigmoid()) ** SHARPER
+    logits = torch.logit((1 - transmitted).clamp(1e-6, 1 - 1e-6)).to(cloud.logits)
+
+    def look_sharply(camera: Camera) -> View:
+        pose = torch.from_numpy(camera.world_to_camera[2])
+        depths = cloud.means.double().cpu() @ pose[:3] + pose[3]
+        middle = depths.median()  # squares about it keep their digits
+        moments = torch.stack([depths - middle, (depths - middle).square()], 1).to(cloud.means)
+        dense = replace(cloud, logits=logits, extra={"moments": moments})
+        with torch.no_grad():
+            rendered = render(dense, camera, depth=True, extra=("moments",))
+        assert rendered.depth is not None  # it was asked for
+        mean, square = (rendered.extra["moments"] / rendered.alpha[..., None].clamp(min=1e-6)).unbind(-1)
+        known = square - mean.square() < scatter**2
+        view = look(camera)
+        return View(view.image, torch.where(known, rendered.depth, -1), view.alpha)
+
+    return look_sharply
+
+
+def trained_scene(trainer: type[Any], run: Path) -> Scene:
+    """The scene of the best model of a run of `trainer`, a `SplatsTrainer`.
+
+    Its data is read anew, from where config.yaml says that it is, once something is rendered.
+
+    Raises:
+        UsageError: the run has no best model, or none of that trainer's.
+    """
+    best, config = read_best(run), best_config(run, trainer.Config)
+
+    def setting() -> Setting:
+        data = load(run / CONFIG).get("data")
+        place = None if data is None else (run / Path(data).expanduser()).resolve()
+        capture = trainer.load_data(config, place)["data"]
+        transparent = capture.train[0].pixels.shape[2] == 4
+        background = Background.of(config.background, transparent=transparent)
+        return Setting(capture.train.cameras, background.in_tests(torch.device("cpu")), capture.points)
+
+    def path(kind: str, setting: Setting, frames: int) -> Sequence[Camera]:
+        from treadle.cameras.paths import camera_path
+
+        return camera_path(kind, setting.cameras, frames, points=setting.points, to_input=to_input)
+
+    to_input = best.of("model")["to_input"].double().numpy()
+    return Scene(trainer.load_model(run), to_input, setting, path, {"step": int(best.info["step"])})
+
+
+def splat_exporters(
+    scene_of: Callable[[Path], Scene],
+    looker: Callable[[Cloud, Tensor], Look] = looking,
+    surface_looker: Callable[[Cloud, Tensor, float], Look] = surfaces,
+) -> dict[str, Exporter]:
+    """The formats of a trainer whose runs `scene_of` reads; the others make what renders, for videos and for meshes."""
+
+    def ply(run: Path, path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+        scene = scene_of(run)
+        cloud, facts = _placed(scene, values)
+        size = write_cloud(path, cloud)
+        _compare(path, read_cloud(path), cloud)
+        return {**facts, "read back": "the same, bit for bit", **_size(size, cloud)}
+
+    def compressed(run: Path, path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+        scene = scene_of(run)
+        cloud, facts = _placed(scene, values)
+        if path.suffix.lower() == ".spz":
+            size = write_spz(path, cloud)
+            lost = losses(cloud, read_spz(path))
+        else:
+            size = write_compressed(path, cloud)
+            lost = losses(select(cloud, chunk_order(cloud)), read_compressed(path))
+        said = {f"lost of {name}": f"{loss.rms:.2g} rms, {loss.largest:.2g} at most ({loss.unit})"
+                for name, loss in lost.items()}  # fmt: skip
+        left = {"left out": ", ".join(cloud.extra)} if cloud.extra else {}
+        return {**facts, **left, **said, **_size(size, cloud)}
+
+    def mesh(run: Path, path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+        scene = scene_of(run)
+        kept, facts = _kept(scene, values)
+        similarity = _similarity(scene, values)
+        box = _bounds(kept) if values["crop"] is None else _around(values["crop"], similarity)
+        setting = scene.setting()
+        look = surface_looker(kept, setting.background, truncation(box, values["resolution"]))
+        surface = fuse(look, setting.cameras, box, values["resolution"])
+        if values["largest"]:
+            surface = largest_part(surface)
+        surface = moved(surface, similarity)
+        if values["crop"] is not None:
+            surface = cropped(surface, values["crop"])
+        write_mesh(path, surface, ["from Gaussian splats, by treadle"])
+        found = read_mesh(path)
+        if len(found.vertices) != len(surface.vertices) or not np.array_equal(found.faces, surface.faces):
+            raise RunError(f"{path} was not read back as it was written")
+        voxel = float((box[1] - box[0]).max()) / values["resolution"] * np.cbrt(np.linalg.det(similarity[:3, :3]))
+        return {**facts, "voxel": float(voxel), "vertices": len(found.vertices), "faces": len(found.faces),
+                "read back": "the same"}  # fmt: skip
+
+    def video(run: Path, path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+        scene = scene_of(run)
+        kept, facts = _kept(scene, values)
+        setting = scene.setting()
+        cameras = list(scene.path(values["video"], setting, values["frames"]))
+        if not cameras:
+            raise UsageError(f"--video {values['video']} has no cameras")
+        if values["width"] is not None:
+            height = max(1, round(cameras[0].height * values["width"] / cameras[0].width))
+            cameras = [camera.resized(values["width"], height) for camera in cameras]
+        files = write_video(path, looker(kept, setting.background), cameras, fps=values["fps"], depth=values["depth"])
+        said = {"depth": files[1]} if len(files) > 1 else {}
+        return {**facts, "frames": f"{len(cameras)} of {cameras[0].width} x {cameras[0].height} pixels", **said}
+
+    return {
+        "ply": Exporter("as splats in a standard 3DGS PLY", "splats.ply", ply, PLACING, endings=(".ply",)),
+        "compressed": Exporter(
+            "as compressed splats, .compressed.ply or .spz, with what that loses",
+            "splats.compressed.ply", compressed, PLACING, endings=(".compressed.ply", ".spz"),
+        ),
+        "mesh": Exporter(
+            "as a coloured triangle mesh, .ply, .obj or .glb, of the surface that the training cameras see",
+            "mesh.ply", mesh, (*PLACING, RESOLUTION, LARGEST), endings=ENDINGS,
+        ),
+        "video": Exporter(
+            "as a video, .mp4 or .gif, along orbit, spiral, dolly, zoom, cameras or the cameras of a PATH.json",
+            "video.mp4", video, (CROP, MIN_OPACITY, UP, SCALE, FRAMES, FPS, WIDTH, DEPTH), "PATH", VIDEOS,
+        ),
+    }  # fmt: skip
+
+
+def _similarity(scene: Scene, values: Mapping[str, Any]) -> NDArray[np.float64]:
+    """From the coordinates of training to those of the file."""
+    matrix = np.asarray(scene.to_input, np.float64)
+    if values["up"] is not None:
+        matrix = upright(values["up"]) @ matrix
+    if values["scale"] is not None:
+        matrix = scaling(values["scale"]) @ matrix
+    return matrix
+
+
+def _chosen(placed: Cloud, values: Mapping[str, Any]) -> Tensor:
+    """Which splats, given in the coordinates of the file, are to be in it."""
+    rows = torch.ones(len(placed), dtype=torch.bool)
+    if values["crop"] is not None:
+        rows &= inside(placed, values["crop"])
+    if values["min-opacity"] is not None:
+        rows &= opaque(placed, values["min-opacity"])
+    if not bool(rows.any()):
+        raise UsageError(f"nothing is left of {len(placed)} splats: choose a larger --crop or a smaller --min-opacity")
+    return rows
+
+
+def _facts(scene: Scene, rows: Tensor) -> dict[str, Any]:
+    count = int(rows.sum())
+    of = f"{count}" if count == len(rows) else f"{count} of {len(rows)}"
+    return {**scene.facts, "splats": of, "degree": scene.cloud.degree}
+
+
+def _placed(scene: Scene, values: Mapping[str, Any]) -> tuple[Cloud, dict[str, Any]]:
+    """The splats of a file, in its coordinates."""
+    similarity = _similarity(scene, values)
+    same = np.array_equal(similarity, np.eye(4))  # then not a bit is changed
+    placed = scene.cloud if same else transformed(scene.cloud, similarity)
+    rows = _chosen(placed, values)
+    return placed if bool(rows.all()) else select(placed, rows), _facts(scene, rows)
+
+
+def _kept(scene: Scene, values: Mapping[str, Any]) -> tuple[Cloud, dict[str, Any]]:
+    """The same splats in the coordinates of training, where the cameras are."""
+    rows = _chosen(transformed(scene.cloud, _similarity(scene, values)), values)
+    return select(scene.cloud, rows), _facts(scene, rows)
+
+
+def _bounds(cloud: Cloud) -> NDArray[np.float64]:
+    """A box around nearly all that is solid, with some room: single splats that have strayed do not stretch it."""
+    solid = opaque(cloud, 0.5)
+    means = cloud.means[solid if bool(solid.any()) else slice(None)].double().numpy()
+    low, high = np.quantile(means, [0.01, 0.99], axis=0)
+    room = 0.1 * (high - low).max() + 1e-6
+    return np.stack([low - room, high + room])
+
+
+def _around(box: Sequence[float], similarity: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The box in the coordinates of training, along their axes, that a box of the file's coordinates lies in."""
+    corners = np.array(list(product(*zip(box[:3], box[3:], strict=True))))
+    places = np.linalg.solve(similarity[:3, :3], (corners - similarity[:3, 3]).T).T
+    return np.stack([places.min(0), places.max(0)])
+
+
+def _compare(path: Path, found: Cloud, cloud: Cloud) -> None:
+    pairs = [(found.means, cloud.means), (found.quaternions, cloud.quaternions), (found.dc, cloud.dc),
+             (found.log_scales, cloud.log_scales), (found.logits, cloud.logits), (found.rest, cloud.rest)]  # fmt: skip
+    if not all(torch.equal(a, b.cpu().float()) for a, b in pairs):
+        raise RunError(f"{path} was not read back as it was written: the disk, or the splats hold infinite numbers")
+
+
+def _size(size: int, cloud: Cloud) -> dict[str, Any]:
+    plain = 4 * (17 + cloud.rest[0].numel()) * len(cloud)
+    return {"bytes": f"{size} ({size / len(cloud):.1f} a splat, {100 * size / plain:.0f}% of a plain PLY)"}
