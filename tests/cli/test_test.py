@@ -51,7 +51,7 @@ def test_other_data_may_be_tested_on(treadle: Any, trained: None) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "treadle test: the following arguments are required: RUN"),
+        ([], "treadle test: expected either RUN or --ply FILE"),
         (["nowhere"], "no run nowhere (treadle runs lists the runs)"),
         (["runs/lin"], "no run runs/lin; did you mean 'runs/line'?"),
         (["runs/line/v001", "--data", "nothing"], "--data nothing: no such file or directory"),

@@ -25,9 +25,9 @@ from typing import Any
 
 HERE = Path(__file__).parent
 STAGES_OF = {
-    "row edit": ("growing_gaussians", "everything"),
-    "validation": ("ragged_sequences", "everything", "image", "pix2pix", "cyclegan"),
-    "best model": ("ragged_sequences", "everything", "image", "pix2pix", "cyclegan"),
+    "row edit": ("growing_gaussians", "everything", "splats", "splats_adc"),
+    "validation": ("ragged_sequences", "everything", "image", "pix2pix", "cyclegan", "splats", "splats_adc"),
+    "best model": ("ragged_sequences", "everything", "image", "pix2pix", "cyclegan", "splats", "splats_adc"),
     "rollback": ("everything",),
 }
 """Stages that only some of them have."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import json
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -37,6 +38,11 @@ RECIPES = {
         *("weights.G_L1=linear 100 to 10", "d_learning_rate=1e-3", "d_turns=2", "g_turns=3"),
     ],
     "cyclegan": [*TRANSLATION, "pool=10", "blocks=1", "spectral=true", "weights.G_IDENTITY_A=linear 5 to 0 over 50%"],
+    "splats": [
+        *("max_steps=24", "device=cpu", "coarse=4", "random=60", "cap=90", "degree_every=3 steps"),
+        *("grow_every=4 steps", "grow_from=2 steps", "pose_rate=1e-3", "exposure_rate=1e-2", "weights.needles=0.1"),
+        *("validate_every=5 steps", "examples_every=6 steps", "turntable=0"),
+    ],
 }
 """Overrides that make a shipped recipe small, with all that has state; one that is missing is found by a test."""
 
@@ -175,8 +181,35 @@ def stream(workers: int, **where: Any) -> Trainer:
     return Average(data=StreamFeed(squares, 3), max_epochs=4, **SHORT, **where)
 
 
+def splats_adc(workers: int, **where: Any) -> Trainer:
+    from treadle.cameras.procedural import procedural_capture
+    from treadle.splats.trainer import SplatsTrainer
+
+    return SplatsTrainer(
+        data=procedural_capture(24, train=9, test=3),
+        device="cpu",
+        max_steps=24,
+        strategy="adc",
+        random=60,
+        cap=200,
+        pull=1e-6,
+        grow_every="4 steps",
+        grow_from="2 steps",
+        grow_until="20 steps",
+        reset_every="9 steps",
+        weights={"depth": 0.1, "normals": 0.05},
+        background="white",
+        validate_every="7 steps",
+        examples_every=None,
+        turntable=0,
+        **SHORT,
+        **where,
+    )
+
+
 BUILDERS: dict[str, Callable[..., Trainer]] = {
-    builder.__name__: builder for builder in (line, gan_2d, growing_gaussians, ragged_sequences, everything, stream)
+    builder.__name__: builder
+    for builder in (line, gan_2d, growing_gaussians, ragged_sequences, everything, stream, splats_adc)
 }
 MAP_STYLE = ("ragged_sequences", "everything", "pix2pix", "cyclegan")
 """Those whose data may come from worker processes."""
@@ -200,6 +233,9 @@ def build(name: str, workers: int = 0, **where: Any) -> Trainer:
 
 def write_pictures(name: str, data: Path) -> None:
     """What a recipe trains on: a picture, or folders of them (7 to train on, so every fourth batch is a single one)."""
+    if name == "splats":
+        write_scene(data)
+        return
     if name == "image":
         Image.fromarray((np.indices((32, 32)).sum(0) * 4).astype(np.uint8)).save(data, format="png")
         return
@@ -209,3 +245,19 @@ def write_pictures(name: str, data: Path) -> None:
         for index in range(7 if split.startswith("train") else 3):
             pixels = rng.integers(0, 256, (3, 3, 3), dtype=np.uint8)
             Image.fromarray(pixels).resize((width, 24)).save(data / split / f"{index}.jpg")
+
+
+def write_scene(data: Path) -> None:
+    """The product's own scene, small, as a folder of Blender's."""
+    from treadle.cameras.procedural import procedural_capture
+
+    capture = procedural_capture(24, train=9, test=3)
+    for split, views in (("train", capture.train), ("test", capture.test)):
+        (data / split).mkdir(parents=True)
+        frames = []
+        for index, camera in enumerate(views.cameras):
+            Image.fromarray(views[index].pixels).save(data / split / f"{index}.png")
+            pose = camera.camera_to_world @ np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL's axes
+            frames.append({"file_path": f"./{split}/{index}", "transform_matrix": pose.tolist()})
+        angle = 2 * float(np.arctan(camera.width / (2 * camera.fx)))
+        (data / f"transforms_{split}.json").write_text(json.dumps({"camera_angle_x": angle, "frames": frames}))

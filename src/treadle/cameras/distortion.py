@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from treadle.cameras.capture import Photograph
 
@@ -96,16 +97,17 @@ def straightened(photograph: Photograph, distortion: Distortion) -> Photograph:
     camera, pixels = photograph.camera, photograph.pixels
     grid = _sources(camera.intrinsics, camera.size, distortion)
     counts = np.ones(pixels.shape[:2], np.float32) if photograph.mask is None else photograph.mask.astype(np.float32)
-    planes = np.concatenate((premultiplied(pixels), counts[:, :, None]), axis=2)
+    planes = _planes(np.concatenate((premultiplied(pixels), counts[:, :, None]), axis=2))
     colours = np.empty_like(pixels)
     mask = np.empty(pixels.shape[:2], np.bool_)
+    distances = None if photograph.depth is None else _planes(photograph.depth[:, :, None])
     depth = None if photograph.depth is None else np.empty_like(photograph.depth)
     for start in range(0, camera.height, _ROWS):
         rows = slice(start, start + _ROWS)
         fetched = _fetch(planes, grid[rows], "bilinear")
         colours[rows], mask[rows] = divided(fetched[:, :, :-1]), fetched[:, :, -1] > _WHOLE
-        if depth is not None and photograph.depth is not None:
-            depth[rows] = _fetch(photograph.depth[:, :, None], grid[rows], "nearest")[:, :, 0]
+        if depth is not None and distances is not None:
+            depth[rows] = _fetch(distances, grid[rows], "nearest")[:, :, 0]
     kept = None if photograph.mask is None and mask.all() else mask
     return replace(photograph, pixels=colours, mask=kept, depth=depth)
 
@@ -143,11 +145,15 @@ def _sources(
     return np.nan_to_num(grid, copy=False, nan=-4.0, posinf=4.0, neginf=-4.0)  # far outside
 
 
-def _fetch(planes: NDArray[np.float32], grid: NDArray[np.float32], mode: str) -> NDArray[np.float32]:
+def _planes(values: NDArray[np.float32]) -> Tensor:
+    """(height, width, channels) as (1, channels, height, width)."""
+    return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))[None]
+
+
+def _fetch(planes: Tensor, grid: NDArray[np.float32], mode: str) -> NDArray[np.float32]:
     """(h, w, channels): the values of `planes` at `grid`, 0 outside."""
-    source = torch.from_numpy(np.ascontiguousarray(planes.transpose(2, 0, 1)))[None]
     with torch.no_grad():
         fetched = torch.nn.functional.grid_sample(
-            source, torch.from_numpy(grid)[None], mode=mode, padding_mode="zeros", align_corners=False
+            planes, torch.from_numpy(grid)[None], mode=mode, padding_mode="zeros", align_corners=False
         )
     return fetched[0].permute(1, 2, 0).numpy()

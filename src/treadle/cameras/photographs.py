@@ -1,9 +1,10 @@
-"""Photographs that are files: read when asked for or ahead of that, made small and straight, kept within a bound."""
+"""Photographs that are files: decoded when they are asked for, made small and straight, and kept within a bound."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import mmap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -82,16 +83,8 @@ class PhotographFiles:
 
     def __getitem__(self, index: int) -> Photograph:
         """The view. Raises BadPicture, naming the file, where one of its pictures cannot be used."""
-        return self._keeper.get(*self._request(index))
-
-    def read_ahead(self, indices: Iterable[int]) -> None:
-        """Begin to read these views, in their order, in other threads; asked for later, they are there sooner."""
-        for index in indices:
-            self._keeper.ahead(*self._request(index))
-
-    def smaller(self, factor: float) -> PhotographFiles:
-        """The same views, this many times smaller still; what is kept of both shares one bound."""
-        return PhotographFiles(self.views, factor=self.factor * factor, keeper=self._keeper)
+        view, size = self.views[index], self.cameras[index].size
+        return self._keeper.get((view, size), partial(read_view, view, size))
 
     def fingerprint(self) -> str:
         """SHA-256, in hex, over pictures and cameras; the same wherever a folder is copied to."""
@@ -103,10 +96,6 @@ class PhotographFiles:
             digest.update(view.camera.world_to_camera.tobytes())
             digest.update(b"" if view.points is None else np.ascontiguousarray(view.points).tobytes())
         return digest.hexdigest()
-
-    def _request(self, index: int) -> tuple[Any, Any]:
-        view = self.views[index]
-        return (view, self.factor), partial(read_view, view, self.cameras[index].size)
 
 
 def read_view(view: View, size: tuple[int, int]) -> Photograph:
@@ -128,7 +117,23 @@ def read_view(view: View, size: tuple[int, int]) -> Photograph:
     if view.distortion is not None and not view.distortion.is_none:
         photograph = straightened(photograph, view.distortion)
     points = np.zeros((0, 3), np.float32) if view.points is None else seen_points(photograph.camera, view.points)
-    return Photograph(photograph.camera, photograph.pixels, photograph.mask, photograph.depth, None, points)
+    mask, depth = photograph.mask, photograph.depth
+    return Photograph(
+        photograph.camera,
+        _in_pages(photograph.pixels),
+        None if mask is None else _in_pages(mask),
+        None if depth is None else _in_pages(depth),
+        None,
+        points,
+    )
+
+
+def _in_pages(values: NDArray[Any]) -> NDArray[Any]:
+    """A copy in memory pages of its own, which are given back when it is forgotten, and leave no gaps in a heap."""
+    pages = mmap.mmap(-1, max(1, values.nbytes))
+    copy = np.frombuffer(pages, values.dtype, values.size).reshape(values.shape)
+    copy[...] = values
+    return copy
 
 
 def read_mask(path: Path, width: int, height: int) -> NDArray[np.bool_]:

@@ -73,7 +73,8 @@ def _means(rows: NDArray[Any], count: int) -> NDArray[np.float32]:
     means = np.empty((count, m), np.float32)
     edges = np.arange(count + 1) * (n / count)
     for index, (start, end) in enumerate(pairwise(edges)):
-        inside = np.arange(int(start), min(int(np.ceil(end)), n))
+        first, last = int(start), min(int(np.ceil(end)), n)
+        inside = np.arange(first, last)
         covered = (np.minimum(inside + 1, end) - np.maximum(inside, start)).astype(np.float32)
-        means[index] = (rows[inside] * covered[:, None]).sum(axis=0, dtype=np.float32) / covered.sum()
+        means[index] = (rows[first:last] * (covered / covered.sum())[:, None]).sum(axis=0)
     return means

@@ -18,7 +18,7 @@ from treadle.cameras.camera import Camera
 from treadle.cameras.distortion import Distortion
 from treadle.cameras.finding import find_mask, fitted, listed
 from treadle.cameras.photographs import View
-from treadle.cameras.pointcloud import read_points
+from treadle.cameras.ply import read_points_ply
 from treadle.cameras.scene import OnMissing, Scene
 from treadle.cameras.splitting import Split, split_names
 from treadle.errors import UsageError
@@ -69,7 +69,7 @@ def blender_scene(root: Path, *, missing: OnMissing = "refuse") -> Scene:
         validation = parts.get("validation", parts.get("test", []))
         scene.split = Split(parts.get("train", []), validation, parts.get("test", validation))
     if scene.points is None and (root / "points3d.ply").is_file():
-        scene.points, scene.colors = read_points(root / "points3d.ply")
+        scene.points, scene.colors = read_points_ply(root / "points3d.ply")
     return scene
 
 
@@ -116,7 +116,7 @@ def _read(file: Path, missing: OnMissing, scene: Scene) -> list[View]:
     if isinstance(scale := content.get("aabb_scale"), int | float) and scale > 0:
         scene.aabb_scale = float(scale)
     if isinstance(cloud := content.get("ply_file_path"), str) and scene.points is None:
-        scene.points, scene.colors = read_points(file.parent / cloud.replace("\\", "/"))
+        scene.points, scene.colors = read_points_ply(file.parent / cloud.replace("\\", "/"))
     return views
 
 
@@ -152,7 +152,7 @@ class _Frame:
         self._place += f" ({self.name})"
 
     def file(self, key: str, endings: tuple[str, ...] = ("",)) -> Path | None:
-        """The file that `key` names, from the JSON file's folder and perhaps without its ending; None if it is not there."""
+        """The file that `key` names, perhaps without its ending, from the JSON file on; None if it is not there."""
         named = self._frame[key]
         if not isinstance(named, str):
             raise UsageError(f"{self._place}: {key} is {named!r}: expected the name of a file")

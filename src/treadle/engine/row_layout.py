@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -52,25 +53,64 @@ class NewRows:
     rows: Tensor
 
 
-def lay_out_values(old: Tensor, layout: Layout, new: Sequence[NewRows]) -> Tensor:
-    """Return the values of a tensor, or of its average, in their new layout; `old` is not changed."""
-    index = layout.values.to(old.device)
-    out = _select(old, index.clamp(max=len(old) - 1))
-    for chunk in new:
-        at = ((index >= chunk.first) & (index < chunk.first + len(chunk.rows))).nonzero().squeeze(1)
-        rows = chunk.rows.to(old.device, old.dtype)
-        out.index_copy_(0, at, rows.index_select(0, index[at] - chunk.first))
-    return out
+class Moves:
+    """What a layout means for tensors of `rows` rows: found once, for all tensors that share it.
+
+    Args:
+        layout: which row comes from where.
+        rows: of the tensors before the edit.
+    """
+
+    def __init__(self, layout: Layout, rows: int) -> None:
+        self._layout, self._rows = layout, rows
+        self._placed: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    @cached_property
+    def _old_values(self) -> Tensor:
+        return self._narrow(self._layout.values.clamp(max=self._rows - 1))
+
+    @cached_property
+    def _old_moments(self) -> Tensor:
+        return self._narrow(self._layout.moments.clamp(min=0))
+
+    @cached_property
+    def _fresh_moments(self) -> Tensor:
+        return (self._layout.moments == FRESH).nonzero().squeeze(1)
+
+    def _narrow(self, index: Tensor) -> Tensor:
+        """Rows of before at half the memory, where that can count them."""
+        return index.int() if self._rows < 2**31 else index
+
+    def _places(self, chunk: NewRows) -> tuple[Tensor, Tensor]:
+        """Where new rows go, and which of `chunk` it is that goes there."""
+        key = chunk.first, len(chunk.rows)
+        if key not in self._placed:
+            index = self._layout.values
+            at = ((index >= chunk.first) & (index < chunk.first + len(chunk.rows))).nonzero().squeeze(1)
+            self._placed[key] = at, index[at] - chunk.first
+        return self._placed[key]
+
+    def values(self, old: Tensor, new: Sequence[NewRows]) -> Tensor:
+        """The values of a tensor, or of its average, in their new layout; `old` is not changed."""
+        out = _select(old, self._old_values)
+        for chunk in new:
+            at, which = (index.to(old.device) for index in self._places(chunk))
+            rows = chunk.rows.to(old.device, old.dtype)
+            out.index_copy_(0, at, rows if len(which) == len(rows) and _counts_up(which) else rows[which])
+        return out
+
+    def moments(self, old: Tensor, fresh: float) -> Tensor:
+        """A tensor of optimizer state in its new layout, `fresh` for rows that start anew; `old` is not changed."""
+        out = _select(old, self._old_moments)
+        return out.index_fill_(0, self._fresh_moments.to(old.device), fresh)
 
 
-def lay_out_moments(old: Tensor, layout: Layout, fresh: float) -> Tensor:
-    """Return a tensor of optimizer state in its new layout, `fresh` for rows that start anew."""
-    index = layout.moments.to(old.device)
-    out = _select(old, index.clamp(min=0))
-    return out.index_fill_(0, (index == FRESH).nonzero().squeeze(1), fresh)
+def _counts_up(index: Tensor) -> bool:
+    """Whether `index` is 0, 1, 2 and so on: all rows, as they are."""
+    return torch.equal(index, torch.arange(len(index), device=index.device))
 
 
 def _select(old: Tensor, index: Tensor) -> Tensor:
     if len(old) == 0:
         return old.new_empty((len(index), *old.shape[1:]))
-    return old.index_select(0, index)
+    return old.index_select(0, index.to(old.device))

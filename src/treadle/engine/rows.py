@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from treadle.engine.row_commit import exchange, moments_of
-from treadle.engine.row_layout import Layout, NewRows, lay_out_moments, lay_out_values
+from treadle.engine.row_layout import Layout, Moves, NewRows
 from treadle.errors import StateError, UsageError, nearest
 
 Rows = Mapping[Any, Tensor] | Sequence[Tensor]
@@ -146,7 +146,9 @@ class RowEdit:
         self._check_open()
         changed = [name for name, layout in self._layouts.items() if layout is not self._unchanged]
         with torch.inference_mode(False), torch.no_grad():
-            swaps = [swap for name in changed for swap in self._swaps(name)]  # what can fail, fails here
+            moves = {id(layout): Moves(layout, len(self._unchanged.values)) for layout in self._layouts.values()}
+            # What can fail, fails here.
+            swaps = [swap for name in changed for swap in self._swaps(name, moves[id(self._layouts[name])])]
             exchange([self._tensors[name] for name in changed], swaps)
         self._closed = True
 
@@ -158,14 +160,14 @@ class RowEdit:
             self.commit()
         self._closed = True
 
-    def _swaps(self, name: str) -> Iterable[tuple[Tensor, Tensor]]:
+    def _swaps(self, name: str, moves: Moves) -> Iterable[tuple[Tensor, Tensor]]:
         """Yield everything that follows a tensor, the tensor first, each with its new data."""
-        tensor, layout = self._tensors[name], self._layouts[name]
+        tensor = self._tensors[name]
         if tensor.shape != self._shapes[name]:
             raise UsageError(f"row edit: {name!r} has changed its shape since the edit began; begin the edit anew")
-        yield tensor, lay_out_values(tensor, layout, self._new[name])
+        yield tensor, moves.values(tensor, self._new[name])
         for moment in moments_of(name, tensor, self._optimizers):
-            yield moment.tensor, lay_out_moments(moment.tensor, layout, moment.fresh)
+            yield moment.tensor, moves.moments(moment.tensor, moment.fresh)
         for ema in self._emas:
             shadow = ema.shadow_of(tensor)
             if shadow is None or shadow is tensor:
@@ -174,7 +176,7 @@ class RowEdit:
                 raise UsageError(
                     f"row edit: the average of {name!r} has shape {tuple(shadow.shape)}, not {tuple(tensor.shape)}"
                 )
-            yield shadow, lay_out_values(shadow, layout, self._new[name])
+            yield shadow, moves.values(shadow, self._new[name])
 
     def _stage(self, names: Iterable[str], change: Callable[[Layout], Layout]) -> None:
         """Change the layouts of some tensors; layouts that were shared stay shared."""

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,8 @@ _Floats = NDArray[np.float64]
 _KINDS = {"sphere": 0, "capsule": 1, "torus": 2, "box": 3, "cone": 4}
 TEXTURES = {"plain": 0, "wood": 1, "thread": 2, "yarn": 3, "weave": 4, "marble": 5, "bands": 6}
 """What a surface may be covered with, and its number in the loops."""
+
+_CELL = 0.009  # of the grids that hold the light: what a pixel covers in a picture of 230 pixels
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,10 @@ class Material:
 
 @dataclass(frozen=True)
 class Shape:
-    """A solid: its kind, where its middle is, its axes (rows: unit vectors in the world) and its sizes."""
+    """A solid: its kind, where its middle is, its axes (rows: unit vectors in the world) and its sizes.
+
+    `reach` is the radius of a ball around it, `width` that of a cylinder around its z axis.
+    """
 
     kind: str
     material: Material
@@ -65,29 +71,32 @@ class Shape:
     sizes: tuple[float, float, float]
     radius: float
     reach: float
+    width: float
 
 
 def sphere(material: Material, center: Vector, radius: float, axis: Vector = (0, 0, 1)) -> Shape:
     """A ball; `axis` turns its texture."""
-    return Shape("sphere", material, center, _axes(axis), (0, 0, 0), radius, radius)
+    return Shape("sphere", material, center, _axes(axis), (0, 0, 0), radius, radius, radius)
 
 
 def capsule(material: Material, start: Vector, end: Vector, radius: float) -> Shape:
     """A round rod from `start` to `end`, its two ends half balls."""
     center, axis, half = _between(start, end)
-    return Shape("capsule", material, center, _axes(axis), (half, 0, 0), radius, half + radius)
+    return Shape("capsule", material, center, _axes(axis), (half, 0, 0), radius, half + radius, radius)
 
 
 def cone(material: Material, start: Vector, end: Vector, radii: tuple[float, float], rounding: float = 0.004) -> Shape:
     """A cylinder or truncated cone with these radii at its two ends, its edges rounded."""
     center, axis, half = _between(start, end)
     sizes = (radii[0] - rounding, radii[1] - rounding, half - rounding)
-    return Shape("cone", material, center, _axes(axis), sizes, rounding, _length((max(radii), half, 0)))
+    return Shape("cone", material, center, _axes(axis), sizes, rounding, _length((max(radii), half)), max(radii))
 
 
 def torus(material: Material, center: Vector, axis: Vector, radius: float, thickness: float) -> Shape:
-    """A ring around `axis`: `radius` to the middle of its tube, which is a circle of radius `thickness`."""
-    return Shape("torus", material, center, _axes(axis), (radius, 0, 0), thickness, radius + thickness)
+    """A ring around `axis`: `radius` to the middle of its tube, a circle of radius `thickness`, below half of that."""
+    return Shape(
+        "torus", material, center, _axes(axis), (radius, 0, 0), thickness, radius + thickness, radius + thickness
+    )
 
 
 def box(
@@ -96,15 +105,16 @@ def box(
 ) -> Shape:  # fmt: skip
     """A block that reaches `halves` to both sides, its edges rounded; `axis` is its z axis, `side` near its x axis."""
     x, y, z = (half - rounding for half in halves)
-    return Shape("box", material, center, _axes(axis, side), (x, y, z), rounding, _length(halves))
+    return Shape("box", material, center, _axes(axis, side), (x, y, z), rounding, _length(halves), _length(halves[:2]))
 
 
-class Scene(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Scene:
     """Shapes as the loops read them.
 
     Attributes:
-        shapes: (n, 19) float64: kind, material, centre, rotation into its own frame (9 numbers), three sizes,
-            rounding or radius, radius of a ball around it.
+        shapes: (n, 20) float64: kind, material, centre, rotation into its own frame (9 numbers), three sizes,
+            rounding or radius, radius of a ball around it and of a cylinder around its z axis.
         groups: (m, 6): centre and radius of a ball around the shapes from one index up to another.
         materials: (k, 11): two colours, texture, its scale, metal, gloss, roughness.
     """
@@ -113,23 +123,52 @@ class Scene(NamedTuple):
     groups: _Floats
     materials: _Floats
 
+    @cached_property
+    def light(self) -> tuple[_Floats, _Floats]:
+        """What of the light arrives where, found once: whoever looks, the shadows stay.
+
+        Returns:
+            grids: (n, 8), for every shape a grid in its frame: its lower corner, cells per unit, corners along x, y and
+                z, and the row of its first corner in `light`.
+            light: (rows, 2): how much of the main light and of the sky arrives where the shape is nearest to a corner.
+        """
+        from treadle.kernels import raytracing_loops
+
+        grids, rows = np.empty((len(self.shapes), 8)), 0
+        for grid, shape in zip(grids, self.shapes, strict=True):
+            kind, (a, b, c, rounding) = int(shape[0]), shape[14:18]
+            half = np.array(
+                {0: (0, 0, 0), 1: (0, 0, a), 2: (a, a, 0), 3: (a, b, c), 4: (max(a, b), max(a, b), c)}[kind]
+            )
+            half = half + rounding
+            cell = min(_CELL, max(0.6 * half.min(), 0.4 * _CELL))
+            counts = np.ceil(2 * half / cell) + 2
+            grid[:] = [*(-half - cell / 2), 1 / cell, *counts, rows]
+            rows += int(counts.prod())
+        light = np.zeros((rows, 2))
+        _shared_out(raytracing_loops.bake, rows, self.shapes, self.groups, grids, light)
+        return grids, light
+
 
 def build(groups: Sequence[Sequence[Shape]]) -> Scene:
     """The scene of these shapes; what stands close together is best put into one group.
 
     Raises:
-        UsageError: a shape that reaches out of the unit ball, or a size that is not positive.
+        UsageError: a shape that reaches out of the unit ball, a size that is not positive, or a torus too thick.
     """
     rows, balls, materials = [], [], list(dict.fromkeys(shape.material for group in groups for shape in group))
     for group in groups:
         for shape in group:
-            if _length(shape.center) + shape.reach > 2:
+            if _farthest(shape) > 1:
                 raise UsageError(f"a {shape.kind} at {shape.center} reaches out of the scene")
-            if shape.radius <= 0 or min(shape.sizes) < 0:
-                raise UsageError(f"a {shape.kind} at {shape.center} has a size that is not positive")
+            thick = shape.kind == "torus" and 2 * shape.radius >= shape.sizes[0]
+            if shape.radius <= 0 or min(shape.sizes) < 0 or thick:
+                raise UsageError(f"a {shape.kind} at {shape.center} has sizes that no such shape has")
             axes = [number for axis in shape.axes for number in axis]
             number = materials.index(shape.material)
-            rows.append([_KINDS[shape.kind], number, *shape.center, *axes, *shape.sizes, shape.radius, shape.reach])
+            rows.append(
+                [_KINDS[shape.kind], number, *shape.center, *axes, *shape.sizes, shape.radius, shape.reach, shape.width]
+            )
         corners = [
             (min(s.center[k] - s.reach for s in group), max(s.center[k] + s.reach for s in group)) for k in range(3)
         ]
@@ -138,6 +177,17 @@ def build(groups: Sequence[Sequence[Shape]]) -> Scene:
         balls.append([*middle, reach, len(rows) - len(group), len(rows)])
     numbers = [[*m.color, *m.second, TEXTURES[m.texture], m.scale, m.metal, m.gloss, m.roughness] for m in materials]
     return Scene(np.array(rows, np.float64), np.array(balls, np.float64), np.array(numbers, np.float64))
+
+
+def _farthest(shape: Shape) -> float:
+    """How far from the origin a shape reaches at most: by the ball, and by the cylinder around it."""
+    along = abs(sum(a * b for a, b in zip(shape.center, shape.axes[2], strict=True)))
+    middle = _length(shape.center)
+    half = shape.radius if shape.kind == "torus" else shape.reach
+    if shape.kind in ("box", "cone"):
+        half = shape.sizes[2] + shape.radius
+    across = math.sqrt(max(middle**2 - along**2, 0)) + shape.width
+    return min(middle + shape.reach, _length((along + half, across)))
 
 
 class Surfaces(NamedTuple):
@@ -161,7 +211,7 @@ def trace(scene: Scene, world_to_camera: _Floats, intrinsics: Sequence[float], s
     width, height = size
     found = Surfaces(np.empty((height, width)), np.empty((height, width, 3)), np.empty((height, width), np.int32))
     pose, lens = _lens(world_to_camera, intrinsics)
-    threads.launch(raytracing_loops.trace, threads.parts_for(height), scene.shapes, scene.groups, pose, lens, *found)
+    _shared_out(raytracing_loops.trace, height, scene.shapes, scene.groups, pose, lens, *found)
     return found
 
 
@@ -177,9 +227,8 @@ def paint(
     width, height = size
     pixels = np.empty((height, width, 4), np.uint8)
     pose, lens = _lens(world_to_camera, intrinsics)
-    threads.launch(
-        raytracing_loops.paint, threads.parts_for(height), *scene, pose, lens, _levels(), _samples(), 4, pixels
-    )
+    tables = scene.shapes, scene.groups, scene.materials, *scene.light
+    _shared_out(raytracing_loops.paint, height, *tables, pose, lens, _levels(), _samples(), 4, pixels)
     return pixels
 
 
@@ -192,9 +241,18 @@ def distances(scene: Scene, points: NDArray[Any]) -> _Floats:
 
     points = np.ascontiguousarray(points, np.float64)
     out = np.empty(len(points))
-    parts = threads.parts_for(len(points))
-    threads.launch(raytracing_loops.distances, parts, scene.shapes, scene.groups, points, out)
+    _shared_out(raytracing_loops.distances, len(points), scene.shapes, scene.groups, points, out)
     return out
+
+
+def _shared_out(loop: Any, work: int, *arguments: Any) -> None:
+    """Call `loop(*arguments, part, parts)` for every part, on as many threads as torch is set to."""
+    parts = threads.parts_for(work)
+    if parts == 1:
+        loop(*arguments, 0, 1)
+        return
+    with ThreadPoolExecutor(parts) as pool:
+        list(pool.map(lambda part: loop(*arguments, part, parts), range(parts)))
 
 
 def _lens(world_to_camera: _Floats, intrinsics: Sequence[float]) -> tuple[_Floats, tuple[float, ...]]:

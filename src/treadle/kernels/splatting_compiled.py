@@ -138,21 +138,18 @@ def _lists(projection: Projection, opacities: Tensor, channels: Tensor, size: tu
     keys = depths.view(np.uint32 if depths.itemsize == 4 else np.uint64)
     tiling.depth_order(depths, keys, order, np.empty_like(order))
     packed = np.empty((len(order), tiling.HEAD + values.shape[1]), centers.dtype)
-    tiling.pack(order, centers, conics, shown, extents, values, packed)
     parts = threads.parts_for(max(1, len(order) // _BIN_SHARE))
     count = -(-size[0] // TILE) * -(-size[1] // TILE)
-    flat = order, centers, conics, shown, extents, size
+    source = order, (centers, conics, shown, extents, values), packed, size
     cursors, firsts = np.zeros((parts, count), np.int64), np.zeros(len(order) + 1, np.int64)
     none = np.empty(0, np.int32)
-    threads.launch(tiling.bin_splats, parts, *flat, cursors, firsts[1:], none, none)
+    threads.launch(tiling.bin_splats, parts, False, *source, cursors, firsts[1:], none, none)
     np.cumsum(firsts, out=firsts)
     # A tile's list holds what the first part found, then what the second did, ...: all by depth, as the parts are.
-    ends = cursors.T.ravel().cumsum()
-    starts = np.concatenate((np.zeros(1, np.int64), ends))
+    starts = np.concatenate((np.zeros(1, np.int64), cursors.T.ravel().cumsum()))
     cursors = starts[:-1].reshape(count, parts).T.copy()
     ranks, slots = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.int32)
-    if len(ranks):
-        threads.launch(tiling.bin_splats, parts, *flat, cursors, firsts[:-1], ranks, slots)
+    threads.launch(tiling.bin_splats, parts, True, *source, cursors, firsts[:-1], ranks, slots)
     return _Lists(order, packed, firsts, starts[::parts].copy(), ranks, slots, parts)
 
 
@@ -162,7 +159,7 @@ def _draw(lists: _Lists, background: Array, size: tuple[int, int], tallies: Arra
     image, alphas = np.empty((height, width, len(background)), kind), np.empty((height, width), kind)
     finals, lasts = np.empty((count, TILE * TILE), kind), np.empty((count, TILE * TILE), kind)
     threads.launch(
-        tiling.draw, threads.parts_for(count), np.zeros(1, np.int64), lists.tiles, lists.ranks, lists.slots,
+        tiling.blend, threads.parts_for(count), False, np.zeros(1, np.int64), lists.tiles, lists.ranks, lists.slots,
         lists.packed, background, size, image, alphas, finals, lasts, tallies,
     )  # fmt: skip
     return image, alphas, finals, lasts
@@ -200,7 +197,7 @@ class _Rasterize(torch.autograd.Function):
         channels, kind, tiles = len(background), finals.dtype, len(finals)
         grads = np.empty((len(lists.slots), tiling.MOMENTS + channels), kind)
         threads.launch(
-            tiling.trace_back, threads.parts_for(tiles), np.zeros(1, np.int64), lists.tiles, lists.ranks, lists.slots,
+            tiling.blend, threads.parts_for(tiles), True, np.zeros(1, np.int64), lists.tiles, lists.ranks, lists.slots,
             lists.packed, _array(background), size, _array(grad_image), _array(grad_alphas), finals, lasts, grads,
         )  # fmt: skip
         outputs = [conics.new_zeros(len(conics), *shape) for shape in ((2,), (3,), (), (channels,))]

@@ -4,7 +4,7 @@ What is summed over all splats (the gradients to the pose and to the eye) is sum
 of partial sums each: the same sums on any number of threads.
 """
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, assignment"
 from __future__ import annotations
 
 import math
@@ -23,6 +23,23 @@ def _share(count, part, parts):
     # Whole blocks, so that a block is the same work wherever it runs.
     blocks = (count + BLOCK - 1) // BLOCK
     return blocks * part // parts, blocks * (part + 1) // parts
+
+
+@numba.njit(inline="always")
+def samples(center, extent, pixels):
+    """The first and the last of so many pixels whose samples lie within `extent` of `center`; none if first > last."""
+    least, most = center - extent - 0.5, center + extent - 0.5
+    first, last = 0, pixels - 1
+    # Written so that NaN has none, and that only what fits becomes a whole number.
+    if not (least <= last and most >= 0):
+        return 1, 0
+    if least > 0:
+        first = np.int64(least)
+        if first < least:
+            first += 1
+    if most < last:
+        last = np.int64(most)
+    return first, last
 
 
 @numba.njit(inline="always")
@@ -46,7 +63,7 @@ def _rotation(w, x, y, z, two, one):
 @compiled()
 def _project(means, quaternions, scales, opacities, pose, lens, size, options, first, last, outputs):
     real = means.dtype.type
-    zero, one, two, half = real(0), real(1), real(2), real(0.5)
+    zero, one, two = real(0), real(1), real(2)
     fx, fy, cx, cy = real(lens[0]), real(lens[1]), real(lens[2]), real(lens[3])
     near, blur, antialiased = real(options[0]), real(options[1]), options[2] != 0
     margin_x, margin_y = real(MARGIN * 0.5 * size[0]) / fx, real(MARGIN * 0.5 * size[1]) / fy
@@ -100,10 +117,9 @@ def _project(means, quaternions, scales, opacities, pose, lens, size, options, f
         reach = min(math.sqrt(two * math.log(opacity / least)), real(WIDEST))
         across, along = reach * math.sqrt(xx), reach * math.sqrt(yy)
         x, y = fx * x / z + cx, fy * y / z + cy
-        low_x, high_x = math.ceil(x - across - half), math.floor(x + across - half)
-        low_y, high_y = math.ceil(y - along - half), math.floor(y + along - half)
-        inside_x = max(low_x, zero) <= min(high_x, real(size[0] - 1))
-        if not (inside_x and max(low_y, zero) <= min(high_y, real(size[1] - 1))):
+        first_x, last_x = samples(x, across, size[0])
+        first_y, last_y = samples(y, along, size[1])
+        if first_x > last_x or first_y > last_y:
             continue
         centers[i, 0], centers[i, 1] = x, y
         conics[i, 0], conics[i, 1], conics[i, 2] = yy / det, -xy / det, xx / det

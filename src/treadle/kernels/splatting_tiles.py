@@ -1,9 +1,9 @@
 """The compiled loops that sort splats into tiles and blend them there, forward and backward.
 
-A row of `packed` is a visible splat, by depth: centre x and y, the conic as what 2^ is taken of (see `pack`), opacity,
-half-height of the box, channels. A *slot* is one (splat, tile) pair: those of a splat follow one another, so that what
-its tiles give is summed per splat in a fixed order. Tiles are drawn from a shared counter by whoever is free, and write
-nothing that another reads: results are bitwise equal on any number of threads.
+A row of `packed` is a visible splat, by depth: centre x and y, the conic as what 2^ is taken of (see `bin_splats`),
+opacity, half-width and half-height of the box, channels. A *slot* is one (splat, tile) pair: those of a splat follow
+one another, so that what its tiles give is summed per splat in a fixed order. Tiles are drawn from a shared counter by
+whoever is free, and write nothing that another reads: results are bitwise equal on any number of threads.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, var-annotated, assignment"
@@ -16,17 +16,19 @@ import numpy as np
 
 from treadle.kernels.compiling import compiled
 from treadle.kernels.lanes import choose, exp2, fill, lesser, load, some, steps_from, store, take, total
+from treadle.kernels.splatting_points import samples
 from treadle.kernels.splatting_reference import LEAST_ALPHA, LEAST_TRANSMITTANCE, MOST_ALPHA, TILE
 
-HEAD = 7
-"""Numbers of a packed splat before its channels: x, y, three of the conic, opacity, half-height."""
+HEAD = 8
+"""Numbers of a packed splat before its channels: x, y, three of the conic, opacity, half-width and half-height."""
 MOMENTS = 6
 """Numbers of a slot before its channels' gradients: sums of dpower times 1, dx, dy, dx dx, dx dy, dy dy."""
 AREA = TILE * TILE
 _LOG2E = 1.4426950408889634
 _LN2 = 0.6931471805599453
-_CHECK = 31
-"""A tile looks whether it is finished after every so many splats, plus one."""
+_BATCH = 32
+"""Splats that a tile fetches together, so that their way from memory is waited for once; then it looks whether it is
+finished."""
 _DIGIT = 11
 _SLACK = 1.0001
 """Ellipses are widened by so much when tiles are chosen: a pair kept in vain costs time, one that is lost, pixels."""
@@ -67,16 +69,11 @@ def depth_order(depths, keys, order, spare):
 
 
 @numba.njit(inline="always")
-def _samples(center, extent, pixels):
-    # The first and the last pixel whose sample lies within `extent` of `center`; none (1, 0) also where one is NaN.
-    low, high = math.ceil(center - extent - 0.5), math.floor(center + extent - 0.5)
-    if low < 0:
-        low = 0.0
-    if high > pixels - 1:
-        high = pixels - 1.0
-    if low <= high:
-        return np.int64(low), np.int64(high)
-    return 1, 0
+def _scratch(count, like):
+    # Numbers that begin where a line of the cache does: lanes that lie across two take twice as long to load.
+    whole = np.empty(count + TILE, like.dtype)
+    start = -whole.ctypes.data % 64 // like.itemsize
+    return whole[start : start + count]
 
 
 @numba.njit(inline="always")
@@ -88,49 +85,55 @@ def _within(value, least, most):
     return value
 
 
-@compiled()
-def _meets(left, top, xx, xy, yy, most):
-    """Whether xx x^2 + 2 xy x y + yy y^2 <= most at any point of a tile whose first sample is at (left, top)."""
+@numba.njit(inline="always")
+def _meets(left, top, splat, least):
+    # Whether the exponent of a splat reaches `least` anywhere in a tile whose first sample is at (left, top) from its
+    # centre. Where the centre is outside, the greatest is on one of the sides that face it.
+    zero = left - left
     right, bottom = left + (TILE - 1), top + (TILE - 1)
-    x = _within(left - left, left, right)
-    y = _within(top - top, top, bottom)
-    if x == 0 and y == 0:
+    xx, xy, yy = splat[2], splat[3], splat[4]
+    x, y = _within(zero, left, right), _within(zero, top, bottom)
+    if x == zero and y == zero:
         return True
-    if x != 0:
-        beside = _within(-xy * x / yy, top, bottom)
-        if xx * x * x + 2 * xy * x * beside + yy * beside * beside <= most:
+    if x != zero:
+        beside = _within(-xy * x / (yy + yy), top, bottom)
+        if xx * x * x + xy * x * beside + yy * beside * beside >= least:
             return True
-    if y != 0:
-        beside = _within(-xy * y / xx, left, right)
-        if xx * beside * beside + 2 * xy * beside * y + yy * y * y <= most:
+    if y != zero:
+        beside = _within(-xy * y / (xx + xx), left, right)
+        if xx * beside * beside + xy * beside * y + yy * y * y >= least:
             return True
     return False
 
 
 @compiled()
-def _bin(first, last, order, centers, conics, opacities, extents, size, cursor, firsts, ranks, slots):
-    """Count, or where `ranks` has room write, the tiles of the splats first ... last - 1 by depth.
-
-    `cursor` (tiles,) counts, or says where the next splat of each tile goes. `firsts` gets how many tiles each splat
-    has, or says which is its first slot.
-    """
+def _bin(first, last, writing, order, flat, packed, size, cursor, firsts, ranks, slots):
+    real = packed.dtype.type
+    centers, conics, opacities, extents, channels = flat
+    half = real(0.5)
     across = (size[0] + TILE - 1) // TILE
-    writing = ranks.shape[0] > 0
     for rank in range(first, last):
-        i = order[rank]
-        x, y = centers[i, 0], centers[i, 1]
-        left, right = _samples(x, extents[i, 0], size[0])
-        top, bottom = _samples(y, extents[i, 1], size[1])
-        most = 2 * math.log(opacities[i] / LEAST_ALPHA) * _SLACK
+        splat = packed[rank]
+        if not writing:
+            i = order[rank]
+            splat[0], splat[1] = centers[i, 0], centers[i, 1]
+            splat[2], splat[3] = real(-0.5 * _LOG2E) * conics[i, 0], real(-_LOG2E) * conics[i, 1]
+            splat[4], splat[5] = real(-0.5 * _LOG2E) * conics[i, 2], opacities[i]
+            splat[6], splat[7] = extents[i, 0], extents[i, 1]
+            for c in range(channels.shape[1]):
+                splat[HEAD + c] = channels[i, c]
+        x, y = splat[0], splat[1]
+        left, right = samples(x, splat[6], size[0])
+        top, bottom = samples(y, splat[7], size[1])
         slot = firsts[rank] if writing else 0
         lone = left // TILE == right // TILE and top // TILE == bottom // TILE
+        least = real(0)
+        if not lone:
+            least = -math.log2(splat[5] / real(LEAST_ALPHA)) * real(_SLACK) - real(_SLACK - 1)
         if left <= right and top <= bottom:
             for row in range(top // TILE, bottom // TILE + 1):
                 for column in range(left // TILE, right // TILE + 1):
-                    if lone or _meets(
-                        np.float64(column * TILE + 0.5 - x), np.float64(row * TILE + 0.5 - y),
-                        np.float64(conics[i, 0]), np.float64(conics[i, 1]), np.float64(conics[i, 2]), most,
-                    ):  # fmt: skip
+                    if lone or _meets(real(column * TILE) + half - x, real(row * TILE) + half - y, splat, least):
                         tile = row * across + column
                         if writing:
                             ranks[cursor[tile]] = rank
@@ -142,30 +145,18 @@ def _bin(first, last, order, centers, conics, opacities, extents, size, cursor, 
 
 
 @compiled(parallel=True)
-def bin_splats(order, centers, conics, opacities, extents, size, cursors, firsts, ranks, slots, parts):
-    """Count or write the (splat, tile) pairs: see `_bin`. Part k has row k of `cursors` and a share of the order."""
+def bin_splats(writing, order, flat, packed, size, cursors, firsts, ranks, slots, parts):
+    """Pack splats and count their (splat, tile) pairs, or write those; part k takes the k-th share of the order.
+
+    Of `flat`, which is centers, conics, opacities, extents and channels, the splats of `order` are copied to rows of
+    `packed`, with the conic times what makes it an exponent of 2. Row k of `cursors` (parts, tiles) counts the part's
+    pairs, or says where the next pair of each tile goes; `firsts` gets how many each splat has, or says which is its
+    first slot.
+    """
     count = order.shape[0]
     for part in numba.prange(parts):
-        _bin(
-            count * part // parts, count * (part + 1) // parts, order, centers, conics, opacities, extents, size,
-            cursors[part], firsts, ranks, slots,
-        )  # fmt: skip
-
-
-@compiled()
-def pack(order, centers, conics, opacities, extents, channels, packed):
-    """Copy the splats of `order` to rows of `packed`, the conic times what makes it an exponent of 2."""
-    for rank in range(order.shape[0]):
-        i = order[rank]
-        packed[rank, 0] = centers[i, 0]
-        packed[rank, 1] = centers[i, 1]
-        packed[rank, 2] = -0.5 * _LOG2E * conics[i, 0]
-        packed[rank, 3] = -_LOG2E * conics[i, 1]
-        packed[rank, 4] = -0.5 * _LOG2E * conics[i, 2]
-        packed[rank, 5] = opacities[i]
-        packed[rank, 6] = extents[i, 1]
-        for c in range(channels.shape[1]):
-            packed[rank, HEAD + c] = channels[i, c]
+        start, stop = count * part // parts, count * (part + 1) // parts
+        _bin(start, stop, writing, order, flat, packed, size, cursors[part], firsts, ranks, slots)
 
 
 @compiled()
@@ -177,8 +168,9 @@ def _draw(counter, tiles, ranks, slots, packed, background, size, image, alphas,
     channels = packed.shape[1] - HEAD
     across = (size[0] + TILE - 1) // TILE
     tallying = tallies.shape[0] > 0
-    sums = np.empty(AREA * max(channels, 1), packed.dtype)
+    sums, through, last = _scratch(AREA * channels, packed), _scratch(AREA, packed), _scratch(AREA, packed)
     alive = np.empty(TILE, np.bool_)
+    batch = np.empty((_BATCH, packed.shape[1]), packed.dtype)
     while True:
         tile = take(counter)
         if tile >= tiles.shape[0] - 1:
@@ -187,20 +179,31 @@ def _draw(counter, tiles, ranks, slots, packed, background, size, image, alphas,
         columns, rows = min(TILE, size[0] - left), min(TILE, size[1] - top)
         # What lies outside the picture is finished from the start.
         inside = steps_from(zero) < real(columns)
-        through, last = finals[tile], lasts[tile]
         for row in range(TILE):
-            alive[row] = row < rows
+            alive[row] = False
             store(through, row * TILE, choose(inside, fill(one), -one) if row < rows else fill(-one))
             store(last, row * TILE, fill(zero))
             for c in range(channels):
                 store(sums, (c * TILE + row) * TILE, fill(zero))
         start = tiles[tile]
         for entry in range(start, tiles[tile + 1]):
-            splat = packed[ranks[entry]]
+            place = (entry - start) % _BATCH
+            if place == 0:
+                going = False
+                for row in range(rows):
+                    alive[row] = some(load(through, row * TILE) > zero)
+                    going = going or alive[row]
+                if not going:
+                    break
+                for k in range(min(_BATCH, tiles[tile + 1] - entry)):
+                    rank = ranks[entry + k]
+                    for j in range(packed.shape[1]):
+                        batch[k, j] = packed[rank, j]
+            splat = batch[place]
             y, opacity = splat[1], splat[5]
             dx = steps_from(real(left) + half - splat[0])
             constant, slope, curve = dx * dx * splat[2], dx * splat[3], splat[4]
-            low, high = _samples(y, splat[6], size[1])
+            low, high = samples(y, splat[7], size[1])
             weight, pixels = fill(zero), fill(zero)
             number = real(entry - start + 1)
             for row in range(max(low - top, 0), min(high - top, TILE - 1) + 1):
@@ -228,29 +231,16 @@ def _draw(counter, tiles, ranks, slots, packed, background, size, image, alphas,
             if tallying:
                 tallies[slots[entry], 0] = total(weight)
                 tallies[slots[entry], 1] = total(pixels)
-            if (entry - start) & _CHECK == _CHECK:
-                going = False
-                for row in range(rows):
-                    alive[row] = some(load(through, row * TILE) > zero)
-                    going = going or alive[row]
-                if not going:
-                    break
+        for at in range(AREA):
+            finals[tile, at] = abs(through[at])
+            lasts[tile, at] = last[at]
         for row in range(rows):
             for column in range(columns):
                 at = row * TILE + column
                 rest = abs(through[at])
-                through[at] = rest
                 alphas[top + row, left + column] = one - rest
                 for c in range(channels):
                     image[top + row, left + column, c] = sums[c * AREA + at] + rest * background[c]
-
-
-@compiled(parallel=True)
-def draw(counter, tiles, ranks, slots, packed, background, size, image, alphas, finals, lasts, tallies, parts):
-    """Blend all tiles: see `_draw`. Also writes what the backward pass needs, (tiles, 256) each: final transmittances
-    and how many entries of the tile's list it took to reach them."""
-    for _ in numba.prange(parts):
-        _draw(counter, tiles, ranks, slots, packed, background, size, image, alphas, finals, lasts, tallies)
 
 
 @compiled()
@@ -261,23 +251,25 @@ def _trace_back(counter, tiles, ranks, slots, packed, background, size, grad_ima
     most, least = real(MOST_ALPHA), real(LEAST_ALPHA)
     channels = packed.shape[1] - HEAD
     across = (size[0] + TILE - 1) // TILE
-    slopes = np.empty(AREA * channels, packed.dtype)  # the gradient of the image here, channel by channel
-    through, behind = np.empty(AREA, packed.dtype), np.empty(AREA, packed.dtype)
+    slopes = _scratch(AREA * channels, packed)  # the gradient of the image here, channel by channel
+    through, behind, last = _scratch(AREA, packed), _scratch(AREA, packed), _scratch(AREA, packed)
     deepest = np.empty(TILE, np.int64)
-    colors = np.empty(TILE * channels, packed.dtype)
+    colors = _scratch(TILE * channels, packed)
+    batch = np.empty((_BATCH, packed.shape[1]), packed.dtype)
     while True:
         tile = take(counter)
         if tile >= tiles.shape[0] - 1:
             return
         left, top = tile % across * TILE, tile // across * TILE
         columns, rows = min(TILE, size[0] - left), min(TILE, size[1] - top)
-        last, final = lasts[tile], finals[tile]
+        final = finals[tile]
         longest = 0
         for row in range(TILE):
             deepest[row] = 0
             for column in range(TILE):
                 at = row * TILE + column
                 through[at] = final[at]
+                last[at] = lasts[tile, at]
                 behind[at] = zero
                 if row < rows and column < columns:
                     deepest[row] = max(deepest[row], np.int64(last[at]))
@@ -296,11 +288,17 @@ def _trace_back(counter, tiles, ranks, slots, packed, background, size, grad_ima
             for k in range(MOMENTS + channels):
                 grads[slots[entry], k] = zero
         for entry in range(start + longest - 1, start - 1, -1):
-            splat = packed[ranks[entry]]
+            place = (start + longest - 1 - entry) % _BATCH
+            if place == 0:
+                for k in range(min(_BATCH, entry - start + 1)):
+                    rank = ranks[entry - k]
+                    for j in range(packed.shape[1]):
+                        batch[k, j] = packed[rank, j]
+            splat = batch[place]
             y, opacity = splat[1], splat[5]
             dx = steps_from(real(left) + half - splat[0])
             constant, slope, curve = dx * dx * splat[2], dx * splat[3], splat[4]
-            low, high = _samples(y, splat[6], size[1])
+            low, high = samples(y, splat[7], size[1])
             number = entry - start
             sum0, sum1, sum2 = fill(zero), fill(zero), fill(zero)
             for c in range(channels):
@@ -339,14 +337,20 @@ def _trace_back(counter, tiles, ranks, slots, packed, background, size, grad_ima
 
 
 @compiled(parallel=True)
-def trace_back(
-    counter, tiles, ranks, slots, packed, background, size, grad_image, grad_alphas, finals, lasts, grads, parts
+def blend(
+    backward, counter, tiles, ranks, slots, packed, background, size, image, alphas, finals, lasts, extras, parts
 ):
-    """Write the gradient of every slot: see `_trace_back`."""
+    """Blend all tiles or, with the gradients in place of `image` and `alphas`, trace them back; one entry for both, as
+    each takes a second to compile.
+
+    Forward writes `finals` and `lasts` (tiles, 256), which the backward pass reads: final transmittances, and how many
+    entries of the tile's list it took to reach them. `extras` are the tallies, or the gradients of the slots.
+    """
     for _ in numba.prange(parts):
-        _trace_back(
-            counter, tiles, ranks, slots, packed, background, size, grad_image, grad_alphas, finals, lasts, grads
-        )
+        if backward:
+            _trace_back(counter, tiles, ranks, slots, packed, background, size, image, alphas, finals, lasts, extras)
+        else:
+            _draw(counter, tiles, ranks, slots, packed, background, size, image, alphas, finals, lasts, extras)
 
 
 @compiled(parallel=True)

@@ -75,8 +75,8 @@ class _Compare(torch.autograd.Function):
             slopes[: TAPS // 2] = slopes[-(TAPS // 2) :] = 0
         taps = window(image.dtype).numpy()
         threads.launch(
-            ssim_loops.measure, threads.parts_for(-(-height // _STRIP)), np.zeros(1, np.int64), _STRIP,
-            *pictures, channels, taps, sums, slopes,
+            ssim_loops.compare, threads.parts_for(-(-height // _STRIP)), False, np.zeros(1, np.int64), _STRIP,
+            *pictures, channels, taps, sums, slopes, 0.0, 0.0, pictures[0][:0],
         )  # fmt: skip
         counted = width * height if mask is None else float(pictures[2].sum(dtype=np.float64))
         share = 1 / (counted * channels) if counted > 0 else 0.0
@@ -94,8 +94,8 @@ class _Compare(torch.autograd.Function):
         share, taps, slopes = ctx.made
         grad = torch.empty(image.shape, dtype=image.dtype)
         threads.launch(
-            ssim_loops.slope, threads.parts_for(len(image)), np.zeros(1, np.int64),
-            _rows(image), _rows(target), _mask(image, mask), image.shape[2], taps, slopes,
+            ssim_loops.compare, threads.parts_for(len(image)), True, np.zeros(1, np.int64), 1,
+            _rows(image), _rows(target), _mask(image, mask), image.shape[2], taps, np.empty((0, 2)), slopes,
             float(by_l1) * share, float(by_ssim) * share, _rows(grad),
         )  # fmt: skip
         return grad, None, None

@@ -121,26 +121,6 @@ def _measure(counter, strip, image, target, mask, channels, taps, sums, slopes):
                         store(target_line, k, _blur(line, k, channels, w))
 
 
-@compiled(parallel=True)
-def measure(counter, strip, image, target, mask, channels, taps, sums, slopes, parts):
-    """Write each row's sums of absolute differences and of SSIM to `sums` (H, 2).
-
-    Where `slopes` (H + 10, 3, W C rounded up to 16) has rows, its inner ones get the derivatives of the sum by the
-    blurred x, x^2 + y^2 and x y, blurred across. `mask` has no rows where all pixels count. Whoever is free takes
-    the next `strip` rows.
-    """
-    for _ in numba.prange(parts):
-        _measure(counter, strip, image, target, mask, channels, taps, sums, slopes)
-
-
-@compiled(parallel=True)
-def slope(counter, image, target, mask, channels, taps, slopes, by_l1, by_ssim, grad, parts):
-    """Write the gradient of by_l1 times the sum of absolute differences plus by_ssim times the sum of SSIM."""
-    real = image.dtype.type
-    for _ in numba.prange(parts):
-        _slope(counter, image, target, mask, channels, taps, slopes, real(by_l1), real(by_ssim), grad)
-
-
 @compiled()
 def _slope(counter, image, target, mask, channels, taps, slopes, by_l1, by_ssim, grad):
     real = image.dtype.type
@@ -168,3 +148,21 @@ def _slope(counter, image, target, mask, channels, taps, slopes, by_l1, by_ssim,
             store(out, k, value * by_ssim + side)
         for k in range(length):
             grad[row, k] = out[k] * mask[row, k // channels] if masked else out[k]
+
+
+@compiled(parallel=True)
+def compare(backward, counter, strip, image, target, mask, channels, taps, sums, slopes, by_l1, by_ssim, grad, parts):
+    """Forward or backward; one entry for both, since it takes a second to compile.
+
+    Forward writes each row's sums of absolute differences and of SSIM to `sums` (H, 2). Where `slopes` (H + 10, 3, W C
+    rounded up to 16) has rows, its inner ones get the derivatives of the sum by the blurred x, x^2 + y^2 and x y,
+    blurred across. Whoever is free takes the next `strip` rows. `mask` has no rows where all pixels count.
+
+    Backward writes the gradient of by_l1 times the sum of absolute differences plus by_ssim times that of SSIM.
+    """
+    real = image.dtype.type
+    for _ in numba.prange(parts):
+        if backward:
+            _slope(counter, image, target, mask, channels, taps, slopes, real(by_l1), real(by_ssim), grad)
+        else:
+            _measure(counter, strip, image, target, mask, channels, taps, sums, slopes)

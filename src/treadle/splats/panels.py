@@ -80,11 +80,11 @@ def spread(feed: Feed, count: int = 4) -> Iterator[View]:
         yield feed.gather(0, [number])
 
 
-def course(run: Path, now: int) -> str:
-    """How the number of splats went, in quarters of the run: "5000, 6381, 8144, 9999, 10000"."""
+def course(run: Path, first: int, last: int) -> str:
+    """How the number of splats went, in quarters of the run, as it was logged: "5000, 6381, 8144, 9999, 10000"."""
     steps, counts = series(run, "splats")
-    ends = np.searchsorted(steps, steps[-1] * np.array([0.0, 0.25, 0.5, 0.75])) if len(steps) else []
-    return ", ".join([*(f"{counts[at]:.0f}" for at in ends), str(now)])
+    between = np.searchsorted(steps, steps[-1] * np.array([0.25, 0.5, 0.75])) if len(steps) else []
+    return ", ".join([str(first), *(f"{counts[at]:.0f}" for at in between), str(last)])
 
 
 def small_camera(camera: Camera, largest: int = LARGEST) -> Camera:

@@ -110,6 +110,7 @@ class SplatsTrainer(Trainer):
         self.extent = Bounds.of(views.cameras).extent
         self.background = Background.of(config.background, transparent=self.capture.train[0].pixels.shape[2] == 4)
         self.model = Splats(self.start(), self.capture.to_input)
+        self.begun_with = len(self.model)
         config.antialiased = self.model.antialiased  # what a PLY says is from now on a setting of this run
         self.poses = Poses(len(views)) if config.pose_rate is not None else None
         self.exposures = Exposures(len(views)) if config.exposure_rate is not None else None
@@ -246,7 +247,7 @@ class SplatsTrainer(Trainer):
                 found["strip"] = directory / "strip.png"
                 write_png(found["strip"], panels.strips(self.seen(view, depth=True) for view in views))
         if self.run is not None:
-            found["splats"] = panels.course(self.run.path, len(cloud))
+            found["splats"] = panels.course(self.run.path, self.begun_with, len(cloud))
             growth = panels.growth(directory / "growth.gif", self.run.path / "examples")
             found |= {} if growth is None else {"growth": growth}
         return found
@@ -255,7 +256,7 @@ class SplatsTrainer(Trainer):
         """Render every view of `feed`; writes tables and a page (`write_report`), returns means and paths."""
         run = directory.parent
         with self.evaluating():
-            return write_report(
+            found = write_report(
                 directory,
                 self.rows(feed),
                 title=f"Test of {run.parent.name}/{run.name}",
@@ -263,6 +264,7 @@ class SplatsTrainer(Trainer):
                 sort_by="psnr",
                 higher=HIGHER,
             )
+        return found | {"splats": len(self.model)}
 
     @classmethod
     def exporters(cls) -> dict[str, Any]:

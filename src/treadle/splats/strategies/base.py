@@ -70,8 +70,9 @@ class Strategy:
                 setattr(self, name, state[name])
 
     def _state(self) -> dict[str, Any]:
-        settings: set[str] = {field.name for field in fields(self) if field.init} if is_dataclass(self) else set()
-        return {name: value for name, value in vars(self).items() if name not in settings}
+        declared: dict[str, bool] = {field.name: field.init for field in fields(self)} if is_dataclass(self) else {}
+        names = [name for name in vars(self).keys() | declared.keys() if not declared.get(name, False)]
+        return {name: getattr(self, name) for name in sorted(names)}
 
 
 @dataclass(frozen=True)
