@@ -10,6 +10,7 @@ import hashlib
 import math
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -26,7 +27,7 @@ from treadle.kernels.raytracing import Material, Scene, Shape, Surfaces, Vector,
 DISTANCE = 3.0
 """How far the cameras stand from the middle of the scene."""
 
-_FOCAL = 1.42  # in widths of the picture: the scene just fills it
+_FOCAL = 1.47  # in widths of the picture: the scene just fills it
 _LOW, _HIGH = 0.12, 0.93  # heights of the training views over the middle, of 1: sines of their elevations
 
 _OAK = Material((0.50, 0.235, 0.085), (0.36, 0.150, 0.048), "wood", 1.0, gloss=0.5, roughness=0.3)
@@ -34,7 +35,7 @@ _WALNUT = Material((0.16, 0.065, 0.030), (0.09, 0.036, 0.018), "wood", 1.3, glos
 _MARBLE = Material((0.030, 0.040, 0.046), (0.24, 0.25, 0.24), "marble", 3.0, gloss=1.0, roughness=0.12)
 _BRASS = Material((0.93, 0.66, 0.28), metal=0.95, roughness=0.2)
 _STRING = Material((0.80, 0.72, 0.58), roughness=0.8)
-_RUG = Material((0.72, 0.62, 0.46), (0.36, 0.035, 0.045), "weave", 22.0, roughness=0.9)
+_RUG = Material((0.58, 0.48, 0.34), (0.34, 0.03, 0.04), "weave", 22.0, roughness=0.9)
 _GLAZE = Material((0.85, 0.83, 0.78), (0.02, 0.10, 0.34), "bands", 11.0, gloss=1.0, roughness=0.1)
 _RED = Material((0.50, 0.012, 0.018), gloss=1.0, roughness=0.1)
 
@@ -44,17 +45,24 @@ def _wool(color: Vector, second: Vector, texture: str, scale: float) -> Material
 
 
 _TEAL = _wool((0.012, 0.24, 0.26), (0.03, 0.34, 0.33), "yarn", 15.0)
-_CORAL = _wool((0.78, 0.18, 0.10), (0.86, 0.27, 0.15), "yarn", 12.0)
+_CORAL = _wool((0.66, 0.10, 0.05), (0.76, 0.17, 0.08), "yarn", 12.0)
 _MUSTARD = _wool((0.78, 0.43, 0.05), (0.86, 0.54, 0.11), "thread", 60.0)
 _INDIGO = _wool((0.045, 0.075, 0.32), (0.08, 0.14, 0.45), "thread", 42.0)
 _ROSE = _wool((0.72, 0.16, 0.26), (0.80, 0.24, 0.34), "thread", 60.0)
-_FLEECE = _wool((0.82, 0.76, 0.64), (0.90, 0.85, 0.74), "thread", 26.0)
+_FLEECE = _wool((0.62, 0.54, 0.42), (0.70, 0.62, 0.50), "thread", 30.0)
 
 
 @lru_cache(1)
 def scene() -> Scene:
     """The shapes and materials of the scene."""
-    return raytracing.build([*_wheel(), *_stand(), *_flyer(), *_things(), *_ground()])
+    groups = [*_wheel(), *_stand(), *_flyer(), *_things(), *_ground()]
+    return raytracing.build([[_lifted(shape) for shape in group] for group in groups])
+
+
+def _lifted(shape: Shape) -> Shape:
+    """Its place in the scene: below, things stand on a ground at -.5, and cameras look at the middle between all."""
+    x, y, z = shape.center
+    return replace(shape, center=(x, y, z + 0.12))
 
 
 def _ground() -> list[list[Shape]]:
@@ -155,8 +163,8 @@ def _things() -> list[list[Shape]]:
         cone(_WALNUT, (-0.42, -0.42, -0.295), (-0.42, -0.42, -0.27), (0.03, 0.03), 0.006),
     ]
     yarn = [
-        sphere(_TEAL, (0.28, -0.49, -0.34), 0.16, (0.3, 0.2, 0.9)),
-        sphere(_CORAL, (0.56, -0.26, -0.395), 0.105, (-0.5, 0.6, 0.3)),
+        sphere(_TEAL, (0.34, -0.49, -0.34), 0.16, (0.3, 0.2, 0.9)),
+        sphere(_CORAL, (0.61, -0.22, -0.395), 0.105, (-0.5, 0.6, 0.3)),
     ]
     cop = [
         cone(_INDIGO, (0.02, 0.57, -0.485), (0.02, 0.57, -0.21), (0.125, 0.055), 0.02),

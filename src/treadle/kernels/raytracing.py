@@ -159,7 +159,7 @@ def build(groups: Sequence[Sequence[Shape]]) -> Scene:
     rows, balls, materials = [], [], list(dict.fromkeys(shape.material for group in groups for shape in group))
     for group in groups:
         for shape in group:
-            if _length(shape.center) + shape.reach > 2:
+            if _farthest(shape) > 1:
                 raise UsageError(f"a {shape.kind} at {shape.center} reaches out of the scene")
             thick = shape.kind == "torus" and 2 * shape.radius >= shape.sizes[0]
             if shape.radius <= 0 or min(shape.sizes) < 0 or thick:
@@ -177,6 +177,17 @@ def build(groups: Sequence[Sequence[Shape]]) -> Scene:
         balls.append([*middle, reach, len(rows) - len(group), len(rows)])
     numbers = [[*m.color, *m.second, TEXTURES[m.texture], m.scale, m.metal, m.gloss, m.roughness] for m in materials]
     return Scene(np.array(rows, np.float64), np.array(balls, np.float64), np.array(numbers, np.float64))
+
+
+def _farthest(shape: Shape) -> float:
+    """How far from the origin a shape reaches at most: by the ball, and by the cylinder around it."""
+    along = abs(sum(a * b for a, b in zip(shape.center, shape.axes[2], strict=True)))
+    middle = _length(shape.center)
+    half = shape.radius if shape.kind == "torus" else shape.reach
+    if shape.kind in ("box", "cone"):
+        half = shape.sizes[2] + shape.radius
+    across = math.sqrt(max(middle**2 - along**2, 0)) + shape.width
+    return min(middle + shape.reach, _length((along + half, across)))
 
 
 class Surfaces(NamedTuple):

@@ -7,7 +7,8 @@ Rows of `shapes` are described in `raytracing.Scene`. Every shape is convex or a
 a rounding around them, so that a point on a surface has one nearest point in the core, and that gives the normal.
 
 What is called takes a share of the work, `part` of `parts`, and lets go of Python's lock meanwhile. Compiled this way
-it takes three quarters of the time that Numba's own parallel loops take to compile.
+it takes three quarters of the time that Numba's own parallel loops take to compile. All of it is in one file, since
+Numba's cache does not notice changes of what a function calls elsewhere.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -448,9 +449,9 @@ def _seen(shapes, groups, materials, grids, light, near, x, y, z, u, v, w, t, i)
         above = 0.5 + 0.5 * nz
         fill = max(-0.74 * nx + 0.5 * ny + 0.45 * nz, 0.0)
         open_ = sky * (0.25 + 0.75 * sky)
-        glow_r = 1.95 * sun + open_ * (0.40 + 0.36 * above) + 0.16 * fill * sky
-        glow_g = 1.85 * sun + open_ * (0.37 + 0.40 * above) + 0.17 * fill * sky
-        glow_b = 1.66 * sun + open_ * (0.34 + 0.48 * above) + 0.20 * fill * sky
+        glow_r = 2.10 * sun + open_ * (0.33 + 0.36 * above) + 0.16 * fill * sky
+        glow_g = 1.98 * sun + open_ * (0.31 + 0.40 * above) + 0.17 * fill * sky
+        glow_b = 1.76 * sun + open_ * (0.29 + 0.48 * above) + 0.20 * fill * sky
         matte = 1 - metal
         red += tint_r * matte * base_r * glow_r
         green += tint_g * matte * base_g * glow_g
