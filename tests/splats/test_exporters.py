@@ -17,7 +17,7 @@ from treadle.export.exporter import Exporter
 from treadle.export.mesh import read_mesh
 from treadle.splats.cloud import Cloud
 from treadle.splats.compressed_ply import read_compressed
-from treadle.splats.exporters import Scene, Setting, looking, splat_exporters
+from treadle.splats.exporters import Scene, Setting, looking, splat_exporters, surfaces
 from treadle.splats.mesh import Look, View
 from treadle.splats.ply import read_cloud
 from treadle.splats.spz import read_spz
@@ -61,10 +61,10 @@ def ball(cloud: Cloud, background: torch.Tensor) -> Look:
 
 @pytest.fixture
 def scene(cloud: Cloud) -> Scene:
-    def path(kind: str, cameras: Sequence[Camera], frames: int) -> list[Camera]:
+    def path(kind: str, setting: Setting, frames: int) -> list[Camera]:
         if kind != "orbit":
             raise UsageError(f"--video {kind}: no such path")
-        return [cameras[number % len(cameras)] for number in range(frames)]
+        return [setting.cameras[number % len(EYES)] for number in range(frames)]
 
     setting = Setting([camera(eye) for eye in EYES], torch.tensor([0.0, 0, 1]))
     return Scene(cloud, TO_INPUT, lambda: setting, path, {"step": 7})
@@ -77,7 +77,7 @@ def export(scene: Scene, kind: str, path: Path, **values: Any) -> dict[str, Any]
         assert run == Path("a run")
         return scene
 
-    exporter: Exporter = splat_exporters(load, ball)[kind]
+    exporter: Exporter = splat_exporters(load, ball, lambda cloud, background, scatter: ball(cloud, background))[kind]
     given = {name.replace("_", "-"): value for name, value in values.items()}
     options = {option.name: option.default if option.metavar else False for option in exporter.options}
     assert given.keys() <= {*options, kind}
@@ -151,8 +151,6 @@ def test_a_video_follows_the_path(tmp_path: Path, scene: Scene) -> None:
     assert picture[15, 15].tolist() == [255, 0, 0] and picture[0, 0].tolist() == [0, 0, 255]
     with pytest.raises(UsageError, match="--video loop: no such path"):
         export(scene, "video", tmp_path / "y.gif", video="loop")
-    with pytest.raises(UsageError, match="has no cameras to fly along"):
-        export(replace(scene, path=None), "video", tmp_path / "y.gif", video="orbit")
     with pytest.raises(UsageError, match="--video orbit has no cameras"):
         export(scene, "video", tmp_path / "y.gif", video="orbit", frames=0)
 
@@ -193,3 +191,29 @@ def test_real_splats_are_seen(cloud: Cloud) -> None:
     seen = view.alpha >= 0.9
     assert view.image.shape == (60, 60, 3) and float(seen.float().mean()) > 0.1 and float(view.image.max()) <= 1
     assert float(view.depth[seen].min()) > 1.5 and float(view.depth[seen].max()) < 6.5
+
+
+def test_depth_of_surfaces_is_nearer_to_them() -> None:
+    """A ball of half-transparent splats, on it and behind it: mean depth lies inside, and scatters at the rim."""
+    count = 6000
+    heights = 1 - (2 * torch.arange(count) + 1) / count
+    turns = torch.pi * (3 - 5**0.5) * torch.arange(count)
+    flat = (1 - heights**2).sqrt()
+    shell = torch.stack([flat * turns.cos(), flat * turns.sin(), heights], 1)
+    means = torch.cat([shell, 0.9 * shell, 0.8 * shell])
+    ones = torch.ones(len(means))
+    splats = Cloud(means, torch.eye(4)[:1].expand(len(means), 4), torch.log(0.02 * ones)[:, None].expand(-1, 3).clone(),
+                   -ones, torch.zeros(len(means), 3), torch.zeros(len(means), 0, 3))  # fmt: skip
+    view, black = camera((0, 0, 4), 80), torch.zeros(3)
+    truth = ball(splats, black)(view)
+    plain, sharp, strict = (
+        look(view) for look in (looking(splats, black), surfaces(splats, black, 1.0), surfaces(splats, black, 0.04))
+    )
+    assert torch.equal(plain.image, sharp.image) and torch.equal(plain.alpha, sharp.alpha)
+    seen = truth.alpha > 0
+    errors = [float((found.depth - truth.depth)[seen].abs().mean()) for found in (plain, sharp)]
+    assert errors[1] < 0.6 * errors[0], "the first layer is taken for the surface"
+    known = (strict.depth >= 0) & seen
+    assert 0.2 < float(known.sum() / seen.sum()) < 0.95, "not where layers are seen side by side"
+    assert torch.equal(strict.depth[known], sharp.depth[known]) and (strict.depth[~known & seen] == -1).all()
+    assert float((strict.depth - truth.depth)[known].abs().mean()) < errors[1]

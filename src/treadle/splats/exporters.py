@@ -10,7 +10,7 @@ A trainer offers them so:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,13 +31,16 @@ from treadle.splats.background import Background
 from treadle.splats.cloud import Cloud
 from treadle.splats.compressed_ply import chunk_order, read_compressed, write_compressed
 from treadle.splats.format_loss import losses
-from treadle.splats.mesh import Look, View, cropped, fuse, largest_part, moved
+from treadle.splats.mesh import Look, View, cropped, fuse, largest_part, moved, truncation
 from treadle.splats.ply import read_cloud, write_cloud
 from treadle.splats.rendering import render
 from treadle.splats.spz import read_spz, write_spz
 from treadle.splats.transform import UPS, inside, opaque, scaling, select, transformed, upright
 from treadle.splats.video import DEPTHS, write_video
 from treadle.splats.video import ENDINGS as VIDEOS
+
+SHARPER = 4
+"""As how many of each splat, one behind the other, the splats count for depth alone."""
 
 
 class Setting(NamedTuple):
@@ -46,6 +49,8 @@ class Setting(NamedTuple):
     cameras: Sequence[Camera]
     background: Tensor
     """(3,) behind the splats, in pictures."""
+    points: NDArray[np.float64] | None = None
+    """(n, 3) on surfaces, where some are known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,15 +61,15 @@ class Scene:
         cloud: the splats, in the coordinates in which they were trained.
         to_input: (4, 4) float64, from those coordinates to the input's: `Capture.to_input`.
         setting: gives what they were trained with; asked only where something is rendered, as data has to be read.
-        path: makes a video's cameras, in the coordinates of training: from the kind (orbit, spiral ... or a file), the
-            training cameras and the number of frames.
+        path: makes a video's cameras, in the coordinates of training: from the kind (orbit, spiral ... or a file), what
+            `setting` gives and the number of frames.
         facts: what else is to be printed, such as the step.
     """
 
     cloud: Cloud
     to_input: NDArray[np.float64]
     setting: Callable[[], Setting]
-    path: Callable[[str, Sequence[Camera], int], Sequence[Camera]] | None = None
+    path: Callable[[str, Setting, int], Sequence[Camera]]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -118,6 +123,34 @@ WIDTH = Option("width", "of a picture in pixels (default: the training cameras')
 DEPTH = Option("depth", f"where depth goes: {', '.join(DEPTHS)} (default: beside)", "WHERE", str, "beside")
 
 
+def surfaces(cloud: Cloud, background: Tensor, scatter: float) -> Look:
+    """What renders views of a cloud with the depth of its surface, as far as there is one.
+
+    The mean depth of what is seen lies behind the surface wherever the first splats are not opaque, and among things
+    where there are edges. So depth is taken of splats that are `SHARPER` times as dense, and is -1, not known, where
+    what is seen scatters about it by more than `scatter` (standard deviation).
+    """
+    look = looking(cloud, background)
+    transmitted = (1 - cloud.logits.double().sigmoid()) ** SHARPER
+    logits = torch.logit((1 - transmitted).clamp(1e-6, 1 - 1e-6)).to(cloud.logits)
+
+    def look_sharply(camera: Camera) -> View:
+        pose = torch.from_numpy(camera.world_to_camera[2])
+        depths = cloud.means.double().cpu() @ pose[:3] + pose[3]
+        middle = depths.median()  # squares about it keep their digits
+        moments = torch.stack([depths - middle, (depths - middle).square()], 1).to(cloud.means)
+        dense = replace(cloud, logits=logits, extra={"moments": moments})
+        with torch.no_grad():
+            rendered = render(dense, camera, depth=True, extra=("moments",))
+        assert rendered.depth is not None  # it was asked for
+        mean, square = (rendered.extra["moments"] / rendered.alpha[..., None].clamp(min=1e-6)).unbind(-1)
+        known = square - mean.square() < scatter**2
+        view = look(camera)
+        return View(view.image, torch.where(known, rendered.depth, -1), view.alpha)
+
+    return look_sharply
+
+
 def trained_scene(trainer: type[Any], run: Path) -> Scene:
     """The scene of the best model of a run of `trainer`, a `SplatsTrainer`.
 
@@ -131,19 +164,26 @@ def trained_scene(trainer: type[Any], run: Path) -> Scene:
     def setting() -> Setting:
         data = load(run / CONFIG).get("data")
         place = None if data is None else (run / Path(data).expanduser()).resolve()
-        photographs = trainer.load_data(config, place)["data"].train
-        transparent = photographs[0].pixels.shape[2] == 4
+        capture = trainer.load_data(config, place)["data"]
+        transparent = capture.train[0].pixels.shape[2] == 4
         background = Background.of(config.background, transparent=transparent)
-        return Setting(photographs.cameras, background.in_tests(torch.device("cpu")))
+        return Setting(capture.train.cameras, background.in_tests(torch.device("cpu")), capture.points)
+
+    def path(kind: str, setting: Setting, frames: int) -> Sequence[Camera]:
+        from treadle.cameras.paths import camera_path
+
+        return camera_path(kind, setting.cameras, frames, points=setting.points, to_input=to_input)
 
     to_input = best.of("model")["to_input"].double().numpy()
-    return Scene(trainer.load_model(run), to_input, setting, facts={"step": int(best.info["step"])})
+    return Scene(trainer.load_model(run), to_input, setting, path, {"step": int(best.info["step"])})
 
 
 def splat_exporters(
-    scene_of: Callable[[Path], Scene], looker: Callable[[Cloud, Tensor], Look] = looking
+    scene_of: Callable[[Path], Scene],
+    looker: Callable[[Cloud, Tensor], Look] = looking,
+    surface_looker: Callable[[Cloud, Tensor, float], Look] = surfaces,
 ) -> dict[str, Exporter]:
-    """The formats of a trainer whose runs `scene_of` reads; `looker` makes what renders."""
+    """The formats of a trainer whose runs `scene_of` reads; the others make what renders, for videos and for meshes."""
 
     def ply(run: Path, path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
         scene = scene_of(run)
@@ -171,8 +211,9 @@ def splat_exporters(
         kept, facts = _kept(scene, values)
         similarity = _similarity(scene, values)
         box = _bounds(kept) if values["crop"] is None else _around(values["crop"], similarity)
-        cameras, background = scene.setting()
-        surface = fuse(looker(kept, background), cameras, box, values["resolution"])
+        setting = scene.setting()
+        look = surface_looker(kept, setting.background, truncation(box, values["resolution"]))
+        surface = fuse(look, setting.cameras, box, values["resolution"])
         if values["largest"]:
             surface = largest_part(surface)
         surface = moved(surface, similarity)
@@ -188,11 +229,9 @@ def splat_exporters(
 
     def video(run: Path, path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
         scene = scene_of(run)
-        if scene.path is None:
-            raise UsageError(f"{run} has no cameras to fly along")
         kept, facts = _kept(scene, values)
         setting = scene.setting()
-        cameras = list(scene.path(values["video"], setting.cameras, values["frames"]))
+        cameras = list(scene.path(values["video"], setting, values["frames"]))
         if not cameras:
             raise UsageError(f"--video {values['video']} has no cameras")
         if values["width"] is not None:

@@ -19,8 +19,9 @@ from treadle.errors import UsageError
 from treadle.export.mesh import Mesh
 from treadle.kernels import tsdf
 
-TRUNCATION = 4.0
-"""Voxels on either side of a surface in which its distance counts."""
+BAND = (4.0, 40.0)
+"""On either side of a surface its distance counts within 4 voxels, or a 40th of the box where that is more: depth of
+splats scatters, and a band that is thinner than the scatter leaves several surfaces behind one another."""
 
 SOLID = 0.5
 """The opacity from which a pixel's depth is believed; below it, the pixel sees nothing but free space."""
@@ -31,7 +32,7 @@ Corners = NDArray[np.float64]
 
 
 class View(NamedTuple):
-    """What a camera sees: image (H, W, 3) from 0 to 1, depth (H, W) along its axis, alpha (H, W)."""
+    """What a camera sees: image (H, W, 3) from 0 to 1, depth (H, W) along its axis, alpha (H, W) from 0 to 1."""
 
     image: Tensor
     depth: Tensor
@@ -42,13 +43,19 @@ Look = Callable[[Camera], View]
 """What renders a view."""
 
 
+def truncation(box: Corners, resolution: int) -> float:
+    """How far on either side of a surface its distance counts, see `BAND`."""
+    longest = float((box[1] - box[0]).max())
+    return max(BAND[0] * longest / resolution, longest / BAND[1])
+
+
 def fuse(look: Look, cameras: Iterable[Camera], box: Corners, resolution: int = 256) -> Mesh:
     """The surface that the cameras see in a box, coloured as they see it.
 
     A volume of 256 voxels in each direction takes 0.4 GB.
 
     Args:
-        look: renders what a camera sees.
+        look: renders what a camera sees; a depth below 0 is one that is not known.
         cameras: from where; each is looked from once.
         box: (2, 3) lower and upper corner.
         resolution: voxels along the longest side of the box.
@@ -70,12 +77,13 @@ def fuse(look: Look, cameras: Iterable[Camera], box: Corners, resolution: int = 
     voxel = float(sides.max() / resolution)
     shape = [max(2, int(np.ceil(side / voxel))) for side in sides]
     origin = tuple((box.mean(0) - voxel * (np.array(shape) - 1) / 2).tolist())
+    band = truncation(box, resolution)
     distances, weights, colors = torch.ones(*shape), torch.zeros(*shape), torch.zeros(*shape, 4)
     for camera in cameras:
         view = look(camera)
         depth = torch.where(view.alpha >= SOLID, view.depth, torch.inf).float().cpu().contiguous()
         tsdf.integrate(distances, weights, colors, origin, voxel, depth, view.image.float().cpu().contiguous(),
-                       torch.from_numpy(camera.world_to_camera), camera.intrinsics, TRUNCATION * voxel)  # fmt: skip
+                       torch.from_numpy(camera.world_to_camera), camera.intrinsics, band)  # fmt: skip
     mask = _seen_cubes(weights.numpy() > 0)
     try:
         vertices, faces, _, _ = marching_cubes(distances.numpy(), 0.0, mask=mask, allow_degenerate=False)

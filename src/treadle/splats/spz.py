@@ -72,7 +72,7 @@ def write_spz(path: str | Path, cloud: Cloud, version: int = 3) -> int:
         _harmonics(rest * _FLIP_REST[: rest.shape[1], None]),
     ]
     plain = b"".join(part if isinstance(part, bytes) else part.tobytes() for part in parts)
-    content = gzip.compress(plain, mtime=0)  # the same cloud gives the same file
+    content = gzip.compress(plain, 6, mtime=0)  # the same cloud gives the same file
     try:
         write_whole(Path(path), content)
     except OSError as error:
