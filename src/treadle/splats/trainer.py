@@ -247,7 +247,7 @@ class SplatsTrainer(Trainer):
         return {"view": as_pixels(render(self.model.cloud(), camera, background=background).image).numpy()}
 
     def report(self, directory: Path) -> dict[str, Any]:
-        """Write `splats.ply`, a strip and the growth into `directory`; returns figures and paths."""
+        """Write `splats.ply`, a strip, a turntable and the growth into `directory`; returns figures and paths."""
         cloud = self.model.cloud()
         found: dict[str, Any] = {**self.validation_metrics, "splats": str(len(cloud)), "step": str(self.timing.steps)}
         found["ply"] = directory / "splats.ply"
@@ -257,6 +257,10 @@ class SplatsTrainer(Trainer):
                 views = (to_device(view, self.device) for view in panels.spread(self.validation_feed))
                 found["strip"] = directory / "strip.png"
                 write_png(found["strip"], panels.strips(self.seen(view, depth=True) for view in views))
+        around = panels.around(self.capture, self.config.turntable)
+        if around:
+            background = self.background.in_tests(self.device)
+            found["turntable"] = panels.turntable(directory / "turntable.gif", cloud, around, background)
         if self.run is not None:
             found["splats"] = panels.course(self.run.path, self.begun_with, len(cloud))
             growth = panels.growth(directory / "growth.gif", self.run.path / "examples")
