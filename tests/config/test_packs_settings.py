@@ -11,7 +11,8 @@ from treadle.runs.names import comes_with_treadle, registered
 
 OWN = [name for name, point in registered().items() if comes_with_treadle(point)]
 JUDGING = {"cache_mb", "examples", "examples_every", "lpips_weights", "fid_weights"}
-EXPECTED = {"image": {"examples_every"}, "pix2pix": JUDGING, "cyclegan": JUDGING}
+SPLATS = {"memory_mb", "lpips_weights", "examples_every", "turntable"}
+EXPECTED = {"image": {"examples_every"}, "pix2pix": JUDGING, "cyclegan": JUDGING, "splats": SPLATS}
 
 
 @pytest.mark.parametrize("name", OWN)

@@ -33,7 +33,7 @@ def source(module: ModuleType, name: str) -> str:
 
 def test_it_is_short_and_helps(example: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(source(example, "SplitTheBusiest").splitlines()) <= 40
-    example.main(steps=150, size=32)
+    example.main(steps=250, size=32)
     (few, without), (many, grown) = re.findall(r"(\d+) splats, ([\d.]+) dB", capsys.readouterr().out)
     assert int(few) == 500 < int(many)
     assert float(grown) > float(without) + 0.3

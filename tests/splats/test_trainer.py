@@ -215,12 +215,14 @@ def test_poses_that_are_off_are_mended_and_held_out_views_never_are() -> None:
 
 def test_the_run_can_be_loaded_tested_and_reported(tmp_path) -> None:
     run = tmp_path / "run" / "v001"
-    with make(max_steps=12, examples_every="3 steps", degree=1, antialiased=True, run_dir=run) as trainer:
+    with make(max_steps=12, examples_every="3 steps", degree=1, antialiased=True, turntable=6, run_dir=run) as trainer:
         summary = trainer.train()
         (run / "report").mkdir()
         found = trainer.report(run / "report")
         assert found["splats"].startswith("140, ") and found["splats"].endswith(f", {len(trainer.model)}")
-        assert all((run / "report" / name).is_file() for name in ("splats.ply", "strip.png", "growth.gif"))
+        assert all(
+            (run / "report" / name).is_file() for name in ("splats.ply", "strip.png", "growth.gif", "turntable.gif")
+        )
         with Image.open(run / "report" / "growth.gif") as picture:
             assert picture.n_frames == 4
         assert found["psnr"] == summary.validation_metrics["psnr"]

@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from treadle.cameras.camera import Camera
+from treadle.cameras.capture import Capture
+from treadle.cameras.paths import camera_path
 from treadle.data.feed import Feed
+from treadle.errors import UsageError
 from treadle.images.panels import panel
 from treadle.images.reading import Pixels, read_array
 from treadle.images.video import write_gif
@@ -91,6 +94,14 @@ def small_camera(camera: Camera, largest: int = LARGEST) -> Camera:
     """The camera with a picture whose longest side is at most `largest` pixels."""
     scale = min(1.0, largest / max(camera.size))
     return camera.resized(max(1, round(camera.width * scale)), max(1, round(camera.height * scale)))
+
+
+def around(capture: Capture, frames: int) -> list[Camera]:
+    """Cameras on their way around the scene; none where those of the capture look away from one another."""
+    try:
+        return camera_path("orbit", capture.train.cameras, frames, points=capture.points) if frames else []
+    except UsageError:
+        return []
 
 
 def turntable(path: Path, cloud: Cloud, cameras: Sequence[Camera], background: Tensor) -> Path:

@@ -102,21 +102,6 @@ class GrowthSettings(Settings):
     reset_every: str = setting("10%", parse=Every)
     """adc: how often opacities are lowered, until `grow_until`."""
 
-    def beginning(self) -> tuple[float, float]:
-        """Opacity, and size relative to the distance between neighbours, of splats at the start."""
-        return (0.5, 0.1) if self.strategy == "mcmc" else (0.1, 1.0)
-
-    def build_strategy(self, *, over_white: bool = False) -> Strategy:
-        """What decides about splats; `over_white` says that it is trained over a white background."""
-        start, end = (None if text is None else Span.parse(text) for text in (self.grow_from, self.grow_until))
-        grow = Window(Every(self.grow_every), start, end)
-        if self.strategy == "mcmc":
-            return MCMC(grow, self.cap, self.growth, noise=self.noise)
-        if self.strategy == "adc":
-            reset = Window(Every(self.reset_every), None, end)
-            return ADC(grow, reset, self.pull, self.small, self.large, cap=self.cap, over_white=over_white)
-        return Strategy()
-
 
 @dataclass(kw_only=True)
 class LossSettings(Settings):
@@ -144,36 +129,6 @@ class LossSettings(Settings):
     exposure_rate: float | str | None = setting(None, parse=parse_curve, command="LearningRateMultiplier")
     """Learning rate of an affine map of colours for each training photograph, such as "log 1e-2 to 1e-3"; null has
     none."""
-
-    def groups(
-        self, model: Splats, extent: float, poses: Poses | None = None, exposures: Exposures | None = None
-    ) -> tuple[list[dict[str, Any]], dict[str, float | str]]:
-        """The optimizer's groups, named as the splats' parameters are, and the curve of each one's learning rate.
-
-        Attributes that are not the usual ones learn as colours do. `extent` is that of the scene.
-        """
-        rates = {
-            "means": self.position_rate,
-            "quaternions": self.rotation_rate,
-            "log_scales": self.scale_rate,
-            "logits": self.opacity_rate,
-            "rest": self.harmonics_rate,
-        }
-        curves = {name: rates.get(name, self.color_rate) for name in model.rows}
-        groups: list[dict[str, Any]] = [{"name": name, "params": [rows]} for name, rows in model.rows.items()]
-        if poses is not None and self.pose_rate is not None:
-            groups += [
-                {"name": "turns", "params": [poses.quaternions]},
-                {"name": "shifts", "params": [poses.translations]},
-            ]
-            curves |= {"turns": self.pose_rate, "shifts": self.pose_rate}
-        if exposures is not None and self.exposure_rate is not None:
-            groups.append({"name": "exposures", "params": [exposures.affine]})
-            curves["exposures"] = self.exposure_rate
-        for group in groups:
-            if group["name"] in ("means", "shifts"):
-                group["lr_scale"] = extent
-        return groups, curves
 
 
 @dataclass(kw_only=True)
@@ -225,6 +180,51 @@ class SplatsConfig(JudgingSettings, LossSettings, GrowthSettings, ModelSettings,
             if weights.get(name, 0) != 0:
                 objective.add(name, weight=weights[name])
         return objective
+
+    def beginning(self) -> tuple[float, float]:
+        """Opacity, and size relative to the distance between neighbours, of splats at the start."""
+        return (0.5, 0.1) if self.strategy == "mcmc" else (0.1, 1.0)
+
+    def build_strategy(self, *, over_white: bool = False) -> Strategy:
+        """What decides about splats; `over_white` says that it is trained over a white background."""
+        start, end = (None if text is None else Span.parse(text) for text in (self.grow_from, self.grow_until))
+        grow = Window(Every(self.grow_every), start, end)
+        if self.strategy == "mcmc":
+            return MCMC(grow, self.cap, self.growth, noise=self.noise)
+        if self.strategy == "adc":
+            reset = Window(Every(self.reset_every), None, end)
+            return ADC(grow, reset, self.pull, self.small, self.large, cap=self.cap, over_white=over_white)
+        return Strategy()
+
+    def groups(
+        self, model: Splats, extent: float, poses: Poses | None = None, exposures: Exposures | None = None
+    ) -> tuple[list[dict[str, Any]], dict[str, float | str]]:
+        """The optimizer's groups, named as the splats' parameters are, and the curve of each one's learning rate.
+
+        Attributes that are not the usual ones learn as colours do. `extent` is that of the scene.
+        """
+        rates = {
+            "means": self.position_rate,
+            "quaternions": self.rotation_rate,
+            "log_scales": self.scale_rate,
+            "logits": self.opacity_rate,
+            "rest": self.harmonics_rate,
+        }
+        curves = {name: rates.get(name, self.color_rate) for name in model.rows}
+        groups: list[dict[str, Any]] = [{"name": name, "params": [rows]} for name, rows in model.rows.items()]
+        if poses is not None and self.pose_rate is not None:
+            groups += [
+                {"name": "turns", "params": [poses.quaternions]},
+                {"name": "shifts", "params": [poses.translations]},
+            ]
+            curves |= {"turns": self.pose_rate, "shifts": self.pose_rate}
+        if exposures is not None and self.exposure_rate is not None:
+            groups.append({"name": "exposures", "params": [exposures.affine]})
+            curves["exposures"] = self.exposure_rate
+        for group in groups:
+            if group["name"] in ("means", "shifts"):
+                group["lr_scale"] = extent
+        return groups, curves
 
     def degree_at(self, progress: Progress) -> int:
         """The degree of the harmonics that is trained after so many steps."""

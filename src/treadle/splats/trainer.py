@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,6 +24,7 @@ from treadle.engine.settings import TrainerConfig
 from treadle.engine.trainer import Trainer
 from treadle.errors import UsageError
 from treadle.hooks.examples import Examples
+from treadle.hooks.timing import Timing
 from treadle.images.display import write_png
 from treadle.images.lpips import lpips_metric
 from treadle.kernels.ssim import ssim_l1
@@ -98,6 +100,8 @@ class SplatsTrainer(Trainer):
             images=config.images,
             missing=config.missing,
         )
+        for note in capture.notes:
+            warnings.warn(note, stacklevel=2)
         return {"data": capture}
 
     def setup(self) -> None:
@@ -119,6 +123,7 @@ class SplatsTrainer(Trainer):
         self.optimizer = torch.optim.Adam(groups, eps=1e-15)
         self.rates = [LearningRate(self.optimizer, curve, name) for name, curve in curves.items()]
         self.strategy = self.build_strategy()
+        self.timing = Timing()
         if config.examples_every is not None and self.validation_feed is not None:
             self.add_hook(Examples(config.examples_every))
 
@@ -130,6 +135,12 @@ class SplatsTrainer(Trainer):
         """What decides which splats multiply and die. Override it for a strategy of your own."""
         strategy: Strategy = self.config.build_strategy(over_white=self.background.trained == "white")
         return strategy
+
+    def pre_training(self) -> None:
+        """Put what is to be known of the data into the journal."""
+        super().pre_training()
+        for note in self.capture.notes:
+            self.note("data", said=note)
 
     # A step -------------------------------------------------------------------------------------------------------
 
@@ -236,9 +247,9 @@ class SplatsTrainer(Trainer):
         return {"view": as_pixels(render(self.model.cloud(), camera, background=background).image).numpy()}
 
     def report(self, directory: Path) -> dict[str, Any]:
-        """Write `splats.ply`, a strip and the growth into `directory`; returns figures and paths."""
+        """Write `splats.ply`, a strip, a turntable and the growth into `directory`; returns figures and paths."""
         cloud = self.model.cloud()
-        found: dict[str, Any] = {**self.validation_metrics, "splats": str(len(cloud))}
+        found: dict[str, Any] = {**self.validation_metrics, "splats": str(len(cloud)), "step": str(self.timing.steps)}
         found["ply"] = directory / "splats.ply"
         write_cloud(found["ply"], cloud.detached())
         if self.validation_feed is not None:
@@ -246,6 +257,10 @@ class SplatsTrainer(Trainer):
                 views = (to_device(view, self.device) for view in panels.spread(self.validation_feed))
                 found["strip"] = directory / "strip.png"
                 write_png(found["strip"], panels.strips(self.seen(view, depth=True) for view in views))
+        around = panels.around(self.capture, self.config.turntable)
+        if around:
+            background = self.background.in_tests(self.device)
+            found["turntable"] = panels.turntable(directory / "turntable.gif", cloud, around, background)
         if self.run is not None:
             found["splats"] = panels.course(self.run.path, self.begun_with, len(cloud))
             growth = panels.growth(directory / "growth.gif", self.run.path / "examples")

@@ -12,6 +12,9 @@ from treadle.splats.model import Splats
 from treadle.splats.rendering import Rendered
 from treadle.splats.strategies.base import Scene, Strategy, Window, row_values
 
+STEEP, STILL = 100.0, 1e-4
+"""How suddenly splats that are less faint stop trembling; what would move by less than this share stands still."""
+
 MOST_PARTS = 51
 """The most splats that one may become at a time: beyond, the formula for their size loses its digits."""
 
@@ -76,10 +79,12 @@ class MCMC(Strategy):
         model = scene.model
         (rate,) = (group["lr"] for group in scene.optimizer.param_groups if group["name"] == "means")
         noise = torch.randn(model.means.shape, generator=scene.generator("noise")).to(model.means)
-        restless = torch.sigmoid(-100 * (model.opacities() - self.dead))[:, None]
-        turned, scales = rotations(model.quaternions), model.scales()
-        local = (turned * noise[:, :, None]).sum(1) * scales.square()
-        model.means.add_((turned * local[:, None, :]).sum(2) * (restless * (rate * self.noise)))
+        restless = torch.sigmoid(-STEEP * (model.opacities() - self.dead))
+        faint = (restless > STILL).nonzero().squeeze(1)
+        turned, scales = rotations(model.quaternions[faint]), model.log_scales[faint].exp()
+        local = (turned * noise[faint, :, None]).sum(1) * scales.square()
+        moves = (turned * local[:, None, :]).sum(2) * (restless[faint, None] * (rate * self.noise))
+        model.means.index_add_(0, faint, moves)
 
 
 def draw(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
