@@ -17,9 +17,10 @@ from treadle.export.exporter import Exporter
 from treadle.export.mesh import read_mesh
 from treadle.splats.cloud import Cloud
 from treadle.splats.compressed_ply import read_compressed
-from treadle.splats.exporters import Scene, Setting, looking, splat_exporters, surfaces
+from treadle.splats.exporters import splat_exporters
 from treadle.splats.mesh import Look, View
 from treadle.splats.ply import read_cloud
+from treadle.splats.scene import Scene, Setting, looking, surfaces
 from treadle.splats.spz import read_spz
 from treadle.splats.transform import transformed
 

@@ -44,8 +44,8 @@ def write_cloud(path: str | Path, cloud: Cloud, comments: Sequence[str] = ()) ->
     several, and a comment that says how they belong together.
 
     Raises:
-        UsageError: no splats, an attribute of a name that PLY does not allow or that is taken, a comment that is not one line, or
-            `path` cannot be written.
+        UsageError: no splats, an attribute of a name that PLY does not allow or that is taken, a comment that is not
+            one line, or `path` cannot be written.
     """
     check_some(path, cloud)
     count = len(cloud)

@@ -51,7 +51,8 @@ def write_spz(path: str | Path, cloud: Cloud, version: int = 3) -> int:
     where half of its splats are within 8 units of the origin.
 
     Raises:
-        UsageError: no splats, another version than 2 or 3, positions beyond 8 million units, or `path` cannot be written.
+        UsageError: no splats, another version than 2 or 3, positions beyond 8 million units, or `path` cannot be
+            written.
     """
     if version not in VERSIONS:
         raise UsageError(f"version {version} of .spz cannot be written: expected 2 or 3")
