@@ -269,7 +269,7 @@ def _levels() -> _Floats:
 
 @lru_cache
 def _samples() -> _Floats:
-    """(16, 2): one place in each field of 4 x 4, all in different columns and rows; the first 4 and 8 spread evenly, too."""
+    """(16, 2): one place in each field of 4 x 4, all in different columns and rows; the first 4 and 8 are spread."""
     order = [(1, 0), (3, 1), (0, 2), (2, 3), (2, 0), (0, 1), (3, 2), (1, 3)]
     order += [(column, row) for row in range(4) for column in range(4) if (column, row) not in order]
     return np.array([((4 * x + y + 0.5) / 16, (4 * y + x + 0.5) / 16) for x, y in order])

@@ -590,8 +590,8 @@ def trace(shapes, groups, pose, lens, depth, normals, found, part, parts):
 def paint(shapes, groups, materials, grids, light, pose, lens, levels, samples, pixels, part, parts):
     """Every pixel (height, width, 4) uint8, the mean of `samples` (16, 2) of it.
 
-    The first 4 are enough where they see the same shape and hardly differ, 8 where they see the same shape. `levels` are
-    the 255 linear values between the 256 that a byte can have.
+    The first 4 are enough where they see the same shape and hardly differ, 8 where they see the same shape. `levels`
+    are the 255 linear values between the 256 that a byte can have.
     """
     height, width = pixels.shape[:2]
     around, near = np.empty(shapes.shape[0], np.int64), np.empty(shapes.shape[0], np.int64)
