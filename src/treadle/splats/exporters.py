@@ -116,6 +116,7 @@ def splat_exporters(
         write_mesh(path, surface, ["from Gaussian splats, by treadle"])
         found = read_mesh(path)
         if len(found.vertices) != len(surface.vertices) or not np.array_equal(found.faces, surface.faces):
+            path.unlink()
             raise RunError(f"{path} was not read back as it was written")
         voxel = float((box[1] - box[0]).max()) / values["resolution"] * np.cbrt(np.linalg.det(similarity[:3, :3]))
         return {**facts, "voxel": float(voxel), "vertices": len(found.vertices), "faces": len(found.faces),
@@ -215,6 +216,7 @@ def _compare(path: Path, found: Cloud, cloud: Cloud) -> None:
     pairs = [(found.means, cloud.means), (found.quaternions, cloud.quaternions), (found.dc, cloud.dc),
              (found.log_scales, cloud.log_scales), (found.logits, cloud.logits), (found.rest, cloud.rest)]  # fmt: skip
     if not all(torch.equal(a, b.cpu().float()) for a, b in pairs):
+        path.unlink()
         raise RunError(f"{path} was not read back as it was written: the disk, or the splats hold infinite numbers")
 
 
