@@ -42,6 +42,14 @@ def test_exotic_models_are_refused_by_name(number):
         pinhole(ColmapCamera(4, name, 10, 10, (0.0,) * count), FILE)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e9])
+def test_coefficients_that_no_lens_has_are_refused(value):
+    with pytest.raises(
+        UsageError, match=r"cameras\.bin: camera 4 is a lens with the coefficients 0\.1, .*: expected num"
+    ):
+        pinhole(ColmapCamera(4, "RADIAL", 10, 10, (5, 2, 3, 0.1, value)), FILE)
+
+
 def test_a_pose_turns_as_its_quaternion_says_at_any_length():
     half = np.sqrt(0.5)
     pose = world_to_camera(image((3 * half, 0, 0, 3 * half), (1, 2, 3)), FILE)
@@ -50,7 +58,12 @@ def test_a_pose_turns_as_its_quaternion_says_at_any_length():
 
 @pytest.mark.parametrize(
     ("quaternion", "translation"),
-    [((0, 0, 0, 0), (0, 0, 0)), ((np.nan, 0, 0, 1), (0, 0, 0)), ((1, 0, 0, 0), (0, np.inf, 0))],
+    [
+        ((0, 0, 0, 0), (0, 0, 0)),
+        ((np.nan, 0, 0, 1), (0, 0, 0)),
+        ((1, 0, 0, 0), (0, np.inf, 0)),
+        ((1e200, 0, 0, 0), (0, 0, 0)),
+    ],
 )
 def test_a_pose_that_is_none_is_refused(quaternion, translation):
     with pytest.raises(UsageError, match=r"images\.bin: the image 'a\.jpg' has no pose, .*: remove it, or run COLMAP"):

@@ -162,7 +162,7 @@ def test_a_model_that_nobody_knows_is_named(tmp_path):
             r"points3D\.\w+: the point number 7 comes more than once \(as do 2 more",
         ),
         ([(8, *CAMERA[1:])], IMAGES, POINTS, r"'c\.png' was taken with camera 3, which cameras\.\w+ does not hold"),
-        ([CAMERA], IMAGES, [(1, (0.0, float("nan"), 0.0), (0, 0, 0), 0.1, [])], r"1 of 1 points are not finite"),
+        ([CAMERA], IMAGES, [(1, (0.0, float("nan"), 0.0), (0, 0, 0), 0.1, [])], r"1 of 1 points lie nowhere"),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path, text, cameras, images, points, said):

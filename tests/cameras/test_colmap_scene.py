@@ -66,7 +66,7 @@ def test_missing_and_unregistered_pictures_are_named_and_counted(capture_folder)
 def test_no_picture_at_all_is_an_error(capture_folder):
     root = capture_folder(pictures="photos")
     with pytest.raises(
-        UsageError, match=r"3 of 3 images of .*: a\.png, b\.png, c\.png: put the pictures into a folder im"
+        UsageError, match=r"3 of 3 images of .*: a\.png, b\.png, c\.png: name the folder that holds the rec"
     ):
         scene_of(root)
     assert len(scene_of(root, images="photos").views) == 3
@@ -103,15 +103,18 @@ def test_masks_belong_to_their_picture(capture_folder):
 
 def test_points_at_one_place_count_once(capture_folder):
     again = (8, POINTS[0][1], (0, 0, 0), 0.1, [])
-    scene = scene_of(capture_folder(points=[again, *POINTS]))
-    assert len(scene.points) == 3 and scene.colors[0].tolist() == [0, 0, 0]
+    scene = scene_of(capture_folder(points=[POINTS[2], again, *POINTS[:2]]))
+    assert scene.points.tolist() == [list(POINTS[index][1]) for index in (2, 0, 1)]
+    assert scene.colors[1].tolist() == [0, 0, 0]
     assert scene.notes == ["1 of 4 points lie where another one does, and were left out"]
 
 
 def test_observations_of_points_that_are_gone_are_left_out(capture_folder):
-    scene = scene_of(capture_folder(points=POINTS[:1]))
-    assert [len(view.points) for view in scene.views] == [1, 0, 1]
-    assert scene.notes == ["2 observations are of points that points3D.bin does not hold, and left out"]
+    for kept, seen in ((POINTS[:1], [1, 0, 1]), (POINTS[::2], [2, 0, 1]), (POINTS[2:], [1, 0, 0])):
+        scene = scene_of(capture_folder(points=kept))
+        assert [len(view.points) for view in scene.views] == seen
+        gone = 4 - sum(seen)
+        assert scene.notes == [f"{gone} observations are of points that points3D.bin does not hold, and left out"]
 
 
 def test_no_points_are_an_error_and_no_file_of_points_is_none(capture_folder):

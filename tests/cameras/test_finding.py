@@ -48,6 +48,9 @@ def test_another_ending_counts_where_it_is_clear(tmp_path):
     touch(tmp_path, "images/a.png", "images/b.png", "images/b.webp")
     found = find_pictures(tmp_path, ["a.JPG", "b.jpg"])
     assert found.files == {"a.JPG": tmp_path / "images" / "a.png"} and found.missing == ["b.jpg"]
+    # What is the picture of one view is not that of another one as well.
+    assert find_pictures(tmp_path, ["a.jpg", "a.png", "a.webp"]).missing == ["a.jpg", "a.webp"]
+    assert find_pictures(tmp_path, ["a.jpg", "a.webp", "no\0file"]).missing == ["a.webp", "no\0file"]
 
 
 @pytest.mark.parametrize("mask", ["a.jpg.png", "a.png"])
@@ -76,5 +79,5 @@ def test_a_camera_takes_the_size_of_its_picture_and_pictures_are_turned_only_whe
 
 
 def test_the_first_few_names_are_said():
-    assert listed(["a", "b", "c"]) == "a, b, c"
+    assert listed(["a", "b", "c\n"]) == "a, b, 'c\\n'"
     assert listed(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"

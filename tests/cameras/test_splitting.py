@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from treadle.cameras.splitting import Split, split_every, split_lists
+from treadle.cameras.splitting import Split, split_every, split_lists, split_names
 from treadle.errors import UsageError
 
 NAMES = ["left/a.png", "left/b.png", "right/a.png", "right/c.jpg"]
@@ -60,6 +60,10 @@ def test_lists_name_views(lists, contents, expected):
 def test_lists_that_cannot_be_used_say_why(lists, contents, said):
     with pytest.raises(UsageError, match=said):
         split_lists(NAMES, lists(**contents))
+
+
+def test_a_name_in_full_is_clear_even_where_it_ends_another_one():
+    assert split_names(["a.png", "left/a.png"], {"test": ["a.png"]}, {"test": "list"}) == Split([1], [0], [0])
 
 
 def test_a_list_that_is_no_text_or_not_there_is_named(tmp_path):

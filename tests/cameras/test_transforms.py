@@ -149,6 +149,8 @@ def test_missing_pictures_are_an_error_unless_they_may_be_left_out(single):
     scene = single_scene(file, missing="skip")
     assert [view.camera.name for view in scene.views] == ["images/a.png", "images/b.png"]
     assert scene.notes[0].endswith("are missing: images/x.png, images/y.png, images/z and 1 more: left out")
+    kept = single_scene(single(frames, test_filenames=["images/x.png", "images/b.png"]), missing="skip")
+    assert kept.split == Split([0], [1], [1])
     with pytest.raises(UsageError, match=r"1 of 1 pictures of .* are missing: images/x\.png"):
         single_scene(single([frame("images/x.png")]), missing="skip")
 
@@ -170,11 +172,20 @@ MIRRORED = (np.array(LOOKS_ALONG_X) * [-1, 1, 1, 1]).tolist()
         ({"transform_matrix": TWICE}, r"transform_matrix is no rotation and translation: .* scaled by 2 to 2; export"),
         ({"transform_matrix": MIRRORED}, r"its axes are mirrored"),
         ({"fl_x": "wide"}, r"frame 0 \(images/a\.png\): fl_x is 'wide': expected a number"),
-        ({"fl_x": float("nan")}, r"fl_x is nan: expected a number"),
+        ({"fl_x": float("nan")}, r"fl_x is 'nan': expected a number"),
+        ({"cx": 10**400}, r"cx is '10+': expected a number"),
+        ({"transform_matrix": [[10**400] * 4] * 4}, r"transform_matrix is no 4 x 4 matrix"),
+        ({"mask_path": "a\0b"}, r"mask_path names 'a\\x00b', which is missing"),
+        ({"mask_path": "/"}, r"mask_path names /, which is missing"),
         ({"fl_x": -3}, r"has focal lengths -3, -3"),
         ({"fl_x": 0}, r"has no focal length: add fl_x, in pixels, or camera_angle_x, in radians"),
+        (
+            {"k1": 1e9},
+            r"frame 0 \(images/a\.png\): a lens with the coefficients 1000000000\.0, .*: expected numbers of",
+        ),
         ({"w": -24, "h": 16}, r"has a picture of -24 x 16 pixels"),
         ({"mask_path": 3}, r"mask_path is 3: expected the name of a file"),
+        ({"file_path": "a\nb", "fl_x": "x"}, r"1 of 2 pictures of .* are missing: 'a\\nb'"),
         ({"file_path": 3}, r"frame 0 has no file_path: name its picture"),
         ({"file_path": ""}, r"frame 0 has no file_path: name its picture"),
     ],

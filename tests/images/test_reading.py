@@ -73,6 +73,9 @@ def test_exif_orientation_is_applied_to_sixteen_bits_too(tmp_path: Path, orienta
     found = read_array(path, deep=whole)
     assert picture_size(path) == (found.shape[1], found.shape[0])
     np.testing.assert_array_equal(found >> 8 if whole else found, expected)
+    stored = read_array(path, deep=whole, upright=False)
+    np.testing.assert_array_equal(stored if whole else stored.astype(np.uint16), values if whole else values >> 8)
+    assert picture_size(path, upright=False) == (9, 6)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])

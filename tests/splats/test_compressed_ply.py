@@ -47,6 +47,13 @@ def test_writing_what_was_read_changes_nothing_more(tmp_path: Path, cloud: Cloud
     assert max(lost[name].largest for name in ("scale", "opacity", "harmonics", "colour")) < 1e-5
 
 
+def test_harmonics_reach_from_minus_4_to_4(tmp_path: Path, cloud: Cloud) -> None:
+    cloud.rest[:] = torch.tensor([-9.0, 0.004, 9.0])
+    write_compressed(tmp_path / "x.ply", cloud)
+    found = read_compressed(tmp_path / "x.ply").rest
+    assert (found == torch.tensor([-4.0, 1 / 64, 4.0])).all()
+
+
 def test_chunks_are_neighbours(cloud: Cloud) -> None:
     order = chunk_order(cloud)
     assert sorted(order.tolist()) == list(range(300))

@@ -12,18 +12,19 @@ import pytest
 import torch
 
 from treadle.cameras.camera import Camera
-from treadle.errors import UsageError
+from treadle.errors import RunError, UsageError
 from treadle.export.exporter import Exporter
 from treadle.export.mesh import read_mesh
 from treadle.splats.cloud import Cloud
 from treadle.splats.compressed_ply import read_compressed
-from treadle.splats.exporters import Scene, Setting, looking, splat_exporters, surfaces
+from treadle.splats.exporters import splat_exporters
 from treadle.splats.mesh import Look, View
 from treadle.splats.ply import read_cloud
+from treadle.splats.scene import Scene, Setting, looking, surfaces
 from treadle.splats.spz import read_spz
 from treadle.splats.transform import transformed
 
-TO_INPUT = np.array([[0, -2.0, 0, 10], [2.0, 0, 0, 20], [0, 0, 2.0, 30], [0, 0, 0, 1]])
+TO_INPUT = np.array([[1.2, -1.6, 0, 10], [1.6, 1.2, 0, 20], [0, 0, 2.0, 30], [0, 0, 0, 1]])
 BALL = 1.0
 
 
@@ -88,10 +89,16 @@ def test_a_ply_is_in_the_inputs_coordinates(tmp_path: Path, scene: Scene) -> Non
     facts = export(scene, "ply", tmp_path / "x.ply")
     found, expected = read_cloud(tmp_path / "x.ply"), transformed(scene.cloud, TO_INPUT)
     assert torch.equal(found.means, expected.means) and torch.equal(found.rest, expected.rest)
-    assert float((found.means - torch.tensor([10.0, 20, 30])).abs().max()) < 4.1
+    assert float((found.means - torch.tensor([10.0, 20, 30])).abs().max()) < 5.7
     assert facts == {"step": 7, "splats": "300", "degree": 3, "read back": "the same, bit for bit",
                      "bytes": facts["bytes"]}  # fmt: skip
     assert facts["bytes"].startswith(f"{(tmp_path / 'x.ply').stat().st_size} (")
+
+
+def test_what_is_not_read_back_as_it_was_fails(tmp_path: Path, scene: Scene) -> None:
+    scene.cloud.logits[0] = torch.inf
+    with pytest.raises(RunError, match="was not read back as it was written"):
+        export(scene, "ply", tmp_path / "x.ply")
 
 
 def test_where_nothing_is_to_be_turned_not_a_bit_changes(tmp_path: Path, scene: Scene) -> None:

@@ -78,7 +78,7 @@ def test_the_surface_of_a_ball_lies_where_it_is() -> None:
     assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all(), "closed"
     assert mesh.colors is not None
     errors = mesh.colors / 255 - (0.5 + offsets / 2)
-    assert np.sqrt(np.square(errors).mean()) < 0.02 and np.abs(errors).max() < 0.12
+    assert np.sqrt(np.square(errors).mean()) < 0.0065 and np.abs(errors).max() < 0.05
 
 
 def test_what_no_camera_sees_is_left_open() -> None:

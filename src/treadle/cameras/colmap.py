@@ -38,6 +38,9 @@ MODELS = {
 }
 """COLMAP's camera models: id -> name and number of parameters."""
 
+LARGEST = 1e12
+"""Beyond this no coordinate means anything; NaN and infinity are beyond it."""
+
 _SINGLE_FOCAL = {"SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE"}
 _USABLE = _SINGLE_FOCAL | {"PINHOLE", "OPENCV", "OPENCV_FISHEYE", "FULL_OPENCV"}
 
@@ -97,7 +100,7 @@ def pinhole(camera: ColmapCamera, file: Path) -> tuple[tuple[float, float, float
     """fx, fy, cx and cy of a camera, and its lens, None where that is a pinhole.
 
     Raises:
-        UsageError: for a camera model that is not undistorted.
+        UsageError: for a camera model that is not undistorted, and coefficients that no lens has.
     """
     name, values = camera.model, camera.parameters
     if name not in _USABLE:
@@ -106,20 +109,23 @@ def pinhole(camera: ColmapCamera, file: Path) -> tuple[tuple[float, float, float
     if name in _SINGLE_FOCAL:
         values = (values[0], *values)
     intrinsics, bent = (values[0], values[1], values[2], values[3]), values[4:]
-    if "FISHEYE" in name:
-        return intrinsics, Distortion("fisheye", bent)
-    return intrinsics, Distortion("brown", bent) if any(bent) else None
+    try:
+        lens = Distortion("fisheye" if "FISHEYE" in name else "brown", bent)
+    except UsageError as error:
+        raise UsageError(f"{file}: camera {camera.id} is {error}") from None
+    return intrinsics, None if lens.is_none else lens
 
 
 def world_to_camera(image: ColmapImage, file: Path) -> NDArray[np.float64]:
     """(4, 4): the pose of an image.
 
     Raises:
-        UsageError: where it has none: numbers that are not finite, or a quaternion of length 0.
+        UsageError: where it has none: numbers that are not finite, or beyond all sense, or a quaternion of length 0.
     """
-    length = float(np.linalg.norm(image.quaternion))
-    if not (np.isfinite(length) and length > 1e-6 and np.isfinite(image.translation).all()):
-        numbers = [*image.quaternion.tolist(), *image.translation.tolist()]
+    numbers = [*image.quaternion.tolist(), *image.translation.tolist()]
+    possible = all(abs(number) <= LARGEST for number in numbers)
+    length = float(np.linalg.norm(image.quaternion)) if possible else 0.0
+    if length <= 1e-6:
         raise UsageError(f"{file}: the image {image.name!r} has no pose, its quaternion and translation are {numbers}: "
                          "remove it, or run COLMAP again")  # fmt: skip
     w, x, y, z = image.quaternion / length

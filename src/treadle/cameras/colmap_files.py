@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from treadle.cameras.colmap import Reconstruction
+from treadle.cameras.colmap import LARGEST, Reconstruction
 from treadle.cameras.colmap_binary import binary_cameras, binary_images, binary_points
 from treadle.cameras.colmap_text import text_cameras, text_images, text_points
 from treadle.errors import UsageError
@@ -52,10 +52,10 @@ def read_reconstruction(folder: Path) -> Reconstruction:
     if points is not None:
         if len(np.unique(points.ids)) < len(points.ids):
             _refuse_twice(files[2], "the point number", points.ids.tolist())
-        bad = int((~np.isfinite(points.positions)).any(axis=1).sum())
+        bad = int((~(np.abs(points.positions) <= LARGEST)).any(axis=1).sum())
         if bad:
-            raise UsageError(f"{files[2]}: {bad} of {len(points.ids)} points are not finite numbers: run COLMAP again, "
-                             "or remove the file and start from random points")  # fmt: skip
+            raise UsageError(f"{files[2]}: {bad} of {len(points.ids)} points lie nowhere (NaN or endless): run "
+                             "COLMAP again, or remove the file and start from random points")  # fmt: skip
     return Reconstruction(known, images, points, (files[0], files[1], files[2] if has_points else None))
 
 

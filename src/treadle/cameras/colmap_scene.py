@@ -77,7 +77,7 @@ def _say_what_is_missing(
         f"{len(names)} of {len(rebuilt.images)} images of {images_file} are not in {folder}: {listed(sorted(names))}"
     )
     if len(names) == len(rebuilt.images):
-        raise UsageError(f"{count}: put the pictures into a folder images beside the reconstruction, or name theirs")
+        raise UsageError(f"{count}: name the folder that holds the reconstruction and, beside it, a folder images")
     if missing == "refuse":
         raise UsageError(f"{count}: put them back, or leave these views out with missing 'skip'")
     scene.notes.append(f"{count}: left out")

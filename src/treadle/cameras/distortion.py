@@ -17,9 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from treadle.cameras.capture import Photograph
+from treadle.errors import UsageError
 
 _ROWS = 64
 """Rows of a picture that are straightened at a time, which bounds the memory that it takes."""
+
+_LARGEST = 1e4
+"""The largest coefficient that is taken for one."""
+
+_OUTSIDE = 4.0
+"""Where the edges of a picture lie at -1 and 1: a place outside."""
 
 _WHOLE = 0.999
 """The part of a pixel's weight that must come from pixels that count, for it to count."""
@@ -33,10 +40,19 @@ class Distortion:
         kind: "brown" for OpenCV's pinhole with radial and tangential terms, "fisheye" for its fisheye (Kannala-Brandt).
         coefficients: of "brown" k1 k2 p1 p2 k3 k4 k5 k6, OpenCV's order, of "fisheye" k1 k2 k3 k4; the last ones may be
             left out where they are 0.
+
+    Raises:
+        UsageError: coefficients that no lens has.
     """
 
     kind: Literal["brown", "fisheye"]
     coefficients: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not all(abs(value) <= _LARGEST for value in self.coefficients):
+            said = ", ".join(map(str, self.coefficients))
+            raise UsageError(f"a lens with the coefficients {said}: expected numbers of at most {_LARGEST:g}; "
+                             "calibrate it again")  # fmt: skip
 
     @property
     def is_none(self) -> bool:
@@ -139,10 +155,11 @@ def _sources(
     columns = (np.arange(width) + 0.5 - cx) / fx
     for start in range(0, height, _ROWS):
         rows = (np.arange(start, min(start + _ROWS, height)) + 0.5 - cy) / fy
-        x, y = distortion.distort(*np.broadcast_arrays(columns[None], rows[:, None]))
-        part = grid[start : start + _ROWS]
-        part[:, :, 0], part[:, :, 1] = 2 * (x * fx + cx) / width - 1, 2 * (y * fy + cy) / height - 1
-    return np.nan_to_num(grid, copy=False, nan=-4.0, posinf=4.0, neginf=-4.0)  # far outside
+        with np.errstate(over="ignore", invalid="ignore"):
+            x, y = distortion.distort(*np.broadcast_arrays(columns[None], rows[:, None]))
+            places = np.stack((2 * (x * fx + cx) / width - 1, 2 * (y * fy + cy) / height - 1), axis=2)
+        grid[start : start + _ROWS] = np.nan_to_num(places, nan=_OUTSIDE).clip(-_OUTSIDE, _OUTSIDE)
+    return grid
 
 
 def _planes(values: NDArray[np.float32]) -> Tensor:

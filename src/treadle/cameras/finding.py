@@ -67,22 +67,21 @@ def _find(folder: Path, names: Sequence[str], *, deep: bool) -> Found:
     for name in there:
         by_stem[os.path.splitext(name)[0]].append(name)
     found = Found(folder)
-    exact, used = set(there), set()
-    for name in names:
-        plain = name.replace("\\", "/")
-        alike = by_stem[os.path.splitext(plain)[0]]
-        if plain in exact:
-            match = plain
-        elif len(alike) == 1:
+    exact = set(there)
+    plain = {name: name.replace("\\", "/") for name in names}
+    taken = exact & set(plain.values())
+    for name, own in plain.items():
+        alike = by_stem[os.path.splitext(own)[0]]
+        if own in exact or is_file(folder / own):  # in a folder that was not looked through, or of an unusual ending
+            match = own
+        elif len(alike) == 1 and alike[0] not in taken:
             match = alike[0]
-        elif (folder / plain).is_file():  # in a folder that was not looked through, or of an unusual ending
-            match = plain
         else:
             found.missing.append(name)
             continue
-        used.add(match)
+        taken.add(match)
         found.files[name] = folder / match
-    found.others = sorted(exact - used, key=natural)
+    found.others = sorted(exact - taken, key=natural)
     return found
 
 
@@ -96,6 +95,14 @@ def _pictures(folder: Path, deep: bool) -> Iterator[str]:
                 yield (below / name).as_posix()
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; no for names that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def find_mask(root: Path, name: str) -> Path | None:
     """The mask of the picture `name`: masks/NAME.png with or without the picture's own ending, or None.
 
@@ -103,7 +110,7 @@ def find_mask(root: Path, name: str) -> Path | None:
     """
     short = re.sub(r"^(\./)*images(_\d+)?/", "", name)
     tried = [f"{text}.png" for each in (name, short) for text in (each, os.path.splitext(each)[0])]
-    return next((root / "masks" / each for each in tried if (root / "masks" / each).is_file()), None)
+    return next((root / "masks" / each for each in tried if is_file(root / "masks" / each)), None)
 
 
 def fitted(camera: Camera, picture: Path, source: Path) -> tuple[Camera, bool]:
@@ -125,4 +132,9 @@ def fitted(camera: Camera, picture: Path, source: Path) -> tuple[Camera, bool]:
 def listed(names: Sequence[str]) -> str:
     """The first few of `names`, and how many more there are."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    return ", ".join(map(shown, names[:_NAMED])) + more
+
+
+def shown(name: str) -> str:
+    """A name from a file as one line can show it."""
+    return name if name.isprintable() else repr(name)

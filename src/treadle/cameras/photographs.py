@@ -176,7 +176,7 @@ def same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
 def seen_points(camera: Camera, points: NDArray[np.float64]) -> NDArray[np.float32]:
     """(n, 3): column, row and depth of those of `points` that lie in front of the camera and inside its picture."""
     x, y, depth = camera.world_to_camera[:3, :3] @ points.T + camera.world_to_camera[:3, 3:]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         columns, rows = x / depth * camera.fx + camera.cx, y / depth * camera.fy + camera.cy
     inside = (depth > 0) & (columns >= 0) & (columns < camera.width) & (rows >= 0) & (rows < camera.height)
     return np.stack((columns, rows, depth), axis=1)[inside].astype(np.float32)

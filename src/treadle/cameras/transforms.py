@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from treadle.cameras.camera import Camera
 from treadle.cameras.distortion import Distortion
-from treadle.cameras.finding import find_mask, fitted, listed
+from treadle.cameras.finding import find_mask, fitted, is_file, listed, shown
 from treadle.cameras.photographs import View
 from treadle.cameras.ply import read_points_ply
 from treadle.cameras.scene import OnMissing, Scene
@@ -37,6 +37,9 @@ _OWN_LISTS = {"train": "train", "validation": "val", "test": "test"}
 _ENDINGS = ("", ".png", ".jpg", ".jpeg", ".JPG", ".PNG", ".webp", ".exr")
 """What a file_path may lack, in the order in which it is tried."""
 
+_LARGEST = 1e12
+"""Beyond this no number in a file means anything; NaN and infinity are beyond it."""
+
 _PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
 _MILLIMETRES = 1e-3
 _RIGID = 1e-2
@@ -55,7 +58,7 @@ def blender_scene(root: Path, *, missing: OnMissing = "refuse") -> Scene:
     scene = Scene(next(iter(files.values())), [])
     parts: dict[str, list[int]] = {}
     for kind, file in files.items():
-        part = _read(file, missing, scene)
+        part, _ = _read(file, _content(file), missing, scene)
         parts[kind] = list(range(len(scene.views), len(scene.views) + len(part)))
         scene.views += part
     trained = {view.picture for view in (scene.views[index] for index in parts.get("train", []))}
@@ -76,21 +79,22 @@ def blender_scene(root: Path, *, missing: OnMissing = "refuse") -> Scene:
 def single_scene(file: Path, *, missing: OnMissing = "refuse") -> Scene:
     """The views of a transforms.json, sorted by name where it does not split them itself. Raises as `blender_scene`."""
     scene = Scene(file, [])
-    scene.views = sorted(_read(file, missing, scene), key=lambda view: view.camera.name)
     content = _content(file)
+    views, absent = _read(file, content, missing, scene)
+    scene.views = sorted(views, key=lambda view: view.camera.name)
     lists = {kind: content[f"{name}_filenames"] for kind, name in _OWN_LISTS.items() if f"{name}_filenames" in content}
     if lists:
-        for kind, names in lists.items():
-            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        for kind, listing in lists.items():
+            if not isinstance(listing, list) or not all(isinstance(name, str) for name in listing):
                 raise UsageError(f"{file}: {_OWN_LISTS[kind]}_filenames is no list of names: mend or remove it")
+            lists[kind] = [name for name in map(_plain, listing) if name not in absent]
         names = [view.camera.name for view in scene.views]
         scene.split = split_names(names, lists, {kind: f"{file}: {_OWN_LISTS[kind]}_filenames" for kind in lists})
     return scene
 
 
-def _read(file: Path, missing: OnMissing, scene: Scene) -> list[View]:
-    """The views of one file; what it says beside them goes to `scene`."""
-    content = _content(file)
+def _read(file: Path, content: dict[str, Any], missing: OnMissing, scene: Scene) -> tuple[list[View], list[str]]:
+    """The views of one file, and the pictures that are missing; what it says beside them goes to `scene`."""
     views, absent, bent = [], [], 0
     for index, frame in enumerate(content["frames"]):
         entry = _Frame(file, content, frame, index)
@@ -109,7 +113,9 @@ def _read(file: Path, missing: OnMissing, scene: Scene) -> list[View]:
     seen: set[Path] = set()
     for view in views:
         if view.picture in seen:
-            raise UsageError(f"{file}: the picture {view.camera.name} comes more than once: remove one of the frames")
+            raise UsageError(
+                f"{file}: the picture {shown(view.camera.name)} comes more than once: remove one of the frames"
+            )
         seen.add(view.picture)
     if bent:
         scene.notes.append(f"{bent} views of {file.name} were undistorted")
@@ -117,7 +123,12 @@ def _read(file: Path, missing: OnMissing, scene: Scene) -> list[View]:
         scene.aabb_scale = float(scale)
     if isinstance(cloud := content.get("ply_file_path"), str) and scene.points is None:
         scene.points, scene.colors = read_points_ply(file.parent / cloud.replace("\\", "/"))
-    return views
+    return views, absent
+
+
+def _plain(path: str) -> str:
+    """A file_path as names have it: with "/" between folders, and no "./" in front."""
+    return path.replace("\\", "/").removeprefix("./")
 
 
 def _content(file: Path) -> dict[str, Any]:
@@ -148,16 +159,16 @@ class _Frame:
         path = frame.get("file_path")
         if not isinstance(path, str) or not path:
             raise UsageError(f"{self._place} has no file_path: name its picture")
-        self.name = path.replace("\\", "/").removeprefix("./")
-        self._place += f" ({self.name})"
+        self.name = _plain(path)
+        self._place += f" ({shown(self.name)})"
 
     def file(self, key: str, endings: tuple[str, ...] = ("",)) -> Path | None:
         """The file that `key` names, perhaps without its ending, from the JSON file on; None if it is not there."""
         named = self._frame[key]
         if not isinstance(named, str):
             raise UsageError(f"{self._place}: {key} is {named!r}: expected the name of a file")
-        base = self._source.parent / named.replace("\\", "/")
-        return next((file for ending in endings if (file := base.with_name(base.name + ending)).is_file()), None)
+        base = str(self._source.parent / named.replace("\\", "/"))
+        return next((file for ending in endings if is_file(file := Path(base + ending))), None)
 
     def view(self, picture: Path) -> View:
         """The view of this frame. Raises UsageError, naming the file and the frame."""
@@ -167,6 +178,7 @@ class _Frame:
         name = self.name if picture.suffix and self.name.endswith(picture.suffix) else self.name + picture.suffix
         try:
             declared = Camera(*size, *self._intrinsics(*size), self._pose(), name)
+            lens = self._distortion()
         except UsageError as error:
             text = str(error)
             raise UsageError(text if text.startswith(self._place) else f"{self._place}: {text}: mend it") from None
@@ -174,23 +186,23 @@ class _Frame:
         mask = self._beside("mask_path") or find_mask(self._source.parent, name)
         depth = self._beside("depth_file_path") or self._beside("depth_path")
         scale = self.number("integer_depth_scale", _MILLIMETRES)
-        return View(camera, picture, upright, self._distortion(), mask, depth, scale)
+        return View(camera, picture, upright, lens, mask, depth, scale)
 
     def _beside(self, key: str) -> Path | None:
         if self._frame.get(key) is None:
             return None
         found = self.file(key)
         if found is None:
-            raise UsageError(f"{self._place}: {key} names {self._frame[key]}, which is missing: put it back, or remove "
-                             "the entry")  # fmt: skip
+            raise UsageError(f"{self._place}: {key} names {shown(self._frame[key])}, which is missing: put "
+                             "it back, or remove the entry")  # fmt: skip
         return found
 
     def number(self, key: str, default: float) -> float:
         value = self._frame.get(key, self._content.get(key))
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise UsageError(f"{self._place}: {key} is {value!r}: expected a number")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST:
+            raise UsageError(f"{self._place}: {key} is {str(value)[:40]!r}: expected a number")
         return float(value)
 
     def _intrinsics(self, width: int, height: int) -> tuple[float, float, float, float]:
@@ -206,7 +218,7 @@ class _Frame:
         stored = self._frame.get("transform_matrix")
         try:
             pose = np.array(stored, np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             pose = np.zeros(0)
         if pose.shape not in ((4, 4), (3, 4)) or not np.isfinite(pose).all():
             raise UsageError(f"{self._place}: transform_matrix is no 4 x 4 matrix of finite numbers: mend it, or "

@@ -230,7 +230,7 @@ _MINIMAX_32 = [1.00000007165, 0.693146967065, 0.240221197238, 0.0555071327350, 0
 
 @intrinsic
 def exp2(typing_context, lanes):
-    """2 to the power of lanes up to 0, within 2 units of the last place; 2^-100 below -100 or for NaN."""
+    """2 to the power of lanes up to 0, within 3 units of the last place; 2^-100 below -100 or for NaN."""
 
     def generate(context, builder, sig, values):
         single = lanes.real == types.float32

@@ -220,7 +220,8 @@ def paint(
 ) -> NDArray[np.uint8]:
     """The picture a camera takes: (height, width, 4) uint8, sRGB and straight alpha, 0 where rays leave the scene.
 
-    A pixel is the mean of the light at 4 places in it where these agree, and otherwise at 16, always the same.
+    A pixel is the mean of the light at 16 places in it, always the same; at 4 of them where these agree, and at 8 where
+    these lie on one shape.
     """
     from treadle.kernels import raytracing_loops
 
@@ -228,7 +229,7 @@ def paint(
     pixels = np.empty((height, width, 4), np.uint8)
     pose, lens = _lens(world_to_camera, intrinsics)
     tables = scene.shapes, scene.groups, scene.materials, *scene.light
-    _shared_out(raytracing_loops.paint, height, *tables, pose, lens, _levels(), _samples(), 4, pixels)
+    _shared_out(raytracing_loops.paint, height, *tables, pose, lens, _levels(), _samples(), pixels)
     return pixels
 
 
@@ -268,10 +269,10 @@ def _levels() -> _Floats:
 
 @lru_cache
 def _samples() -> _Floats:
-    """(16, 2): one place in each field of 4 x 4, all in different columns and rows; the first four in a square."""
-    order = [(1, 0), (3, 1), (0, 2), (2, 3)]
+    """(16, 2): one place in each field of 4 x 4, all in different columns and rows; the first 4 and 8 are spread."""
+    order = [(1, 0), (3, 1), (0, 2), (2, 3), (2, 0), (0, 1), (3, 2), (1, 3)]
     order += [(column, row) for row in range(4) for column in range(4) if (column, row) not in order]
-    return np.array([((4 * x + (x + 2 * y) % 4 + 0.5) / 16, (4 * y + (2 * x + y) % 4 + 0.5) / 16) for x, y in order])
+    return np.array([((4 * x + y + 0.5) / 16, (4 * y + x + 0.5) / 16) for x, y in order])
 
 
 def _length(vector: Sequence[float]) -> float:

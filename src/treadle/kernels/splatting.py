@@ -46,7 +46,7 @@ def project(
         world_to_camera: (4, 4) rotation and translation into the camera's frame: z ahead, x right, y down.
         intrinsics: fx, fy, cx, cy in pixels; pixel i is sampled at i + .5.
         size: width and height of the picture, in pixels.
-        near: what is nearer is culled.
+        near: what is nearer is culled; above 0.
         eps2d: variance in pixels^2 that is added to every splat, so that none falls between the samples.
         antialiased: give the compensation for that, and take it into account where a box is measured.
 
@@ -55,12 +55,14 @@ def project(
         numbers are not finite, or whose quaternion is zero, is culled: it is not drawn, and gets no gradient.
 
     Raises:
-        UsageError: shapes, dtypes or devices that do not fit each other.
+        UsageError: shapes, dtypes or devices that do not fit each other; `near` not above 0.
     """
     count = len(means)
     _shapes({"means": (means, (count, 3)), "quaternions": (quaternions, (count, 4)), "scales": (scales, (count, 3)),
              "opacities": (opacities, (count,)), "world_to_camera": (world_to_camera, (4, 4))})  # fmt: skip
     _size(size)
+    if not near > 0:
+        raise UsageError(f"splatting: near must be above 0, got {near:g}")
     cloud = means, quaternions, scales, opacities
     if _compiles(means):
         from treadle.kernels import splatting_compiled

@@ -130,7 +130,9 @@ def _bin(first, last, writing, order, flat, packed, size, cursor, firsts, ranks,
         least = real(0)
         if not lone:
             least = -math.log2(splat[5] / real(LEAST_ALPHA)) * real(_SLACK) - real(_SLACK - 1)
-        if left <= right and top <= bottom:
+        # What is no number is not drawn: zero times it is none either.
+        drawn = splat[5] >= real(LEAST_ALPHA) and real(0) * (splat[2] + splat[3] + splat[4]) == real(0)
+        if drawn and left <= right and top <= bottom:
             for row in range(top // TILE, bottom // TILE + 1):
                 for column in range(left // TILE, right // TILE + 1):
                     if lone or _meets(real(column * TILE) + half - x, real(row * TILE) + half - y, splat, least):
@@ -373,7 +375,6 @@ def gather(order, firsts, grads, conics, opacities, grad_centers, grad_conics, g
             grad_conics[i, 0] = -0.5 * sums[3]
             grad_conics[i, 1] = -sums[4]
             grad_conics[i, 2] = -0.5 * sums[5]
-            if opacities[i] > 0:
-                grad_opacities[i] = sums[0] / opacities[i]
+            grad_opacities[i] = sums[0] / opacities[i]
             for c in range(channels):
                 grad_channels[i, c] = sums[MOMENTS + c]

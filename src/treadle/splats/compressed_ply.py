@@ -21,7 +21,7 @@ from treadle.cameras.ply import Ply, Table, columns, read_ply, rows_of, write_pl
 from treadle.errors import UsageError
 from treadle.splats.cloud import Cloud
 from treadle.splats.opacity import from_bytes, to_bytes
-from treadle.splats.ply import MIP, check_cloud, is_antialiased, numbered
+from treadle.splats.ply import MIP, check_cloud, check_some, is_antialiased, numbered
 
 CHUNK = 256
 SH_C0 = 0.28209479177387814
@@ -57,8 +57,9 @@ def write_compressed(path: str | Path, cloud: Cloud, comments: Sequence[str] = (
     `extra` has no place in this format.
 
     Raises:
-        UsageError: `path` cannot be written.
+        UsageError: no splats, or `path` cannot be written.
     """
+    check_some(path, cloud)
     order = chunk_order(cloud)
     means, scales, quaternions, logits, dc = (
         part.detach().cpu()[order].float().numpy()

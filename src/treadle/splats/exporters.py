@@ -4,85 +4,34 @@ A trainer offers them so:
 
     @classmethod
     def exporters(cls) -> dict[str, Any]:
-        return splat_exporters(partial(trained_scene, cls))
+        return splat_exporters(partial(trained_scene, cls))  # of treadle.splats.scene
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from treadle.cameras.camera import Camera
-from treadle.config.files import load
 from treadle.errors import RunError, UsageError
 from treadle.export.exporter import Exporter, Option
 from treadle.export.mesh import ENDINGS, read_mesh, write_mesh
-from treadle.runs.best import best_config, read_best
-from treadle.runs.run import CONFIG
-from treadle.splats.background import Background
 from treadle.splats.cloud import Cloud
 from treadle.splats.compressed_ply import chunk_order, read_compressed, write_compressed
 from treadle.splats.format_loss import losses
-from treadle.splats.mesh import Look, View, cropped, fuse, largest_part, moved, truncation
+from treadle.splats.mesh import Look, cropped, fuse, largest_part, moved, truncation
 from treadle.splats.ply import read_cloud, write_cloud
-from treadle.splats.rendering import render
+from treadle.splats.scene import Scene, looking, surfaces
 from treadle.splats.spz import read_spz, write_spz
 from treadle.splats.transform import UPS, inside, opaque, scaling, select, transformed, upright
 from treadle.splats.video import DEPTHS, write_video
 from treadle.splats.video import ENDINGS as VIDEOS
-
-SHARPER = 4
-"""As how many of each splat, one behind the other, the splats count for depth alone."""
-
-
-class Setting(NamedTuple):
-    """What a scene was trained with, in the coordinates of training."""
-
-    cameras: Sequence[Camera]
-    background: Tensor
-    """(3,) behind the splats, in pictures."""
-    points: NDArray[np.float64] | None = None
-    """(n, 3) on surfaces, where some are known."""
-
-
-@dataclass(frozen=True, eq=False)
-class Scene:
-    """A trained scene, as a trainer hands it to its exporters.
-
-    Attributes:
-        cloud: the splats, in the coordinates in which they were trained.
-        to_input: (4, 4) float64, from those coordinates to the input's: `Capture.to_input`.
-        setting: gives what they were trained with; asked only where something is rendered, as data has to be read.
-        path: makes a video's cameras, in the coordinates of training: from the kind (orbit, spiral ... or a file), what
-            `setting` gives and the number of frames.
-        facts: what else is to be printed, such as the step.
-    """
-
-    cloud: Cloud
-    to_input: NDArray[np.float64]
-    setting: Callable[[], Setting]
-    path: Callable[[str, Setting, int], Sequence[Camera]]
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-def looking(cloud: Cloud, background: Tensor) -> Look:
-    """What renders views of a cloud over a background (3,)."""
-
-    def look(camera: Camera) -> View:
-        with torch.no_grad():
-            rendered = render(cloud, camera, background=background.to(cloud.means), depth=True)
-        assert rendered.depth is not None  # it was asked for
-        return View(rendered.image.clamp(0, 1), rendered.depth, rendered.alpha)
-
-    return look
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -121,61 +70,6 @@ FRAMES = Option("frames", "how many frames (default: 120)", "N", _count, 120)
 FPS = Option("fps", "frames per second (default: 30)", "N", _rate, 30.0)
 WIDTH = Option("width", "of a picture in pixels (default: the training cameras')", "N", _count)
 DEPTH = Option("depth", f"where depth goes: {', '.join(DEPTHS)} (default: beside)", "WHERE", str, "beside")
-
-
-def surfaces(cloud: Cloud, background: Tensor, scatter: float) -> Look:
-    """What renders views of a cloud with the depth of its surface, as far as there is one.
-
-    The mean depth of what is seen lies behind the surface wherever the first splats are not opaque, and among things
-    where there are edges. So depth is taken of splats that are `SHARPER` times as dense, and is -1, not known, where
-    what is seen scatters about it by more than `scatter` (standard deviation).
-    """
-    look = looking(cloud, background)
-    transmitted = (1 - cloud.logits.double().sigmoid()) ** SHARPER
-    logits = torch.logit((1 - transmitted).clamp(1e-6, 1 - 1e-6)).to(cloud.logits)
-
-    def look_sharply(camera: Camera) -> View:
-        pose = torch.from_numpy(camera.world_to_camera[2])
-        depths = cloud.means.double().cpu() @ pose[:3] + pose[3]
-        middle = depths.median()  # squares about it keep their digits
-        moments = torch.stack([depths - middle, (depths - middle).square()], 1).to(cloud.means)
-        dense = replace(cloud, logits=logits, extra={"moments": moments})
-        with torch.no_grad():
-            rendered = render(dense, camera, depth=True, extra=("moments",))
-        assert rendered.depth is not None  # it was asked for
-        mean, square = (rendered.extra["moments"] / rendered.alpha[..., None].clamp(min=1e-6)).unbind(-1)
-        known = square - mean.square() < scatter**2
-        view = look(camera)
-        return View(view.image, torch.where(known, rendered.depth, -1), view.alpha)
-
-    return look_sharply
-
-
-def trained_scene(trainer: type[Any], run: Path) -> Scene:
-    """The scene of the best model of a run of `trainer`, a `SplatsTrainer`.
-
-    Its data is read anew, from where config.yaml says that it is, once something is rendered.
-
-    Raises:
-        UsageError: the run has no best model, or none of that trainer's.
-    """
-    best, config = read_best(run), best_config(run, trainer.Config)
-
-    def setting() -> Setting:
-        data = load(run / CONFIG).get("data")
-        place = None if data is None else (run / Path(data).expanduser()).resolve()
-        capture = trainer.load_data(config, place)["data"]
-        transparent = capture.train[0].pixels.shape[2] == 4
-        background = Background.of(config.background, transparent=transparent)
-        return Setting(capture.train.cameras, background.in_tests(torch.device("cpu")), capture.points)
-
-    def path(kind: str, setting: Setting, frames: int) -> Sequence[Camera]:
-        from treadle.cameras.paths import camera_path
-
-        return camera_path(kind, setting.cameras, frames, points=setting.points, to_input=to_input)
-
-    to_input = best.of("model")["to_input"].double().numpy()
-    return Scene(trainer.load_model(run), to_input, setting, path, {"step": int(best.info["step"])})
 
 
 def splat_exporters(
@@ -222,6 +116,7 @@ def splat_exporters(
         write_mesh(path, surface, ["from Gaussian splats, by treadle"])
         found = read_mesh(path)
         if len(found.vertices) != len(surface.vertices) or not np.array_equal(found.faces, surface.faces):
+            path.unlink()
             raise RunError(f"{path} was not read back as it was written")
         voxel = float((box[1] - box[0]).max()) / values["resolution"] * np.cbrt(np.linalg.det(similarity[:3, :3]))
         return {**facts, "voxel": float(voxel), "vertices": len(found.vertices), "faces": len(found.faces),
@@ -321,6 +216,7 @@ def _compare(path: Path, found: Cloud, cloud: Cloud) -> None:
     pairs = [(found.means, cloud.means), (found.quaternions, cloud.quaternions), (found.dc, cloud.dc),
              (found.log_scales, cloud.log_scales), (found.logits, cloud.logits), (found.rest, cloud.rest)]  # fmt: skip
     if not all(torch.equal(a, b.cpu().float()) for a, b in pairs):
+        path.unlink()
         raise RunError(f"{path} was not read back as it was written: the disk, or the splats hold infinite numbers")
 
 

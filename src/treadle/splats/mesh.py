@@ -67,7 +67,7 @@ def fuse(look: Look, cameras: Iterable[Camera], box: Corners, resolution: int = 
     try:
         from skimage.measure import marching_cubes
     except ImportError:
-        raise UsageError("meshes need scikit-image: pip install scikit-image") from None
+        raise UsageError("meshes need scikit-image: pip install 'treadle[splats]'") from None
     box = np.asarray(box, np.float64)
     sides = box[1] - box[0]
     if not np.isfinite(box).all() or (sides <= 0).any():

@@ -44,9 +44,10 @@ def write_cloud(path: str | Path, cloud: Cloud, comments: Sequence[str] = ()) ->
     several, and a comment that says how they belong together.
 
     Raises:
-        UsageError: an attribute of a name that PLY does not allow or that is taken, a comment that is not one line, or
-            `path` cannot be written.
+        UsageError: no splats, an attribute of a name that PLY does not allow or that is taken, a comment that is not
+            one line, or `path` cannot be written.
     """
+    check_some(path, cloud)
     count = len(cloud)
     rest = cloud.rest.transpose(1, 2).reshape(count, -1)  # channel by channel
     names = [*_POSITION, *_NORMAL, *numbered("f_dc", 3), *numbered("f_rest", rest.shape[1]), "opacity",
@@ -57,7 +58,7 @@ def write_cloud(path: str | Path, cloud: Cloud, comments: Sequence[str] = ()) ->
     for name, values in cloud.extra.items():
         if not re.fullmatch(r"[A-Za-z_]\w{0,99}", name, re.ASCII):
             raise UsageError(f"an attribute named {name!r} cannot be written: PLY wants letters, digits and _")
-        own = numbered(name, values[0].numel() if count else 1) if values.dim() > 1 else [name]
+        own = numbered(name, values[0].numel()) if values.dim() > 1 else [name]
         taken = next((one for one in own if one in names), None)
         if taken:
             raise UsageError(f"the attribute {name!r} cannot be written: the file already has a property {taken!r}")
@@ -105,6 +106,12 @@ def read_cloud(path: str | Path) -> Cloud:
     )
     check_cloud(path, cloud)
     return cloud
+
+
+def check_some(path: str | Path, cloud: Cloud) -> None:
+    """Raise UsageError, naming the file that was to be written, where there are no splats."""
+    if not len(cloud):
+        raise UsageError(f"{path} is not written: there are no splats")
 
 
 def check_cloud(path: str | Path, cloud: Cloud) -> None:

@@ -23,7 +23,7 @@ from treadle.errors import UsageError
 from treadle.files import read_regular, reason, write_whole
 from treadle.splats.cloud import Cloud
 from treadle.splats.opacity import from_bytes, to_bytes
-from treadle.splats.ply import check_cloud
+from treadle.splats.ply import check_cloud, check_some
 
 VERSIONS = (2, 3)
 """Those that are read and written."""
@@ -51,10 +51,12 @@ def write_spz(path: str | Path, cloud: Cloud, version: int = 3) -> int:
     where half of its splats are within 8 units of the origin.
 
     Raises:
-        UsageError: another version than 2 or 3, positions beyond 8 million units, or `path` cannot be written.
+        UsageError: no splats, another version than 2 or 3, positions beyond 8 million units, or `path` cannot be
+            written.
     """
     if version not in VERSIONS:
         raise UsageError(f"version {version} of .spz cannot be written: expected 2 or 3")
+    check_some(path, cloud)
     means, scales, quaternions, logits, dc, rest = (
         part.detach().cpu().float().numpy()
         for part in (cloud.means, cloud.log_scales, cloud.quaternions, cloud.logits, cloud.dc, cloud.rest)

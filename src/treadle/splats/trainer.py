@@ -284,7 +284,8 @@ class SplatsTrainer(Trainer):
     @classmethod
     def exporters(cls) -> dict[str, Any]:
         """Splats as PLY and compressed, a mesh, and videos."""
-        from treadle.splats.exporters import splat_exporters, trained_scene
+        from treadle.splats.exporters import splat_exporters
+        from treadle.splats.scene import trained_scene
 
         return splat_exporters(partial(trained_scene, cls))
 
