@@ -43,7 +43,10 @@ def crowd(count, size, seed=0, wide=3.0, dtype=DOUBLE):
     a, b = (wide * (0.2 + uniform(count)) for _ in range(2))
     spreads = torch.stack((a * a, (2 * uniform(count) - 1) * 0.9 * a * b, b * b), dim=1)
     depths = (uniform(count) * max(1, count // 3)).floor() + 1
-    return flat(centers, spreads, 0.02 + 0.97 * uniform(count), depths, dtype)
+    opacities = 0.02 + 0.97 * uniform(count)
+    # Every fifth is opaque, and clamped where it is sampled right at its centre.
+    centers[::5], opacities[::5] = centers[::5].floor() + 0.5, 0.999
+    return flat(centers, spreads, opacities, depths, dtype)
 
 
 def by_hand(projection, opacities, channels, size, background):
@@ -112,7 +115,7 @@ def test_values_and_gradients_equal_the_reference(kinds, size):
 def test_gradients_equal_finite_differences(function):
     size = (21, 18)
     projection, opacities = crowd(4, size, seed=2)
-    opacities[0] = 0.999  # clamped at its centre
+    assert (projection.centers[0] % 1 == 0.5).all() and opacities[0] > 0.99
     leaves = [x.clone().requires_grad_() for x in (*projection[:2], opacities, *painted(4, 2))]
 
     def drawn(centers, conics, shown, channels, background):

@@ -55,7 +55,9 @@ def test_the_default_has_a_fixed_budget() -> None:
     assert config.beginning() == (0.5, 0.1)
     assert isinstance(recipe("splats-adc").build_strategy(), ADC)
     weights = {name: term.weight for name, term in config.objective().terms.items()}
-    assert weights == {"l1": 0.8, "ssim": 0.2, "opacity": 0.01, "scale": 0.01}
+    assert weights == {"l1": 0.8, "ssim": 0.2, "opacity": 0.003, "scale": 0.003}
+    plain = {name: term.weight for name, term in SplatsConfig().objective().terms.items()}
+    assert plain == {"l1": 0.8, "ssim": 0.2, "opacity": 0.01, "scale": 0.01}
 
 
 @pytest.mark.parametrize(

@@ -115,8 +115,6 @@ def _measure(counter, strip, image, target, mask, channels, taps, sums, slopes):
             if sloping:
                 for q in range(SLOPES):
                     line, target_line = lines[q], slopes[HALF + here, q]
-                    for k in range(edge + length, edge + wide + edge):
-                        line[k] = zero
                     for k in range(0, wide, COUNT):
                         store(target_line, k, _blur(line, k, channels, w))
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from treadle.errors import UsageError
 from treadle.splats.cloud import Cloud
+from treadle.splats.sigmoid import sigmoid
 
 FIELDS = ("means", "quaternions", "log_scales", "logits", "dc", "rest")
 """The parameters that every cloud has; see `Cloud` for what they are."""
@@ -57,7 +58,7 @@ class Splats(nn.Module):
 
     def opacities(self) -> Tensor:
         """(n,) from 0 to 1."""
-        return self.logits.sigmoid()
+        return sigmoid(self.logits)
 
     def scales(self) -> Tensor:
         """(n, 3) standard deviations along the three axes, in units of the scene."""

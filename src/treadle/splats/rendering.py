@@ -14,6 +14,7 @@ from treadle.errors import UsageError, nearest
 from treadle.kernels.splatting import Projection
 from treadle.kernels.splatting_reference import rotations
 from treadle.splats.cloud import Cloud
+from treadle.splats.sigmoid import sigmoid
 
 LEAST_ALPHA = 1e-6
 """What expected values are divided by where next to nothing is seen."""
@@ -71,7 +72,7 @@ def render(
     if pose is None:
         pose = torch.as_tensor(camera.world_to_camera).to(cloud.means)
     eye = -(pose[:3, :3].T @ pose[:3, 3])
-    opacities = cloud.logits.sigmoid()
+    opacities = sigmoid(cloud.logits)
     projection: Projection = kernels.project(
         cloud.means,
         cloud.quaternions,

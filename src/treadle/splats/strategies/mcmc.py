@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from torch import Tensor
 from treadle.kernels.splatting_reference import rotations
 from treadle.splats.model import Splats
 from treadle.splats.rendering import Rendered
+from treadle.splats.sigmoid import sigmoid
 from treadle.splats.strategies.base import Scene, Strategy, Window, row_values
 
 STEEP, STILL = 100.0, 1e-4
@@ -79,7 +82,7 @@ class MCMC(Strategy):
         model = scene.model
         (rate,) = (group["lr"] for group in scene.optimizer.param_groups if group["name"] == "means")
         noise = torch.randn(model.means.shape, generator=scene.generator("noise")).to(model.means)
-        restless = torch.sigmoid(-STEEP * (model.opacities() - self.dead))
+        restless = sigmoid(-STEEP * (model.opacities() - self.dead))
         faint = (restless > STILL).nonzero().squeeze(1)
         turned, scales = rotations(model.quaternions[faint]), model.log_scales[faint].exp()
         local = (turned * noise[faint, :, None]).sum(1) * scales.square()
@@ -103,7 +106,7 @@ def divided(model: Splats, drawn: Tensor) -> tuple[Tensor, dict[str, Tensor], di
     counts = torch.bincount(drawn, minlength=len(model))
     parents = counts.nonzero().squeeze(1)
     rows = row_values(model, parents)
-    opacities, shrink = share(rows["logits"].sigmoid(), (counts[parents] + 1).clamp(max=MOST_PARTS))
+    opacities, shrink = share(sigmoid(rows["logits"]), (counts[parents] + 1).clamp(max=MOST_PARTS))
     rows["logits"] = torch.logit(opacities)
     rows["log_scales"] = rows["log_scales"] + shrink.log()[:, None]
     place = torch.empty_like(counts)
@@ -118,12 +121,21 @@ def share(opacities: Tensor, parts: Tensor) -> tuple[Tensor, Tensor]:
     o' = 1 - (1 - o)^(1 / n); the size is that for which the sum over rays stays what it was (equation 9 of the paper).
     """
     o, n = opacities.double(), parts.double()
-    each = 1 - (1 - o).pow(1 / n)
-    k = torch.arange(MOST_PARTS, device=o.device, dtype=torch.float64)
-    # sum over i = 1 .. n and k = 0 .. i - 1 of C(i - 1, k) (-1)^k o'^(k + 1) / sqrt(k + 1); the sum over i of
-    # C(i - 1, k) is C(n, k + 1).
-    logs = torch.lgamma(n[:, None] + 1) - torch.lgamma(k + 2) - torch.lgamma((n[:, None] - k).clamp(min=1))
-    terms = logs.exp() * (-1.0) ** k * each[:, None].pow(k + 1) / (k + 1).sqrt()
-    total = torch.where(k < n[:, None], terms, 0.0).sum(1)
+    each = -torch.expm1(torch.log1p(-o) / n)
+    powers = each[:, None].expand(-1, MOST_PARTS).cumprod(1)
+    total = (_series().to(o.device)[parts - 1] * powers).sum(1)
     least = torch.finfo(opacities.dtype).eps
     return each.clamp(least, 1 - least).to(opacities), (o / total).to(opacities)
+
+
+@cache
+def _series() -> Tensor:
+    """(parts, k) factors of o'^(k + 1): sum over i = 1 .. n of C(i - 1, k) (-1)^k / sqrt(k + 1), for n parts.
+
+    The sum over i of C(i - 1, k) is C(n, k + 1).
+    """
+    rows = [
+        [math.comb(n, k + 1) * (-1) ** k / math.sqrt(k + 1) for k in range(MOST_PARTS)]
+        for n in range(1, MOST_PARTS + 1)
+    ]
+    return torch.tensor(rows, dtype=torch.float64)
