@@ -320,7 +320,7 @@ def harmonics(dc, rest, means, eye, degree, visible, colors, parts):
     """Write the colours of visible splats, zero for the others."""
     real = dc.dtype.type
     zero, half, flat = real(0), real(0.5), real(0.28209479177387814)
-    count, used = dc.shape[0], (degree + 1) ** 2 - 1
+    count, used = dc.shape[0], degree * (degree + 2)
     for part in numba.prange(parts):
         basis, slopes = np.zeros(15, dc.dtype), np.zeros((15, 3), dc.dtype)
         for i in range(count * part // parts, count * (part + 1) // parts):
@@ -345,7 +345,7 @@ def harmonics_back(dc, rest, means, eye, degree, visible, colors, grad, grad_dc,
     """Write the gradients of visible splats (the others' stay), and each block's gradient to the means, summed."""
     real = dc.dtype.type
     zero, flat = real(0), real(0.28209479177387814)
-    count, used = dc.shape[0], (degree + 1) ** 2 - 1
+    count, used = dc.shape[0], degree * (degree + 2)
     for part in numba.prange(parts):
         basis, slopes = np.zeros(15, dc.dtype), np.zeros((15, 3), dc.dtype)
         start, stop = _share(count, part, parts)
