@@ -28,8 +28,16 @@ def test_an_exposure_is_an_affine_map_of_colours() -> None:
     assert torch.equal(exposures(0, image), image)
     with torch.no_grad():
         exposures.affine.copy_(torch.randn(2, 3, 4))
-    expected = image @ exposures.affine[1, :, :3].T + exposures.affine[1, :, 3]
-    assert torch.allclose(exposures(1, image), expected, atol=1e-5)
+    affine = (exposures.affine[1] - exposures.affine[0]) / 2 + torch.eye(3, 4)
+    assert torch.allclose(exposures(1, image), image @ affine[:, :3].T + affine[:, 3], atol=1e-5)
+
+
+def test_all_exposures_together_leave_the_colours() -> None:
+    exposures, image = Exposures(5), torch.rand(4, 5, 3)
+    with torch.no_grad():
+        exposures.affine.copy_(torch.randn(5, 3, 4))
+    mean = sum(exposures(index, image) for index in range(5)) / 5
+    assert torch.allclose(mean, image, atol=1e-5)
 
 
 def test_colour_correction_takes_out_any_affine_map_and_nothing_else() -> None:

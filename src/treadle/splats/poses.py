@@ -33,7 +33,11 @@ class Poses(nn.Module):
 
 
 class Exposures(nn.Module):
-    """An affine map of colours for each training view: `affine` (views, 3, 4), the identity at first."""
+    """An affine map of colours for each training view: `affine` (views, 3, 4), the identity at first.
+
+    Only how views differ is learnt: the mean of all maps stays the identity. Else the splats could take any colours
+    and all maps undo that, and held-out views, which have no map, would show them.
+    """
 
     def __init__(self, views: int) -> None:
         super().__init__()
@@ -41,7 +45,7 @@ class Exposures(nn.Module):
 
     def forward(self, index: int, image: Tensor) -> Tensor:
         """The picture (H, W, 3) as view `index` was exposed."""
-        affine = self.affine[index]
+        affine = self.affine[index] - self.affine.mean(0) + torch.eye(3, 4, device=image.device)
         # Not a matrix product: with rows of three, its sums over all pixels would depend on the number of threads.
         red, green, blue = image.split(1, 2)
         return red * affine[:, 0] + green * affine[:, 1] + blue * affine[:, 2] + affine[:, 3]
