@@ -16,6 +16,9 @@ from treadle.kernels.splatting_reference import rotations
 from treadle.splats.cloud import Cloud
 from treadle.splats.sigmoid import sigmoid
 
+NEAR = 0.2
+"""The near plane of 3DGS and its viewers, in units of the scene."""
+
 LEAST_ALPHA = 1e-6
 """What expected values are divided by where next to nothing is seen."""
 
@@ -52,6 +55,7 @@ def render(
     normals: bool = False,
     extra: Sequence[str] = (),
     pose: Tensor | None = None,
+    near: float = NEAR,
 ) -> Rendered:
     """Render `cloud` as `camera` sees it, on the device of the cloud.
 
@@ -64,6 +68,7 @@ def render(
         depth, normals: render these too.
         extra: names of attributes in `cloud.extra` to render too; each is taken as (n, c).
         pose: (4, 4) world to camera, in place of the camera's; may require a gradient.
+        near: splats whose centres are nearer than this, along the camera's axis, are not drawn; above 0.
 
     Raises:
         UsageError: an attribute that the cloud has not, or a device without its rasterizer.
@@ -81,6 +86,7 @@ def render(
         pose,
         camera.intrinsics,
         camera.size,
+        near=near,
         antialiased=cloud.antialiased,
     )
     if cloud.antialiased:

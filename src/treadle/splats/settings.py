@@ -55,6 +55,9 @@ class SceneSettings(Settings):
     """Splats at random places; null takes none beside points, and 5000 alone."""
     random_in: Literal["box", "frusta"] = setting("box")
     """Where: in a box around what the cameras look at, or in what they see, up to three times as far."""
+    near: float | None = setting(None, above=0)
+    """Splats nearer than this to a camera, in units of the scene, are not drawn: none can hang before it as a fog. null
+    takes half the distance of the nearest of the data's points (all but a hundredth of them), and 0.2 without points."""
 
 
 @dataclass(kw_only=True)

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from treadle.cameras.camera import Camera
 from treadle.cameras.capture import Capture
+from treadle.cameras.rays import project
 from treadle.errors import UsageError
 from treadle.kernels.neighbours import neighbour_distances
 from treadle.splats.cloud import Cloud
+from treadle.splats.rendering import NEAR
 from treadle.splats.settings import SplatsConfig
 
 SH0 = 0.28209479177387814
@@ -58,6 +60,23 @@ class Bounds:
         focus = np.linalg.solve(normal, wanted)
         distance = float(np.median(np.linalg.norm(centers - focus, axis=1)))
         return cls(focus, distance if distance > 1e-9 else 1.0, 1.1 * spread if spread > 1e-9 else 1.0)
+
+
+def nearest(capture: Capture) -> float:
+    """From how near on splats are drawn: half the distance from which on a hundredth of what cameras see of the data's
+    points lies nearer, at least `NEAR`; `NEAR` where there are none.
+
+    A fog right before a camera is the cheapest way to explain what differs from view to view, such as its exposure.
+    """
+    if capture.points is None or len(capture.points) == 0:
+        return NEAR
+    seen = []
+    for camera in capture.train.cameras:
+        pixels, depths = project(camera, capture.points)
+        inside = (pixels >= 0).all(1) & (pixels < camera.size).all(1) & (depths > 0)
+        seen.append(depths[inside])
+    depths = np.concatenate(seen)
+    return max(NEAR, 0.5 * float(np.percentile(depths, 1))) if len(depths) else NEAR
 
 
 def start(config: SplatsConfig, capture: Capture) -> Cloud:

@@ -41,7 +41,7 @@ from treadle.splats.ply import write_cloud
 from treadle.splats.poses import Exposures, Poses
 from treadle.splats.rendering import Rendered, render
 from treadle.splats.settings import SplatsConfig
-from treadle.splats.start import Bounds, start
+from treadle.splats.start import Bounds, nearest, start
 from treadle.splats.strategies.base import Strategy
 
 
@@ -112,6 +112,7 @@ class SplatsTrainer(Trainer):
         for feed in self.feeds.values():
             feed.threads = max(1, config.workers)  # type: ignore[attr-defined]
         self.extent = Bounds.of(views.cameras).extent
+        self.near = nearest(self.capture) if config.near is None else config.near
         self.background = Background.of(config.background, transparent=self.capture.train[0].pixels.shape[2] == 4)
         self.model = Splats(self.start(), self.capture.to_input)
         self.begun_with = len(self.model)
@@ -169,6 +170,7 @@ class SplatsTrainer(Trainer):
             depth=depth,
             normals="normals" in terms and target.normals is not None,
             pose=pose,
+            near=self.near,
         )
         rendered.projection.centers.retain_grad()
         return rendered
@@ -218,7 +220,7 @@ class SplatsTrainer(Trainer):
     def seen(self, view: View, *, depth: bool = False) -> tuple[Rendered, Target]:
         """A held-out view as the splats show it, with all their harmonics, and what it should be."""
         background = self.background.in_tests(self.device)
-        rendered = render(self.model.cloud(), view.camera, background=background, depth=depth)
+        rendered = render(self.model.cloud(), view.camera, background=background, depth=depth, near=self.near)
         return rendered, view.target(background)
 
     def judged(self, rendered: Rendered, target: Target, view: View) -> dict[str, float]:
