@@ -103,3 +103,12 @@ def test_a_bool_has_two_flags_and_a_group_none() -> None:
     names = dict(flag_names(Settings))
     assert names["--shuffle"] is bool and names["--no-shuffle"] is bool
     assert "--grid" not in names and "--other" not in names and "--other.levels" in names
+
+
+def test_what_no_flag_can_say_names_the_way() -> None:
+    @dataclass
+    class Mixed:
+        weights: dict[str, float | str] = field(default_factory=dict)
+
+    with pytest.raises(UsageError, match=r"--weights holds values by name: give one with --set weights\.NAME=VALUE"):
+        parse_flags(Mixed(), ["--weights", "l1", "0.5"], "treadle train x")

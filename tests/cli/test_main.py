@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+import warnings
 from typing import Any
 
 import pytest
@@ -95,3 +96,18 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         process.stdout.close()
         said = process.stderr.read()
     assert process.returncode == 0 and said == b""
+
+
+def test_what_is_said_of_the_data_is_one_line(treadle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def warning(arguments: list[str]) -> int:
+        warnings.warn("3 photographs were left out", stacklevel=2)
+        return 0
+
+    before = warnings.showwarning
+    monkeypatch.setattr("treadle.cli.recipes.run", warning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert treadle("recipes") == 0
+    said = treadle.err
+    assert "treadle: 3 photographs were left out\n" in said and "UserWarning" not in said
+    assert warnings.showwarning is before

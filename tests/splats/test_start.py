@@ -116,7 +116,7 @@ def test_splats_of_a_file_get_the_degree_of_the_settings(capture: Capture, tmp_p
         ({"init": "points"}, None, "init is 'points', but the data has none"),
         ({"init": "points"}, np.zeros((0, 3)), "init is 'points', but the data has none"),
         ({"init": "random", "random": 0}, None, "there is no splat to start from"),
-        ({"init": "nowhere.ply"}, None, "init is 'nowhere.ply': expected 'auto', 'points', 'random' or a PLY"),
+        ({"init": "nowhere.ply"}, None, "init is 'nowhere.ply': expected 'auto', 'points', 'random' or a file"),
     ],
 )
 def test_nothing_to_start_from_is_refused(capture: Capture, settings, points, said: str) -> None:

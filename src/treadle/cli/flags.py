@@ -6,8 +6,9 @@ import contextlib
 import dataclasses
 import io
 import re
+import types
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from treadle.config.fields import describe, dotted_names
 from treadle.errors import UsageError, nearest
@@ -30,6 +31,9 @@ def parse_flags(default: T, arguments: Sequence[str], prog: str) -> T:
             tail = nearest(name, known)
             tail = tail if "did you mean" in tail else f" ({prog} --help lists them)"
             raise UsageError(f"{prog}: unknown flag {name}{tail}")
+        if is_mixed_mapping(known.get(name)):
+            setting = name.removeprefix("--").replace("-", "_")
+            raise UsageError(f"{prog}: {name} holds values by name: give one with --set {setting}.NAME=VALUE")
     import tyro
 
     complaint = io.StringIO()
@@ -52,6 +56,12 @@ def flag_names(kind: type) -> Iterator[tuple[str, Any]]:
         yield f"--{group}{last}", hint
         if hint is bool:
             yield f"--{group}no-{last}", hint
+
+
+def is_mixed_mapping(hint: Any) -> bool:
+    """Whether a setting holds values of several types by name, which no flag can say: they are given with --set."""
+    mappings = [each for each in (hint, *get_args(hint)) if get_origin(each) is dict]
+    return any(get_origin(get_args(mapping)[1]) in (types.UnionType, Union) for mapping in mappings)
 
 
 def _settings() -> tuple[Any, ...]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from treadle.errors import TreadleError, UsageError, nearest
 from treadle.terminal import say, steady_streams
@@ -51,7 +53,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     A closed pipe or terminal and a full disk take what it prints from its readers, and change no exit code.
     """
-    with steady_streams():
+    with steady_streams(), warnings.catch_warnings():
+        own = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if (
+                category is UserWarning
+            ):  # what a person should know of their data: where the code says so tells them nothing
+                say(f"treadle: {message}")
+            else:
+                own(message, category, *where, **more)
+
+        warnings.showwarning = show
         return _main(arguments)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from treadle.cli.flags import is_mixed_mapping
 from treadle.config.groups import docstrings, groups
 from treadle.config.settings import Rules, rules_of
 from treadle.engine.settings import TrainerConfig
@@ -103,6 +104,8 @@ def _entries(config: Any, kind: type, name: str, prefix: str = "--") -> Iterator
                 source = inner if value is None or value is dataclasses.MISSING else value
                 yield from _entries(source, inner, field.name, f"{flag}.")
     else:
+        if is_mixed_mapping(hint):
+            flag = f"--set {flag.removeprefix('--').replace('-', '_')}.NAME="
         yield Entry(flag, hint, value, docstrings(kind).get(name, "").replace("`", ""), rules_of(kind)[name])
 
 

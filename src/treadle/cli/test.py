@@ -19,7 +19,7 @@ EXAMPLES = """  treadle test runs/image/v001
   treadle test runs/image                  its newest version
   treadle test runs/image/v001 --data other.jpg
   treadle test runs/pix2pix --set lpips_weights=lpips.safetensors
-  treadle test --ply garden.ply --data garden     splats of any program, against photographs"""
+  treadle test --ply garden.ply --data garden     splats of any program"""
 
 
 def run(arguments: list[str]) -> int:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
@@ -146,7 +145,7 @@ class Scene:
             grid[:] = [*(-half - cell / 2), 1 / cell, *counts, rows]
             rows += int(counts.prod())
         light = np.zeros((rows, 2))
-        _shared_out(raytracing_loops.bake, rows, self.shapes, self.groups, grids, light)
+        threads.spread(raytracing_loops.bake, threads.parts_for(rows), self.shapes, self.groups, grids, light)
         return grids, light
 
 
@@ -211,7 +210,7 @@ def trace(scene: Scene, world_to_camera: _Floats, intrinsics: Sequence[float], s
     width, height = size
     found = Surfaces(np.empty((height, width)), np.empty((height, width, 3)), np.empty((height, width), np.int32))
     pose, lens = _lens(world_to_camera, intrinsics)
-    _shared_out(raytracing_loops.trace, height, scene.shapes, scene.groups, pose, lens, *found)
+    threads.spread(raytracing_loops.trace, threads.parts_for(height), scene.shapes, scene.groups, pose, lens, *found)
     return found
 
 
@@ -229,7 +228,9 @@ def paint(
     pixels = np.empty((height, width, 4), np.uint8)
     pose, lens = _lens(world_to_camera, intrinsics)
     tables = scene.shapes, scene.groups, scene.materials, *scene.light
-    _shared_out(raytracing_loops.paint, height, *tables, pose, lens, _levels(), _samples(), pixels)
+    threads.spread(
+        raytracing_loops.paint, threads.parts_for(height), *tables, pose, lens, _levels(), _samples(), pixels
+    )
     return pixels
 
 
@@ -242,18 +243,8 @@ def distances(scene: Scene, points: NDArray[Any]) -> _Floats:
 
     points = np.ascontiguousarray(points, np.float64)
     out = np.empty(len(points))
-    _shared_out(raytracing_loops.distances, len(points), scene.shapes, scene.groups, points, out)
+    threads.spread(raytracing_loops.distances, threads.parts_for(len(points)), scene.shapes, scene.groups, points, out)
     return out
-
-
-def _shared_out(loop: Any, work: int, *arguments: Any) -> None:
-    """Call `loop(*arguments, part, parts)` for every part, on as many threads as torch is set to."""
-    parts = threads.parts_for(work)
-    if parts == 1:
-        loop(*arguments, 0, 1)
-        return
-    with ThreadPoolExecutor(parts) as pool:
-        list(pool.map(lambda part: loop(*arguments, part, parts), range(parts)))
 
 
 def _lens(world_to_camera: _Floats, intrinsics: Sequence[float]) -> tuple[_Floats, tuple[float, ...]]:

@@ -51,7 +51,7 @@ class _Project(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:  # fmt: skip
         count = len(means)
         outputs = [means.new_empty(count, *shape) for shape in ((2,), (3,), (), (), (2,))]
-        threads.launch(
+        threads.spread(
             points.project, _point_parts(count),
             *map(_array, (means, quaternions, scales, opacities, pose)), lens, size, options,
             tuple(map(_array, outputs)),
@@ -69,7 +69,7 @@ class _Project(torch.autograd.Function):
         count = len(means)
         outputs = [torch.empty(value.shape, dtype=value.dtype) for value in (means, quaternions, scales)]
         totals = np.zeros((-(-count // points.BLOCK), 4, 4), _array(means).dtype)
-        threads.launch(
+        threads.spread(
             points.project_back, _point_parts(count),
             *map(_array, (means, quaternions, scales, pose)), *ctx.camera,
             tuple(map(_array, saved)), tuple(map(_array, grads[:4])), tuple(map(_array, outputs)), totals,
@@ -96,7 +96,7 @@ class _Harmonics(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, dc: Tensor, rest: Tensor, means: Tensor, eye: Tensor, degree: int, visible: Tensor) -> Tensor:
         colors = torch.empty(dc.shape, dtype=dc.dtype)
-        threads.launch(
+        threads.spread(
             points.harmonics, _point_parts(len(dc)),
             *map(_array, (dc, rest, means, eye)), degree, _array(visible), _array(colors),
         )  # fmt: skip
@@ -110,7 +110,7 @@ class _Harmonics(torch.autograd.Function):
         dc, rest, means, eye, visible, colors = ctx.saved_tensors
         outputs = [torch.zeros(tensor.shape, dtype=tensor.dtype) for tensor in (dc, rest, means)]
         totals = np.zeros((-(-len(dc) // points.BLOCK), 3), _array(dc).dtype)
-        threads.launch(
+        threads.spread(
             points.harmonics_back, _point_parts(len(dc)),
             *map(_array, (dc, rest, means, eye)), ctx.degree, *map(_array, (visible, colors, grad, *outputs)), totals,
         )  # fmt: skip
@@ -143,13 +143,13 @@ def _lists(projection: Projection, opacities: Tensor, channels: Tensor, size: tu
     source = order, (centers, conics, shown, extents, values), packed, size
     cursors, firsts = np.zeros((parts, count), np.int64), np.zeros(len(order) + 1, np.int64)
     none = np.empty(0, np.int32)
-    threads.launch(tiling.bin_splats, parts, False, *source, cursors, firsts[1:], none, none)
+    threads.spread(tiling.bin_splats, parts, False, *source, cursors, firsts[1:], none, none)
     np.cumsum(firsts, out=firsts)
     # A tile's list holds what the first part found, then what the second did, ...: all by depth, as the parts are.
     starts = np.concatenate((np.zeros(1, np.int64), cursors.T.ravel().cumsum()))
     cursors = starts[:-1].reshape(count, parts).T.copy()
     ranks, slots = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.int32)
-    threads.launch(tiling.bin_splats, parts, True, *source, cursors, firsts[:-1], ranks, slots)
+    threads.spread(tiling.bin_splats, parts, True, *source, cursors, firsts[:-1], ranks, slots)
     return _Lists(order, packed, firsts, starts[::parts].copy(), ranks, slots, parts)
 
 
@@ -158,7 +158,7 @@ def _draw(lists: _Lists, background: Array, size: tuple[int, int], tallies: Arra
     kind, (width, height), count = lists.packed.dtype, size, len(lists.tiles) - 1
     image, alphas = np.empty((height, width, len(background)), kind), np.empty((height, width), kind)
     finals, lasts = np.empty((count, TILE * TILE), kind), np.empty((count, TILE * TILE), kind)
-    threads.launch(
+    threads.spread(
         tiling.blend, threads.parts_for(count), False, np.zeros(1, np.int64), lists.tiles, lists.ranks, lists.slots,
         lists.packed, background, size, image, alphas, finals, lasts, tallies,
     )  # fmt: skip
@@ -196,12 +196,12 @@ class _Rasterize(torch.autograd.Function):
         lists, size, finals, lasts = ctx.drawn
         channels, kind, tiles = len(background), finals.dtype, len(finals)
         grads = np.empty((len(lists.slots), tiling.MOMENTS + channels), kind)
-        threads.launch(
+        threads.spread(
             tiling.blend, threads.parts_for(tiles), True, np.zeros(1, np.int64), lists.tiles, lists.ranks, lists.slots,
             lists.packed, _array(background), size, _array(grad_image), _array(grad_alphas), finals, lasts, grads,
         )  # fmt: skip
         outputs = [conics.new_zeros(len(conics), *shape) for shape in ((2,), (3,), (), (channels,))]
-        threads.launch(
+        threads.spread(
             tiling.gather, lists.parts, lists.order, lists.firsts, grads, _array(conics), _array(opacities),
             *map(_array, outputs),
         )  # fmt: skip

@@ -128,16 +128,15 @@ def _project(means, quaternions, scales, opacities, pose, lens, size, options, f
         compensations[i] = compensation
 
 
-@compiled(parallel=True)
-def project(means, quaternions, scales, opacities, pose, lens, size, options, outputs, parts):
+@compiled()
+def project(means, quaternions, scales, opacities, pose, lens, size, options, outputs, part, parts):
     """Project splats; `options` are near, eps2d and antialiased, `outputs` the arrays of a `Projection`."""
     count = means.shape[0]
-    for part in numba.prange(parts):
-        start, stop = _share(count, part, parts)
-        _project(
-            means, quaternions, scales, opacities, pose, lens, size, options,
-            start * BLOCK, min(stop * BLOCK, count), outputs,
-        )  # fmt: skip
+    start, stop = _share(count, part, parts)
+    _project(
+        means, quaternions, scales, opacities, pose, lens, size, options,
+        start * BLOCK, min(stop * BLOCK, count), outputs,
+    )  # fmt: skip
 
 
 @compiled()
@@ -252,18 +251,17 @@ def _project_back(means, quaternions, scales, pose, lens, size, options, saved, 
         totals[2, 3] += gz
 
 
-@compiled(parallel=True)
-def project_back(means, quaternions, scales, pose, lens, size, options, saved, grads, outputs, totals, parts):
+@compiled()
+def project_back(means, quaternions, scales, pose, lens, size, options, saved, grads, outputs, totals, part, parts):
     """Write the gradients to means, quaternions and scales; add each block's to the pose to `totals` (blocks, 4, 4)."""
     count = means.shape[0]
-    for part in numba.prange(parts):
-        start, stop = _share(count, part, parts)
-        for block in range(start, stop):
-            first = block * BLOCK
-            _project_back(
-                means, quaternions, scales, pose, lens, size, options, saved, grads,
-                first, min(first + BLOCK, count), outputs, totals[block],
-            )  # fmt: skip
+    start, stop = _share(count, part, parts)
+    for block in range(start, stop):
+        first = block * BLOCK
+        _project_back(
+            means, quaternions, scales, pose, lens, size, options, saved, grads,
+            first, min(first + BLOCK, count), outputs, totals[block],
+        )  # fmt: skip
 
 
 @compiled()
@@ -315,62 +313,62 @@ def _direction(means, eye, i, zero):
     return zero, zero, zero, zero
 
 
-@compiled(parallel=True)
-def harmonics(dc, rest, means, eye, degree, visible, colors, parts):
+@compiled()
+def harmonics(dc, rest, means, eye, degree, visible, colors, part, parts):
     """Write the colours of visible splats, zero for the others."""
     real = dc.dtype.type
     zero, half, flat = real(0), real(0.5), real(0.28209479177387814)
-    count, used = dc.shape[0], (degree + 1) ** 2 - 1
-    for part in numba.prange(parts):
-        basis, slopes = np.zeros(15, dc.dtype), np.zeros((15, 3), dc.dtype)
-        for i in range(count * part // parts, count * (part + 1) // parts):
-            if not visible[i]:
-                colors[i, 0], colors[i, 1], colors[i, 2] = zero, zero, zero
-                continue
-            x, y, z, _ = _direction(means, eye, i, zero)
-            _basis(x, y, z, degree, basis, slopes)
-            red, green, blue = flat * dc[i, 0] + half, flat * dc[i, 1] + half, flat * dc[i, 2] + half
-            for k in range(used):
-                red += basis[k] * rest[i, k, 0]
-                green += basis[k] * rest[i, k, 1]
-                blue += basis[k] * rest[i, k, 2]
-            # Written so that NaN is seen.
-            colors[i, 0] = zero if red < zero else red
-            colors[i, 1] = zero if green < zero else green
-            colors[i, 2] = zero if blue < zero else blue
+    count, used = dc.shape[0], degree * (degree + 2)
+    basis, slopes = np.zeros(15, dc.dtype), np.zeros((15, 3), dc.dtype)
+    for i in range(count * part // parts, count * (part + 1) // parts):
+        if not visible[i]:
+            colors[i, 0], colors[i, 1], colors[i, 2] = zero, zero, zero
+            continue
+        x, y, z, _ = _direction(means, eye, i, zero)
+        _basis(x, y, z, degree, basis, slopes)
+        red, green, blue = flat * dc[i, 0] + half, flat * dc[i, 1] + half, flat * dc[i, 2] + half
+        for k in range(used):
+            red += basis[k] * rest[i, k, 0]
+            green += basis[k] * rest[i, k, 1]
+            blue += basis[k] * rest[i, k, 2]
+        # Written so that NaN is seen.
+        colors[i, 0] = zero if red < zero else red
+        colors[i, 1] = zero if green < zero else green
+        colors[i, 2] = zero if blue < zero else blue
 
 
-@compiled(parallel=True)
-def harmonics_back(dc, rest, means, eye, degree, visible, colors, grad, grad_dc, grad_rest, grad_means, totals, parts):
+@compiled()
+def harmonics_back(
+    dc, rest, means, eye, degree, visible, colors, grad, grad_dc, grad_rest, grad_means, totals, part, parts
+):
     """Write the gradients of visible splats (the others' stay), and each block's gradient to the means, summed."""
     real = dc.dtype.type
     zero, flat = real(0), real(0.28209479177387814)
-    count, used = dc.shape[0], (degree + 1) ** 2 - 1
-    for part in numba.prange(parts):
-        basis, slopes = np.zeros(15, dc.dtype), np.zeros((15, 3), dc.dtype)
-        start, stop = _share(count, part, parts)
-        for i in range(start * BLOCK, min(stop * BLOCK, count)):
-            if not visible[i]:
-                continue
-            x, y, z, length = _direction(means, eye, i, zero)
-            _basis(x, y, z, degree, basis, slopes)
-            red = grad[i, 0] if colors[i, 0] > zero else zero
-            green = grad[i, 1] if colors[i, 1] > zero else zero
-            blue = grad[i, 2] if colors[i, 2] > zero else zero
-            grad_dc[i, 0], grad_dc[i, 1], grad_dc[i, 2] = flat * red, flat * green, flat * blue
-            gx, gy, gz = zero, zero, zero
-            for k in range(used):
-                grad_rest[i, k, 0] = basis[k] * red
-                grad_rest[i, k, 1] = basis[k] * green
-                grad_rest[i, k, 2] = basis[k] * blue
-                pull = red * rest[i, k, 0] + green * rest[i, k, 1] + blue * rest[i, k, 2]
-                gx += pull * slopes[k, 0]
-                gy += pull * slopes[k, 1]
-                gz += pull * slopes[k, 2]
-            if length > zero:
-                along = gx * x + gy * y + gz * z
-                gx, gy, gz = (gx - along * x) / length, (gy - along * y) / length, (gz - along * z) / length
-                grad_means[i, 0], grad_means[i, 1], grad_means[i, 2] = gx, gy, gz
-                totals[i // BLOCK, 0] += gx
-                totals[i // BLOCK, 1] += gy
-                totals[i // BLOCK, 2] += gz
+    count, used = dc.shape[0], degree * (degree + 2)
+    basis, slopes = np.zeros(15, dc.dtype), np.zeros((15, 3), dc.dtype)
+    start, stop = _share(count, part, parts)
+    for i in range(start * BLOCK, min(stop * BLOCK, count)):
+        if not visible[i]:
+            continue
+        x, y, z, length = _direction(means, eye, i, zero)
+        _basis(x, y, z, degree, basis, slopes)
+        red = grad[i, 0] if colors[i, 0] > zero else zero
+        green = grad[i, 1] if colors[i, 1] > zero else zero
+        blue = grad[i, 2] if colors[i, 2] > zero else zero
+        grad_dc[i, 0], grad_dc[i, 1], grad_dc[i, 2] = flat * red, flat * green, flat * blue
+        gx, gy, gz = zero, zero, zero
+        for k in range(used):
+            grad_rest[i, k, 0] = basis[k] * red
+            grad_rest[i, k, 1] = basis[k] * green
+            grad_rest[i, k, 2] = basis[k] * blue
+            pull = red * rest[i, k, 0] + green * rest[i, k, 1] + blue * rest[i, k, 2]
+            gx += pull * slopes[k, 0]
+            gy += pull * slopes[k, 1]
+            gz += pull * slopes[k, 2]
+        if length > zero:
+            along = gx * x + gy * y + gz * z
+            gx, gy, gz = (gx - along * x) / length, (gy - along * y) / length, (gz - along * z) / length
+            grad_means[i, 0], grad_means[i, 1], grad_means[i, 2] = gx, gy, gz
+            totals[i // BLOCK, 0] += gx
+            totals[i // BLOCK, 1] += gy
+            totals[i // BLOCK, 2] += gz

@@ -146,8 +146,8 @@ def _bin(first, last, writing, order, flat, packed, size, cursor, firsts, ranks,
             firsts[rank] = slot
 
 
-@compiled(parallel=True)
-def bin_splats(writing, order, flat, packed, size, cursors, firsts, ranks, slots, parts):
+@compiled()
+def bin_splats(writing, order, flat, packed, size, cursors, firsts, ranks, slots, part, parts):
     """Pack splats and count their (splat, tile) pairs, or write those; part k takes the k-th share of the order.
 
     Of `flat`, which is centers, conics, opacities, extents and channels, the splats of `order` are copied to rows of
@@ -156,9 +156,8 @@ def bin_splats(writing, order, flat, packed, size, cursors, firsts, ranks, slots
     first slot.
     """
     count = order.shape[0]
-    for part in numba.prange(parts):
-        start, stop = count * part // parts, count * (part + 1) // parts
-        _bin(start, stop, writing, order, flat, packed, size, cursors[part], firsts, ranks, slots)
+    start, stop = count * part // parts, count * (part + 1) // parts
+    _bin(start, stop, writing, order, flat, packed, size, cursors[part], firsts, ranks, slots)
 
 
 @compiled()
@@ -338,9 +337,9 @@ def _trace_back(counter, tiles, ranks, slots, packed, background, size, grad_ima
                 slot[MOMENTS + c] = total(load(colors, c * TILE))
 
 
-@compiled(parallel=True)
+@compiled()
 def blend(
-    backward, counter, tiles, ranks, slots, packed, background, size, image, alphas, finals, lasts, extras, parts
+    backward, counter, tiles, ranks, slots, packed, background, size, image, alphas, finals, lasts, extras, part, parts
 ):
     """Blend all tiles or, with the gradients in place of `image` and `alphas`, trace them back; one entry for both, as
     each takes a second to compile.
@@ -348,33 +347,33 @@ def blend(
     Forward writes `finals` and `lasts` (tiles, 256), which the backward pass reads: final transmittances, and how many
     entries of the tile's list it took to reach them. `extras` are the tallies, or the gradients of the slots.
     """
-    for _ in numba.prange(parts):
-        if backward:
-            _trace_back(counter, tiles, ranks, slots, packed, background, size, image, alphas, finals, lasts, extras)
-        else:
-            _draw(counter, tiles, ranks, slots, packed, background, size, image, alphas, finals, lasts, extras)
+    if backward:
+        _trace_back(counter, tiles, ranks, slots, packed, background, size, image, alphas, finals, lasts, extras)
+    else:
+        _draw(counter, tiles, ranks, slots, packed, background, size, image, alphas, finals, lasts, extras)
 
 
-@compiled(parallel=True)
-def gather(order, firsts, grads, conics, opacities, grad_centers, grad_conics, grad_opacities, grad_channels, parts):
+@compiled()
+def gather(
+    order, firsts, grads, conics, opacities, grad_centers, grad_conics, grad_opacities, grad_channels, part, parts
+):
     """Sum the slots of every visible splat, in their order, into its gradients; `firsts` has one entry more."""
     count, channels = order.shape[0], grad_channels.shape[1]
-    for part in numba.prange(parts):
-        for rank in range(count * part // parts, count * (part + 1) // parts):
-            i = order[rank]
-            first = firsts[rank]
-            if first == firsts[rank + 1]:
-                continue
-            sums = grads[first]
-            for slot in range(first + 1, firsts[rank + 1]):
-                for k in range(MOMENTS + channels):
-                    sums[k] += grads[slot, k]
-            xx, xy, yy = conics[i, 0], conics[i, 1], conics[i, 2]
-            grad_centers[i, 0] = xx * sums[1] + xy * sums[2]
-            grad_centers[i, 1] = xy * sums[1] + yy * sums[2]
-            grad_conics[i, 0] = -0.5 * sums[3]
-            grad_conics[i, 1] = -sums[4]
-            grad_conics[i, 2] = -0.5 * sums[5]
-            grad_opacities[i] = sums[0] / opacities[i]
-            for c in range(channels):
-                grad_channels[i, c] = sums[MOMENTS + c]
+    for rank in range(count * part // parts, count * (part + 1) // parts):
+        i = order[rank]
+        first = firsts[rank]
+        if first == firsts[rank + 1]:
+            continue
+        sums = grads[first]
+        for slot in range(first + 1, firsts[rank + 1]):
+            for k in range(MOMENTS + channels):
+                sums[k] += grads[slot, k]
+        xx, xy, yy = conics[i, 0], conics[i, 1], conics[i, 2]
+        grad_centers[i, 0] = xx * sums[1] + xy * sums[2]
+        grad_centers[i, 1] = xy * sums[1] + yy * sums[2]
+        grad_conics[i, 0] = -0.5 * sums[3]
+        grad_conics[i, 1] = -sums[4]
+        grad_conics[i, 2] = -0.5 * sums[5]
+        grad_opacities[i] = sums[0] / opacities[i]
+        for c in range(channels):
+            grad_channels[i, c] = sums[MOMENTS + c]

@@ -74,7 +74,7 @@ class _Compare(torch.autograd.Function):
             slopes = np.empty((height + TAPS - 1, ssim_loops.SLOPES, wide), pictures[0].dtype)
             slopes[: TAPS // 2] = slopes[-(TAPS // 2) :] = 0
         taps = window(image.dtype).numpy()
-        threads.launch(
+        threads.spread(
             ssim_loops.compare, threads.parts_for(-(-height // _STRIP)), False, np.zeros(1, np.int64), _STRIP,
             *pictures, channels, taps, sums, slopes, 0.0, 0.0, pictures[0][:0],
         )  # fmt: skip
@@ -93,7 +93,7 @@ class _Compare(torch.autograd.Function):
         image, target, mask = ctx.saved_tensors
         share, taps, slopes = ctx.made
         grad = torch.empty(image.shape, dtype=image.dtype)
-        threads.launch(
+        threads.spread(
             ssim_loops.compare, threads.parts_for(len(image)), True, np.zeros(1, np.int64), 1,
             _rows(image), _rows(target), _mask(image, mask), image.shape[2], taps, np.empty((0, 2)), slopes,
             float(by_l1) * share, float(by_ssim) * share, _rows(grad),

@@ -148,8 +148,10 @@ def _slope(counter, image, target, mask, channels, taps, slopes, by_l1, by_ssim,
             grad[row, k] = out[k] * mask[row, k // channels] if masked else out[k]
 
 
-@compiled(parallel=True)
-def compare(backward, counter, strip, image, target, mask, channels, taps, sums, slopes, by_l1, by_ssim, grad, parts):
+@compiled()
+def compare(
+    backward, counter, strip, image, target, mask, channels, taps, sums, slopes, by_l1, by_ssim, grad, part, parts
+):
     """Forward or backward; one entry for both, since it takes a second to compile.
 
     Forward writes each row's sums of absolute differences and of SSIM to `sums` (H, 2). Where `slopes` (H + 10, 3, W C
@@ -159,8 +161,7 @@ def compare(backward, counter, strip, image, target, mask, channels, taps, sums,
     Backward writes the gradient of by_l1 times the sum of absolute differences plus by_ssim times that of SSIM.
     """
     real = image.dtype.type
-    for _ in numba.prange(parts):
-        if backward:
-            _slope(counter, image, target, mask, channels, taps, slopes, real(by_l1), real(by_ssim), grad)
-        else:
-            _measure(counter, strip, image, target, mask, channels, taps, sums, slopes)
+    if backward:
+        _slope(counter, image, target, mask, channels, taps, slopes, real(by_l1), real(by_ssim), grad)
+    else:
+        _measure(counter, strip, image, target, mask, channels, taps, sums, slopes)

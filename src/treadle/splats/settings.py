@@ -46,10 +46,10 @@ class SceneSettings(Settings):
     memory_mb: int = setting(1024, least=0, resumable=True, affects_state=False)
     """Decoded photographs that are kept in memory, in MB; others are read again."""
     background: Literal["auto", "white", "black", "random"] = setting("auto", common=True)
-    """What shows where nothing is. "random": another colour in each step, and white in evaluation; "auto" is "random"
-    where photographs are transparent, else black."""
+    """What shows where nothing is. "random": another colour in each step, and in evaluation white where photographs are
+    transparent, else black; "auto" is "random" where they are, else black."""
     init: str = setting("auto", common=True)
-    """What to start from: "points" (of the data), "random", or a PLY file of splats; "auto" is "points" where the data
+    """What to start from: "points" (of the data), "random", or a file of splats; "auto" is "points" where the data
     has some, else "random"."""
     random: int | None = setting(None, least=0, common=True)
     """Splats at random places; null takes none beside points, and 5000 alone."""

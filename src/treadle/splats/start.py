@@ -129,16 +129,20 @@ def random_places(config: SplatsConfig, cameras: Sequence[Camera], count: int) -
 
 
 def from_file(path: Path, config: SplatsConfig) -> Cloud:
-    """The splats of a PLY file, with harmonics of the degree that the settings say: more are zero, too many left out.
+    """The splats of a PLY, compressed PLY or .spz file, with harmonics of the degree that the settings say.
+
+    Those that the file lacks are zero, those beyond are left out.
 
     Raises:
         UsageError: there is no such file, or none that holds splats.
     """
-    from treadle.splats.ply import read_cloud
+    from treadle.splats.files import read_splats
 
     if not path.is_file():
-        raise UsageError(f"init is {str(path)!r}: expected 'auto', 'points', 'random' or a PLY that is there")
-    cloud = read_cloud(path)
+        raise UsageError(
+            f"init is {str(path)!r}: expected 'auto', 'points', 'random' or a file of splats that is there"
+        )
+    cloud = read_splats(path)
     bands = (config.degree + 1) ** 2 - 1
     rest = torch.zeros(len(cloud), bands, 3)
     common = min(bands, cloud.rest.shape[1])

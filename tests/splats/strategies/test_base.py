@@ -8,6 +8,7 @@ from torch import Tensor
 
 from treadle.engine.progress import Progress
 from treadle.engine.schedule import Every, Span
+from treadle.errors import StateError
 from treadle.kernels.splatting import Projection
 from treadle.splats.rendering import Rendered
 from treadle.splats.strategies.base import Pull, Strategy, Window
@@ -64,10 +65,12 @@ def test_what_a_strategy_remembers_is_saved_and_its_settings_are_not() -> None:
     one.pull.add(seen([[1.0, 0.0]], [True]))
     one.last, one.count = torch.ones(3), 7
     state = one.state_dict()
-    assert set(state) == {"pull", "last", "count"}
+    assert set(state) == {"strategy", "pull", "last", "count"}
     other.load_state_dict(state)
     assert other.share == 0.9 and other.count == 7
     assert torch.equal(other.last, one.last) and torch.equal(other.pull.lengths, one.pull.lengths)
+    with pytest.raises(StateError, match="the strategy Remembers, not Strategy: keep it, or begin a new run"):
+        Strategy().load_state_dict(state)
     one.last += 1
     one.pull.lengths += 1
     assert not torch.equal(other.last, one.last) and not torch.equal(other.pull.lengths, one.pull.lengths)

@@ -12,6 +12,7 @@ from torch import Tensor
 from treadle.engine.progress import Progress
 from treadle.engine.rows import RowEdit
 from treadle.engine.schedule import Every, Span
+from treadle.errors import StateError
 from treadle.splats.model import Splats
 from treadle.splats.rendering import Rendered
 
@@ -55,12 +56,18 @@ class Strategy:
 
     def state_dict(self) -> dict[str, Any]:
         """What it remembers."""
-        return {
+        remembered = {
             name: value.state_dict() if hasattr(value, "state_dict") else value for name, value in self._state().items()
         }
+        return {"strategy": type(self).__name__, **remembered}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore what `state_dict` gave. Raises StateError for the state of another strategy."""
+        if state["strategy"] != type(self).__name__:
+            raise StateError(
+                f"the checkpoint is of a run with the strategy {state['strategy']}, not {type(self).__name__}: keep it,"
+                " or begin a new run with another one from an exported PLY (init)"
+            )
         for name, value in self._state().items():
             if hasattr(value, "load_state_dict"):
                 value.load_state_dict(state[name])
