@@ -18,8 +18,9 @@ from treadle.splats.start import start
 
 
 @pytest.fixture
-def garden(treadle: Any) -> Path:
+def garden(treadle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A Blender scene whose photographs are what the splats of garden.ply look like over white."""
+    monkeypatch.chdir(tmp_path)
     capture = procedural_capture(16, 4, 2, points=200)
     cloud = start(SplatsConfig(strategy="adc", degree=1), capture)
     cloud.rest[:] = torch.rand(200, 3, 3) - 0.5
