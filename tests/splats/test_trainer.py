@@ -12,6 +12,7 @@ from PIL import Image
 from treadle.cameras.capture import Capture, Photograph
 from treadle.cameras.procedural import procedural_capture
 from treadle.errors import UsageError
+from treadle.splats.background import BLACK, WHITE
 from treadle.splats.model import FIELDS
 from treadle.splats.ply import read_cloud
 from treadle.splats.rendering import render
@@ -137,16 +138,16 @@ def test_the_learning_rates_are_those_of_the_settings_and_the_centres_go_with_th
 
 def test_transparent_photographs_are_seen_over_any_background_and_tested_over_white() -> None:
     trainer = make(max_steps=4, examples_every=None)
-    assert (trainer.background.trained, trainer.background.tested) == ("random", "white")
+    assert (trainer.background.trained, trainer.background.tested) == (None, WHITE)
     backgrounds = []
     trainer.replace("step", lambda trainer, view: backgrounds.append(
         trainer.background.in_training(trainer.generator("background"), trainer.device)) or {})  # fmt: skip
     trainer.train()
     assert len({tuple(color.tolist()) for color in backgrounds}) == 4
     over_black = make(background="black")
-    assert over_black.background.trained == over_black.background.tested == "black"
+    assert over_black.background.trained == over_black.background.tested == BLACK
     plain = make(changed(capture(), opaque))
-    assert plain.background.trained == plain.background.tested == "black"
+    assert plain.background.trained == plain.background.tested == BLACK
 
 
 def test_what_is_masked_is_ignored_in_losses_and_figures() -> None:

@@ -3,46 +3,65 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Plain = Literal["white", "black"]
+from treadle.cameras.capture import Photographs
+
+Color = tuple[float, float, float]
+"""Red, green and blue, from 0 to 1."""
+
+WHITE, BLACK = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class Background:
-    """White, black, or another colour in each step, so that nothing is gained by painting the background.
+    """A colour, or another one in each step, so that nothing is gained by painting the background.
 
     Attributes:
-        trained: over what is trained: "white", "black" or "random".
-        tested: over what is measured: "white" or "black".
+        trained: over what is trained; None takes another colour in each step.
+        tested: over what is measured.
     """
 
-    trained: Plain | Literal["random"]
-    tested: Plain
+    trained: Color | None
+    tested: Color
 
     @classmethod
-    def of(cls, chosen: str, *, transparent: bool) -> Background:
-        """The background that a setting means, for photographs that are `transparent` in places or not."""
+    def of(cls, chosen: str, views: Photographs) -> Background:
+        """The background that a setting means, for photographs that are transparent in places or not."""
+        transparent = views[0].pixels.shape[2] == 4
         if chosen == "auto":
             chosen = "random" if transparent else "black"
         if chosen == "random":
-            return cls("random", "white" if transparent else "black")
-        plain: Plain = "white" if chosen == "white" else "black"
-        return cls(plain, plain)
+            return cls(None, WHITE if transparent else BLACK)
+        color = WHITE if chosen == "white" else BLACK if chosen == "black" else mean_color(views)
+        return cls(color, color)
 
     def in_training(self, generator: torch.Generator, device: torch.device) -> Tensor:
         """The colour of a step, (3,) from 0 to 1; a random one is drawn from `generator`, on the CPU."""
-        return (
-            torch.rand(3, generator=generator).to(device) if self.trained == "random" else _plain(self.trained, device)
-        )
+        if self.trained is None:
+            return torch.rand(3, generator=generator).to(device)
+        return torch.tensor(self.trained, device=device)
 
     def in_tests(self, device: torch.device) -> Tensor:
         """The colour behind held-out views, (3,)."""
-        return _plain(self.tested, device)
+        return torch.tensor(self.tested, device=device)
+
+    def __str__(self) -> str:
+        names = {WHITE: "white", BLACK: "black"}
+        return names.get(self.tested, f"the colour {', '.join(f'{value:.2f}' for value in self.tested)}")
 
 
-def _plain(name: str, device: torch.device) -> Tensor:
-    return torch.full((3,), 1.0 if name == "white" else 0.0, device=device)
+def mean_color(views: Photographs) -> Color:
+    """The mean colour of photographs, of what is opaque and not masked: near that of a plain backdrop."""
+    totals, count = [0, 0, 0], 0
+    for index in range(len(views)):
+        view = views[index]
+        seen = view.pixels[..., 3] == 255 if view.pixels.shape[2] == 4 else view.pixels[..., 0] >= 0
+        seen = seen if view.mask is None else seen & view.mask
+        colors = view.pixels[..., :3][seen]
+        totals = [total + int(channel.sum(dtype="int64")) for total, channel in zip(totals, colors.T, strict=True)]
+        count += len(colors)
+    red, green, blue = (total / (255 * max(count, 1)) for total in totals)
+    return red, green, blue

@@ -110,8 +110,7 @@ def trained_scene(trainer: type[Any], run: Path) -> Scene:
         data = load(run / CONFIG).get("data")
         place = None if data is None else (run / Path(data).expanduser()).resolve()
         capture = trainer.load_data(config, place)["data"]
-        transparent = capture.train[0].pixels.shape[2] == 4
-        background = Background.of(config.background, transparent=transparent)
+        background = Background.of(config.background, capture.train)
         return Setting(capture.train.cameras, background.in_tests(torch.device("cpu")), capture.points)
 
     def path(kind: str, setting: Setting, frames: int) -> Sequence[Camera]:

@@ -45,9 +45,10 @@ class SceneSettings(Settings):
     """Views whose photograph is not there: left out with a note, or an error; null skips COLMAP's alone."""
     memory_mb: int = setting(1024, least=0, resumable=True, affects_state=False)
     """Decoded photographs that are kept in memory, in MB; others are read again."""
-    background: Literal["auto", "white", "black", "random"] = setting("auto", common=True)
+    background: Literal["auto", "white", "black", "random", "mean"] = setting("auto", common=True)
     """What shows where nothing is. "random": another colour in each step, and in evaluation white where photographs are
-    transparent, else black; "auto" is "random" where they are, else black."""
+    transparent, else black; "auto" is "random" where they are, else black; "mean": their mean colour, for a plain
+    backdrop, which splats need not paint then."""
     init: str = setting("auto", common=True)
     """What to start from: "points" (of the data), "random", or a file of splats; "auto" is "points" where the data
     has some, else "random"."""
@@ -57,7 +58,7 @@ class SceneSettings(Settings):
     """Where: in a box around what the cameras look at, or in what they see, up to three times as far."""
     near: float | None = setting(None, above=0)
     """Splats nearer than this to a camera, in units of the scene, are not drawn: none can hang before it as a fog. null
-    takes half the distance of the nearest of the data's points (all but a hundredth of them), and 0.2 without points."""
+    takes .6 of the distance at which the data's points begin to be seen, and 0.2 where there are none."""
 
 
 @dataclass(kw_only=True)

@@ -63,7 +63,7 @@ class Bounds:
 
 
 def nearest(capture: Capture) -> float:
-    """From how near on splats are drawn: half the distance from which on a hundredth of what cameras see of the data's
+    """From how near on splats are drawn: .6 of the distance than which a hundredth of what cameras see of the data's
     points lies nearer, at least `NEAR`; `NEAR` where there are none.
 
     A fog right before a camera is the cheapest way to explain what differs from view to view, such as its exposure.
@@ -76,7 +76,7 @@ def nearest(capture: Capture) -> float:
         inside = (pixels >= 0).all(1) & (pixels < camera.size).all(1) & (depths > 0)
         seen.append(depths[inside])
     depths = np.concatenate(seen)
-    return max(NEAR, 0.5 * float(np.percentile(depths, 1))) if len(depths) else NEAR
+    return max(NEAR, 0.6 * float(np.percentile(depths, 1))) if len(depths) else NEAR
 
 
 def start(config: SplatsConfig, capture: Capture) -> Cloud:

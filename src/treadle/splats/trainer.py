@@ -32,7 +32,7 @@ from treadle.reports.report import write_report
 from treadle.reports.rows import Row
 from treadle.runs.best import best_config, read_best
 from treadle.splats import losses, panels
-from treadle.splats.background import Background
+from treadle.splats.background import WHITE, Background
 from treadle.splats.cloud import Cloud
 from treadle.splats.feed import Target, View, ViewFeed
 from treadle.splats.judging import HIGHER, as_pixels, measure
@@ -113,7 +113,7 @@ class SplatsTrainer(Trainer):
             feed.threads = max(1, config.workers)  # type: ignore[attr-defined]
         self.extent = Bounds.of(views.cameras).extent
         self.near = nearest(self.capture) if config.near is None else config.near
-        self.background = Background.of(config.background, transparent=self.capture.train[0].pixels.shape[2] == 4)
+        self.background = Background.of(config.background, views)
         self.model = Splats(self.start(), self.capture.to_input)
         self.begun_with = len(self.model)
         config.antialiased = self.model.antialiased  # what a PLY says is from now on a setting of this run
@@ -134,7 +134,7 @@ class SplatsTrainer(Trainer):
 
     def build_strategy(self) -> Strategy:
         """What decides which splats multiply and die. Override it for a strategy of your own."""
-        strategy: Strategy = self.config.build_strategy(over_white=self.background.trained == "white")
+        strategy: Strategy = self.config.build_strategy(over_white=self.background.trained == WHITE)
         return strategy
 
     def pre_training(self) -> None:
@@ -277,7 +277,7 @@ class SplatsTrainer(Trainer):
                 directory,
                 self.rows(feed),
                 title=f"Test of {run.parent.name}/{run.name}",
-                description=f"{len(self.model)} splats over {self.background.tested}",
+                description=f"{len(self.model)} splats over {self.background}",
                 sort_by="psnr",
                 higher=HIGHER,
             )
