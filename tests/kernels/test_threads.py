@@ -90,3 +90,31 @@ def test_a_child_forked_after_a_launch_computes_on_one_thread():
             os._exit(4)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_torch_leaves_its_threads_to_kernels_for_a_while() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        most = threads.parts_for(100)
+        with threads.left_to_kernels(), threads.left_to_kernels():
+            assert torch.get_num_threads() == 1 and threads.parts_for(100) == most
+        assert torch.get_num_threads() == 2 and threads.parts_for(100) == most
+        with pytest.raises(ValueError), threads.left_to_kernels():
+            raise ValueError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_spread_calls_every_part_once_and_passes_errors_on() -> None:
+    called: list[tuple[int, int, int]] = []
+    threads.spread(lambda value, part, parts: called.append((value, part, parts)), 5, 7)
+    assert sorted(called) == [(7, part, 5) for part in range(5)]
+
+    def refuse(part: int, parts: int) -> None:
+        if part == 2:
+            raise ValueError(f"part {part} of {parts}")
+
+    with pytest.raises(ValueError, match="part 2 of 3"):
+        threads.spread(refuse, 3)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 
 _gate = threading.Lock()
 _launched = False
+_lent = 0
 _forked_after_launch = False
 
 
@@ -38,7 +40,29 @@ def parts_for(work: int) -> int:
     if _forked_after_launch:
         return 1
     pool: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    return max(1, min(torch.get_num_threads(), pool, work))
+    return max(1, min(_lent or torch.get_num_threads(), pool, work))
+
+
+@contextmanager
+def left_to_kernels() -> Iterator[None]:
+    """Inside, torch's own operators take one thread, and compiled kernels all that torch had.
+
+    Where nearly all of the work is in kernels that are spread (`spread`), torch's threads are in their way: after each
+    small operator they spin for a while, waiting for the next, and hold the core that a kernel's thread could have.
+    A step of splats takes two thirds of the time so.
+    """
+    global _lent
+    before = torch.get_num_threads()
+    if before == 1 or _lent:
+        yield
+        return
+    _lent = before
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        _lent = 0
 
 
 def launch(kernel: Callable[..., None], parts: int, *arguments: Any) -> None:

@@ -28,6 +28,7 @@ from treadle.hooks.timing import Timing
 from treadle.images.display import write_png
 from treadle.images.lpips import lpips_metric
 from treadle.kernels.ssim import ssim_l1
+from treadle.kernels.threads import left_to_kernels
 from treadle.reports.report import write_report
 from treadle.reports.rows import Row
 from treadle.runs.best import best_config, read_best
@@ -145,6 +146,7 @@ class SplatsTrainer(Trainer):
 
     # A step -------------------------------------------------------------------------------------------------------
 
+    @left_to_kernels()
     def step(self, view: View) -> Mapping[str, Any]:
         """Render a view, compare it with its photograph, update the splats, and let some multiply or die."""
         background = self.background.in_training(self.generator("background"), self.device)
@@ -217,6 +219,7 @@ class SplatsTrainer(Trainer):
         """PSNR, SSIM and L1 of a held-out view, seen from where its file says, in the colours that the splats have."""
         return self.judged(*self.seen(view), view)
 
+    @left_to_kernels()
     def seen(self, view: View, *, depth: bool = False) -> tuple[Rendered, Target]:
         """A held-out view as the splats show it, with all their harmonics, and what it should be."""
         background = self.background.in_tests(self.device)
