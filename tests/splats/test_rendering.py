@@ -98,3 +98,9 @@ def test_nothing_at_all_and_an_unknown_attribute() -> None:
     assert (seen.image == 1).all() and (seen.depth == 0).all()
     with pytest.raises(UsageError, match="the splats have no attribute 'labels'; did you mean 'label'"):
         render(one(), CAMERA, extra=["labels"])
+
+
+def test_what_is_too_near_is_not_drawn() -> None:
+    assert render(one(4.0), CAMERA, near=3.9).alpha.max() > 0.5
+    assert render(one(4.0), CAMERA, near=4.1).alpha.max() == 0
+    assert render(one(0.25), CAMERA).alpha.max() > 0.5 and render(one(0.15), CAMERA).alpha.max() == 0

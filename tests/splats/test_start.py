@@ -11,8 +11,9 @@ from treadle.cameras.procedural import procedural_capture
 from treadle.cameras.rays import project
 from treadle.errors import UsageError
 from treadle.splats.ply import write_cloud
+from treadle.splats.rendering import NEAR
 from treadle.splats.settings import SplatsConfig
-from treadle.splats.start import Bounds, from_points, random_places, start
+from treadle.splats.start import Bounds, from_points, nearest, random_places, start
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +123,10 @@ def test_splats_of_a_file_get_the_degree_of_the_settings(capture: Capture, tmp_p
 def test_nothing_to_start_from_is_refused(capture: Capture, settings, points, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         start(config(**settings), replace(capture, points=points))
+
+
+def test_splats_are_drawn_from_before_the_nearest_points_on(capture: Capture) -> None:
+    depths = np.concatenate([project(camera, capture.points)[1] for camera in capture.train.cameras])
+    assert 0.55 * depths.min() <= nearest(capture) <= 0.65 * np.percentile(depths, 5)
+    assert nearest(replace(capture, points=None)) == NEAR
+    assert nearest(replace(capture, points=capture.points * [[0, 0, 1]] + [[0, 0, 1e6]])) == NEAR  # nobody sees them
