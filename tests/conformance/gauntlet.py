@@ -25,9 +25,27 @@ from typing import Any
 
 HERE = Path(__file__).parent
 STAGES_OF = {
-    "row edit": ("growing_gaussians", "everything", "splats", "splats_adc"),
-    "validation": ("ragged_sequences", "everything", "image", "pix2pix", "cyclegan", "splats", "splats_adc"),
-    "best model": ("ragged_sequences", "everything", "image", "pix2pix", "cyclegan", "splats", "splats_adc"),
+    "row edit": ("growing_gaussians", "everything", "splats", "splats_adc", "own_densification"),
+    "validation": (
+        "ragged_sequences",
+        "everything",
+        "image",
+        "pix2pix",
+        "cyclegan",
+        "splats",
+        "splats_adc",
+        "own_densification",
+    ),
+    "best model": (
+        "ragged_sequences",
+        "everything",
+        "image",
+        "pix2pix",
+        "cyclegan",
+        "splats",
+        "splats_adc",
+        "own_densification",
+    ),
     "rollback": ("everything",),
 }
 """Stages that only some of them have."""

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import random
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -207,9 +208,25 @@ def splats_adc(workers: int, **where: Any) -> Trainer:
     )
 
 
+def own_densification(workers: int, **where: Any) -> Trainer:
+    from treadle.cameras.procedural import procedural_capture
+
+    settings = {
+        "max_steps": 20,
+        "random": 40,
+        "strategy": "none",
+        "examples_every": None,
+        "turntable": 0,
+        "device": "cpu",
+    }
+    return example("own_densification").Busiest(data=procedural_capture(16, 6, 2), **settings, **SHORT, **where)
+
+
 BUILDERS: dict[str, Callable[..., Trainer]] = {
     builder.__name__: builder
-    for builder in (line, gan_2d, growing_gaussians, ragged_sequences, everything, stream, splats_adc)
+    for builder in (
+        *(line, gan_2d, growing_gaussians, ragged_sequences, everything, stream, splats_adc, own_densification),
+    )
 }
 MAP_STYLE = ("ragged_sequences", "everything", "pix2pix", "cyclegan")
 """Those whose data may come from worker processes."""
@@ -226,7 +243,10 @@ def build(name: str, workers: int = 0, **where: Any) -> Trainer:
         return BUILDERS[name](workers, **where)
     data = Path(where["run_dir"]).parent / f"{name}-data"
     if not data.exists():
-        write_pictures(name, data)
+        aside = data.with_name(f".{data.name}")  # a kill may come while it is written
+        shutil.rmtree(aside, ignore_errors=True)
+        write_pictures(name, aside)
+        aside.rename(data)
     settings = [*RECIPES[name], *(f"{key}={value}" for key, value in (SHORT | {"workers": workers}).items())]
     return replace(load_recipe(name), data=data).with_overrides(settings).build(**where)
 
