@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +28,7 @@ from treadle.hooks.examples import Examples
 from treadle.hooks.timing import Timing
 from treadle.images.display import write_png
 from treadle.images.lpips import lpips_metric
+from treadle.kernels.splatting_warmup import prepare
 from treadle.kernels.ssim import ssim_l1
 from treadle.kernels.threads import left_to_kernels
 from treadle.reports.report import write_report
@@ -44,6 +46,7 @@ from treadle.splats.rendering import Rendered, render
 from treadle.splats.settings import SplatsConfig
 from treadle.splats.start import Bounds, nearest, start
 from treadle.splats.strategies.base import Strategy
+from treadle.terminal import say
 
 
 class SplatsTrainer(Trainer):
@@ -128,6 +131,8 @@ class SplatsTrainer(Trainer):
         self.timing = Timing()
         if config.examples_every is not None and self.validation_feed is not None:
             self.add_hook(Examples(config.examples_every))
+        if self.device.type == "cpu":
+            compile_kernels()
 
     def start(self) -> Cloud:
         """The splats to begin with. Override it to begin otherwise, or to give them attributes of your own."""
@@ -302,6 +307,18 @@ class SplatsTrainer(Trainer):
         """
         config = best_config(run, cls.Config)
         return Splats.from_weights(read_best(run).of("model"), antialiased=bool(config.antialiased)).cloud().detached()
+
+
+@cache
+def compile_kernels() -> None:
+    """Compile what a step needs, or load it, before the first one; says so where that takes its time."""
+    began = time.perf_counter()
+
+    def tell(done: int, of: int, what: str) -> None:
+        if what and time.perf_counter() - began > 1.5:  # loading takes less
+            say(f"treadle: compiling the kernels, once for this machine: {what} ({done + 1} of {of})")
+
+    prepare(tell)
 
 
 def procedural() -> Capture:
