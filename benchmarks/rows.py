@@ -80,7 +80,7 @@ def measure(rows: int, rounds: int) -> tuple[dict[str, list[float]], float]:
     """Seconds of each operation by round, and the peak as a multiple of the cloud."""
     cloud, generator = Cloud(rows), torch.Generator().manual_seed(0)
     found: dict[str, list[float]] = {"clone": [], "prune and add": [], "replace": []}
-    besides, peak = resident("VmRSS") - cloud.megabytes(), 0.0
+    peak = 0.0
     for _ in range(rounds):
         found["clone"].append(seconds(lambda: [tensor.clone() for tensor in cloud.tensors()]))
         order = torch.randperm(rows, generator=generator)
@@ -97,6 +97,7 @@ def measure(rows: int, rounds: int) -> tuple[dict[str, list[float]], float]:
             with RowEdit(cloud.rows, [cloud.optimizer]) as edit:
                 edit.replace(dead, new)
 
+        besides = resident("VmRSS") - cloud.megabytes()
         forget_peak()
         found["prune and add"].append(seconds(prune_and_add))
         found["replace"].append(seconds(replace))
