@@ -21,7 +21,7 @@ help:  ## what can be made
 	@echo "make drawing draw docs/images/architecture.svg from the imports, and say what in them is untidy"
 	@echo "make gauntlet  runs killed 240 times and resumed: a table (some minutes)"
 	@echo "make bench   the benchmarks, beside other frameworks: tables, and whether the promises hold"
-	@echo "make proof   splats on whole scenes, to their bars (40 minutes)"
+	@echo "make proof   splats on whole scenes, to their bars (20 minutes)"
 	@echo "make env     only prepare .venv"
 	@echo "make clean   remove .venv, caches and build outputs (runs/ stays)"
 
@@ -62,7 +62,7 @@ test: lint  ## everything that CI runs
 gauntlet: $(STAMP)  ## the long form; `make test` has the short one
 	OMP_NUM_THREADS=1 $(BIN)/python tests/conformance/gauntlet.py --kills 240
 
-proof: $(STAMP)  ## what splats come to on whole scenes: 40 minutes on two cores
+proof: $(STAMP)  ## what splats come to on whole scenes: 20 minutes on two cores
 	@$(BIN)/python benchmarks/splats_scenes.py
 
 bench: $(STAMP)  ## the benchmarks: tables, and whether the promises hold

@@ -1,6 +1,6 @@
 """What splats come to in a given time: held-out PSNR and SSIM, on a scene of our own and on real ones.
 
-    python benchmarks/splats_scenes.py                 tables, and whether the bars hold (exit 1 where not); 40 minutes
+    python benchmarks/splats_scenes.py                 tables, and whether the bars hold (exit 1 where not); 20 minutes
     python benchmarks/splats_scenes.py --only NAME...  procedural-200, procedural-400, nerf_spot, plushdog
     python benchmarks/splats_scenes.py --write         also stores the tables in benchmarks/results/splats_scenes.md
     python benchmarks/splats_scenes.py --pictures DIR  also writes target, render, error and depth of each run

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from treadle.errors import UsageError
+from treadle.kernels.compiling import compiled
 
 LEAF = 8
 """As many points, or fewer, are compared one by one."""
@@ -36,7 +36,7 @@ def neighbour_distances(points: NDArray[np.float64], count: int = 3) -> NDArray[
     return found
 
 
-@numba.njit(cache=True)
+@compiled()
 def _build(points: Any, order: Any, axes: Any) -> None:
     """Put `order` so that the middle of each range splits it along its longest side, `axes` there; down to leaves."""
     waiting = [(0, len(order))]
@@ -62,7 +62,7 @@ def _build(points: Any, order: Any, axes: Any) -> None:
         waiting.append((middle + 1, high))
 
 
-@numba.njit(cache=True)
+@compiled()
 def _query(points: Any, axes: Any, order: Any, found: Any) -> None:
     count = found.shape[1]
     lows, highs, gaps = np.empty(96, np.int64), np.empty(96, np.int64), np.empty(96)

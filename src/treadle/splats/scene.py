@@ -14,11 +14,15 @@ from torch import Tensor
 
 from treadle.cameras.camera import Camera
 from treadle.cameras.paths import camera_path
+from treadle.checkpoint.state import State
+from treadle.checkpoint.store import newest_good
 from treadle.config.files import load
+from treadle.errors import UsageError
 from treadle.runs.best import best_config, read_best
-from treadle.runs.run import CONFIG
+from treadle.runs.run import CHECKPOINTS, CONFIG
 from treadle.splats.background import Background
 from treadle.splats.cloud import Cloud
+from treadle.splats.feed import ViewFeed
 from treadle.splats.mesh import Look, View
 from treadle.splats.rendering import render
 
@@ -102,7 +106,8 @@ def trained_scene(trainer: type[Any], run: Path) -> Scene:
     Its data is read anew, from where config.yaml says that it is, once something is rendered.
 
     Raises:
-        UsageError: the run has no best model, or none of that trainer's.
+        UsageError: the run has no best model, or none of that trainer's; or, once something is rendered, its data is
+            not to be found.
     """
     best, config = read_best(run), best_config(run, trainer.Config)
 
@@ -110,6 +115,11 @@ def trained_scene(trainer: type[Any], run: Path) -> Scene:
         data = load(run / CONFIG).get("data")
         place = None if data is None else (run / Path(data).expanduser()).resolve()
         capture = trainer.load_data(config, place)["data"]
+        if place is None and ViewFeed(capture.train).fingerprint() != _data_of(run):
+            raise UsageError(
+                f"{run} was trained on photographs that a program gave it, and does not say where they are: export its"
+                " --ply, or render it in that program (treadle.splats.rendering.render)"
+            )
         background = Background.of(config.background, capture.train)
         return Setting(capture.train.cameras, background.in_tests(torch.device("cpu")), capture.points)
 
@@ -118,3 +128,12 @@ def trained_scene(trainer: type[Any], run: Path) -> Scene:
 
     to_input = best.of("model")["to_input"].double().numpy()
     return Scene(trainer.load_model(run), to_input, setting, path, {"step": int(best.info["step"])})
+
+
+def _data_of(run: Path) -> str | None:
+    """The fingerprint of what a run was trained on, from its newest checkpoint; None where it has none."""
+    for _, state in newest_good(run / CHECKPOINTS):
+        if isinstance(state, State):
+            fingerprint: str | None = state.values["data"].get("feed")
+            return fingerprint
+    return None
