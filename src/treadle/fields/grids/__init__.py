@@ -1,0 +1,1 @@
+"""Grids of features: hashed, dense, sparse, in planes, with a codebook."""

@@ -1,0 +1,1 @@
+"""Acceleration structures: where in space anything is."""

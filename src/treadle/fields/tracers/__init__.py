@@ -1,0 +1,1 @@
+"""Tracers: how a field is seen along rays."""
