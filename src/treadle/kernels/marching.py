@@ -172,10 +172,11 @@ def _check(
     if not (torch.isfinite(origins).all() and torch.isfinite(directions).all()):
         bad = ~(torch.isfinite(origins) & torch.isfinite(directions)).all(1)
         raise UsageError(f"rays: {int(bad.sum())} of {len(origins)} have coordinates that are not finite")
-    if isinstance(occupied, Tensor) and (occupied.dim() != 4 or len(set(occupied.shape[1:])) != 1 or
-                                         0 in occupied.shape or occupied.dtype not in (torch.bool, torch.uint8)):  # fmt: skip
-        raise UsageError(f"rays: expected occupied cells (cascades, R, R, R) bool, got {tuple(occupied.shape)} "
-                         f"{occupied.dtype}")  # fmt: skip
+    if isinstance(occupied, Tensor):
+        cube = occupied.dim() == 4 and len(set(occupied.shape[1:])) == 1 and 0 not in occupied.shape
+        if not cube or occupied.dtype not in (torch.bool, torch.uint8):
+            raise UsageError(f"rays: expected occupied cells (cascades, R, R, R) bool, got {tuple(occupied.shape)} "
+                             f"{occupied.dtype}")  # fmt: skip
     ends = []
     for name, end in (("near", near), ("far", far)):
         each = torch.as_tensor(end, dtype=origins.dtype, device=origins.device)

@@ -98,7 +98,8 @@ def walk(
         cell: (3,) scratch. ends: (cascades, 2) scratch: where the ray enters and leaves each cascade.
         shift: of the samples within their steps, from 0 to 1.
         intervals: whether stretches are wanted: then `most` is 1 where adjoining ones are to be one, 0 where not.
-        fill: whether to write what is found from row `base` on: cell numbers (of stretches alone); distances or entries; deltas or exits.
+        fill: whether to write what is found from row `base` on: cell numbers (of stretches alone); distances or
+            entries; deltas or exits.
     """
     cascades = len(ends)
     for k in range(cascades):
@@ -135,7 +136,7 @@ def walk(
             offset = reached - here  # steps are counted on where the longest step changes
             reached = progress(end, step, cone, cap) + offset
         for axis in range(3):
-            cell[axis] = min(max(int(math.floor((o[axis] + start * d[axis] + half) / width)), 0), side - 1)
+            cell[axis] = min(max(math.floor((o[axis] + start * d[axis] + half) / width), 0), side - 1)
         t, inside = start, True
         while inside:
             number, size = lookup(grid, coarse, children, first, level, k, cell[0], cell[1], cell[2])
@@ -158,7 +159,7 @@ def walk(
                     last = exit_
                 else:
                     if not running:
-                        index = max(index, int(math.ceil(progress(t, step, cone, cap) + offset - shift - 1e-6)))
+                        index = max(index, math.ceil(progress(t, step, cone, cap) + offset - shift - 1e-6))
                     at = regress(index + shift - offset, step, cone, cap)
                     while at < exit_:
                         if at >= t:
@@ -182,7 +183,7 @@ def walk(
                         inside &= 0 <= cell[axis] < side
                         continue
                 if size > 0:
-                    place = int(math.floor((o[axis] + exit_ * d[axis] + half) / width))
+                    place = math.floor((o[axis] + exit_ * d[axis] + half) / width)
                     cell[axis] = min(max(place, low), min(high, side) - 1)
             t = exit_
     return count

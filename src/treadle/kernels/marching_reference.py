@@ -23,7 +23,7 @@ def cell_of(points: Tensor, cascades: int, side: int) -> Tensor:
 
 
 def box_ends(origins: Tensor, directions: Tensor, half: float, near: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
-    """Where rays enter and leave the box [-half, half]^3, between `near` and `far`; infinity and minus it where never."""
+    """Where rays enter and leave the box [-half, half]^3, between `near` and `far`; inf and -inf where never."""
     a, b = (-half - origins) / directions, (half - origins) / directions
     flat, beside = directions == 0, origins.abs() > half
     low = torch.where(flat, torch.where(beside, torch.inf, -torch.inf), torch.minimum(a, b)).amax(1)
@@ -37,7 +37,7 @@ def march_reference(
     origins: Tensor, directions: Tensor, occupied: Tensor, step: float, cone: float, jitter: Tensor, near: Tensor,
     far: Tensor, most: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """As `marching.march`, in float64 and on any device, by following each ray step by step: starts, rays, distances, deltas.
+    """As `marching.march`, in float64 and on any device, step by step: starts, rays, distances, deltas.
 
     Within a step the next is as long as `step`, `cone` and the cells allow, solved as an integral over the distance, so
     that step i begins where i whole steps have passed.
@@ -78,7 +78,8 @@ def march_reference(
     cells = cell_of(origins[which] + t[:, None] * directions[which], cascades, side)
     kept = (cells >= 0) & occupied.reshape(-1).bool()[cells.clamp(min=0)]
     which, t, delta = which[kept], t[kept], delta[kept]
-    return _packed(which, len(origins), most, t.to(dtype), delta.to(dtype))
+    starts, which, t, delta = _packed(which, len(origins), most, t.to(dtype), delta.to(dtype))
+    return starts, which, t, delta
 
 
 def steps_to(t: Tensor, step: float, cone: float, longest: float) -> Tensor:
@@ -104,7 +105,7 @@ def steps_back(s: Tensor, step: float, cone: float, longest: float) -> Tensor:
 def raytrace_reference(
     origins: Tensor, directions: Tensor, occupied: Tensor, near: Tensor, far: Tensor, merged: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """As `marching.raytrace`, in float64, by sorting the crossings with all planes: starts, rays, cells, entries, exits."""
+    """As `marching.raytrace`, by sorting the crossings with all planes: starts, rays, cells, entries and exits."""
     cascades, side = occupied.shape[:2]
     dtype, device = origins.dtype, origins.device
     origins, directions, near, far = (x.double() for x in (origins, directions, near, far))
