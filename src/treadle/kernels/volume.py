@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from treadle.errors import UsageError
 from treadle.kernels import threads
-from treadle.kernels.volume_reference import composite_reference
+from treadle.kernels.volume_reference import composite_reference, reached_reference
 
 COMPILED_DTYPES = (torch.float32, torch.float64)
 
@@ -65,6 +65,18 @@ def composite(
         opacity, distance, distortion = totals.unbind(1)
         return Composite(sums, opacity, distance, weights, distortion)
     return Composite(*composite_reference(density, values, distances, deltas, starts, stop))
+
+
+@torch.no_grad()
+def reached(density: Tensor, deltas: Tensor, starts: Tensor, *, stop: float = 1e-4) -> Tensor:
+    """(m,) bool: before which samples at least `stop` of the light is left, those that count in `composite`."""
+    _check(density, density[:, None], deltas, deltas, starts)
+    if density.device.type == "cpu" and density.dtype in COMPILED_DTYPES:
+        found = torch.empty(len(density), dtype=torch.bool)
+        inputs = [_array(tensor) for tensor in (density, deltas, starts)]
+        threads.spread(_loops().reach, _parts(len(density), len(starts) - 1), *inputs, float(stop), found.numpy())
+        return found
+    return reached_reference(density, deltas, starts, stop)
 
 
 def _check(density: Tensor, values: Tensor, distances: Tensor, deltas: Tensor, starts: Tensor) -> None:

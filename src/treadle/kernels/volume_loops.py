@@ -107,3 +107,13 @@ def backward(
             if wanted:
                 for c in range(channels):
                     by_values[i, c] = weight * by_sums[ray, c]
+
+
+@compiled()
+def reach(density: Any, deltas: Any, starts: Any, stop: float, reached: Any, part: int, parts: int) -> None:
+    """See `volume.reached`."""
+    for ray in range(first_ray(starts, part, parts), first_ray(starts, part + 1, parts)):
+        through = 1.0
+        for i in range(starts[ray], starts[ray + 1]):
+            reached[i] = through >= stop
+            through *= math.exp(-float(density[i]) * float(deltas[i]))
