@@ -215,7 +215,7 @@ def trace(
         if fill:
             base, room = starts[ray], starts[ray + 1] - starts[ray]
             rays[base : base + room] = ray
-        if (room or not fill) and enter(o, d, ends, float(nears[ray]), float(fars[ray])):
+        if (room or not fill) and enter(o, d, ends, nears[ray], fars[ray]):
             count = walk(o, d, ends, scratch, cell, grid, blocks, children, first, level, side, 0.0, 0.0, merged, room,
                          base, numbers, stretches)  # fmt: skip
         if not fill:
@@ -269,11 +269,11 @@ def march(
         row = starts[ray] if fill else 0
         if fill and row == starts[ray + 1]:
             continue
-        shift, many = float(shifts[ray]), fill and counts[ray] > ROOM
+        shift, many = shifts[ray], fill and counts[ray] > ROOM
         if many or not fill:
             o[:], d[:] = origins[ray], directions[ray]
             count = 0
-            if enter(o, d, ends, float(nears[ray]), float(fars[ray])):
+            if enter(o, d, ends, nears[ray], fars[ray]):
                 if not many:
                     count = walk(o, d, ends, scratch, cell, grid, blocks, children, first, level, side, step, cone,
                                  True, ROOM, 0, numbers, stretches[ray * ROOM : (ray + 1) * ROOM])  # fmt: skip
