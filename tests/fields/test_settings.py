@@ -18,6 +18,7 @@ from treadle.fields.siren import Siren
 SMALL = {
     "hash": {"log2_size": 8, "levels": 2, "n_max": 20},
     "dense": {"levels": 2, "n_min": 3, "n_max": 5},
+    "octree": {"levels": 2, "base": 1},
 }
 
 

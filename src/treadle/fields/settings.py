@@ -14,6 +14,7 @@ from treadle.fields.encoding import PositionalGrid
 from treadle.fields.grid import Grid
 from treadle.fields.grids.dense import LOG2_MOST, DenseGrid
 from treadle.fields.grids.hash import HashEncoding
+from treadle.fields.grids.octree import OctreeGrid
 from treadle.fields.grids.summed import SummedGrid
 from treadle.fields.siren import Siren
 
@@ -127,6 +128,8 @@ def _built(kind: Kind, arguments: Mapping[str, int], dimensions: int, cells: Ten
         return HashEncoding(dimensions, **arguments)
     if kind == "dense":
         return DenseGrid(dimensions, **arguments)
+    if kind == "octree":
+        return OctreeGrid(cells, **arguments)
     raise NotImplementedError(kind)
 
 
