@@ -19,6 +19,7 @@ SMALL = {
     "hash": {"log2_size": 8, "levels": 2, "n_max": 20},
     "dense": {"levels": 2, "n_min": 3, "n_max": 5},
     "octree": {"levels": 2, "base": 1},
+    "triplane": {"levels": 2, "base": 2},
 }
 
 

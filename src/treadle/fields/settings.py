@@ -12,11 +12,14 @@ from treadle.config.settings import Settings, require, setting
 from treadle.fields.decoder import Decoder, Output
 from treadle.fields.encoding import PositionalGrid
 from treadle.fields.grid import Grid
+from treadle.fields.grids import triplane
 from treadle.fields.grids.dense import LOG2_MOST, DenseGrid
 from treadle.fields.grids.hash import HashEncoding
 from treadle.fields.grids.octree import OctreeGrid
 from treadle.fields.grids.summed import SummedGrid
+from treadle.fields.grids.triplane import TriplaneGrid
 from treadle.fields.siren import Siren
+from treadle.kernels import octree_index
 
 Kind = Literal["hash", "dense", "octree", "triplane", "codebook", "none"]
 
@@ -30,8 +33,8 @@ DEFAULTS: Mapping[str, Mapping[str, int]] = {
 }
 """What each grid has, and what that is where the settings say null."""
 
-FINEST = {"octree": 10, "codebook": 10, "triplane": 12}
-"""The finest level that there may be: 2^10 cells per axis, planes of 2^12."""
+FINEST = {"octree": octree_index.FINEST, "codebook": octree_index.FINEST, "triplane": triplane.FINEST}
+"""The finest level that there may be."""
 
 
 @dataclass(kw_only=True)
@@ -130,6 +133,8 @@ def _built(kind: Kind, arguments: Mapping[str, int], dimensions: int, cells: Ten
         return DenseGrid(dimensions, **arguments)
     if kind == "octree":
         return OctreeGrid(cells, **arguments)
+    if kind == "triplane":
+        return TriplaneGrid(**arguments)
     raise NotImplementedError(kind)
 
 
