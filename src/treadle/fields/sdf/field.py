@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from treadle.errors import UsageError
 from treadle.fields.decoder import Decoder, decoded
 from treadle.fields.field import Field
+from treadle.fields.gradients import gradient
 from treadle.fields.grid import Grid
+from treadle.fields.siren import Siren
 
 CHUNK = 65536
 """Points evaluated at a time where no gradient is kept."""
@@ -24,7 +26,7 @@ class SDFField(Field):
     gives for a ray that meets the surface head on, with a learnt sharpness s.
 
     Args:
-        grid: encodes points; None gives the points themselves to the decoder.
+        grid: encodes points.
         decoder: from the grid's features to 1 value, or 4 with colours; linear at its end.
         ball: what the field says is added to the distance from a ball of this radius; 0 adds nothing. What is learnt
             from photographs alone has to begin as something with an inside.
@@ -36,9 +38,9 @@ class SDFField(Field):
 
     to_input: Tensor
 
-    def __init__(self, grid: Grid | None, decoder: Decoder, *, ball: float = 0.0, sharpness: float = 20.0) -> None:
+    def __init__(self, grid: Grid, decoder: Decoder | Siren, *, ball: float = 0.0, sharpness: float = 20.0) -> None:
         super().__init__()
-        if decoder.outputs not in (1, 4) or decoder.output != "none":
+        if decoder.outputs not in (1, 4) or getattr(decoder, "output", "none") != "none":
             raise UsageError(
                 f"a distance field needs a linear decoder with 1 output, or 4 with colours, not {decoder.outputs}"
             )
@@ -51,7 +53,7 @@ class SDFField(Field):
     @property
     def levels(self) -> int:
         """Levels of detail."""
-        return 1 if self.grid is None else self.grid.levels
+        return self.grid.levels
 
     def forward(
         self,
@@ -61,10 +63,7 @@ class SDFField(Field):
         lod: int | None = None,
     ) -> Mapping[str, Tensor]:
         """The channels at `points` (n, 3)."""
-        if self.grid is None:
-            values: Tensor = self.decoder(points)
-        else:
-            values = decoded(self.grid, self.decoder, points, lod)
+        values = decoded(self.grid, self.decoder, points, lod)
         distance = values[:, :1]
         if self.ball:
             distance = distance + (points.norm(dim=1, keepdim=True) - self.ball)
@@ -82,20 +81,16 @@ class SDFField(Field):
         return sharpness * (-sharpness * distance).sigmoid()
 
     @torch.no_grad()
-    def evaluate(self, points: Tensor, channel: str = "sdf") -> Tensor:
+    def evaluate(self, points: Tensor, channel: str = "sdf", lod: int | None = None) -> Tensor:
         """A channel at `points` (n, 3) without gradient, in chunks, in float32."""
         device = self.to_input.device
-        parts = [self(part.to(device), None, (channel,))[channel].float() for part in points.split(CHUNK)]
+        parts = [self(part.to(device), None, (channel,), lod)[channel].float() for part in points.split(CHUNK)]
         return torch.cat(parts) if parts else points.new_empty(0, self.channels[channel])
 
     def normals(self, points: Tensor, step: float = 0.005) -> Tensor:
         """(n, 3) directions of steepest ascent at `points` (n, 3), by central differences of `step`, of unit length."""
-        return torch.nn.functional.normalize(gradients(self, points, step), dim=1)
+        return torch.nn.functional.normalize(self.gradients(points, step), dim=1)
 
-
-def gradients(field: Field, points: Tensor, step: float, lod: int | None = None) -> Tensor:
-    """(n, 3) the gradient of a field's "sdf" by central differences, which itself has gradients to the parameters."""
-    shifts = step * torch.eye(3, dtype=points.dtype, device=points.device)
-    moved = torch.cat([points + shift for shift in (*shifts, *-shifts)])
-    values = field(moved, None, ("sdf",), lod)["sdf"].reshape(2, 3, -1)
-    return ((values[0] - values[1]) / (2 * step)).t()
+    def gradients(self, points: Tensor, step: float, lod: int | None = None) -> Tensor:
+        """(n, 3) gradients of "sdf" by central differences, which have gradients to the parameters themselves."""
+        return gradient(lambda places: self(places, None, ("sdf",), lod)["sdf"], points, step)

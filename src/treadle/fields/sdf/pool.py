@@ -10,7 +10,7 @@ from torch import Tensor
 
 from treadle.data.feed import Feed
 from treadle.data.random import derive_seed
-from treadle.data.sampler import epoch_order
+from treadle.data.sampler import batch_count, epoch_order
 from treadle.errors import UsageError
 from treadle.fields.sdf.solid import Solid
 
@@ -27,7 +27,7 @@ class Samples(NamedTuple):
 
 
 class Mixture(NamedTuple):
-    """Of how many parts each samples are made: those of the SDF data of kaolin-wisp, rand / near / near / trace / trace."""
+    """What samples are made of, in parts; by default as kaolin-wisp's: rand / near / near / trace / trace."""
 
     uniform: int = 1
     """Anywhere in the box."""
@@ -37,7 +37,10 @@ class Mixture(NamedTuple):
     """On it, evenly by area."""
 
 
-def draw(solid: Solid, count: int, seed: int, mixture: Mixture = Mixture(), spread: float = 0.01) -> Samples:
+MIXTURE = Mixture()
+
+
+def draw(solid: Solid, count: int, seed: int, mixture: Mixture = MIXTURE, spread: float = 0.01) -> Samples:
     """Draw `count` samples; a function of all that is given, whatever the number of threads.
 
     Those on the surface stand last. `spread` is the standard deviation of those near it, in units of the solid.
@@ -70,7 +73,7 @@ class PoolFeed(Feed):
 
     Args:
         solid: around which.
-        size: samples of a pool; an epoch is each of them once, what is left over of the last batch aside.
+        size: samples of a pool; an epoch is each of them once.
         batch_size: samples per batch, at most `size`.
         mixture, spread: see `draw`.
         epochs: for how many epochs a pool is kept.
@@ -83,7 +86,7 @@ class PoolFeed(Feed):
         size: int,
         batch_size: int,
         *,
-        mixture: Mixture = Mixture(),
+        mixture: Mixture = MIXTURE,
         spread: float = 0.01,
         epochs: int = 1,
         seed: int | None = None,
@@ -100,12 +103,12 @@ class PoolFeed(Feed):
     @property
     def batches(self) -> int:
         """Batches per epoch."""
-        return self.size // self.batch_size
+        return batch_count(self.size, self.batch_size)
 
     @property
     def samples(self) -> int:
         """Samples per epoch."""
-        return self.batches * self.batch_size
+        return self.size
 
     def pool(self, epoch: int) -> Samples:
         """The pool that `epoch` draws from."""
@@ -120,7 +123,7 @@ class PoolFeed(Feed):
     def plan(self, epoch: int) -> list[Tensor]:
         """The samples of each batch, by number."""
         order = torch.from_numpy(epoch_order(self.size, self.seed, epoch))
-        return list(order[: self.samples].reshape(self.batches, self.batch_size))
+        return list(order.split(self.batch_size))
 
     def gather(self, epoch: int, indices: Tensor) -> Samples:
         """The samples of these numbers."""

@@ -167,7 +167,7 @@ def barycentric(corners: Floats, places: Floats) -> Floats:
 
 
 def _welded(vertices: Floats, faces: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The faces with one number for all vertices at a place, and which faces these are: without empty and double ones."""
+    """The faces with one number for all vertices at a place, empty and double ones left out; and which they are."""
     first: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
     for distance in _WELD:
         places = vertices + 0.0 if distance == 0 else np.round(vertices / distance)
@@ -229,8 +229,11 @@ def _turned_outwards(solid: Solid) -> Solid:
         )
     shape = solid.topology
     if shape.open_edges:
-        solid = _noted(solid, f"it is not watertight ({shape.open_edges} of its {shape.edges} edges do not have two "
-                       "faces): what is inside is told by the winding number, and is in doubt near the holes")  # fmt: skip
+        solid = _noted(
+            solid,
+            f"it is not watertight ({shape.open_edges} of its {shape.edges} edges do not have two faces): what is "
+            "inside is told by the winding number, and is in doubt near the holes",
+        )
     if alright < 0.99:
         solid = _noted(solid, f"{100 * (1 - alright):.0f}% of its surface lies inside of the solid, or is turned "
                        "inwards: the field has no zero there, and its distances go to that surface too")  # fmt: skip
@@ -259,11 +262,10 @@ def _noted(solid: Solid, note: str) -> Solid:
 
 
 def _doubt(solid: Solid) -> str:
-    return (f"{solid.topology.crossed_edges} of its {solid.topology.edges} edges have two faces that go different ways: "
-            "what is inside is told by the winding number, and is in doubt there")  # fmt: skip
+    return (f"{solid.topology.crossed_edges} of its {solid.topology.edges} edges have two faces that go different "
+            "ways: what is inside is told by the winding number, and is in doubt there")  # fmt: skip
 
 
 def _crosses(vertices: Floats, faces: NDArray[np.int64]) -> Floats:
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     return np.cross(b - a, c - a)
-
