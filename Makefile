@@ -6,10 +6,11 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-for
+FULL := $(VENV)/.all-installed-for
 
 # The stamp holds the path that the environment was made for: a clone that was moved or copied installs again.
 ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
-.PHONY: $(STAMP)
+.PHONY: $(STAMP) $(FULL)
 endif
 
 .PHONY: help demo env test lint drawing bench proof gauntlet clean
@@ -22,13 +23,13 @@ help:  ## what can be made
 	@echo "make gauntlet  runs killed 240 times and resumed: a table (some minutes)"
 	@echo "make bench   the benchmarks, beside other frameworks: tables, and whether the promises hold"
 	@echo "make proof   splats on whole scenes, to their bars (20 minutes)"
-	@echo "make env     only prepare .venv"
+	@echo "make env     only prepare .venv, with everything"
 	@echo "make clean   remove .venv, caches and build outputs (runs/ stays)"
 
 demo: $(STAMP)  ## the first real run
 	@$(BIN)/treadle train image --run runs/demo
 
-env: $(STAMP)
+env: $(FULL)
 
 # A half-made or foreign environment is mended, not trusted: pip runs again until it has succeeded once for this path.
 $(STAMP): pyproject.toml constraints.txt build-constraints.txt
@@ -41,31 +42,37 @@ $(STAMP): pyproject.toml constraints.txt build-constraints.txt
 	  echo "Preparing $(VENV) with $$("$$python" --version) (once; a few minutes, mostly PyTorch) ..."; \
 	  "$$python" -m venv --clear $(VENV); \
 	fi
+	@rm -f $(FULL)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fields]'
+	@printf '%s' '$(CURDIR)' > $@
+
+# What the demo needs is there by now; this adds what the tests, the other packs and the tools need.
+$(FULL): $(STAMP)
 	@PIP_CONSTRAINT=build-constraints.txt PIP_BUILD_CONSTRAINT=build-constraints.txt $(BIN)/python -m pip install \
 	  --quiet --disable-pip-version-check --no-deps $$(grep '^visdom==' constraints.txt)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fields,gans,splats,video,onnx,tensorboard,visdom]'
 	@printf '%s' '$(CURDIR)' > $@
 
-lint: $(STAMP)  ## style, types, walls
+lint: $(FULL)  ## style, types, walls
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python docs/draw_architecture.py --check > /dev/null
 
-drawing: $(STAMP)  ## docs/images/architecture.svg: rooms, floors and who uses whom
+drawing: $(FULL)  ## docs/images/architecture.svg: rooms, floors and who uses whom
 	@$(BIN)/python docs/draw_architecture.py --write
 
 test: lint  ## everything that CI runs
 	$(BIN)/python -m pytest
 
-gauntlet: $(STAMP)  ## the long form; `make test` has the short one
+gauntlet: $(FULL)  ## the long form; `make test` has the short one
 	OMP_NUM_THREADS=1 $(BIN)/python tests/conformance/gauntlet.py --kills 240
 
-proof: $(STAMP)  ## what splats come to on whole scenes: 20 minutes on two cores
+proof: $(FULL)  ## what splats come to on whole scenes: 20 minutes on two cores
 	@$(BIN)/python benchmarks/splats_scenes.py
 
-bench: $(STAMP)  ## the benchmarks: tables, and whether the promises hold
+bench: $(FULL)  ## the benchmarks: tables, and whether the promises hold
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@held=0; for file in $(filter-out benchmarks/splats_scenes.py,$(wildcard benchmarks/[!_]*.py)); do echo "== $$file"; $(BIN)/python "$$file" || held=1; done; exit $$held
 

@@ -14,13 +14,14 @@ import torch
 from treadle.cameras.camera import Camera
 from treadle.errors import RunError, UsageError
 from treadle.export.exporter import Exporter
+from treadle.export.look import Look, View
 from treadle.export.mesh import read_mesh
+from treadle.export.setting import Setting
 from treadle.splats.cloud import Cloud
 from treadle.splats.compressed_ply import read_compressed
 from treadle.splats.exporters import splat_exporters
-from treadle.splats.mesh import Look, View
 from treadle.splats.ply import read_cloud
-from treadle.splats.scene import Scene, Setting, looking, surfaces
+from treadle.splats.scene import Scene, looking, surfaces
 from treadle.splats.spz import read_spz
 from treadle.splats.transform import transformed
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from treadle.cameras.camera import Camera
+from treadle.data.views import Target
 from treadle.kernels.splatting import Projection
 from treadle.splats import losses
 from treadle.splats.cloud import Cloud
-from treadle.splats.feed import Target
 from treadle.splats.model import Splats
 from treadle.splats.rendering import Rendered
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from treadle.cameras.bounds import Bounds
 from treadle.cameras.capture import Capture
 from treadle.cameras.procedural import procedural_capture
 from treadle.cameras.rays import project
@@ -13,7 +14,7 @@ from treadle.errors import UsageError
 from treadle.splats.ply import write_cloud
 from treadle.splats.rendering import NEAR
 from treadle.splats.settings import SplatsConfig
-from treadle.splats.start import Bounds, from_points, nearest, random_places, start
+from treadle.splats.start import from_points, nearest, random_places, start
 
 
 @pytest.fixture(scope="module")

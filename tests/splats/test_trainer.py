@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from treadle.cameras.background import BLACK, WHITE
 from treadle.cameras.capture import Capture, Photograph
 from treadle.cameras.procedural import procedural_capture
 from treadle.errors import UsageError
-from treadle.splats.background import BLACK, WHITE
 from treadle.splats.model import FIELDS
 from treadle.splats.ply import read_cloud
 from treadle.splats.rendering import render

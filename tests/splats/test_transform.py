@@ -13,15 +13,12 @@ from treadle.errors import UsageError
 from treadle.splats.cloud import Cloud
 from treadle.splats.spz import read_spz, write_spz
 from treadle.splats.transform import (
-    UPS,
     harmonic_rotation,
     harmonics,
     inside,
     opaque,
-    scaling,
     select,
     transformed,
-    upright,
 )
 
 
@@ -124,14 +121,6 @@ def test_other_matrices_are_refused(cloud: Cloud, matrix: NDArray[np.float64]) -
         transformed(cloud, matrix.astype(float))
 
 
-@pytest.mark.parametrize("up", UPS)
-def test_up_becomes_y(up: str) -> None:
-    matrix = upright(up)
-    np.testing.assert_allclose(matrix[:3, :3] @ UPS[up], [0, 1, 0], atol=1e-12)
-    assert np.linalg.det(matrix) == pytest.approx(1)
-    assert up != "y" or (matrix == np.eye(4)).all()
-
-
 def test_a_box_and_a_threshold_choose(cloud: Cloud) -> None:
     box = (-1.0, -2.0, -3.0, 0.5, 2.0, 3.0)
     rows = inside(cloud, box) & opaque(cloud, 0.5)
@@ -148,9 +137,6 @@ def test_bad_choices_are_named(cloud: Cloud) -> None:
         (lambda: inside(cloud, (0, 0, 2, 1, 1, 1)), "the lower corner first"),
         (lambda: inside(cloud, (0, 0, float("nan"), 1, 1, 1)), "--crop"),
         (lambda: opaque(cloud, 1.5), "--min-opacity 1.5: expected 0 to 1"),
-        (lambda: scaling(0.0), "--scale 0: expected a number above 0"),
-        (lambda: scaling(float("inf")), "--scale inf"),
-        (lambda: upright("w"), "--up w: expected x, y, z"),
     ]:
         with pytest.raises(UsageError, match=said):
             call()

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treadle.cameras.ply import Ply, read_ply, rows_of, write_ply
-from treadle.errors import UsageError
+from treadle.errors import RunError, UsageError
 from treadle.files import read_regular, reason, write_whole
 
 _AGAIN = "copy or export it again"
@@ -74,6 +74,20 @@ def read_mesh(path: str | Path) -> Mesh:
         raise UsageError(f"{path}: vertex {int(np.argmin(np.isfinite(mesh.vertices).all(1)))} of {len(mesh.vertices)} "
                          "has a coordinate that is not finite")  # fmt: skip
     return mesh
+
+
+def write_checked(path: Path, mesh: Mesh, comments: Sequence[str] = ()) -> None:
+    """Write a mesh and read it back; what was not read as it was written is taken away again.
+
+    Raises:
+        UsageError: as `write_mesh`.
+        RunError: the file was not read back as it was written.
+    """
+    write_mesh(path, mesh, comments)
+    found = read_mesh(path)
+    if len(found.vertices) != len(mesh.vertices) or not np.array_equal(found.faces, mesh.faces):
+        path.unlink()
+        raise RunError(f"{path} was not read back as it was written")
 
 
 def _kind(path: Path) -> tuple[Callable[..., int], Callable[[Path], Mesh]]:

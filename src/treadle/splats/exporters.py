@@ -9,8 +9,7 @@ A trainer offers them so:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import product
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,57 +18,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from treadle.cameras.similarity import box_around
 from treadle.errors import RunError, UsageError
 from treadle.export.exporter import Exporter, Option
-from treadle.export.mesh import ENDINGS, read_mesh, write_mesh
+from treadle.export.fusion import fuse, truncation
+from treadle.export.look import Look
+from treadle.export.mesh import ENDINGS, write_checked
+from treadle.export.mesh_parts import cropped, largest_part, moved
+from treadle.export.options import CROP, DEPTH, FPS, FRAMES, LARGEST, RESOLUTION, SCALE, UP, WIDTH, similarity
+from treadle.export.video import ENDINGS as VIDEOS
+from treadle.export.video import write_flight
 from treadle.splats.cloud import Cloud
 from treadle.splats.compressed_ply import chunk_order, read_compressed, write_compressed
 from treadle.splats.format_loss import losses
-from treadle.splats.mesh import Look, cropped, fuse, largest_part, moved, truncation
 from treadle.splats.ply import read_cloud, write_cloud
 from treadle.splats.scene import Scene, looking, surfaces
 from treadle.splats.spz import read_spz, write_spz
-from treadle.splats.transform import UPS, inside, opaque, scaling, select, transformed, upright
-from treadle.splats.video import DEPTHS, write_video
-from treadle.splats.video import ENDINGS as VIDEOS
+from treadle.splats.transform import inside, opaque, select, transformed
 
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
-
-
-def _up(text: str) -> str:
-    upright(text)
-    return text
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise ValueError
-    return count
-
-
-def _rate(text: str) -> float:
-    rate = float(text)
-    if not 0 < rate <= 1000:
-        raise ValueError
-    return rate
-
-
-CROP = Option("crop", "keep what lies in a box, given by two corners in the coordinates of the file",
-              "X,Y,Z,X,Y,Z", _numbers)  # fmt: skip
 MIN_OPACITY = Option("min-opacity", "leave out splats that are less opaque, such as .05", "SHARE", float)
-UP = Option("up", f"the axis of the input that points up, turned to y: {', '.join(UPS)}", "AXIS", _up)
-SCALE = Option("scale", "how many units of the file one unit of the input is", "F", float)
 PLACING = (CROP, MIN_OPACITY, UP, SCALE)
-
-RESOLUTION = Option("resolution", "voxels along the longest side, 8 to 1024 (default: 256)", "N", _count, 256)
-LARGEST = Option("largest", "keep the largest part alone")
-FRAMES = Option("frames", "how many frames (default: 120)", "N", _count, 120)
-FPS = Option("fps", "frames per second (default: 30)", "N", _rate, 30.0)
-WIDTH = Option("width", "of a picture in pixels (default: the training cameras')", "N", _count)
-DEPTH = Option("depth", f"where depth goes: {', '.join(DEPTHS)} (default: beside)", "WHERE", str, "beside")
 
 
 def splat_exporters(
@@ -103,23 +71,19 @@ def splat_exporters(
     def mesh(run: Path, path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
         scene = scene_of(run)
         kept, facts = _kept(scene, values)
-        similarity = _similarity(scene, values)
-        box = _bounds(kept) if values["crop"] is None else _around(values["crop"], similarity)
+        matrix = similarity(scene.to_input, values)
+        box = _bounds(kept) if values["crop"] is None else box_around(values["crop"], matrix)
         setting = scene.setting()
         look = surface_looker(kept, setting.background, truncation(box, values["resolution"]))
         surface = fuse(look, setting.cameras, box, values["resolution"])
         if values["largest"]:
             surface = largest_part(surface)
-        surface = moved(surface, similarity)
+        surface = moved(surface, matrix)
         if values["crop"] is not None:
             surface = cropped(surface, values["crop"])
-        write_mesh(path, surface, ["from Gaussian splats, by treadle"])
-        found = read_mesh(path)
-        if len(found.vertices) != len(surface.vertices) or not np.array_equal(found.faces, surface.faces):
-            path.unlink()
-            raise RunError(f"{path} was not read back as it was written")
-        voxel = float((box[1] - box[0]).max()) / values["resolution"] * np.cbrt(np.linalg.det(similarity[:3, :3]))
-        return {**facts, "voxel": float(voxel), "vertices": len(found.vertices), "faces": len(found.faces),
+        write_checked(path, surface, ["from Gaussian splats, by treadle"])
+        voxel = float((box[1] - box[0]).max()) / values["resolution"] * np.cbrt(np.linalg.det(matrix[:3, :3]))
+        return {**facts, "voxel": float(voxel), "vertices": len(surface.vertices), "faces": len(surface.faces),
                 "read back": "the same"}  # fmt: skip
 
     def video(run: Path, path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,14 +91,7 @@ def splat_exporters(
         kept, facts = _kept(scene, values)
         setting = scene.setting()
         cameras = list(scene.path(values["video"], setting, values["frames"]))
-        if not cameras:
-            raise UsageError(f"--video {values['video']} has no cameras")
-        if values["width"] is not None:
-            height = max(1, round(cameras[0].height * values["width"] / cameras[0].width))
-            cameras = [camera.resized(values["width"], height) for camera in cameras]
-        files = write_video(path, looker(kept, setting.background), cameras, fps=values["fps"], depth=values["depth"])
-        said = {"depth": files[1]} if len(files) > 1 else {}
-        return {**facts, "frames": f"{len(cameras)} of {cameras[0].width} x {cameras[0].height} pixels", **said}
+        return {**facts, **write_flight(path, looker(kept, setting.background), cameras, values)}
 
     return {
         "ply": Exporter("as splats in a standard 3DGS PLY", "splats.ply", ply, PLACING, endings=(".ply",)),
@@ -151,16 +108,6 @@ def splat_exporters(
             "video.mp4", video, (CROP, MIN_OPACITY, UP, SCALE, FRAMES, FPS, WIDTH, DEPTH), "PATH", VIDEOS,
         ),
     }  # fmt: skip
-
-
-def _similarity(scene: Scene, values: Mapping[str, Any]) -> NDArray[np.float64]:
-    """From the coordinates of training to those of the file."""
-    matrix = np.asarray(scene.to_input, np.float64)
-    if values["up"] is not None:
-        matrix = upright(values["up"]) @ matrix
-    if values["scale"] is not None:
-        matrix = scaling(values["scale"]) @ matrix
-    return matrix
 
 
 def _chosen(placed: Cloud, values: Mapping[str, Any]) -> Tensor:
@@ -183,16 +130,16 @@ def _facts(scene: Scene, rows: Tensor) -> dict[str, Any]:
 
 def _placed(scene: Scene, values: Mapping[str, Any]) -> tuple[Cloud, dict[str, Any]]:
     """The splats of a file, in its coordinates."""
-    similarity = _similarity(scene, values)
-    same = np.array_equal(similarity, np.eye(4))  # then not a bit is changed
-    placed = scene.cloud if same else transformed(scene.cloud, similarity)
+    matrix = similarity(scene.to_input, values)
+    same = np.array_equal(matrix, np.eye(4))  # then not a bit is changed
+    placed = scene.cloud if same else transformed(scene.cloud, matrix)
     rows = _chosen(placed, values)
     return placed if bool(rows.all()) else select(placed, rows), _facts(scene, rows)
 
 
 def _kept(scene: Scene, values: Mapping[str, Any]) -> tuple[Cloud, dict[str, Any]]:
     """The same splats in the coordinates of training, where the cameras are."""
-    rows = _chosen(transformed(scene.cloud, _similarity(scene, values)), values)
+    rows = _chosen(transformed(scene.cloud, similarity(scene.to_input, values)), values)
     return select(scene.cloud, rows), _facts(scene, rows)
 
 
@@ -203,13 +150,6 @@ def _bounds(cloud: Cloud) -> NDArray[np.float64]:
     low, high = np.quantile(means, [0.01, 0.99], axis=0)
     room = 0.1 * (high - low).max() + 1e-6
     return np.stack([low - room, high + room])
-
-
-def _around(box: Sequence[float], similarity: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The box in the coordinates of training, along their axes, that a box of the file's coordinates lies in."""
-    corners = np.array(list(product(*zip(box[:3], box[3:], strict=True))))
-    places = np.linalg.solve(similarity[:3, :3], (corners - similarity[:3, 3]).T).T
-    return np.stack([places.min(0), places.max(0)])
 
 
 def _compare(path: Path, found: Cloud, cloud: Cloud) -> None:

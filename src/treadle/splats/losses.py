@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from treadle.splats.feed import Target
+from treadle.data.views import Target
 from treadle.splats.model import Splats
 from treadle.splats.rendering import Rendered
 

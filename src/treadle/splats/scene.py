@@ -5,39 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from treadle.cameras.background import Background
 from treadle.cameras.camera import Camera
 from treadle.cameras.paths import camera_path
-from treadle.checkpoint.state import State
-from treadle.checkpoint.store import newest_good
-from treadle.config.files import load
-from treadle.errors import UsageError
+from treadle.export.look import Look, View
+from treadle.export.setting import Setting, trained_on
 from treadle.runs.best import best_config, read_best
-from treadle.runs.run import CHECKPOINTS, CONFIG
-from treadle.splats.background import Background
 from treadle.splats.cloud import Cloud
-from treadle.splats.feed import ViewFeed
-from treadle.splats.mesh import Look, View
 from treadle.splats.rendering import render
 
 SHARPER = 4
 """As how many of each splat, one behind the other, the splats count for depth alone."""
-
-
-class Setting(NamedTuple):
-    """What a scene was trained with, in the coordinates of training."""
-
-    cameras: Sequence[Camera]
-    background: Tensor
-    """(3,) behind the splats, in pictures."""
-    points: NDArray[np.float64] | None = None
-    """(n, 3) on surfaces, where some are known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,14 +97,7 @@ def trained_scene(trainer: type[Any], run: Path) -> Scene:
     best, config = read_best(run), best_config(run, trainer.Config)
 
     def setting() -> Setting:
-        data = load(run / CONFIG).get("data")
-        place = None if data is None else (run / Path(data).expanduser()).resolve()
-        capture = trainer.load_data(config, place)["data"]
-        if place is None and ViewFeed(capture.train).fingerprint() != _data_of(run):
-            raise UsageError(
-                f"{run} was trained on photographs that a program gave it, and does not say where they are: export its"
-                " --ply, or render it in that program (treadle.splats.rendering.render)"
-            )
+        capture = trained_on(trainer, run, config)
         background = Background.of(config.background, capture.train)
         return Setting(capture.train.cameras, background.in_tests(torch.device("cpu")), capture.points)
 
@@ -128,12 +106,3 @@ def trained_scene(trainer: type[Any], run: Path) -> Scene:
 
     to_input = best.of("model")["to_input"].double().numpy()
     return Scene(trainer.load_model(run), to_input, setting, path, {"step": int(best.info["step"])})
-
-
-def _data_of(run: Path) -> str | None:
-    """The fingerprint of what a run was trained on, from its newest checkpoint; None where it has none."""
-    for _, state in newest_good(run / CHECKPOINTS):
-        if isinstance(state, State):
-            fingerprint: str | None = state.values["data"].get("feed")
-            return fingerprint
-    return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from treadle.cameras.poses import Exposures, Poses
 from treadle.config.settings import Settings, require, setting
 from treadle.engine.curves import parse_curve
 from treadle.engine.objective import Objective
@@ -15,7 +16,6 @@ from treadle.engine.schedule import Every, Span
 from treadle.engine.settings import TrainerConfig
 from treadle.errors import UsageError, nearest
 from treadle.splats.model import Splats
-from treadle.splats.poses import Exposures, Poses
 from treadle.splats.strategies.adc import ADC
 from treadle.splats.strategies.base import Strategy, Window
 from treadle.splats.strategies.mcmc import MCMC

@@ -13,10 +13,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from treadle.cameras.background import WHITE, Background
+from treadle.cameras.bounds import Bounds
 from treadle.cameras.capture import Capture
+from treadle.cameras.poses import Exposures, Poses
+from treadle.cameras.turntable import around, small_camera
 from treadle.data.batch import to_device
 from treadle.data.feed import Feed
 from treadle.data.random import derive_seed
+from treadle.data.views import Target, View, ViewFeed, spread
 from treadle.engine.events import Hook
 from treadle.engine.lr import LearningRate
 from treadle.engine.progress import Progress
@@ -27,24 +32,23 @@ from treadle.errors import UsageError
 from treadle.hooks.examples import Examples
 from treadle.hooks.timing import Timing
 from treadle.images.display import write_png
+from treadle.images.judging import HIGHER, as_pixels, measure
 from treadle.images.lpips import lpips_metric
+from treadle.images.strips import STRIP
 from treadle.kernels.splatting_warmup import prepare
 from treadle.kernels.ssim import ssim_l1
 from treadle.kernels.threads import left_to_kernels
+from treadle.reports.growth import course, growth
 from treadle.reports.report import write_report
 from treadle.reports.rows import Row
 from treadle.runs.best import best_config, read_best
 from treadle.splats import losses, panels
-from treadle.splats.background import WHITE, Background
 from treadle.splats.cloud import Cloud
-from treadle.splats.feed import Target, View, ViewFeed
-from treadle.splats.judging import HIGHER, as_pixels, measure
 from treadle.splats.model import Splats
 from treadle.splats.ply import write_cloud
-from treadle.splats.poses import Exposures, Poses
 from treadle.splats.rendering import Rendered, render
 from treadle.splats.settings import SplatsConfig
-from treadle.splats.start import Bounds, nearest, start
+from treadle.splats.start import nearest, start
 from treadle.splats.strategies.base import Strategy
 from treadle.terminal import say
 
@@ -246,13 +250,13 @@ class SplatsTrainer(Trainer):
             if distance is not None:
                 pair = (image.movedim(2, 0)[None] * 2 - 1 for image in (rendered.image.clamp(0, 1), target.colors))
                 (figures["lpips"],) = distance(*pair)
-            pictures = dict(zip(panels.STRIP, panels.strip(rendered, target), strict=True))
+            pictures = dict(zip(STRIP, panels.strip_of(rendered, target), strict=True))
             yield Row(view.camera.name or f"{view.number:04d}", pictures, figures)
 
     def examples(self) -> dict[str, Any]:
         """The first held-out view, at most 256 pixels wide and high: such pictures together show the growth."""
         assert isinstance(self.validation_feed, ViewFeed)
-        camera = panels.small_camera(self.validation_feed.photographs.cameras[0])
+        camera = small_camera(self.validation_feed.photographs.cameras[0])
         background = self.background.in_tests(self.device)
         return {"view": as_pixels(render(self.model.cloud(), camera, background=background).image).numpy()}
 
@@ -264,17 +268,17 @@ class SplatsTrainer(Trainer):
         write_cloud(found["ply"], cloud.detached())
         if self.validation_feed is not None:
             with self.evaluating():
-                views = (to_device(view, self.device) for view in panels.spread(self.validation_feed))
+                views = (to_device(view, self.device) for view in spread(self.validation_feed))
                 found["strip"] = directory / "strip.png"
                 write_png(found["strip"], panels.strips(self.seen(view, depth=True) for view in views))
-        around = panels.around(self.capture, self.config.turntable)
-        if around:
+        flight = around(self.capture, self.config.turntable)
+        if flight:
             background = self.background.in_tests(self.device)
-            found["turntable"] = panels.turntable(directory / "turntable.gif", cloud, around, background)
+            found["turntable"] = panels.turntable(directory / "turntable.gif", cloud, flight, background)
         if self.run is not None:
-            found["splats"] = panels.course(self.run.path, self.begun_with, len(cloud))
-            growth = panels.growth(directory / "growth.gif", self.run.path / "examples")
-            found |= {} if growth is None else {"growth": growth}
+            found["splats"] = course(self.run.path, "splats", self.begun_with, len(cloud))
+            grown = growth(directory / "growth.gif", self.run.path / "examples")
+            found |= {} if grown is None else {"growth": grown}
         return found
 
     def test_report(self, directory: Path, feed: Feed) -> dict[str, Any]:

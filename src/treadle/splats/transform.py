@@ -20,9 +20,6 @@ from torch import Tensor
 from treadle.errors import UsageError
 from treadle.splats.cloud import Cloud
 
-UPS = {"x": (1, 0, 0), "y": (0, 1, 0), "z": (0, 0, 1), "-x": (-1, 0, 0), "-y": (0, -1, 0), "-z": (0, 0, -1)}
-"""The axes that can point up, by name."""
-
 Matrix = NDArray[np.float64]
 
 
@@ -94,32 +91,6 @@ def harmonics(directions: Matrix, degree: int) -> Matrix:
                      0.3731763325901154 * z * (2 * z * z - 3 * x * x - 3 * y * y),
                      -0.4570457994644658 * x * (4 * z * z - x * x - y * y), 1.445305721320277 * z * (x * x - y * y),
                      -0.5900435899266435 * x * (x * x - 3 * y * y)], 1)  # fmt: skip
-
-
-def upright(up: str) -> Matrix:
-    """The similarity that turns the axis named `up`, one of `UPS`, to where y is, by the shortest way.
-
-    Raises:
-        UsageError: another name.
-    """
-    if up not in UPS:
-        raise UsageError(f"--up {up}: expected {', '.join(UPS)}")
-    old, new = np.array(UPS[up], np.float64), np.array([0.0, 1.0, 0.0])
-    matrix = np.eye(4)
-    if up == "-y":
-        matrix[:3, :3] = np.diag([1.0, -1.0, -1.0])
-    else:
-        v = np.cross(old, new)
-        cross = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
-        matrix[:3, :3] += cross + cross @ cross / (1 + old @ new)
-    return matrix
-
-
-def scaling(factor: float) -> Matrix:
-    """The similarity that scales by `factor`; raises UsageError unless that is finite and above 0."""
-    if not math.isfinite(factor) or factor <= 0:
-        raise UsageError(f"--scale {factor:g}: expected a number above 0")
-    return np.diag([factor, factor, factor, 1.0])
 
 
 def inside(cloud: Cloud, box: Sequence[float]) -> Tensor:

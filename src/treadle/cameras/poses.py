@@ -43,26 +43,9 @@ class Exposures(nn.Module):
         super().__init__()
         self.affine = nn.Parameter(torch.eye(3, 4).repeat(views, 1, 1))
 
-    def forward(self, index: int, image: Tensor) -> Tensor:
-        """The picture (H, W, 3) as view `index` was exposed."""
+    def forward(self, index: int | Tensor, image: Tensor) -> Tensor:
+        """The picture (H, W, 3) as view `index` was exposed; or colours (n, 3), each as its own of the views (n,)."""
         affine = self.affine[index] - self.affine.mean(0) + torch.eye(3, 4, device=image.device)
         # Not a matrix product: with rows of three, its sums over all pixels would depend on the number of threads.
-        red, green, blue = image.split(1, 2)
-        return red * affine[:, 0] + green * affine[:, 1] + blue * affine[:, 2] + affine[:, 3]
-
-
-def color_corrected(image: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    """`image` (H, W, 3) under the affine map of colours that brings it closest to `target`, in least squares.
-
-    What is left is shape, not exposure: the figure for held-out views of a run that learns exposures.
-    """
-    weights = torch.ones(image.shape[:2], dtype=torch.float64) if mask is None else mask.cpu().double()
-    ones = image.new_ones(*image.shape[:2], 1)
-    values = torch.cat([image, ones], 2).detach().cpu().double().reshape(-1, 4)
-    weighted = values * weights.reshape(-1, 1)
-    # A touch of the identity: colours that do not occur in the picture are left as they are.
-    normal = weighted.T @ values + 1e-6 * len(values) * torch.eye(4, dtype=torch.float64)
-    wanted = weighted.T @ target.detach().cpu().double().reshape(-1, 3)
-    wanted = wanted + 1e-6 * len(values) * torch.eye(4, 3, dtype=torch.float64)
-    corrected = values @ torch.linalg.solve(normal, wanted)
-    return corrected.reshape(image.shape).to(image)
+        red, green, blue = image.split(1, -1)
+        return red * affine[..., 0] + green * affine[..., 1] + blue * affine[..., 2] + affine[..., 3]

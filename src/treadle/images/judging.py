@@ -7,7 +7,6 @@ from torch import Tensor
 
 from treadle.images.metrics import psnr_of
 from treadle.kernels.ssim import ssim_l1
-from treadle.splats.poses import color_corrected
 
 HIGHER = ("psnr", "psnr_object", "psnr_corrected", "ssim")
 """Figures of which more is better."""
@@ -60,3 +59,20 @@ def rounded(image: Tensor) -> Tensor:
 def as_pixels(image: Tensor) -> Tensor:
     """Values from 0 to 1 as uint8, on the CPU."""
     return image.detach().nan_to_num(0).clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
+
+
+def color_corrected(image: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """`image` (H, W, 3) under the affine map of colours that brings it closest to `target`, in least squares.
+
+    What is left is shape, not exposure: the figure for held-out views of a run that learns exposures.
+    """
+    weights = torch.ones(image.shape[:2], dtype=torch.float64) if mask is None else mask.cpu().double()
+    ones = image.new_ones(*image.shape[:2], 1)
+    values = torch.cat([image, ones], 2).detach().cpu().double().reshape(-1, 4)
+    weighted = values * weights.reshape(-1, 1)
+    # A touch of the identity: colours that do not occur in the picture are left as they are.
+    normal = weighted.T @ values + 1e-6 * len(values) * torch.eye(4, dtype=torch.float64)
+    wanted = weighted.T @ target.detach().cpu().double().reshape(-1, 3)
+    wanted = wanted + 1e-6 * len(values) * torch.eye(4, 3, dtype=torch.float64)
+    corrected = values @ torch.linalg.solve(normal, wanted)
+    return corrected.reshape(image.shape).to(image)

@@ -11,8 +11,8 @@ from PIL import Image
 
 from treadle.cameras.camera import Camera
 from treadle.errors import UsageError
-from treadle.splats.mesh import View
-from treadle.splats.video import write_video
+from treadle.export.look import View
+from treadle.export.video import write_video
 
 
 def cameras(count: int = 5, width: int = 24) -> list[Camera]:

@@ -6,16 +6,15 @@ Marching cubes are scikit-image's: it is at hand with two of Treadle's extras, k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from treadle.cameras.camera import Camera
 from treadle.errors import UsageError
+from treadle.export.look import SOLID, Look
 from treadle.export.mesh import Mesh
 from treadle.kernels import tsdf
 
@@ -23,24 +22,9 @@ BAND = (4.0, 40.0)
 """On either side of a surface its distance counts within 4 voxels, or a 40th of the box where that is more: depth of
 splats scatters, and a band that is thinner than the scatter leaves several surfaces behind one another."""
 
-SOLID = 0.5
-"""The opacity from which a pixel's depth is believed; below it, the pixel sees nothing but free space."""
-
 RESOLUTIONS = range(8, 1025)
 
 Corners = NDArray[np.float64]
-
-
-class View(NamedTuple):
-    """What a camera sees: image (H, W, 3) from 0 to 1, depth (H, W) along its axis, alpha (H, W) from 0 to 1."""
-
-    image: Tensor
-    depth: Tensor
-    alpha: Tensor
-
-
-Look = Callable[[Camera], View]
-"""What renders a view."""
 
 
 def truncation(box: Corners, resolution: int) -> float:
@@ -86,52 +70,15 @@ def fuse(look: Look, cameras: Iterable[Camera], box: Corners, resolution: int = 
                        torch.from_numpy(camera.world_to_camera), camera.intrinsics, band)  # fmt: skip
     mask = _seen_cubes(weights.numpy() > 0)
     try:
-        vertices, faces, _, _ = marching_cubes(distances.numpy(), 0.0, mask=mask, allow_degenerate=False)
+        vertices, faces, _, _ = marching_cubes(  # type: ignore[no-untyped-call]
+            distances.numpy(), 0.0, mask=mask, allow_degenerate=False
+        )
     except (ValueError, RuntimeError):  # what scikit-image says where the distances have no sign change
         raise UsageError(f"no surface was seen from {_point(box[0])} to {_point(box[1])}: choose another box") from None
     if not len(faces):
         raise UsageError(f"no surface was seen from {_point(box[0])} to {_point(box[1])}: choose another box")
     places = np.array(origin) + voxel * vertices
     return Mesh(places.astype(np.float32), faces.astype(np.int32), _colors(colors.numpy(), vertices))
-
-
-def largest_part(mesh: Mesh) -> Mesh:
-    """The part of a mesh that hangs together and has the most faces."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    a, b, c = mesh.faces.T
-    ones = np.ones(2 * len(a), np.int8)
-    links = coo_array((ones, (np.concatenate([a, b]), np.concatenate([b, c]))), (len(mesh.vertices),) * 2)
-    _, part = connected_components(links, directed=False)
-    keep = np.bincount(part[a]).argmax()
-    return chosen(mesh, part[a] == keep)
-
-
-def cropped(mesh: Mesh, box: Sequence[float]) -> Mesh:
-    """The faces whose corners are all in a box (x0, y0, z0, x1, y1, z1)."""
-    corners = np.asarray(box, np.float64).reshape(2, 3)
-    inside = ((mesh.vertices >= corners[0]) & (mesh.vertices <= corners[1])).all(1)
-    return chosen(mesh, inside[mesh.faces].all(1))
-
-
-def moved(mesh: Mesh, similarity: Corners) -> Mesh:
-    """The mesh in other coordinates; (4, 4), from its own to those."""
-    places = mesh.vertices.astype(np.float64) @ similarity[:3, :3].T + similarity[:3, 3]
-    return Mesh(places.astype(np.float32), mesh.faces, mesh.colors)
-
-
-def chosen(mesh: Mesh, faces: NDArray[np.bool_]) -> Mesh:
-    """Some faces of a mesh (a mask), and the vertices that they use."""
-    kept = mesh.faces[faces]
-    used = np.zeros(len(mesh.vertices), bool)
-    used[kept] = True
-    number = np.cumsum(used) - 1
-    return Mesh(
-        mesh.vertices[used],
-        number[kept].astype(np.int32),
-        None if mesh.colors is None else mesh.colors[used],
-    )
 
 
 def _seen_cubes(seen: NDArray[np.bool_]) -> NDArray[np.bool_]:

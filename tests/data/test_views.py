@@ -8,8 +8,8 @@ import torch
 
 from treadle.cameras.camera import Camera
 from treadle.cameras.capture import Photograph
+from treadle.data.views import ViewFeed, as_view, shrink, smaller_camera
 from treadle.errors import UsageError
-from treadle.splats.feed import ViewFeed, as_view, shrink, smaller_camera
 
 
 def photograph(number: int = 0, channels: int = 3, size: tuple[int, int] = (12, 8)) -> Photograph:

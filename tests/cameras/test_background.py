@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from treadle.cameras.background import BLACK, WHITE, Background, mean_color
 from treadle.cameras.camera import Camera
 from treadle.cameras.capture import Photograph
-from treadle.splats.background import BLACK, WHITE, Background, mean_color
 
 CAMERA = Camera(2, 2, 2.0, 2.0, 1.0, 1.0, np.eye(4))
 

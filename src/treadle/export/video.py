@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from treadle.cameras.camera import Camera
 from treadle.errors import UsageError
+from treadle.export.look import SOLID, Look, View
+from treadle.images.depth import depth_ends, shown_depth
 from treadle.images.display import to_uint8
 from treadle.images.reading import Pixels
 from treadle.images.video import write_gif, write_mp4
-from treadle.splats.mesh import SOLID, Look, View
-from treadle.splats.panels import depth_ends, shown_depth
 
 ENDINGS = (".mp4", ".gif")
 DEPTHS = ("beside", "apart", "none")
@@ -62,6 +63,18 @@ def write_video(
     write(path, first(), fps)
     write(other, second, fps)
     return [path, other]
+
+
+def write_flight(path: Path, look: Look, cameras: Sequence[Camera], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`write_video` as the options of an exporter say (`width`, `fps`, `depth`); returns what to print about it."""
+    if not cameras:
+        raise UsageError(f"--video {values['video']} has no cameras")
+    if values["width"] is not None:
+        height = max(1, round(cameras[0].height * values["width"] / cameras[0].width))
+        cameras = [camera.resized(values["width"], height) for camera in cameras]
+    files = write_video(path, look, cameras, fps=values["fps"], depth=values["depth"])
+    said: dict[str, Any] = {"depth": files[1]} if len(files) > 1 else {}
+    return {"frames": f"{len(cameras)} of {cameras[0].width} x {cameras[0].height} pixels", **said}
 
 
 def _pairs(look: Look, cameras: Sequence[Camera], ends: tuple[float, float]) -> Iterator[tuple[Pixels, Pixels]]:

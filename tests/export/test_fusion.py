@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from treadle.cameras.camera import Camera
 from treadle.errors import UsageError
+from treadle.export.fusion import fuse
+from treadle.export.look import Look, View
 from treadle.export.mesh import Mesh
-from treadle.splats.mesh import Look, View, chosen, cropped, fuse, largest_part, moved
+from treadle.export.mesh_parts import chosen, cropped, largest_part, moved
 
 pytest.importorskip("skimage")
 BOX = np.array([[-1.5, -1.5, -1.5], [1.5, 1.5, 1.5]])

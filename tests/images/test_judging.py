@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from treadle.splats.judging import measure, psnr
+from treadle.images.judging import measure, psnr
 
 
 def pair(offset: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import torch
 
-from treadle.splats.poses import Exposures, Poses, color_corrected
+from treadle.cameras.poses import Exposures, Poses
+from treadle.images.judging import color_corrected
 
 
 def test_a_pose_is_the_files_own_until_it_has_learnt_otherwise() -> None:

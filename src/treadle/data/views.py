@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -197,3 +198,10 @@ class _Ahead(Gathered):
                 self._waiting[ahead] = self._feed.read(self._at, self.plan[ahead])
         found: View = waiting.result() if waiting is not None else super().take(position)
         return found
+
+
+def spread(feed: Feed, count: int = 4) -> Iterator[View]:
+    """Some of the views, from the first to the last."""
+    last = (feed.samples or 1) - 1
+    for number in dict.fromkeys(np.linspace(0, last, count).astype(int).tolist()):
+        yield feed.gather(0, [number])
