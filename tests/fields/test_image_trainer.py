@@ -8,9 +8,9 @@ import torch
 
 from treadle.errors import UsageError
 from treadle.fields.hash_field import pixel_centres
+from treadle.fields.image.panels import comparison
+from treadle.fields.image.picture_field import PictureField
 from treadle.fields.image_trainer import ImageConfig, ImageTrainer
-from treadle.fields.panels import comparison
-from treadle.fields.picture_field import PictureField
 from treadle.images.metrics import psnr_of
 from treadle.images.picture import Picture, read_picture
 from treadle.recipes.registry import load_recipe

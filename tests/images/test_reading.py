@@ -7,6 +7,7 @@ import resource
 import struct
 import subprocess
 import sys
+import warnings
 import zlib
 from pathlib import Path
 
@@ -246,3 +247,11 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     path.chmod(0)
     with pytest.raises(BadPicture, match=r"cannot be read \(Permission denied\)"):
         read_array(path)
+
+
+def test_a_large_picture_that_is_not_too_large_is_read_without_a_word(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    Image.new("1", (9500, 9500)).save(path)  # one bit a pixel; more than Pillow warns of
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert picture_size(path) == (9500, 9500)

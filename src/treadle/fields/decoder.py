@@ -40,7 +40,10 @@ class Decoder(nn.Module):
         return result.sigmoid() if self.output == "sigmoid" else result
 
 
-def decoded(grid: Grid, decoder: Decoder, points: Tensor, lod: int | None = None) -> Tensor:
-    """What a decoder makes of the features at `points` (n, d): (n, outputs), by a fused kernel where there is one."""
+def decoded(grid: Grid, decoder: nn.Module, points: Tensor, lod: int | None = None) -> Tensor:
+    """What a decoder makes of the features at `points` (n, d): (n, outputs), by a fused kernel where there is one.
+
+    `decoder` is a `Decoder`, or any module from (n, grid.width) to (n, outputs), such as a `Siren`.
+    """
     values: Tensor = decoder(grid(points, lod))
     return values

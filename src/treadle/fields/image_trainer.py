@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from treadle.config.settings import setting
+from treadle.data.feed import Feed
 from treadle.data.tensors import TensorFeed
 from treadle.engine.curves import parse_curve
 from treadle.engine.events import Hook
@@ -21,13 +22,22 @@ from treadle.engine.settings import TrainerConfig
 from treadle.engine.trainer import Trainer
 from treadle.errors import UsageError
 from treadle.fields.hash_field import HashEncoding, pixel_centres
-from treadle.fields.panels import comparison
-from treadle.fields.picture_field import PictureField
-from treadle.fields.pixels import PixelFeed
-from treadle.images.display import to_display, write_png
+from treadle.fields.image.measuring import measure_tiled, measure_whole
+from treadle.fields.image.panels import LONGEST
+from treadle.fields.image.picture_field import PictureField
+from treadle.fields.image.pixels import PixelFeed
+from treadle.fields.image.tiles import SpreadFeed, TiledPicture, TileFeed, read_tiled
+from treadle.images.display import to_display
 from treadle.images.metrics import psnr_of
 from treadle.images.picture import Picture, default_picture, read_picture
+from treadle.images.reading import picture_size
 from treadle.runs.best import best_config, read_best
+
+TILED = 2**24
+"""Pixels from which on a picture is not kept in memory."""
+
+MEASURED = 2**22
+"""Pixels at most on which a tiled picture's fit is measured during training; at its end all are."""
 
 
 @dataclass(kw_only=True)
@@ -89,7 +99,8 @@ class ImageTrainer(Trainer):
     """Fit a picture with a multiresolution hash grid and a small decoder.
 
     Args:
-        data: a `Picture`, or the path of one (see `read_picture`); None takes the astronaut of scikit-image.
+        data: a `Picture`, or the path of one (see `read`); None takes the astronaut of scikit-image. One of more than
+            `TILED` pixels, or a `TiledPicture`, stays in a mapped file: memory does not grow with it.
         config, hooks, settings: as for every `Trainer`.
 
     Example:
@@ -105,19 +116,19 @@ class ImageTrainer(Trainer):
         self,
         config: ImageConfig | None = None,
         *,
-        data: Picture | str | Path | None = None,
+        data: Picture | TiledPicture | str | Path | None = None,
         hooks: Sequence[Hook] = (),
         **settings: Any,
     ) -> None:
         if data is None:
             data = default_picture()
-        self.picture = data if isinstance(data, Picture) else read_picture(data)
+        self.picture = read(data) if isinstance(data, str | Path) else data
         super().__init__(config, hooks=hooks, **settings)
 
     @classmethod
     def load_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
         """The picture at `path`, or the astronaut."""
-        return {"data": default_picture() if path is None else read_picture(path)}
+        return {"data": default_picture() if path is None else read(path)}
 
     def setup(self) -> None:
         """Build the field, its optimizer, and the feeds of the picture's pixels."""
@@ -130,14 +141,21 @@ class ImageTrainer(Trainer):
         # As in instant-ngp: the tiny eps lets rows with tiny gradients, seen by few pixels, move as far as the others.
         self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
         self.rate = LearningRate(self.optimizer, config.learning_rate)
-        height, width = picture.size
-        points, targets = pixel_centres(height, width), self.model.targets(picture)
-        self.feed = PixelFeed(points, targets, height, width, config.batch_size)
-        self.validation_feed = TensorFeed((self.feed.points, self.feed.values), height * width, shuffle=False)
+        self.feed, self.validation_feed = self.feeds_of(picture)
         if config.examples_every is not None:
             from treadle.hooks.examples import Examples
 
             self.add_hook(Examples(config.examples_every))
+
+    def feeds_of(self, picture: Picture | TiledPicture) -> tuple[Feed, Feed]:
+        """The pixels to train on, and those to measure the fit on: all, of a tiled picture `MEASURED` at most."""
+        if isinstance(picture, TiledPicture):
+            feed = TileFeed(picture, self.model.encode, self.config.batch_size)
+            return feed, SpreadFeed(feed, MEASURED)
+        height, width = picture.size
+        points, targets = pixel_centres(height, width), self.model.targets(picture)
+        pixels = PixelFeed(points, targets, height, width, self.config.batch_size)
+        return pixels, TensorFeed((pixels.points, pixels.values), height * width, shuffle=False)
 
     def step(self, batch: Any) -> Mapping[str, Any]:
         """One update on the mean squared error."""
@@ -147,30 +165,31 @@ class ImageTrainer(Trainer):
         return {"loss": loss, "psnr": -10 * loss.detach().log10()}
 
     def validation_step(self, batch: Any) -> Mapping[str, Any]:
-        """The whole picture at its pixel centres, as one batch: so PSNR is that of the picture."""
+        """All that is measured, as one batch: so PSNR is that of the picture."""
         points, targets = batch
         loss = functional.mse_loss(self.model.evaluate(points), targets)
         return {"loss": loss, "psnr": psnr_of(loss.item())}
 
     def examples(self) -> dict[str, Any]:
-        """The fit as it is now."""
-        fit = self.model.picture(*self.picture.size)
+        """The fit as it is now; of a tiled picture, seen from afar."""
+        height, width = self.picture.size
+        if isinstance(self.picture, TiledPicture):
+            scale = min(1.0, LONGEST / max(height, width))
+            height, width = max(1, round(height * scale)), max(1, round(width * scale))
+        fit = self.model.picture(height, width)
         return {"fit": to_display(fit.values, linear=fit.linear)}
 
     def report(self, directory: Path) -> dict[str, Any]:
         """Write `comparison.png` (fit, target, error) and `fit.png` into `directory`; returns PSNR, bits and paths."""
-        picture = self.picture
         with self.evaluating():
-            output = self.model.render(*picture.size)
-            targets = self.model.targets(picture).reshape(output.shape)
-            mse = functional.mse_loss(output.cpu(), targets).item()
-            fit = Picture(self.model.values(output), picture.linear, "fit")
-        write_png(directory / "fit.png", to_display(fit.values, linear=True) if fit.linear else fit.values)
-        write_png(directory / "comparison.png", comparison(fit, picture, psnr_of(mse)))
+            if isinstance(self.picture, TiledPicture):
+                found = measure_tiled(self.model, self.picture, directory)
+            else:
+                found = measure_whole(self.model, self.picture, directory)
         return {
-            "psnr": psnr_of(mse),
+            **found,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-            "pixels": picture.values.size // picture.channels,
+            "pixels": self.picture.size[0] * self.picture.size[1],
             "fit": directory / "fit.png",
             "picture": directory / "comparison.png",
         }
@@ -194,3 +213,9 @@ class ImageTrainer(Trainer):
 
 def _field(config: ImageConfig, size: tuple[int, int], channels: int) -> PictureField:
     return PictureField(HashEncoding(**config.grid(size)), channels, config.hidden, config.layers)
+
+
+def read(path: str | Path) -> Picture | TiledPicture:
+    """Read a picture (see `read_picture`); one of more than `TILED` pixels into a mapped file."""
+    width, height = picture_size(path)
+    return read_tiled(path) if width * height > TILED else read_picture(path)

@@ -9,6 +9,7 @@ from dataclasses import field as member
 import torch
 from torch import Tensor, nn
 
+from treadle.errors import UsageError, nearest
 from treadle.fields.field import Field
 from treadle.fields.rays import Rays
 
@@ -56,3 +57,20 @@ class Tracer(nn.Module):
             lod: the finest level of detail that counts; None takes all.
         """
         raise NotImplementedError(f"{type(self).__name__} is a Tracer without forward(field, rays, channels)")
+
+
+def declared(field: Field, needed: str, channels: Sequence[str]) -> list[str]:
+    """`channels`, each once, if the field declares them and what a tracer cannot do without.
+
+    Raises:
+        UsageError: naming what it does not declare.
+    """
+    for name in (needed, *channels):
+        if name not in field.channels:
+            raise UsageError(f"{type(field).__name__} has no channel {name!r}{nearest(name, field.channels)}")
+    return list(dict.fromkeys(channels))
+
+
+def over(color: Tensor, opacity: Tensor, background: Tensor | None) -> Tensor:
+    """`color` (n, 3), multiplied by its opacity (n,) already, before a background (3,) or (n, 3); black where None."""
+    return color if background is None else color + (1 - opacity)[:, None] * background.to(color)

@@ -7,6 +7,7 @@ readers are plain decoders are tried: PostScript named .png never reaches an int
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -162,7 +163,9 @@ def _identified(file: IO[bytes]) -> Image.Image | None:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        return Image.open(file, formats=FORMATS)
+        with warnings.catch_warnings():  # how large is too large is said here (`LARGEST`)
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
         return None
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from treadle.errors import UsageError
 from treadle.fields.hash_field import pixel_centres
-from treadle.fields.pixels import PixelFeed, z_order
+from treadle.fields.image.pixels import PixelFeed, z_order
 
 
 def feed_of(height, width, batch_size, seed=None):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from treadle.fields.hash_field import HashEncoding, HashField, Output
+from treadle.fields.image.tiles import TiledPicture
 from treadle.images.picture import Array, Picture
 
 
@@ -29,11 +30,15 @@ class PictureField(HashField):
         self.register_buffer("size", torch.zeros(2, dtype=torch.int64))
         self.register_buffer("peak", torch.zeros(()))
 
-    def describe(self, picture: Picture) -> None:
+    def describe(self, picture: Picture | TiledPicture) -> None:
         """Take over size and range of the picture to be fitted."""
         self.size.copy_(torch.tensor(picture.size))
-        peak = float(np.log1p(np.abs(picture.values)).max()) if picture.linear else 0.0
-        self.peak.fill_(peak if peak > 0 or not picture.linear else 1.0)
+        if not picture.linear:
+            self.peak.fill_(0.0)
+            return
+        largest = picture.largest() if isinstance(picture, TiledPicture) else np.abs(picture.values).max()
+        peak = float(np.log1p(largest))
+        self.peak.fill_(peak if peak > 0 else 1.0)
 
     @property
     def linear(self) -> bool:
@@ -42,7 +47,10 @@ class PictureField(HashField):
 
     def targets(self, picture: Picture) -> Tensor:
         """What the field is to give at the picture's pixel centres: (height * width, channels)."""
-        values = torch.from_numpy(np.ascontiguousarray(picture.values)).reshape(-1, picture.channels)
+        return self.encode(torch.from_numpy(np.ascontiguousarray(picture.values)).reshape(-1, picture.channels))
+
+    def encode(self, values: Tensor) -> Tensor:
+        """What the field is to give where the picture has `values` (n, channels)."""
         return values.sign() * values.abs().log1p() / self.peak.cpu() if self.linear else values
 
     def values(self, output: Tensor) -> Array:
