@@ -40,6 +40,7 @@ class NeRFField(Field):
             coordinates, is drawn in to between 1 and 2 (mip-NeRF 360, https://arxiv.org/abs/2111.12077, with cubes in
             place of balls). Then `bound` is not needed.
         hidden: width of the decoders' hidden layers.
+        layers: hidden layers of the colour decoder.
         activation: what makes a density of the decoder's output.
     """
 
@@ -52,6 +53,7 @@ class NeRFField(Field):
         bound: float = 1.0,
         contracted: bool = False,
         hidden: int = 64,
+        layers: int = 2,
         activation: Activation = "exp",
     ) -> None:
         super().__init__()
@@ -63,7 +65,7 @@ class NeRFField(Field):
             raise UsageError(f"bound is {bound:g}: expected a number above 0")
         self.grid, self.bound, self.contracted, self.activation = grid, float(bound), contracted, activation
         self.geometry = Decoder(grid.width, 1 + GEOMETRY, hidden, 1, "none")
-        self.color = Decoder(GEOMETRY + 3 * (1 + 2 * FREQUENCIES), 3, hidden, 2, "sigmoid")
+        self.color = Decoder(GEOMETRY + 3 * (1 + 2 * FREQUENCIES), 3, hidden, layers, "sigmoid")
 
     def forward(
         self,

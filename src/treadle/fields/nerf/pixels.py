@@ -35,6 +35,15 @@ class Seen(NamedTuple):
     views: Tensor
     """(n,) int64: the number of its photograph."""
 
+    @property
+    def alpha(self) -> Tensor | None:
+        """(n,) from 0 to 1; None where photographs have none."""
+        return self.pixels[:, 3] if self.pixels.shape[1] == 4 else None
+
+    def chosen(self, which: Tensor) -> Seen:
+        """Some of them: a mask (n,) or indices."""
+        return Seen(*(None if values is None else values[which] for values in self))
+
     def colors(self, background: Tensor) -> Tensor:
         """(n, 3) over a `background` (3,) or (n, 3) where they are transparent."""
         if self.pixels.shape[1] == 3:
