@@ -101,7 +101,7 @@ def begin(capture: Capture, **settings: Any) -> NeRFTrainer:
 
 
 def train(trainer: NeRFTrainer, limit: float) -> dict[str, Any]:
-    """Train to the end, or for as long as there is time; returns the means over all held-out views, and what it took."""
+    """Train to the end, or for as long as there is time; returns the means over held-out views, and what it took."""
     clock, last = Clock(), trainer.config.max_steps - 1
     while trainer.progress.step < last and clock.clock < limit:
         clock.time(trainer.iterate)

@@ -61,7 +61,7 @@ def read_compact(path: str | Path) -> Radiance:
 
     tensors: dict[str, Tensor] = {}
     try:
-        with safe_open(str(path), framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("kind") != KIND:
                 raise UsageError(f"{path} is no compact radiance field: write one with treadle export RUN --compact")

@@ -1,4 +1,4 @@
-"""What `treadle export` offers for radiance fields: a mesh, a video, the field made small; in the input's coordinates."""
+"""What `treadle export` offers for radiance fields: a mesh, a video, the field made small; all where the input is."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def radiance_exporters(scene_of: Callable[[Path], Scene]) -> dict[str, Exporter]
             "video.mp4", video, (FRAMES, FPS, WIDTH, DEPTH), "PATH", VIDEOS,
         ),
         "compact": Exporter(
-            "as a small file of its own, .safetensors: indices into codebooks, or in half precision, and what that loses",
+            "as a small file of its own, .safetensors, baked or in half precision, with what that loses",
             "radiance.safetensors", compact, (), endings=(".safetensors",),
         ),
     }  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ class NeRFField(Field):
         activation: what makes a density of the decoder's output.
     """
 
-    channels: ClassVar[Mapping[str, int]] = {"density": 1, "color": 3}
+    channels: Mapping[str, int] = {"density": 1, "color": 3}
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from treadle.fields.tracers.radiance import RadianceTracer
 class Radiance(Pipeline):
     """A radiance field under a tracer that skips empty space.
 
-    Buffers: `to_input` (4, 4) float64, from its coordinates to those of the input, a similarity; the tracer's occupancy.
+    Buffers: `to_input` (4, 4) float64, from its coordinates to those of the input, a similarity; the occupancy.
     """
 
     field: NeRFField

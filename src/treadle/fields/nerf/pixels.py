@@ -42,7 +42,9 @@ class Seen(NamedTuple):
 
     def chosen(self, which: Tensor) -> Seen:
         """Some of them: a mask (n,) or indices."""
-        return Seen(*(None if values is None else values[which] for values in self))
+        counts, distances = (None if values is None else values[which] for values in (self.counts, self.distances))
+        origins, directions, pixels = (values[which] for values in self[:3])
+        return Seen(origins, directions, pixels, counts, distances, self.views[which])
 
     def colors(self, background: Tensor) -> Tensor:
         """(n, 3) over a `background` (3,) or (n, 3) where they are transparent."""

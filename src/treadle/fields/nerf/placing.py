@@ -20,6 +20,8 @@ from treadle.cameras.rays import project, rays
 ROOM = 1.05
 """How much larger the cube is than what is known to be in it."""
 
+Mask = NDArray[np.bool_]
+
 _CELLS = 40
 _MOST_VIEWS = 60
 _MIDDLE = 0.5  # of the cameras' distance: the half side of the cube where nothing is known but the cameras
@@ -112,7 +114,7 @@ def _surfaces(views: Photographs, chosen: Sequence[int]) -> NDArray[np.float64] 
 
 def _opaque(
     view: Photograph, places: NDArray[np.float64], radius: float
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+) -> tuple[Mask, Mask]:
     """Which places (n, 3) a view sees, and within a radius of which it sees anything opaque."""
     pixels, depths = project(view.camera, places)
     height, width = view.pixels.shape[:2]
@@ -161,7 +163,7 @@ class PlacedPhotographs:
     def __getitem__(self, index: int) -> Photograph:
         found = self.photographs[index]
         depth = None if found.depth is None else found.depth / np.float32(self.box.half)
-        points = found.points / np.array([1, 1, self.box.half], np.float32)
+        points = found.points * np.array([1, 1, 1 / self.box.half], np.float32)
         return replace(found, camera=moved(found.camera, self.box), depth=depth, points=points)
 
     def fingerprint(self) -> str:

@@ -62,7 +62,7 @@ class SpaceSettings(Settings):
     """Draw in what is outside `box`, so that it has half of the grid however large `bound` is. null does where
     `bound` is above 1."""
     near: float | None = setting(None, least=0)
-    """Nothing is seen nearer than this to a camera, in half sides of `box`. null takes 0 where `bound` is 1, else 0.1."""
+    """Nothing is seen nearer than this to a camera, in half sides of `box`. null: 0 where `bound` is 1, else 0.1."""
 
 
 @dataclass(kw_only=True)
@@ -81,7 +81,7 @@ class MarchSettings(Settings):
     prune_every: str = setting("16 steps", parse=Every, common=True)
     """How often empty space is looked for."""
     prune_after: int = setting(256, least=0)
-    """In the steps before this one all cells are looked at, then a quarter of all and a quarter of the occupied ones."""
+    """Up to this step all cells are looked at, from then on a quarter of all, and as many of the occupied ones."""
     prune_decay: float = setting(0.95, above=0, most=1)
     """What is left of the density that a cell is remembered with, each time."""
     prune_below: float = setting(0.01, above=0)
@@ -195,7 +195,7 @@ class NeRFConfig(
 
     def objective(self) -> Objective:
         """The loss terms with a weight that is not always 0."""
-        weights = WEIGHTS | self.weights
+        weights: dict[str, Any] = {**WEIGHTS, **self.weights}
         objective = Objective()
         for name in TERMS:
             if weights.get(name, 0) != 0:
