@@ -20,6 +20,7 @@ SMALL = {
     "dense": {"levels": 2, "n_min": 3, "n_max": 5},
     "octree": {"levels": 2, "base": 1},
     "triplane": {"levels": 2, "base": 2},
+    "codebook": {"levels": 2, "base": 1, "bits": 2},
 }
 
 

@@ -13,6 +13,7 @@ from treadle.fields.decoder import Decoder, Output
 from treadle.fields.encoding import PositionalGrid
 from treadle.fields.grid import Grid
 from treadle.fields.grids import triplane
+from treadle.fields.grids.codebook import CodebookGrid
 from treadle.fields.grids.dense import LOG2_MOST, DenseGrid
 from treadle.fields.grids.hash import HashEncoding
 from treadle.fields.grids.octree import OctreeGrid
@@ -135,7 +136,7 @@ def _built(kind: Kind, arguments: Mapping[str, int], dimensions: int, cells: Ten
         return OctreeGrid(cells, **arguments)
     if kind == "triplane":
         return TriplaneGrid(**arguments)
-    raise NotImplementedError(kind)
+    return CodebookGrid(cells, **arguments)
 
 
 def build_decoder(settings: GridSettings, width: int, outputs: int, output: Output = "none") -> Decoder | Siren:

@@ -59,7 +59,7 @@ class OctreeIndex:
         records: (cells, 16) int32: eight children (octant x + 2 y + 4 z; -1 where there is none, and in the finest
             level), eight rows (corner x + 2 y + 4 z). Level by level, in each in Morton order.
         corners: (rows,) int64, the code of the corner that a row is for; rising within each level.
-        first_row: the first row of each level, and at the end the number of rows.
+        first_cell, first_row: the first record and the first row of each level, and at the end how many there are.
     """
 
     base: int
@@ -67,6 +67,7 @@ class OctreeIndex:
     roots: Tensor
     records: Tensor
     corners: Tensor
+    first_cell: tuple[int, ...]
     first_row: tuple[int, ...]
 
     @classmethod
@@ -110,7 +111,7 @@ class OctreeIndex:
         roots = torch.full((8**base,), -1, dtype=torch.int32, device=codes.device)
         x, y, z = cells_of(coded[0]).unbind(1)
         roots[x + ((y + (z << base)) << base)] = torch.arange(len(coded[0]), device=codes.device).int()
-        return cls(base, levels, roots, records, torch.cat(corners), tuple(first_row))
+        return cls(base, levels, roots, records, torch.cat(corners), tuple(first_cell), tuple(first_row))
 
     def to(self, device: torch.device) -> OctreeIndex:
         """The same on another device."""
