@@ -358,7 +358,7 @@ class NeRFTrainer(Trainer):
 
     @classmethod
     def load_model(cls, run: str | Path) -> Radiance:
-        """The field and its tracer of a run's best model: `NeRFTrainer.load_model("runs/nerf/v001").look(camera, white)`.
+        """The field and its tracer of a run's best model: `load_model("runs/nerf/v001").look(camera, white)`.
 
         Its own coordinates are those in which the scene's box is [-1, 1]^3; its `to_input` leads back.
         Raises UsageError where the run has no best model, or none of this trainer's.

@@ -112,9 +112,7 @@ def _surfaces(views: Photographs, chosen: Sequence[int]) -> NDArray[np.float64] 
     return places if len(places) else None
 
 
-def _opaque(
-    view: Photograph, places: NDArray[np.float64], radius: float
-) -> tuple[Mask, Mask]:
+def _opaque(view: Photograph, places: NDArray[np.float64], radius: float) -> tuple[Mask, Mask]:
     """Which places (n, 3) a view sees, and within a radius of which it sees anything opaque."""
     pixels, depths = project(view.camera, places)
     height, width = view.pixels.shape[:2]
