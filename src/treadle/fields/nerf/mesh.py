@@ -43,7 +43,7 @@ def surface(model: Radiance, box: NDArray[np.float64], resolution: int, level: f
     if not values.max() > level:
         raise UsageError(f"no density in the box reaches {level:g}, where the surface is to be: the largest is "
                          f"{values.max():g}; choose another --crop, or a smaller --density")  # fmt: skip
-    corners, faces, normals, _ = marching_cubes(values, level)
+    corners, faces, normals, _ = marching_cubes(values, level, gradient_direction="ascent")
     vertices = low + (corners - 1) * voxel
     colors = seen_colors(model, torch.from_numpy(vertices).float(), torch.from_numpy(normals.copy()).float())
     return Mesh(vertices.astype(np.float32), faces.astype(np.int32), colors)
