@@ -59,11 +59,17 @@ def opaque(photograph: Photograph) -> Photograph:
     return replace(photograph, pixels=np.ascontiguousarray(photograph.pixels[..., :3]))
 
 
-@pytest.mark.parametrize("grid", ["hash", "dense", "triplane"])
+GRIDS = {
+    "hash": {},
+    "dense": {"log2_size": None, "levels": 2},
+    "triplane": {"log2_size": None, "n_min": None, "n_max": None, "base": 3, "levels": 3},
+    "octree": {"log2_size": None, "n_min": None, "n_max": None, "base": 2, "levels": 3},
+}
+
+
+@pytest.mark.parametrize("grid", GRIDS)
 def test_it_learns_the_scene(grid: str) -> None:
-    own = {} if grid == "hash" else {"log2_size": None, "levels": 2 if grid == "dense" else None}
-    if grid == "triplane":
-        own |= {"n_min": None, "n_max": None}
+    own = GRIDS[grid]
     trainer = make(grid=grid, max_steps=100, **own)
     before = trainer.validate()
     summary = trainer.train()
@@ -74,10 +80,13 @@ def test_it_learns_the_scene(grid: str) -> None:
     assert trainer.model.occupancy.share < 0.7
 
 
+NO_TABLES = {"log2_size": None, "n_min": None, "n_max": None}
 EXACT = {
     "plain": {},
     "adaptive": {"prune_after": 8, "random_lod": True, "weights": {"distortion": 1e-2}, "ema": None},
     "unbounded": {"bound": 4, "contracted": True, "background": "black", "near": 0.2},
+    "octree": {"grid": "octree", "base": 2, "levels": 3, **NO_TABLES, "prune_every": "2 steps", "prune_below": 0.5,
+               "shrink_every": "4 steps"},
     "photographs": {"pose_rate": "log 1e-3 to 1e-4", "exposure_rate": 1e-2, "loss": "huber",
                     "weights": {"depth": "linear 0.1 to 0", "opacity": 0.01}, "opacity_until": "50%"},
 }  # fmt: skip
@@ -85,9 +94,25 @@ EXACT = {
 
 @pytest.mark.parametrize("case", EXACT)
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(case: str, tmp_path) -> None:
-    settings = EXACT[case] | {"max_steps": 18, "prune_every": "4 steps"}
+    settings = {"max_steps": 18, "prune_every": "4 steps"} | EXACT[case]
     # Just before a pruning, just after it; an epoch has two batches, so that each is in the middle of one.
     check_resume(lambda **where: make(**settings, **where), tmp_path, stops=[3, 4, 9])
+
+
+def test_what_is_empty_leaves_an_octree_and_a_run_with_it_can_be_loaded(tmp_path) -> None:
+    run = tmp_path / "run" / "v001"
+    settings = EXACT["octree"] | {"max_steps": 24, "prune_below": 2.0, "run_dir": run}
+    with make(**settings) as trainer:
+        before = len(trainer.model.field.grid.cells)
+        trainer.train()
+        cells = trainer.model.field.grid.cells
+        assert 0 < len(cells) < 0.9 * before
+        assert any(entry["event"] == "shrunk" and entry["rows"] > 0 for entry in trainer.journal)
+    model = NeRFTrainer.load_model(run)
+    assert torch.equal(model.field.grid.cells, cells)
+    camera, white = trainer.capture.test.cameras[0], torch.ones(3)
+    with trainer.evaluating():
+        assert torch.equal(model.look(camera, white).image, trainer.model.look(camera, white).image)
 
 
 def test_the_rays_of_a_step_follow_the_samples_of_the_last() -> None:

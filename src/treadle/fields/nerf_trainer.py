@@ -39,6 +39,8 @@ from treadle.fields.nerf.placing import Box, SomePhotographs, find_box, placed
 from treadle.fields.nerf.rate import RayRate
 from treadle.fields.nerf.rays import CameraMotion
 from treadle.fields.nerf.settings import NeRFConfig
+from treadle.fields.nerf.sparse import shrink
+from treadle.fields.offline import OfflineRenders
 from treadle.fields.offline import OfflineRenders
 from treadle.fields.rays import Rays
 from treadle.fields.rendering import render
@@ -185,6 +187,10 @@ class NeRFTrainer(Trainer):
         self.rate.tell(count, traced.samples)
         if every(self.config.prune_every).due_after_step(self.finished):
             self.prune()
+        if every(self.config.shrink_every).due_after_step(self.finished):
+            rows = shrink(self.model.field, self.model.occupancy, self.edit_rows)
+            if rows:
+                self.note("shrunk", rows=rows)
         return {"loss": found.total, "rays": count, "samples": traced.samples / max(1, count)}
 
     def backgrounds(self, count: int) -> Tensor:

@@ -39,7 +39,9 @@ class Balls(Field):
     def forward(
         self, points: Tensor, directions: Tensor | None = None, channels: Any = None, lod: int | None = None
     ) -> dict[str, Tensor]:
-        inside = torch.stack([radius - (points - points.new_tensor(center)).norm(dim=1) for center, radius in self.balls])
+        inside = torch.stack(
+            [radius - (points - points.new_tensor(center)).norm(dim=1) for center, radius in self.balls]
+        )
         found = {"density": (inside.amax(0) * 400 + 15).clamp(min=0)[:, None]}
         if directions is not None:
             down = directions[:, 2] < 0
@@ -127,7 +129,9 @@ def test_a_box_with_nothing_in_it_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_video_goes_along_the_cameras(tmp_path: Path) -> None:
-    said = export(exporters(balls())["video"], tmp_path / "flight.gif", video="orbit", frames=3, fps=8.0, depth="beside")
+    said = export(
+        exporters(balls())["video"], tmp_path / "flight.gif", video="orbit", frames=3, fps=8.0, depth="beside"
+    )
     assert (tmp_path / "flight.gif").is_file() and said["frames"] == "3 of 12 x 12 pixels"
 
 

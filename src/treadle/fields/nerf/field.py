@@ -96,6 +96,10 @@ class NeRFField(Field):
             return contracted(points) / 2
         return points if self.bound == 1 else points / self.bound
 
+    def unplaced(self, places: Tensor) -> Tensor:
+        """The way back from `placed`."""
+        return expanded(places * 2) if self.contracted else places * self.bound
+
     def extra_repr(self) -> str:
         """What is not a module, for `print(module)`."""
         return f"{'contracted' if self.contracted else f'bound={self.bound:g}'}, activation={self.activation!r}"

@@ -86,6 +86,8 @@ class MarchSettings(Settings):
     """What is left of the density that a cell is remembered with, each time."""
     prune_below: float = setting(0.01, above=0)
     """Cells with less than this optical thickness along one step are empty."""
+    shrink_every: str | None = setting("20%", parse=Every)
+    """octree, codebook: how often cells that are empty by then, and their features, are taken out; null keeps all."""
     random_lod: bool = setting(False)
     """Train in each step a random level of detail and those below it, finer ones twice as often as the next coarser."""
 
