@@ -41,7 +41,6 @@ from treadle.fields.nerf.rays import CameraMotion
 from treadle.fields.nerf.settings import NeRFConfig
 from treadle.fields.nerf.sparse import shrink
 from treadle.fields.offline import OfflineRenders
-from treadle.fields.offline import OfflineRenders
 from treadle.fields.rays import Rays
 from treadle.fields.rendering import render
 from treadle.fields.tracer import Traced
