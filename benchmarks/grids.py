@@ -1,7 +1,7 @@
 """Grids: what each kind is worth, as quality against parameters, bytes and time, for a distance field and a scene.
 
     python benchmarks/grids.py               both tables on the terminal
-    python benchmarks/grids.py --sdf         distances alone; --nerf the scene alone; --only hash,octree some grids alone
+    python benchmarks/grids.py --sdf         distances alone; --nerf the scene alone; --only hash,octree some grids
     python benchmarks/grids.py --steps 400   other than the 2,000 steps (distances) and 1,000 steps (scene)
     python benchmarks/grids.py --mesh FILE --photographs FOLDER    other data than the recipes' own
     python benchmarks/grids.py --write       also writes benchmarks/results/grids.md

@@ -176,7 +176,8 @@ def test_points_on_the_surface_are_spread_evenly_over_its_area(box):
 
 def test_the_fingerprint_is_that_of_shape_and_colours(ball):
     prints = {
-        enclose(surface).fingerprint() for surface in (ball(), ball(paint=True), ball(rings=12), Surface(*soup_of(ball)))
+        enclose(surface).fingerprint()
+        for surface in (ball(), ball(paint=True), ball(rings=12), Surface(*soup_of(ball)))
     }
     assert len(prints) == 4 and enclose(ball()).fingerprint() == enclose(ball()).fingerprint()
 

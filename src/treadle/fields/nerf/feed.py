@@ -34,9 +34,7 @@ class RayFeed(Feed):
         UsageError: there are no photographs.
     """
 
-    def __init__(
-        self, photographs: Photographs, batch_size: int, *, memory: int = 1 << 30, threads: int = 2
-    ) -> None:
+    def __init__(self, photographs: Photographs, batch_size: int, *, memory: int = 1 << 30, threads: int = 2) -> None:
         super().__init__()
         if len(photographs) == 0:
             raise UsageError("there are no photographs to train on: look at the split (every, lists)")

@@ -120,7 +120,9 @@ def _surfaces(views: Photographs, chosen: Sequence[int]) -> NDArray[np.float64] 
     return places if len(places) else None
 
 
-def _opaque(view: Photograph, places: NDArray[np.float64], radius: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _opaque(
+    view: Photograph, places: NDArray[np.float64], radius: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which places (n, 3) a view sees, and within a radius of which it sees anything opaque."""
     pixels, depths = project(view.camera, places)
     height, width = view.pixels.shape[:2]
