@@ -45,10 +45,11 @@ def test_a_row_is_the_entry_with_the_largest_logit(function):
 def test_the_gradient_to_the_logits_is_that_of_the_softmax_weighted_mean(function):
     logits, dictionary = make(torch.float64, (0, 30))
     weights = torch.randn(30, 2, dtype=torch.float64)
-    (found,) = torch.autograd.grad(function(logits, dictionary, (0, 30)), logits, weights)
-    (expected,) = torch.autograd.grad(logits.softmax(1) @ dictionary[0], logits, weights)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
-    assert expected.abs().max() > 0.1
+    for sharpness in (1.0, 2.5):
+        (found,) = torch.autograd.grad(function(logits, dictionary, (0, 30), sharpness), logits, weights)
+        (expected,) = torch.autograd.grad((sharpness * logits).softmax(1) @ dictionary[0], logits, weights)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
+        assert expected.abs().max() > 0.1
 
 
 def test_the_gradient_to_the_dictionary_equals_finite_differences():

@@ -24,13 +24,14 @@ SHARE = 1024
 """Rows that are worth handing to another thread."""
 
 
-def chosen(logits: Tensor, dictionary: Tensor, first_row: tuple[int, ...]) -> Tensor:
+def chosen(logits: Tensor, dictionary: Tensor, first_row: tuple[int, ...], sharpness: float = 1.0) -> Tensor:
     """The dictionary's entry that each row of logits chooses.
 
     Args:
         logits: (rows, entries).
         dictionary: (levels, entries, features), of the dtype and on the device of `logits`.
         first_row: of each level, and at the end the number of rows.
+        sharpness: a factor of the logits within the softmax: it changes their gradient, not the choice.
 
     Returns:
         (rows, features). The gradient to the dictionary is that of the choice, the one to the logits that of the
@@ -57,13 +58,13 @@ def chosen(logits: Tensor, dictionary: Tensor, first_row: tuple[int, ...]) -> Te
             f"{dictionary.device}: both must be of the same floating dtype, on the same device"
         )
     if logits.device.type == "cpu" and logits.dtype in COMPILED_DTYPES:
-        return _Chosen.apply(logits, dictionary, first_row)
-    return chosen_reference(logits, dictionary, first_row)
+        return _Chosen.apply(logits, dictionary, first_row, sharpness)
+    return chosen_reference(logits, dictionary, first_row, sharpness)
 
 
 class _Chosen(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, dictionary: Tensor, first_row: tuple[int, ...]) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, dictionary: Tensor, first_row: tuple[int, ...], sharpness: float) -> Tensor:
         import numpy as np
 
         from treadle.kernels import codebook_loops
@@ -72,7 +73,7 @@ class _Chosen(torch.autograd.Function):
         out = logits.new_empty(len(logits), dictionary.shape[2])
         choices = np.empty(len(logits), np.int32)
         ctx.given = np.array(first_row, np.int64), (0.0,) * dictionary.shape[2]
-        ctx.choices = choices
+        ctx.choices, ctx.sharpness = choices, float(sharpness)
         ctx.save_for_backward(logits, dictionary)
         given = _array(logits), _array(dictionary), *ctx.given
         threads.spread(codebook_loops.forward, _parts(logits), *given, choices, _array(out))
@@ -80,7 +81,7 @@ class _Chosen(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         from treadle.kernels import codebook_loops
 
         logits, dictionary = ctx.saved_tensors
@@ -88,13 +89,13 @@ class _Chosen(torch.autograd.Function):
         grad_logits = grad_dictionary = None
         if ctx.needs_input_grad[0]:
             grad_logits = torch.empty_like(logits)
-            given = _array(logits), _array(dictionary), *ctx.given, pull
+            given = _array(logits), _array(dictionary), *ctx.given, ctx.sharpness, pull
             threads.spread(codebook_loops.logit_gradient, _parts(logits), *given, _array(grad_logits))
         if ctx.needs_input_grad[1]:
             grad_dictionary = torch.zeros_like(dictionary)
             parts, into = threads.parts_for(len(dictionary)), _array(grad_dictionary)
             threads.spread(codebook_loops.dictionary_gradient, parts, ctx.choices, *ctx.given, pull, into)
-        return grad_logits, grad_dictionary, None
+        return grad_logits, grad_dictionary, None, None
 
 
 def _parts(logits: Tensor) -> int:

@@ -37,10 +37,10 @@ def forward(logits, dictionary, first_row, unit, choices, out, part, parts):
 
 
 @compiled()
-def logit_gradient(logits, dictionary, first_row, unit, grad, grad_logits, part, parts):
+def logit_gradient(logits, dictionary, first_row, unit, sharpness, grad, grad_logits, part, parts):
     """Write the gradient to the logits: that of the softmax-weighted mean of the entries."""
     real = logits.dtype.type
-    zero = real(0)
+    zero, sharp = real(0), real(sharpness)
     rows, entries = logits.shape
     pulls, shares = np.empty(entries, logits.dtype), np.empty(entries, logits.dtype)
     level = 0
@@ -59,7 +59,7 @@ def logit_gradient(logits, dictionary, first_row, unit, grad, grad_logits, part,
             most = max(most, logits[row, k])
         total, mean = zero, zero
         for k in range(entries):
-            shares[k] = math.exp(logits[row, k] - most)
+            shares[k] = math.exp(sharp * (logits[row, k] - most))
             pull = zero
             for f in range(len(unit)):
                 pull += grad[row, f] * dictionary[level, k, f]
@@ -68,7 +68,7 @@ def logit_gradient(logits, dictionary, first_row, unit, grad, grad_logits, part,
             mean += shares[k] * pull
         mean /= total
         for k in range(entries):
-            grad_logits[row, k] = shares[k] / total * (pulls[k] - mean)
+            grad_logits[row, k] = sharp * (shares[k] / total) * (pulls[k] - mean)
 
 
 @compiled()

@@ -16,13 +16,14 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def chosen_reference(logits: Tensor, dictionary: Tensor, first_row: Sequence[int]) -> Tensor:
+def chosen_reference(logits: Tensor, dictionary: Tensor, first_row: Sequence[int], sharpness: float = 1.0) -> Tensor:
     """The entry that each row chooses, with differentiable torch operations.
 
     Args:
         logits: (rows, entries).
         dictionary: (levels, entries, features), of the dtype and on the device of `logits`.
         first_row: of each level, and at the end the number of rows.
+        sharpness: a factor of the logits within the softmax, the inverse of its temperature.
 
     Returns:
         (rows, features).
@@ -30,7 +31,7 @@ def chosen_reference(logits: Tensor, dictionary: Tensor, first_row: Sequence[int
     found = []
     for level, (start, stop) in enumerate(pairwise(first_row)):
         own = logits[start:stop]
-        soft = own.softmax(1)
+        soft = (sharpness * own).softmax(1)
         hard = functional.one_hot(own.argmax(1), logits.shape[1]).to(soft.dtype)
         found.append(hard @ dictionary[level] + (soft - soft.detach()) @ dictionary[level].detach())
     return torch.cat(found)

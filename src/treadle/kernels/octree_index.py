@@ -20,7 +20,7 @@ from treadle.errors import UsageError
 MOST_BASE, FINEST = 7, 10
 """The base level's cells are all there, as 8^base numbers; coordinates of the finest fit into 30 bits of a code."""
 
-_SPREAD = ((16, 0x030000FF), (8, 0x0300F00F), (4, 0x030C30C3), (2, 0x09249249))
+_STEPS = ((16, 0x030000FF), (8, 0x0300F00F), (4, 0x030C30C3), (2, 0x09249249))
 
 
 def morton(cells: Tensor) -> Tensor:
@@ -28,22 +28,24 @@ def morton(cells: Tensor) -> Tensor:
 
     Corners have coordinates up to 2^10 itself; that bit is put above all others, and orders them as well as any.
     """
-    found = torch.zeros(len(cells), dtype=torch.int64, device=cells.device)
-    for axis in range(3):
-        value = cells[:, axis].to(torch.int64)
-        top, value = value >> FINEST, value & ((1 << FINEST) - 1)
-        for shift, mask in _SPREAD:
-            value = (value | (value << shift)) & mask
-        found |= (value << axis) | (top << (3 * FINEST + axis))
-    return found
+    x, y, z = (_spread(cells[:, axis].to(torch.int64), axis) for axis in range(3))
+    return x | y | z
+
+
+def _spread(value: Tensor, axis: int) -> Tensor:
+    """The bits of coordinates where codes have those of this axis."""
+    top, value = value >> FINEST, value & ((1 << FINEST) - 1)
+    for shift, mask in _STEPS:
+        value = (value | (value << shift)) & mask
+    return (value << axis) | (top << (3 * FINEST + axis))
 
 
 def cells_of(codes: Tensor) -> Tensor:
     """The cells (m, 3) int64 of their codes: the inverse of `morton`, for cells."""
     found = []
     for axis in range(3):
-        value = (codes >> axis) & _SPREAD[-1][1]
-        for (shift, _), mask in zip(_SPREAD[::-1], (*(m for _, m in _SPREAD[-2::-1]), (1 << FINEST) - 1), strict=True):
+        value = (codes >> axis) & _STEPS[-1][1]
+        for (shift, _), mask in zip(_STEPS[::-1], (*(m for _, m in _STEPS[-2::-1]), (1 << FINEST) - 1), strict=True):
             value = (value | (value >> shift)) & mask
         found.append(value)
     return torch.stack(found, dim=1)
@@ -104,7 +106,7 @@ class OctreeIndex:
                 parent = torch.searchsorted(here, below >> 3)
                 number = torch.arange(first_cell[level + 1], first_cell[level + 2], device=codes.device)
                 own[parent, below & 7] = number.int()
-            keys, place = torch.unique(morton(_corners(cells_of(here))), return_inverse=True)
+            keys, place = _distinct(_corners(cells_of(here)), 8 ** (base + level + 1))
             own[:, 8:] = (place + first_row[-1]).reshape(-1, 8).int()
             corners.append(keys)
             first_row.append(first_row[-1] + len(keys))
@@ -148,8 +150,19 @@ class OctreeIndex:
         return mask
 
 
+def _distinct(codes: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The distinct codes, rising, and for each of `codes`, all below `most`, which of them it is."""
+    if most > 8 * len(codes):  # else counting them is faster than sorting them
+        found, place = torch.unique(codes, return_inverse=True)
+        return found, place
+    there = torch.zeros(most, dtype=torch.bool, device=codes.device)
+    there[codes] = True
+    return there.nonzero().squeeze(1), (there.cumsum(0, dtype=torch.int32) - 1)[codes]
+
+
 def _corners(cells: Tensor) -> Tensor:
-    """The corners (8 m, 3) of cells (m, 3), those of one cell together."""
-    octants = torch.arange(8, device=cells.device)
-    offsets = torch.stack((octants & 1, (octants >> 1) & 1, octants >> 2), dim=1)
-    return (cells[:, None] + offsets).reshape(-1, 3)
+    """The codes (8 m,) of the corners of cells (m, 3), those of one cell together, x fastest."""
+    x, y, z = (
+        torch.stack((_spread(low, axis), _spread(low + 1, axis)), dim=1) for axis, low in enumerate(cells.unbind(1))
+    )
+    return (x[:, None, None, :] | y[:, None, :, None] | z[:, :, None, None]).reshape(-1)
