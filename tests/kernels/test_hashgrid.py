@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -9,9 +10,9 @@ from hypothesis import strategies as st
 
 from treadle.errors import UsageError
 from treadle.kernels import hashgrid
-from treadle.kernels.hashgrid import encode
+from treadle.kernels.hashgrid import decode, decode_reference, encode
 from treadle.kernels.hashgrid_reference import encode_reference
-from treadle.kernels.layout import GridLayout
+from treadle.kernels.layout import BLOCK, GridLayout
 
 # Dense and hashed levels in both; few signatures keep the compile time of the suite down.
 SMALL = {
@@ -38,7 +39,7 @@ def by_hand(point, table, layout):
     """One point in plain Python, written from the definition and independent of both implementations."""
     values = []
     for level, n in enumerate(layout.resolutions):
-        u = [min(max(n * (x + 1) / 2, 0.0), n - 1.0) for x in point]
+        u = [min(max((n - 1) * (x + 1) / 2, 0.0), n - 1.0) for x in point]
         c = [min(math.floor(v), n - 2) for v in u]
         sums = [0.0] * layout.features
         for corner in range(2**layout.dimensions):
@@ -272,3 +273,119 @@ def test_any_grid_and_any_points_agree_with_the_reference(points, levels, log2_s
     table = torch.randn(layout.rows, 2, generator=generator)
     at = torch.tensor(points, dtype=torch.float32)
     torch.testing.assert_close(encode(at, table, layout), encode_reference(at, table, layout), rtol=1e-4, atol=1e-4)
+
+
+def field(layout, count, widths=(8, 6, 3), dtype=torch.float64, levels=None):
+    """Points, table, weights and biases of a perceptron over the grid."""
+    points, table = make(layout, count, dtype)
+    generator = torch.Generator().manual_seed(7)
+    used = (layout.levels if levels is None else levels) * layout.features
+    widths = (used, *widths[1:])
+    weights = [torch.randn(b, a, generator=generator, dtype=dtype).requires_grad_() for a, b in pairwise(widths)]
+    biases = [torch.randn(b, generator=generator, dtype=dtype).requires_grad_() for b in widths[1:]]
+    return points, table, weights, biases
+
+
+def field_gradients(function, layout, points, table, weights, biases):
+    out = function(points, table, layout, weights, biases)
+    slope = torch.randn(out.shape, generator=torch.Generator().manual_seed(5), dtype=out.dtype)
+    return (out.detach(), *torch.autograd.grad(out, (points, table, *weights, *biases), slope, allow_unused=True))
+
+
+@BOTH
+@pytest.mark.parametrize("count", [0, 1, BLOCK + 1, 1200])
+def test_a_field_and_all_its_gradients_equal_the_reference(dimensions, count):
+    case = field(SMALL[dimensions], count)
+    ours, theirs = (field_gradients(function, SMALL[dimensions], *case) for function in (decode, decode_reference))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+@BOTH
+def test_a_field_in_float32(dimensions):
+    layout = GridLayout(dimensions, levels=16, features=2, log2_size=12, n_min=16, n_max=256)
+    case = field(layout, 9000, (32, 64, 64, 3), torch.float32)
+    ours, theirs = (field_gradients(function, layout, *case) for function in (decode, decode_reference))
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a - b).norm() <= 1e-5 * b.norm()
+
+
+@BOTH
+def test_gradients_of_a_field_equal_finite_differences(dimensions):
+    layout = GridLayout(dimensions, levels=2, features=2, log2_size=4, n_min=3, n_max=7)
+    points, table, weights, biases = field(layout, 5, (4, 6, 2))
+    layers = len(weights)
+    assert torch.autograd.gradcheck(
+        lambda p, t, *rest: decode(p, t, layout, rest[:layers], rest[layers:]), (points, table, *weights, *biases),
+        eps=1e-6, atol=1e-6,
+    )  # fmt: skip
+
+
+@BOTH
+def test_a_field_is_bitwise_equal_in_any_number_of_parts(dimensions, monkeypatch):
+    layout = SMALL[dimensions]
+    case = field(layout, 130 * BLOCK + 9, (8, 20, 3), torch.float32)
+    expected = field_gradients(decode, layout, *case)
+    with torch.no_grad():
+        assert torch.equal(decode(case[0], case[1], layout, *case[2:]), expected[0])
+    for parts in (1, 2, 3, 4):
+        monkeypatch.setattr(hashgrid.threads, "parts_for", lambda work, parts=parts: min(parts, work))
+        found = field_gradients(decode, layout, *case)
+        assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True)), parts
+        with torch.no_grad():
+            assert torch.equal(decode(case[0], case[1], layout, *case[2:]), expected[0])
+
+
+@BOTH
+@pytest.mark.parametrize("levels", [1, 3])
+def test_finer_levels_that_do_not_count_are_neither_read_nor_taught(dimensions, levels):
+    layout = SMALL[dimensions]
+    points, table, weights, biases = field(layout, 200, levels=levels)
+    whole = torch.zeros(weights[0].shape[0], layout.width, dtype=weights[0].dtype)
+    whole[:, : levels * layout.features] = weights[0].detach()
+    poisoned = table.detach().clone()
+    poisoned[layout.offsets[levels] :] = math.nan
+    poisoned.requires_grad_()
+    out = decode(points, poisoned, layout, weights, biases)
+    expected = decode_reference(points, table, layout, [whole, *weights[1:]], biases)
+    torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
+    (grad,) = torch.autograd.grad(out.sum(), poisoned)
+    assert (grad[layout.offsets[levels] :] == 0).all() and (grad[: layout.offsets[levels]] != 0).any()
+
+    features = encode(points, poisoned, layout, levels)
+    torch.testing.assert_close(features, encode_reference(points, poisoned, layout, levels), rtol=0, atol=1e-12)
+    assert features.shape == (200, layout.width) and (features[:, levels * layout.features :] == 0).all()
+    grads = torch.autograd.grad(features.sum(), (points, poisoned))
+    assert grads[0].isfinite().all() and (grads[1][layout.offsets[levels] :] == 0).all()
+
+
+def test_only_the_gradients_of_a_field_that_are_asked_for():
+    points, table, weights, biases = field(SMALL[2], 100)
+    expected = torch.autograd.grad(decode(points, table, SMALL[2], weights, biases).sum(), weights[1])
+    fixed = [weights[0].detach(), weights[1]]
+    found = torch.autograd.grad(
+        decode(points.detach(), table.detach(), SMALL[2], fixed, [bias.detach() for bias in biases]).sum(), weights[1]
+    )
+    assert torch.equal(expected[0], found[0])
+    with pytest.raises(UsageError, match="first layer takes 7 values"):
+        decode(points, table, SMALL[2], [torch.zeros(3, 7, dtype=torch.float64)], biases[:1])
+
+
+def test_under_autocast_layers_take_its_dtype():
+    points, table, weights, biases = field(SMALL[2], 10, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert decode(points, table, SMALL[2], weights, biases).dtype == torch.bfloat16
+
+
+@BOTH
+def test_cells_as_0_1_0_had_them(dimensions):
+    """A whole cell less within the box: the outermost 1/N of each axis is flat."""
+    new = GridLayout(dimensions, levels=1, features=2, log2_size=12, n_min=8, n_max=8)
+    old = GridLayout(dimensions, levels=1, features=2, log2_size=12, n_min=8, n_max=8, flat_border=True)
+    _, table = make(new, 1, torch.float64)
+    points = torch.rand(50, dimensions, dtype=torch.float64) * 1.75 - 1  # to 1 - 2 / 8: where it is not yet flat
+    scaled = (points + 1) * 8 / 7 - 1
+    for function in (encode, encode_reference):
+        torch.testing.assert_close(function(points, table, old), function(scaled, table, new), rtol=0, atol=1e-12)
+        corner = torch.full((1, dimensions), 1.0, dtype=torch.float64)
+        torch.testing.assert_close(function(corner * 0.76, table, old), function(corner, table, new))

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from treadle.errors import UsageError
 from treadle.fields.grid import Grid
+from treadle.fields.grids.dense import DenseGrid
+from treadle.fields.grids.hash import HashEncoding
+from treadle.kernels.hashgrid import decode
 from treadle.kernels.mlp import mlp
 
 Output = Literal["sigmoid", "none"]
@@ -34,16 +37,30 @@ class Decoder(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (n, inputs) to (n, outputs)."""
+        return self.finish(mlp(features, *self.parts()))
+
+    def parts(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Weights and biases of the layers."""
         weights: list[Tensor] = [layer.weight for layer in self.layers]  # type: ignore[misc]
         biases: list[Tensor] = [layer.bias for layer in self.layers]  # type: ignore[misc]
-        result = mlp(features, weights, biases)
+        return weights, biases
+
+    def finish(self, result: Tensor) -> Tensor:
+        """What follows the last layer."""
         return result.sigmoid() if self.output == "sigmoid" else result
 
 
 def decoded(grid: Grid, decoder: nn.Module, points: Tensor, lod: int | None = None) -> Tensor:
     """What a decoder makes of the features at `points` (n, d): (n, outputs), by a fused kernel where there is one.
 
-    `decoder` is a `Decoder`, or any module from (n, grid.width) to (n, outputs), such as a `Siren`.
+    `decoder` is a `Decoder`, or any module from (n, grid.width) to (n, outputs), such as a `Siren`. A hash grid or a
+    dense one under a `Decoder` is one kernel on a CPU, differentiable once: for second derivatives there is
+    `kernels.hashgrid.decode_reference`.
     """
+    if isinstance(grid, HashEncoding | DenseGrid) and type(decoder) is Decoder:
+        (first, *others), biases = decoder.parts()
+        used = first[:, : grid.used(lod) * grid.layout.features]
+        found = decode(points.to(grid.table.dtype), grid.table, grid.layout, [used, *others], biases)
+        return decoder.finish(found)
     values: Tensor = decoder(grid(points, lod))
     return values

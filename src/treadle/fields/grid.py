@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from treadle.errors import UsageError
+
 
 class Grid(nn.Module):
     """Features over [-1, 1]^d, learnt, in levels from coarse to fine.
@@ -27,3 +29,9 @@ class Grid(nn.Module):
                 are zero. None takes all.
         """
         raise NotImplementedError(f"{type(self).__name__} is a Grid without forward(points, lod)")
+
+    def used(self, lod: int | None) -> int:
+        """How many levels count up to level of detail `lod`; raises UsageError for one that there is not."""
+        if lod is not None and not 0 <= lod < self.levels:
+            raise UsageError(f"lod is {lod}: expected 0 to {self.levels - 1}")
+        return self.levels if lod is None else lod + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,11 +17,13 @@ from treadle.engine.ema import EMA
 from treadle.engine.events import Hook
 from treadle.engine.lr import LearningRate
 from treadle.engine.optim import parameter_groups
+from treadle.engine.schedule import Span, every
 from treadle.engine.settings import TrainerConfig
 from treadle.engine.trainer import Trainer
 from treadle.errors import UsageError
 from treadle.export.mesh import write_mesh
 from treadle.export.mesh_parts import moved
+from treadle.fields.grids.octree import SparseGrid
 from treadle.fields.offline import OfflineRenders
 from treadle.fields.pipeline import Pipeline
 from treadle.fields.rendering import render
@@ -33,8 +36,11 @@ from treadle.fields.sdf.settings import SDFConfig
 from treadle.fields.sdf.shapes import knot
 from treadle.fields.sdf.solid import Solid, enclose, read_solid
 from treadle.fields.settings import build_decoder, build_grid
+from treadle.fields.structures.octree import Octree
 from treadle.fields.tracers.sphere import SphereTracer
 from treadle.images.display import write_png
+from treadle.images.reading import Pixels
+from treadle.kernels.threads import left_to_kernels
 from treadle.reports.growth import growth
 from treadle.reports.report import write_report
 from treadle.reports.rows import Row
@@ -55,7 +61,7 @@ class SDFTrainer(Trainer):
     """
 
     Config: ClassVar[type[TrainerConfig]] = SDFConfig
-    transient: ClassVar[tuple[str, ...]] = ("solid",)
+    transient: ClassVar[tuple[str, ...]] = ("solid", "pruning")
 
     def __init__(
         self,
@@ -86,11 +92,13 @@ class SDFTrainer(Trainer):
         self.validation_feed = self.held_out("validation", config.validation_points)
         self.test_feed = self.held_out("test", config.test_points)
         self.model = self.build_field()
+        self.pruning = every(config.prune_every)
         self.model.to_input.copy_(torch.from_numpy(self.solid.to_input))
         self.objective = config.objective(colored=self.model.colored)
-        groups = parameter_groups(
-            self.model, {"grid.*": {"name": "grid", "lr_scale": config.grid_rate}, "*": {"name": "decoder"}}
-        )
+        named: dict[str, dict[str, Any]] = {"*": {"name": "decoder"}}
+        if any(True for _ in self.model.grid.parameters()):
+            named = {"grid.*": {"name": "grid", "lr_scale": config.grid_rate}} | named
+        groups = parameter_groups(self.model, named)
         # As in instant-ngp: the tiny eps lets rows with tiny gradients, met by few samples, move as far as the others.
         self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
         self.rate = LearningRate(self.optimizer, config.learning_rate)
@@ -110,7 +118,11 @@ class SDFTrainer(Trainer):
 
     def build_field(self) -> SDFField:
         """The field to train. Override it for one of your own with the channels "sdf" and, if it likes, "color"."""
-        return build_field(self.config, self.solid.paint is not None)
+        level = finest(self.config)
+        cells = None
+        if level is not None:
+            cells = Octree.from_mesh(self.solid.vertices, self.solid.faces, level, dilation=1).cells
+        return build_field(self.config, self.solid.paint is not None, cells)
 
     def pre_training(self) -> None:
         """Put what is to be known of the mesh into the journal."""
@@ -118,6 +130,7 @@ class SDFTrainer(Trainer):
         for note in self.solid.notes:
             self.note("data", said=note)
 
+    @left_to_kernels()
     def step(self, batch: Samples) -> Mapping[str, Any]:
         """One update on the distances of a batch of samples, and on their colours."""
         lod = self.lod()
@@ -125,7 +138,23 @@ class SDFTrainer(Trainer):
         terms = self.terms(found, batch, lod)
         result = self.objective(**terms)
         self.minimize(result, self.optimizer)
+        finished = replace(self.progress, step=self.progress.step + 1)
+        begun = self.config.prune_from is None or Span.parse(self.config.prune_from).reached(finished)
+        if begun and self.pruning.due_after_step(finished):
+            self.prune()
         return {"loss": result.total}
+
+    def prune(self) -> None:
+        """Take those cells of the octree away whose middles are farther from the surface than their own corners are.
+
+        Twice as far, since a field that is being learnt is not exact; if no cell would be left, all stay.
+        """
+        grid = sparse_grid(self.model)
+        reach = 2 * 3**0.5 / 2**grid.finest
+        keep = (self.model.evaluate(grid.centres()).abs() < reach).flatten().to(grid.codes.device)
+        if bool(keep.any()) and not bool(keep.all()):
+            rows = grid.prune(keep, self.edit_rows)
+            self.note("prune", cells=int(keep.sum()), of=len(keep), rows_gone=rows)
 
     def terms(self, found: Mapping[str, Tensor], batch: Samples, lod: int | None) -> dict[str, Tensor]:
         """The values of the loss terms that this run has."""
@@ -150,6 +179,7 @@ class SDFTrainer(Trainer):
 
     # Evaluation -----------------------------------------------------------------------------------------------------
 
+    @left_to_kernels()
     def validation_step(self, batch: Samples) -> Mapping[str, Any]:
         """IoU and errors of the distances on uniform points in the box, as one batch."""
         return figures(self.model.evaluate(batch.points).to(batch.distances.device), batch.distances)
@@ -169,20 +199,22 @@ class SDFTrainer(Trainer):
             for name, direction in panels.VIEWS.items()
         }
 
-    def judged(self, directory: Path, count: int) -> dict[str, Any]:
-        """Judge the field, on `count` points and by its surface, and write pictures and mesh into `directory`."""
+    def judged(self, directory: Path, seen: dict[str, list[Pixels]]) -> dict[str, Any]:
+        """Judge the field on points and by its surface; writes pictures (of the views `seen`) and mesh."""
         config, model = self.config, self.model
         found: dict[str, Any] = {
-            "iou": iou(model, self.solid, count, derive_seed(config.seed, "iou")),
+            "iou": iou(model, self.solid, config.test_points, derive_seed(config.seed, "iou")),
             "normal_error": normal_error(model, self.solid, seed=derive_seed(config.seed, "normals")),
+            "views": directory / "views.png",
+            "slices": directory / "slices.png",
         }
-        for name, picture in (("views", panels.views), ("slices", panels.slices)):
-            found[name] = directory / f"{name}.png"
-            write_png(found[name], picture(model, config.picture))
+        directory.mkdir(parents=True, exist_ok=True)
+        write_png(found["views"], panels.together(seen))
+        write_png(found["slices"], panels.slices(model, config.picture))
         try:
             mesh = surface(model, config.resolution)
         except UsageError as error:  # a field that has learnt nothing yet
-            return found | {"mesh": str(error)}
+            return found | {"shape": str(error)}
         between = apart(mesh.vertices, mesh.faces, self.solid, seed=derive_seed(config.seed, "surface"))
         found |= {
             "distance": between.relative,
@@ -201,7 +233,7 @@ class SDFTrainer(Trainer):
         surfaces, both ways, as a share of the mesh's diagonal, "farthest" the largest, "normal_error" is in degrees.
         """
         with self.evaluating():
-            found = self.judged(directory, self.config.test_points)
+            found = self.judged(directory, panels.views(self.model, self.config.picture))
         found["parameters"] = sum(parameter.numel() for parameter in self.model.parameters())
         if self.run is not None:
             moving = growth(directory / "growth.gif", self.run.path / "examples")
@@ -212,20 +244,17 @@ class SDFTrainer(Trainer):
         """Judge the field as `report` does; writes tables and a page of its views, and the mesh."""
         run = directory.parent
         with self.evaluating():
-            found = self.judged(directory, self.config.test_points)
-            written = write_report(
-                directory,
-                (self.row(name, direction) for name, direction in panels.VIEWS.items()),
-                title=f"Test of {run.parent.name}/{run.name}",
-                description=f"the distance from {self.solid.name}, {self.solid.topology}",
+            seen = panels.views(self.model, self.config.picture)
+            found = self.judged(directory, seen)
+            figures = {name: value for name, value in found.items() if isinstance(value, float)}
+            rows = (
+                Row(name, dict(zip(panels.CAPTIONS, pictures, strict=False)), figures)
+                for name, pictures in seen.items()
             )
+            title = f"Test of {run.parent.name}/{run.name}"
+            about = f"the distance from {self.solid.name} ({self.solid.topology}); the figures are of all of it"
+            written = write_report(directory, rows, title=title, description=about)
         return found | {name: written[name] for name in ("table", "page")}
-
-    def row(self, name: str, direction: Sequence[float]) -> Row:
-        """The pictures of a view, and how much of it the surface covers."""
-        seen = panels.see(self.model, panels.camera_at(direction, self.config.picture))
-        pictures = dict(zip(panels.CAPTIONS, panels.pictures(seen), strict=False))
-        return Row(name, pictures, {"covered": float(seen.opacity.mean())})
 
     @classmethod
     def exporters(cls) -> dict[str, Any]:
@@ -244,15 +273,26 @@ class SDFTrainer(Trainer):
             raise UsageError(f"{run} is not the run of a distance field: it has no sharpness")
         biases = [name for name in weights if name.startswith("decoder.") and name.endswith(".bias")]
         outputs = weights[max(biases, key=lambda name: int(name.split(".")[2]))].shape[0]
-        model = build_field(config, outputs == 4)
+        model = build_field(config, outputs == 4, torch.zeros(1, 3, dtype=torch.int64))
         model.load_state_dict(weights)
         return model.eval()
 
 
-def build_field(config: SDFConfig, colored: bool) -> SDFField:
-    """The field that the settings describe, with colours or without."""
-    grid = build_grid(config)
+def build_field(config: SDFConfig, colored: bool, cells: Tensor | None) -> SDFField:
+    """The field that the settings describe, with colours or without; `cells` are those of a grid that has some."""
+    grid = build_grid(config, cells=cells)
     return SDFField(grid, build_decoder(config, grid.width, 4 if colored else 1))
+
+
+def finest(config: SDFConfig) -> int | None:
+    """The finest level of the octree that the settings describe; None where they describe another grid."""
+    arguments = config.grid_arguments()
+    return arguments["base"] + arguments["levels"] - 1 if config.grid in ("octree", "codebook") else None
+
+
+def sparse_grid(field: SDFField) -> SparseGrid:
+    """The grid of cells in a field, under whatever it is wrapped in."""
+    return next(module for module in field.modules() if isinstance(module, SparseGrid))
 
 
 def own_solid() -> Solid:

@@ -1,276 +1,101 @@
-"""The compiled loops of the hash-grid encoding.
+"""The compiled loops of the hash-grid encoding: for every level, block after block of points.
 
-Forward and the gradient to the points are cut by blocks of points. The gradient to the table is cut by levels: every
-level is summed by one thread, in the order of the points. No two threads write the same number and no sum depends on
-their count, so results are bitwise equal on any number of threads.
+Levels come outermost: the rows of one stay in the cache while all points pass over it. Features and their gradients lie
+level by level, (levels, padded, features), with points padded to whole blocks. `encode` and `point_gradient` are cut by
+blocks of points; `table_gradient` by levels, each of which is summed by one thread in the order of the points. No two
+threads write the same number and no sum depends on their count: results are bitwise equal on any number of threads.
 
-`unit` is a tuple with as many entries as a row has features: its length is known at compile time, so that loops over
-features are unrolled. Of fast math only contraction to fused multiply-add is allowed: NaN stays NaN, sums keep order.
+A row of `levels` is (resolution, first row, rows - 1, hashed); of `scales`, what x + 1 is multiplied by. The tuples
+`axes` and `unit` are as long as points have axes and rows have features. Of fast math only contraction to fused
+multiply-add is allowed: NaN stays NaN, sums keep their order.
 """
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, var-annotated, assignment"
 from __future__ import annotations
 
 import numba
 import numpy as np
 
 from treadle.kernels.compiling import compiled
-
-BLOCK = 512
-"""Points worked on together: their outputs stay in the first-level cache while all levels pass over them."""
-
-_PRIME_Y = np.uint32(2654435761)
-_PRIME_Z = np.uint32(805459861)
+from treadle.kernels.corners import blend, corners, meet, scatter, slopes
+from treadle.kernels.lanes import COUNT
+from treadle.kernels.layout import BLOCK
 
 
-@numba.njit(inline="always")
-def _clip(u, zero, last):
-    # Written so that NaN passes through, to be seen in the result.
-    if u < zero:
-        return zero
-    if u > last:
-        return last
-    return u
+@numba.njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+def _find(rows, shares, coordinates, start, apart, count, level, scale, axes):
+    # The corners around the points of a block, of which `count` are some.
+    real = shares.dtype.type
+    n = level[0]
+    last, far = real(n - 1), real(n - 2)
+    resolution, mask = np.int32(n), np.int32(level[2])
+    if level[3]:
+        for slot in range(0, count, COUNT):
+            corners(rows, shares, slot, coordinates, start + slot, apart, scale, last, far, resolution, mask, 1, axes)
+    else:
+        for slot in range(0, count, COUNT):
+            corners(rows, shares, slot, coordinates, start + slot, apart, scale, last, far, resolution, mask, 0, axes)
 
 
-@numba.njit(inline="always")
-def _cell(u, n):
-    # In range for every u: NaN compares false and reads cell 0.
-    if u > 0:
-        return min(np.int32(u), np.int32(n - 2))
-    return np.int32(0)
+@numba.njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+def encode_some(coordinates, apart, first, last, table, levels, scales, axes, unit, out, out_apart, shift, scratch):
+    """Encode the points `first` to `last`, the first a multiple of BLOCK: level k into out from k * out_apart on.
+
+    Args:
+        coordinates, apart: flat; axis a from a * apart on.
+        table: flat, all rows.
+        out, out_apart, shift: flat; point i of level k is row k * out_apart + i - shift.
+        scratch: int32 and real arrays of 2^axes * BLOCK numbers.
+    """
+    rows, shares = scratch
+    for level in range(levels.shape[0]):
+        for start in range(first, last, BLOCK):
+            count = min(BLOCK, last - start)
+            _find(rows, shares, coordinates, start, apart, count, levels[level], scales[level], axes)
+            blend(out, level * out_apart + start - shift, table, levels[level, 1], rows, shares, count, axes, unit)
 
 
-@numba.njit(inline="always")
-def _row2(x, y, n, mask, dense):
-    if dense:
-        return np.int64(x) + n * np.int64(y)
-    return np.int64((np.uint32(x) ^ (np.uint32(y) * _PRIME_Y)) & mask)
+@compiled()
+def encode(coordinates, points, table, levels, scales, axes, unit, out, part, parts):
+    """Encode `points` points, all lying in coordinates (axes, padded): out (levels, padded, features), all flat."""
+    padded = coordinates.size // len(axes)
+    blocks = padded // BLOCK
+    first, last = blocks * part // parts * BLOCK, min(blocks * (part + 1) // parts * BLOCK, points)
+    scratch = np.empty(BLOCK << len(axes), np.int32), np.empty(BLOCK << len(axes), table.dtype)
+    encode_some(coordinates, padded, first, last, table, levels, scales, axes, unit, out, padded, 0, scratch)
 
 
-@numba.njit(inline="always")
-def _row3(x, y, z, n, mask, dense):
-    if dense:
-        return np.int64(x) + n * (np.int64(y) + n * np.int64(z))
-    return np.int64((np.uint32(x) ^ (np.uint32(y) * _PRIME_Y) ^ (np.uint32(z) * _PRIME_Z)) & mask)
+@compiled()
+def table_gradient(coordinates, points, grad, levels, scales, axes, unit, grad_table, part, parts):
+    """Add to grad_table what grad (levels, padded, features) gives; a part sums levels part, part + parts, ..."""
+    padded = coordinates.size // len(axes)
+    rows, shares = np.empty(BLOCK << len(axes), np.int32), np.empty(BLOCK << len(axes), grad.dtype)
+    for level in range(part, levels.shape[0], parts):
+        for start in range(0, points, BLOCK):
+            count = min(BLOCK, points - start)
+            _find(rows, shares, coordinates, start, padded, count, levels[level], scales[level], axes)
+            scatter(grad_table, levels[level, 1], grad, level * padded + start, rows, shares, count, axes, unit)
 
 
-@numba.njit(inline="always")
-def _share(count, part, parts):
-    # The range of points of a part: whole blocks, so that a block is the same work wherever it runs.
-    blocks = (count + BLOCK - 1) // BLOCK
-    return min(blocks * part // parts * BLOCK, count), min(blocks * (part + 1) // parts * BLOCK, count)
-
-
-@compiled(parallel=True)
-def forward_2d(points, table, levels, unit, out, parts):
-    """Encode points (n, 2) into out (n, levels * features); `levels` rows are (resolution, offset, rows - 1, dense)."""
-    real = points.dtype.type
-    zero, one = real(0), real(1)
-    features = len(unit)
-    for part in numba.prange(parts):
-        start, stop = _share(points.shape[0], part, parts)
-        for low in range(start, stop, BLOCK):
-            high = min(low + BLOCK, stop)
-            for level in range(levels.shape[0]):
-                n = levels[level, 0]
-                rows = table[levels[level, 1] :]
-                mask = np.uint32(levels[level, 2])
-                dense = levels[level, 3] != 0
-                scale, last = real(0.5) * real(n), real(n - 1)
-                first = level * features
-                for i in range(low, high):
-                    u, v = (
-                        _clip((points[i, 0] + one) * scale, zero, last),
-                        _clip((points[i, 1] + one) * scale, zero, last),
-                    )
-                    x, y = _cell(u, n), _cell(v, n)
-                    a, b = u - real(x), v - real(y)
-                    r00, r10 = _row2(x, y, n, mask, dense), _row2(x + 1, y, n, mask, dense)
-                    r01, r11 = _row2(x, y + 1, n, mask, dense), _row2(x + 1, y + 1, n, mask, dense)
-                    s00, s10, s01, s11 = (one - a) * (one - b), a * (one - b), (one - a) * b, a * b
-                    for f in range(features):
-                        out[i, first + f] = (
-                            s00 * rows[r00, f] + s10 * rows[r10, f] + s01 * rows[r01, f] + s11 * rows[r11, f]
-                        )
-
-
-@compiled(parallel=True)
-def table_gradient_2d(points, grad, levels, unit, grad_table, parts):
-    """Add to `grad_table` the gradient from all points; part k sums levels k, k + parts, k + 2 parts ..."""
-    real = points.dtype.type
-    zero, one = real(0), real(1)
-    features = len(unit)
-    for part in numba.prange(parts):
-        for low in range(0, points.shape[0], BLOCK):
-            high = min(low + BLOCK, points.shape[0])
-            for level in range(part, levels.shape[0], parts):
-                n = levels[level, 0]
-                rows = grad_table[levels[level, 1] :]
-                mask = np.uint32(levels[level, 2])
-                dense = levels[level, 3] != 0
-                scale, last = real(0.5) * real(n), real(n - 1)
-                first = level * features
-                for i in range(low, high):
-                    u, v = (
-                        _clip((points[i, 0] + one) * scale, zero, last),
-                        _clip((points[i, 1] + one) * scale, zero, last),
-                    )
-                    x, y = _cell(u, n), _cell(v, n)
-                    a, b = u - real(x), v - real(y)
-                    r00, r10 = _row2(x, y, n, mask, dense), _row2(x + 1, y, n, mask, dense)
-                    r01, r11 = _row2(x, y + 1, n, mask, dense), _row2(x + 1, y + 1, n, mask, dense)
-                    s00, s10, s01, s11 = (one - a) * (one - b), a * (one - b), (one - a) * b, a * b
-                    for f in range(features):
-                        g = grad[i, first + f]
-                        rows[r00, f] += s00 * g
-                        rows[r10, f] += s10 * g
-                        rows[r01, f] += s01 * g
-                        rows[r11, f] += s11 * g
-
-
-@compiled(parallel=True)
-def point_gradient_2d(points, grad, table, levels, unit, grad_points, parts):
-    """Write the gradient to the points (n, 2); zero along an axis where the point was clipped."""
-    real = points.dtype.type
-    zero, one = real(0), real(1)
-    features = len(unit)
-    for part in numba.prange(parts):
-        start, stop = _share(points.shape[0], part, parts)
-        for i in range(start, stop):
-            total_x, total_y = zero, zero
-            for level in range(levels.shape[0]):
-                n = levels[level, 0]
-                rows = table[levels[level, 1] :]
-                mask = np.uint32(levels[level, 2])
-                dense = levels[level, 3] != 0
-                scale, last = real(0.5) * real(n), real(n - 1)
-                u_free, v_free = (points[i, 0] + one) * scale, (points[i, 1] + one) * scale
-                u, v = _clip(u_free, zero, last), _clip(v_free, zero, last)
-                x, y = _cell(u, n), _cell(v, n)
-                a, b = u - real(x), v - real(y)
-                r00, r10 = _row2(x, y, n, mask, dense), _row2(x + 1, y, n, mask, dense)
-                r01, r11 = _row2(x, y + 1, n, mask, dense), _row2(x + 1, y + 1, n, mask, dense)
-                slope_x, slope_y = zero, zero
-                for f in range(features):
-                    g = grad[i, level * features + f]
-                    t00, t10, t01, t11 = rows[r00, f], rows[r10, f], rows[r01, f], rows[r11, f]
-                    slope_x += g * ((one - b) * (t10 - t00) + b * (t11 - t01))
-                    slope_y += g * ((one - a) * (t01 - t00) + a * (t11 - t10))
-                if u_free == u:
-                    total_x += slope_x * scale
-                if v_free == v:
-                    total_y += slope_y * scale
-            grad_points[i, 0] = total_x
-            grad_points[i, 1] = total_y
-
-
-@compiled(parallel=True)
-def forward_3d(points, table, levels, unit, out, parts):
-    """As `forward_2d`, over eight corners."""
-    real = points.dtype.type
-    zero, one = real(0), real(1)
-    features = len(unit)
-    for part in numba.prange(parts):
-        start, stop = _share(points.shape[0], part, parts)
-        for low in range(start, stop, BLOCK):
-            high = min(low + BLOCK, stop)
-            for level in range(levels.shape[0]):
-                n = levels[level, 0]
-                rows = table[levels[level, 1] :]
-                mask = np.uint32(levels[level, 2])
-                dense = levels[level, 3] != 0
-                scale, last = real(0.5) * real(n), real(n - 1)
-                first = level * features
-                for i in range(low, high):
-                    u, v = (
-                        _clip((points[i, 0] + one) * scale, zero, last),
-                        _clip((points[i, 1] + one) * scale, zero, last),
-                    )
-                    w = _clip((points[i, 2] + one) * scale, zero, last)
-                    x, y, z = _cell(u, n), _cell(v, n), _cell(w, n)
-                    a, b, c = u - real(x), v - real(y), w - real(z)
-                    r000, r100 = _row3(x, y, z, n, mask, dense), _row3(x + 1, y, z, n, mask, dense)
-                    r010, r110 = _row3(x, y + 1, z, n, mask, dense), _row3(x + 1, y + 1, z, n, mask, dense)
-                    r001, r101 = _row3(x, y, z + 1, n, mask, dense), _row3(x + 1, y, z + 1, n, mask, dense)
-                    r011, r111 = _row3(x, y + 1, z + 1, n, mask, dense), _row3(x + 1, y + 1, z + 1, n, mask, dense)
-                    s00, s10, s01, s11 = (one - a) * (one - b), a * (one - b), (one - a) * b, a * b
-                    for f in range(features):
-                        near = s00 * rows[r000, f] + s10 * rows[r100, f] + s01 * rows[r010, f] + s11 * rows[r110, f]
-                        far = s00 * rows[r001, f] + s10 * rows[r101, f] + s01 * rows[r011, f] + s11 * rows[r111, f]
-                        out[i, first + f] = (one - c) * near + c * far
-
-
-@compiled(parallel=True)
-def table_gradient_3d(points, grad, levels, unit, grad_table, parts):
-    """As `table_gradient_2d`, over eight corners."""
-    real = points.dtype.type
-    zero, one = real(0), real(1)
-    features = len(unit)
-    for part in numba.prange(parts):
-        for low in range(0, points.shape[0], BLOCK):
-            high = min(low + BLOCK, points.shape[0])
-            for level in range(part, levels.shape[0], parts):
-                n = levels[level, 0]
-                rows = grad_table[levels[level, 1] :]
-                mask = np.uint32(levels[level, 2])
-                dense = levels[level, 3] != 0
-                scale, last = real(0.5) * real(n), real(n - 1)
-                first = level * features
-                for i in range(low, high):
-                    u, v = (
-                        _clip((points[i, 0] + one) * scale, zero, last),
-                        _clip((points[i, 1] + one) * scale, zero, last),
-                    )
-                    w = _clip((points[i, 2] + one) * scale, zero, last)
-                    x, y, z = _cell(u, n), _cell(v, n), _cell(w, n)
-                    a, b, c = u - real(x), v - real(y), w - real(z)
-                    for corner in range(8):
-                        dx, dy, dz = corner & 1, (corner >> 1) & 1, corner >> 2
-                        row = _row3(x + dx, y + dy, z + dz, n, mask, dense)
-                        share = (a if dx else one - a) * (b if dy else one - b) * (c if dz else one - c)
-                        for f in range(features):
-                            rows[row, f] += share * grad[i, first + f]
-
-
-@compiled(parallel=True)
-def point_gradient_3d(points, grad, table, levels, unit, grad_points, parts):
-    """As `point_gradient_2d`, over eight corners."""
-    real = points.dtype.type
-    zero, one = real(0), real(1)
-    features = len(unit)
-    for part in numba.prange(parts):
-        start, stop = _share(points.shape[0], part, parts)
-        for i in range(start, stop):
-            total_x, total_y, total_z = zero, zero, zero
-            for level in range(levels.shape[0]):
-                n = levels[level, 0]
-                rows = table[levels[level, 1] :]
-                mask = np.uint32(levels[level, 2])
-                dense = levels[level, 3] != 0
-                scale, last = real(0.5) * real(n), real(n - 1)
-                u_free, v_free = (points[i, 0] + one) * scale, (points[i, 1] + one) * scale
-                w_free = (points[i, 2] + one) * scale
-                u, v, w = _clip(u_free, zero, last), _clip(v_free, zero, last), _clip(w_free, zero, last)
-                x, y, z = _cell(u, n), _cell(v, n), _cell(w, n)
-                a, b, c = u - real(x), v - real(y), w - real(z)
-                slope_x, slope_y, slope_z = zero, zero, zero
-                for corner in range(8):
-                    dx, dy, dz = corner & 1, (corner >> 1) & 1, corner >> 2
-                    row = _row3(x + dx, y + dy, z + dz, n, mask, dense)
-                    value = zero
-                    for f in range(features):
-                        value += grad[i, level * features + f] * rows[row, f]
-                    p, q, r = a if dx else one - a, b if dy else one - b, c if dz else one - c
-                    slope_x += value * q * r * (one if dx else -one)
-                    slope_y += value * p * r * (one if dy else -one)
-                    slope_z += value * p * q * (one if dz else -one)
-                if u_free == u:
-                    total_x += slope_x * scale
-                if v_free == v:
-                    total_y += slope_y * scale
-                if w_free == w:
-                    total_z += slope_z * scale
-            grad_points[i, 0] = total_x
-            grad_points[i, 1] = total_y
-            grad_points[i, 2] = total_z
+@compiled()
+def point_gradient(coordinates, points, grad, table, levels, scales, axes, unit, grad_coordinates, part, parts):
+    """Write grad_coordinates (axes, padded); zero along an axis where a point was clipped."""
+    real = grad.dtype.type
+    padded = coordinates.size // len(axes)
+    blocks = padded // BLOCK
+    first, last = blocks * part // parts * BLOCK, min(blocks * (part + 1) // parts * BLOCK, points)
+    rows, shares = np.empty(BLOCK << len(axes), np.int32), np.empty(BLOCK << len(axes), grad.dtype)
+    dots = np.zeros(BLOCK << len(axes), grad.dtype)
+    for axis in range(len(axes)):
+        grad_coordinates[axis * padded + first : axis * padded + max(first, last)] = real(0)
+    for level in range(levels.shape[0]):
+        n = levels[level, 0]
+        for start in range(first, last, BLOCK):
+            count = min(BLOCK, last - start)
+            _find(rows, shares, coordinates, start, padded, count, levels[level], scales[level], axes)
+            meet(dots, grad, level * padded + start, table, levels[level, 1], rows, count, axes, unit)
+            for slot in range(0, count, COUNT):
+                slopes(
+                    grad_coordinates, dots, slot, coordinates, start + slot, padded,
+                    scales[level], real(n - 1), real(n - 2), axes,
+                )  # fmt: skip

@@ -1,7 +1,8 @@
 """The hash-grid encoding in plain torch: the definition the compiled kernels are held to, and what a GPU runs.
 
-For a point x in [-1, 1]^d and a level of N vertices per axis: u = clip(N (x + 1) / 2, 0, N - 1),
-c = min(floor(u), N - 2), w = u - c. The feature is the d-linear blend of the 2^d corners around c.
+For a point x in [-1, 1]^d and a level of N vertices per axis: u = clip((N - 1) (x + 1) / 2, 0, N - 1),
+c = min(floor(u), N - 2), w = u - c (with `layout.flat_border`, u = clip(N (x + 1) / 2, 0, N - 1)). The feature is the
+d-linear blend of the 2^d corners around c.
 The row of a corner (c_x, c_y, c_z) is c_x + N c_y + N^2 c_z where the level is dense, else
 (c_x xor 2654435761 c_y xor 805459861 c_z) mod T, in 64-bit integers.
 """
@@ -13,29 +14,33 @@ from functools import reduce
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from treadle.kernels.layout import GridLayout
 
 PRIMES = (1, 2654435761, 805459861)
 
 
-def encode_reference(points: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
+def encode_reference(points: Tensor, table: Tensor, layout: GridLayout, levels: int | None = None) -> Tensor:
     """Encode points with differentiable torch operations, on any device and in any floating dtype.
 
     Args:
         points: (n, d) coordinates in [-1, 1]; those outside are clipped to the border.
         table: (layout.rows, layout.features) learnt rows, of the dtype and on the device of `points`.
         layout: where the rows lie.
+        levels: how many levels count, from the coarsest on; features of finer ones are 0. None takes all.
 
     Returns:
         (n, layout.width) features, level by level.
     """
-    return torch.cat([_level(points, table, layout, level) for level in range(layout.levels)], dim=1)
+    used = range(layout.levels if levels is None else levels)
+    found = torch.cat([_level(points, table, layout, level) for level in used], dim=1)
+    return functional.pad(found, (0, layout.width - found.shape[1]))
 
 
 def _level(points: Tensor, table: Tensor, layout: GridLayout, level: int) -> Tensor:
     n = layout.resolutions[level]
-    position = ((points + 1) * (n / 2)).clamp(0, n - 1)
+    position = ((points + 1) * layout.scales[level]).clamp(0, n - 1)
     # A NaN coordinate reads row 0 and stays NaN through the weights: seen by a finite check, never out of bounds.
     cell = position.detach().nan_to_num(0.0).long().clamp(max=n - 2)
     weight = position - cell

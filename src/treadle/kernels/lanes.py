@@ -40,14 +40,15 @@ class Mask(types.Type):
 MASK = Mask()
 
 
-def _element(real):
+def element(real):
+    """The LLVM type of a floating type of Numba: float, else double."""
     return ir.FloatType() if real == types.float32 else ir.DoubleType()
 
 
 @register_model(Lanes)
 class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager, kind):
-        super().__init__(manager, kind, ir.VectorType(_element(kind.real), COUNT))
+        super().__init__(manager, kind, ir.VectorType(element(kind.real), COUNT))
 
 
 @register_model(Mask)
@@ -56,7 +57,7 @@ class _MaskModel(models.PrimitiveModel):
         super().__init__(manager, kind, ir.VectorType(ir.IntType(1), COUNT))
 
 
-def _spread(builder, scalar):
+def repeated(builder, scalar):
     """A vector with `scalar` in all lanes."""
     kind = ir.VectorType(scalar.type, COUNT)
     first = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, _INDEX(0))
@@ -66,12 +67,13 @@ def _spread(builder, scalar):
 
 
 def _constant(real, value):
-    return ir.Constant(ir.VectorType(_element(real), COUNT), [value] * COUNT)
+    return ir.Constant(ir.VectorType(element(real), COUNT), [value] * COUNT)
 
 
 def _operands(builder, kinds, values):
     return [
-        value if isinstance(kind, Lanes) else _spread(builder, value) for kind, value in zip(kinds, values, strict=True)
+        value if isinstance(kind, Lanes) else repeated(builder, value)
+        for kind, value in zip(kinds, values, strict=True)
     ]
 
 
@@ -147,7 +149,7 @@ def _element_bytes(real):
 def _address(context, builder, sig, values):
     data = context.make_array(sig.args[0])(context, builder, values[0]).data
     return builder.bitcast(
-        builder.gep(data, [values[1]]), ir.VectorType(_element(sig.args[0].dtype), COUNT).as_pointer()
+        builder.gep(data, [values[1]]), ir.VectorType(element(sig.args[0].dtype), COUNT).as_pointer()
     )
 
 
@@ -156,7 +158,7 @@ def fill(typing_context, number):
     """A number in all lanes."""
 
     def generate(context, builder, sig, values):
-        return _spread(builder, values[0])
+        return repeated(builder, values[0])
 
     return Lanes(number)(number), generate
 
@@ -166,8 +168,8 @@ def steps_from(typing_context, number):
     """number, number + 1, ... number + 15."""
 
     def generate(context, builder, sig, values):
-        kind = ir.VectorType(_element(number), COUNT)
-        return builder.fadd(_spread(builder, values[0]), ir.Constant(kind, [float(i) for i in range(COUNT)]))
+        kind = ir.VectorType(element(number), COUNT)
+        return builder.fadd(repeated(builder, values[0]), ir.Constant(kind, [float(i) for i in range(COUNT)]))
 
     return Lanes(number)(number), generate
 

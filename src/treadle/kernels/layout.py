@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from treadle.errors import UsageError
 
+BLOCK = 64
+"""Points that compiled loops work on together, a multiple of 16."""
+
 
 @dataclass(frozen=True)
 class GridLayout:
@@ -23,6 +26,8 @@ class GridLayout:
         features: values per row, 1 to 8.
         log2_size: base-two logarithm of the most rows a level may have, 1 to 24.
         n_min, n_max: vertices per axis of the coarsest and finest level, 2 <= n_min <= n_max <= 2**20.
+        flat_border: cells 2 / N wide instead of 2 / (N - 1), as Treadle 0.1.0 and kaolin-wisp have them: the outermost
+            1 / N of each axis reads the last vertex alone. Only for what was trained so.
 
     Raises:
         UsageError: a number outside its range.
@@ -34,6 +39,7 @@ class GridLayout:
     log2_size: int = 15
     n_min: int = 16
     n_max: int = 512
+    flat_border: bool = False
     resolutions: tuple[int, ...] = field(init=False, repr=False)
     sizes: tuple[int, ...] = field(init=False, repr=False)
     offsets: tuple[int, ...] = field(init=False, repr=False)
@@ -62,6 +68,11 @@ class GridLayout:
         offsets = tuple(sum(sizes[:level]) for level in range(self.levels))
         for name, value in (("resolutions", resolutions), ("sizes", sizes), ("offsets", offsets), ("dense", dense)):
             object.__setattr__(self, name, value)
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """Per level, cells per unit of length: vertex c lies at x = c / scale - 1."""
+        return tuple((n if self.flat_border else n - 1) / 2 for n in self.resolutions)
 
     @property
     def rows(self) -> int:

@@ -23,29 +23,32 @@ ROOM = 8
 
 @compiled()
 def coarsen(grid: Any, blocks: Any, part: int, parts: int) -> None:
-    """Of which blocks of `grid` (cascades, R, R, R) what is occupied: 2, a cell; 1, none, but one of its hall; else 0.
-
-    A part is a share of the slabs of halls.
-    """
+    """What is occupied of the blocks of `grid` (cascades, R, R, R): 2, a cell; 1, none, but one of its hall; else 0."""
     cascades, side, few = grid.shape[0], grid.shape[1], blocks.shape[1]
     span = 1 << (HALL - BLOCK)
-    slabs = (few + span - 1) // span
-    for row in range(cascades * slabs * part // parts, cascades * slabs * (part + 1) // parts):
-        k, low = row // slabs, row % slabs * span
+    halls = (few + span - 1) // span
+    for row in range(cascades * halls * part // parts, cascades * halls * (part + 1) // parts):
+        k, low = row // halls, row % halls * span
         high = min(few, low + span)
-        blocks[k, low:high] = 0
+        for a in range(low, high):
+            for b in range(few):
+                for c in range(few):
+                    blocks[k, a, b, c] = 0
         for x in range(low << BLOCK, min(side, high << BLOCK)):
             for y in range(side):
                 for z in range(side):
                     if grid[k, x, y, z]:
                         blocks[k, x >> BLOCK, y >> BLOCK, z >> BLOCK] = 2
-        for y in range(0, few, span):
-            for z in range(0, few, span):
-                if blocks[k, low:high, y : y + span, z : z + span].max() == 2:
-                    for a in range(low, high):
-                        for b in range(y, min(few, y + span)):
-                            for c in range(z, min(few, z + span)):
-                                blocks[k, a, b, c] = max(1, blocks[k, a, b, c])
+        for hall in range(halls * halls):
+            y, z, found = hall // halls * span, hall % halls * span, 0
+            for sweep in range(2):  # first look whether there is a cell, then say so in all blocks
+                for a in range(low, high):
+                    for b in range(y, min(few, y + span)):
+                        for c in range(z, min(few, z + span)):
+                            if sweep == 0:
+                                found |= blocks[k, a, b, c]
+                            elif found and blocks[k, a, b, c] == 0:
+                                blocks[k, a, b, c] = 1
 
 
 @compiled()
@@ -122,7 +125,7 @@ def enter(o: Any, d: Any, ends: Any, near: float, far: float) -> Any:
 @compiled()
 def walk(
     o: Any, d: Any, ends: Any, scratch: Any, cell: Any, grid: Any, blocks: Any, children: Any, first: Any, level: int,
-    side: int, step: float, cone: float, merged: bool, room: int, base: int, numbers: Any, stretches: Any,
+    side: int, step: float, cone: float, gap: float, room: int, base: int, stretches: Any,
 ) -> Any:  # fmt: skip
     """Follow one ray; returns how many stretches within occupied cells it has, of which the first `room` are written.
 
@@ -131,9 +134,9 @@ def walk(
         ends: (cascades, 2), as `enter` gives them.
         scratch: (3, 3), and cell: (3,), to be written on.
         step, cone: of the samples; a stretch ends where the longest step changes. `step` is 0 where there are none.
-        merged: whether stretches that adjoin are to be one.
-        base: the row of `numbers`, of cells, and of `stretches` for the first one. These are entries and exits; and,
-            if there is a step, how many steps the ray has behind it, less `progress`, and how long a step may be.
+        gap: stretches no farther apart than this are one: 0 for those that adjoin, less for none.
+        base: the row of `stretches` (..., 4) for the first one. Columns are entries and exits; then, where there is no
+            step, cells; otherwise how many steps the ray has behind it, less `progress`, and how long a step may be.
     """
     cascades, count, last = len(ends), 0, -np.inf
     slopes, zeros, leaves = scratch[0], scratch[1], scratch[2]
@@ -169,15 +172,14 @@ def walk(
             there = leave if leave > t + least else t
             there = there if there < end - least else end
             if number >= 0 and there > t:
-                if merged and last == t:
+                if t - last <= gap:
                     if count <= room:
                         stretches[base + count - 1, 1] = there
                 else:
                     if count < room:
-                        numbers[base + count] = number
                         stretches[base + count, 0], stretches[base + count, 1] = t, there
-                        if step > 0.0:
-                            stretches[base + count, 2], stretches[base + count, 3] = offset, cap
+                        stretches[base + count, 2] = offset if step > 0.0 else np.float64(number)
+                        stretches[base + count, 3] = cap
                     count += 1
                 last = there
             if there >= end:
@@ -197,8 +199,7 @@ def walk(
 @compiled()
 def trace(
     origins: Any, directions: Any, nears: Any, fars: Any, grid: Any, blocks: Any, children: Any, first: Any, level: int,
-    side: int, cascades: int, merged: bool, fill: bool, starts: Any, rays: Any, numbers: Any, stretches: Any, part: int,
-    parts: int,
+    side: int, cascades: int, gap: float, fill: bool, starts: Any, rays: Any, stretches: Any, part: int, parts: int,
 ) -> None:  # fmt: skip
     """Count the stretches of a share of the rays in `starts[1:]`, or, with `fill`, write them from `starts` on."""
     o, d, cell, scratch, ends = (
@@ -210,14 +211,16 @@ def trace(
     )
     total = len(origins)
     for ray in range(total * part // parts, total * (part + 1) // parts):
-        o[:], d[:] = origins[ray], directions[ray]
+        for axis in range(3):
+            o[axis], d[axis] = origins[ray, axis], directions[ray, axis]
         count, base, room = 0, 0, 0
         if fill:
             base, room = starts[ray], starts[ray + 1] - starts[ray]
-            rays[base : base + room] = ray
+            for row in range(base, base + room):
+                rays[row] = ray
         if (room or not fill) and enter(o, d, ends, nears[ray], fars[ray]):
-            count = walk(o, d, ends, scratch, cell, grid, blocks, children, first, level, side, 0.0, 0.0, merged, room,
-                         base, numbers, stretches)  # fmt: skip
+            count = walk(o, d, ends, scratch, cell, grid, blocks, children, first, level, side, 0.0, 0.0, gap, room,
+                         base, stretches)  # fmt: skip
         if not fill:
             starts[ray + 1] = count
 
@@ -263,36 +266,32 @@ def march(
         np.empty((3, 3)),
         np.empty((cascades, 2)),
     )
-    numbers, more = np.empty(ROOM, np.int64), np.empty((0, 4))
-    total = len(origins)
+    more, total = np.empty((0, 4)), len(origins)
     for ray in range(total * part // parts, total * (part + 1) // parts):
         row = starts[ray] if fill else 0
         if fill and row == starts[ray + 1]:
             continue
-        shift, many = shifts[ray], fill and counts[ray] > ROOM
-        if many or not fill:
-            o[:], d[:] = origins[ray], directions[ray]
-            count = 0
-            if enter(o, d, ends, nears[ray], fars[ray]):
-                if not many:
-                    count = walk(o, d, ends, scratch, cell, grid, blocks, children, first, level, side, step, cone,
-                                 True, ROOM, 0, numbers, stretches[ray * ROOM : (ray + 1) * ROOM])  # fmt: skip
-                if many or count > ROOM:
-                    room = counts[ray] if many else count
-                    if room > len(more):
-                        numbers, more = np.empty(2 * room, np.int64), np.empty((2 * room, 4))
-                    count = walk(o, d, ends, scratch, cell, grid, blocks, children, first, level, side, step, cone,
-                                 True, room, 0, numbers, more)  # fmt: skip
+        shift, found, base, room = shifts[ray], stretches, ray * ROOM, ROOM
+        known = fill and counts[ray] <= ROOM
+        if not known:
+            for axis in range(3):
+                o[axis], d[axis] = origins[ray, axis], directions[ray, axis]
+            count = counts[ray] if fill else 0
+            going = enter(o, d, ends, nears[ray], fars[ray])
+            while going:
+                if count > room:
+                    if count > len(more):
+                        more = np.empty((2 * count, 4))
+                    found, base, room = more, 0, count
+                count = walk(o, d, ends, scratch, cell, grid, blocks, children, first, level, side, step, cone, 0.0,
+                             room, base, found)  # fmt: skip
+                going = count > room
+            number = place(found, base, count, shift, step, cone, most)
             if not fill:
-                counts[ray] = count
-        found = more if counts[ray] > ROOM else stretches[ray * ROOM : (ray + 1) * ROOM]
-        if many or not fill:
-            number = place(found, 0, counts[ray], shift, step, cone, most)
-            if not fill:
-                starts[ray + 1] = number
+                counts[ray], starts[ray + 1] = count, number
                 continue
         # Entries and exits have become numbers of samples.
-        for stretch in range(counts[ray]):
+        for stretch in range(base, base + counts[ray]):
             offset, cap = found[stretch, 2], found[stretch, 3]
             for index in range(int(found[stretch, 0]), int(found[stretch, 1])):
                 at = regress(index + shift - offset, step, cone, cap)

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from treadle.errors import UsageError
 from treadle.fields.grid import Grid
-from treadle.fields.grids.hash import kept
 from treadle.kernels.hashgrid import encode
 from treadle.kernels.layout import GridLayout
 
@@ -38,8 +37,7 @@ class DenseGrid(Grid):
 
     def forward(self, points: Tensor, lod: int | None = None) -> Tensor:
         """Encode `points` (n, d) as (n, levels * features)."""
-        found = encode(points.to(self.table.dtype), self.table, self.layout)
-        return found if lod is None else kept(found, lod, self.layout.features)
+        return encode(points.to(self.table.dtype), self.table, self.layout, self.used(lod))
 
     def extra_repr(self) -> str:
         """For `print(module)`."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -10,11 +13,16 @@ from treadle.fields.grid import Grid
 from treadle.kernels.hashgrid import encode
 from treadle.kernels.layout import GridLayout
 
+MARK = "to_border"
+"""The buffer that says that the outermost vertices lie at -1 and 1. States of version 0.1.0 lack it: see
+`GridLayout.flat_border`."""
+
 
 class HashEncoding(Grid):
     """Encodes points in [-1, 1]^d as `levels * features` values; see `GridLayout` for its arguments.
 
-    The only parameter is `table` (rows, features), float32, uniform in +-1e-4.
+    The only parameter is `table` (rows, features), float32, uniform in +-1e-4. A state that Treadle 0.1.0 saved is
+    taken as it was meant: from then on `layout.flat_border` holds, also in what is saved again.
     """
 
     def __init__(
@@ -30,15 +38,22 @@ class HashEncoding(Grid):
         self.layout = GridLayout(dimensions, levels, features, log2_size, n_min, n_max)
         self.dimensions, self.levels, self.width = dimensions, levels, self.layout.width
         self.table = nn.Parameter(torch.empty(self.layout.rows, features).uniform_(-1e-4, 1e-4))
+        self.register_buffer(MARK, torch.ones((), dtype=torch.uint8))
 
     def forward(self, points: Tensor, lod: int | None = None) -> Tensor:
         """Encode `points` (n, d) as (n, levels * features)."""
-        found = encode(points.to(self.table.dtype), self.table, self.layout)
-        return found if lod is None else kept(found, lod, self.layout.features)
+        return encode(points.to(self.table.dtype), self.table, self.layout, self.used(lod))
 
     def extra_repr(self) -> str:
         """The layout, for `print(module)`."""
         return repr(self.layout).removeprefix("GridLayout(").removesuffix(")")
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
+        flat = prefix + MARK not in state_dict
+        if flat != self.layout.flat_border:
+            self.layout = replace(self.layout, flat_border=flat)
+            self.register_buffer(MARK, None if flat else torch.ones((), dtype=torch.uint8, device=self.table.device))
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
 
 def kept(encoded: Tensor, lod: int, features: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -40,10 +40,11 @@ class NeRFField(Field):
             coordinates, is drawn in to between 1 and 2 (mip-NeRF 360, https://arxiv.org/abs/2111.12077, with cubes in
             place of balls). Then `bound` is not needed.
         hidden: width of the decoders' hidden layers.
+        layers: hidden layers of the colour decoder.
         activation: what makes a density of the decoder's output.
     """
 
-    channels: ClassVar[Mapping[str, int]] = {"density": 1, "color": 3}
+    channels: Mapping[str, int] = {"density": 1, "color": 3}
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class NeRFField(Field):
         bound: float = 1.0,
         contracted: bool = False,
         hidden: int = 64,
+        layers: int = 2,
         activation: Activation = "exp",
     ) -> None:
         super().__init__()
@@ -63,7 +65,7 @@ class NeRFField(Field):
             raise UsageError(f"bound is {bound:g}: expected a number above 0")
         self.grid, self.bound, self.contracted, self.activation = grid, float(bound), contracted, activation
         self.geometry = Decoder(grid.width, 1 + GEOMETRY, hidden, 1, "none")
-        self.color = Decoder(GEOMETRY + 3 * (1 + 2 * FREQUENCIES), 3, hidden, 2, "sigmoid")
+        self.color = Decoder(GEOMETRY + 3 * (1 + 2 * FREQUENCIES), 3, hidden, layers, "sigmoid")
 
     def forward(
         self,
@@ -93,6 +95,10 @@ class NeRFField(Field):
         if self.contracted:
             return contracted(points) / 2
         return points if self.bound == 1 else points / self.bound
+
+    def unplaced(self, places: Tensor) -> Tensor:
+        """The way back from `placed`."""
+        return expanded(places * 2) if self.contracted else places * self.bound
 
     def extra_repr(self) -> str:
         """What is not a module, for `print(module)`."""

@@ -35,6 +35,17 @@ class Seen(NamedTuple):
     views: Tensor
     """(n,) int64: the number of its photograph."""
 
+    @property
+    def alpha(self) -> Tensor | None:
+        """(n,) from 0 to 1; None where photographs have none."""
+        return self.pixels[:, 3] if self.pixels.shape[1] == 4 else None
+
+    def chosen(self, which: Tensor) -> Seen:
+        """Some of them: a mask (n,) or indices."""
+        counts, distances = (None if values is None else values[which] for values in (self.counts, self.distances))
+        origins, directions, pixels = (values[which] for values in self[:3])
+        return Seen(origins, directions, pixels, counts, distances, self.views[which])
+
     def colors(self, background: Tensor) -> Tensor:
         """(n, 3) over a `background` (3,) or (n, 3) where they are transparent."""
         if self.pixels.shape[1] == 3:

@@ -12,14 +12,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from treadle.cameras.bounds import Bounds
 from treadle.cameras.camera import Camera
 from treadle.cameras.capture import Capture, Photograph, Photographs
-from treadle.cameras.paths import surroundings
 from treadle.cameras.rays import project, rays
-from treadle.errors import UsageError
 
 ROOM = 1.05
 """How much larger the cube is than what is known to be in it."""
+
+Mask = NDArray[np.bool_]
 
 _CELLS = 40
 _MOST_VIEWS = 60
@@ -49,12 +50,9 @@ class Box:
 
 
 def find_box(capture: Capture) -> Box:
-    """The cube that a scene fills: where all pictures that see it are opaque, else half as far as the cameras stand.
-
-    Raises UsageError where cameras look away from one another, and nothing else says where the scene is.
-    """
+    """The cube that a scene fills: where all pictures that see it are opaque, else half as far as the cameras stand."""
     found = silhouette_box(capture.train) if transparent(capture.train) else None
-    return found or camera_box(capture.train.cameras, capture.points)
+    return found or camera_box(capture.train.cameras)
 
 
 def transparent(views: Photographs) -> bool:
@@ -62,28 +60,22 @@ def transparent(views: Photographs) -> bool:
     return views[0].pixels.shape[2] == 4
 
 
-def camera_box(cameras: Sequence[Camera], points: NDArray[np.float64] | None = None) -> Box:
-    """A cube around what cameras look at, half as large as they are far away."""
-    try:
-        around = surroundings(cameras, points)
-    except UsageError as error:
-        raise UsageError(f"{error}; say where the scene is (box: X,Y,Z,HALF)") from None
-    centers = np.stack([camera.center for camera in cameras])
-    distance = float(np.median(np.linalg.norm(centers - around.target, axis=1)))
-    x, y, z = around.target.tolist()
-    return Box((x, y, z), max(distance * _MIDDLE, 1e-9), "the distance of the cameras")
+def camera_box(cameras: Sequence[Camera]) -> Box:
+    """A cube around what cameras look at, its half side half of how far away they are."""
+    bounds = Bounds.of(cameras)
+    x, y, z = bounds.focus.tolist()
+    return Box((x, y, z), bounds.distance * _MIDDLE, "the distance of the cameras")
 
 
 def silhouette_box(views: Photographs) -> Box | None:
     """The cube around what no view that sees it shows as transparent; None where that is nothing, or has no end."""
     cameras = views.cameras
-    try:
-        around = surroundings(cameras, None)
-    except UsageError:
+    focus = Bounds.of(cameras).focus
+    half = float(np.linalg.norm(np.stack([camera.center for camera in cameras]) - focus, axis=1).max())
+    if half < 1e-9:
         return None
-    half = float(np.linalg.norm(np.stack([camera.center for camera in cameras]) - around.target, axis=1).max())
     chosen = np.unique(np.linspace(0, len(views) - 1, min(len(views), _MOST_VIEWS)).astype(int)).tolist()
-    low, high = around.target - half, around.target + half
+    low, high = focus - half, focus + half
     for _ in range(2):  # the second time with finer cells, where the first has found anything
         size = (high - low) / _CELLS
         axes = [low[k] + size[k] * (np.arange(_CELLS) + 0.5) for k in range(3)]
@@ -120,9 +112,7 @@ def _surfaces(views: Photographs, chosen: Sequence[int]) -> NDArray[np.float64] 
     return places if len(places) else None
 
 
-def _opaque(
-    view: Photograph, places: NDArray[np.float64], radius: float
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _opaque(view: Photograph, places: NDArray[np.float64], radius: float) -> tuple[Mask, Mask]:
     """Which places (n, 3) a view sees, and within a radius of which it sees anything opaque."""
     pixels, depths = project(view.camera, places)
     height, width = view.pixels.shape[:2]
@@ -171,11 +161,35 @@ class PlacedPhotographs:
     def __getitem__(self, index: int) -> Photograph:
         found = self.photographs[index]
         depth = None if found.depth is None else found.depth / np.float32(self.box.half)
-        points = found.points / np.array([1, 1, self.box.half], np.float32)
+        points = found.points * np.array([1, 1, 1 / self.box.half], np.float32)
         return replace(found, camera=moved(found.camera, self.box), depth=depth, points=points)
 
     def fingerprint(self) -> str:
         """That of the photographs themselves."""
+        return self.photographs.fingerprint()
+
+
+class SomePhotographs:
+    """So many of some photographs, spread evenly from the first to the last."""
+
+    def __init__(self, photographs: Photographs, count: int) -> None:
+        self.photographs = photographs
+        places = np.linspace(0, len(photographs) - 1, min(count, len(photographs)))
+        self.numbers = list(dict.fromkeys(places.astype(int).tolist()))
+
+    @property
+    def cameras(self) -> Sequence[Camera]:
+        """Their cameras."""
+        return [self.photographs.cameras[number] for number in self.numbers]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> Photograph:
+        return self.photographs[self.numbers[index]]
+
+    def fingerprint(self) -> str:
+        """That of all of them."""
         return self.photographs.fingerprint()
 
 

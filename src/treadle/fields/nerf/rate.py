@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_MULTIPLE = 64
-"""Numbers of rays are multiples of this: kernels share them out evenly, and nothing hangs on single samples."""
+from treadle.fields.rendering import next_rays
+
+_LEAST = 64
 
 
 class RayRate:
@@ -34,8 +35,8 @@ class RayRate:
         if self.target is None:
             return
         # At most twice as many as before: a step that met nothing says little about the next.
-        wanted = min(rays * self.target // max(samples, 1), 2 * self.rays)
-        self.rays = max(1, min(max(_MULTIPLE, wanted // _MULTIPLE * _MULTIPLE), self.most))
+        most = min(self.most, 2 * self.rays)
+        self.rays = next_rays(rays, samples, self.target, min(_LEAST, most), most)
 
     def state_dict(self) -> dict[str, Any]:
         """The rays of the next step."""

@@ -46,7 +46,7 @@ def extract(field: SDFField, resolution: int = 256) -> tuple[NDArray[np.float64]
         for side in (0, -1):
             wall = values.swapaxes(0, axis)[side]
             np.maximum(wall, 1e-6, out=wall)
-    vertices, faces, _, _ = marching_cubes(values, 0.0, gradient_direction="ascent", allow_degenerate=True)
+    vertices, faces, _, _ = marching_cubes(values, 0.0, gradient_direction="descent")
     places = vertices.astype(np.float64) * (2 / resolution) - 1
     return _clean(places, faces.astype(np.int64))
 

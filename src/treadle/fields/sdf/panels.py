@@ -116,9 +116,14 @@ def pictures(seen: Seen) -> list[Pixels]:
     return [(picture.clip(0, 1) * 255 + 0.5).astype(np.uint8) for picture in shown]
 
 
-def views(field: SDFField, size: int) -> Pixels:
-    """One panel: the surface from the front and from the back, a row each."""
-    rows = [pictures(see(field, camera_at(direction, size))) for direction in VIEWS.values()]
+def views(field: SDFField, size: int) -> dict[str, list[Pixels]]:
+    """The pictures of the surface from the front and from the back, by name; see `pictures`."""
+    return {name: pictures(see(field, camera_at(direction, size))) for name, direction in VIEWS.items()}
+
+
+def together(seen: dict[str, list[Pixels]]) -> Pixels:
+    """One panel of views, a row each."""
+    rows = list(seen.values())
     return panel(rows, CAPTIONS[: len(rows[0])])
 
 

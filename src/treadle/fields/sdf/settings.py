@@ -10,7 +10,7 @@ from typing import Any, Literal
 from treadle.config.settings import Settings, require, setting
 from treadle.engine.curves import parse_curve
 from treadle.engine.objective import Objective
-from treadle.engine.schedule import Every
+from treadle.engine.schedule import Every, Span
 from treadle.engine.settings import TrainerConfig
 from treadle.errors import UsageError, nearest
 from treadle.fields.sdf.losses import DISTANCE
@@ -54,13 +54,13 @@ class DistanceSettings(Settings):
     """How distances are compared: by magnitude, square, Huber's mixture, or magnitude relative to the distance."""
     weights: dict[str, float | str] = setting(default_factory=dict, common=True, command="LossWeight")
     """Other weights of the loss terms, by name, numbers or curves: l1, l2, huber, mape (the chosen one has 1), eikonal
-    (gradients of length 1; 0 unless given), color (0.1). Terms of weight 0 are not computed."""
+    (gradients of length 1; 0 unless given), color (3 beside mape, else 0.3). Terms of weight 0 are not computed."""
     eikonal_points: int = setting(2048, least=1)
     """Of how many samples per step the gradient's length is taken, by differences: each asks the field six times."""
     eikonal_step: float = setting(0.004, above=0)
     """How far apart these are taken, to either side."""
     learning_rate: float | str = setting(
-        "cosine 1e-2 to 1e-4", parse=parse_curve, common=True, command="LearningRateMultiplier"
+        "cosine 3e-3 to 1e-5", parse=parse_curve, common=True, command="LearningRateMultiplier"
     )
     """Learning rate of the decoder."""
     grid_rate: float = setting(1.0, above=0, common=True)
@@ -70,6 +70,16 @@ class DistanceSettings(Settings):
     random_lod: bool = setting(False, common=True)
     """Train with features up to a random level in each step, a finer one twice as often as the next coarser: the field
     can be shown at every level of detail then."""
+
+
+@dataclass(kw_only=True)
+class PruningSettings(Settings):
+    """Which cells of an octree stay (grid: octree or codebook); at first those at the mesh and beside them."""
+
+    prune_every: str | None = setting(None, parse=Every)
+    """When cells are taken away that the surface is nowhere near to; null keeps all."""
+    prune_from: str | None = setting("25%", parse=Span.parse)
+    """Not before this much of the run is over: until then the field does not know where its surface is."""
 
 
 @dataclass(kw_only=True)
@@ -91,7 +101,7 @@ class ShowingSettings(Settings):
 
 
 @dataclass(kw_only=True)
-class SDFConfig(ShowingSettings, DistanceSettings, SampleSettings, GridSettings, TrainerConfig):
+class SDFConfig(ShowingSettings, PruningSettings, DistanceSettings, SampleSettings, GridSettings, TrainerConfig):
     """Settings of `SDFTrainer`."""
 
     max_steps: int | None = 2000
@@ -112,6 +122,8 @@ class SDFConfig(ShowingSettings, DistanceSettings, SampleSettings, GridSettings,
         super().__post_init__()
         require(self, "batch_size", self.batch_size <= self.pool, f"at most {self.pool}, the samples of the pool")
         require(self, "surface", sum(self.mixture) > 0, "some samples: uniform, near and surface are all 0")
+        sparse = self.grid in ("octree", "codebook")
+        require(self, "prune_every", sparse or self.prune_every is None, f"null: a grid {self.grid!r} has no cells")
         for name in self.weights:
             if name not in TERMS:
                 raise UsageError(f"weights.{name}: there is no such loss term{nearest(name, TERMS)}")
@@ -119,7 +131,7 @@ class SDFConfig(ShowingSettings, DistanceSettings, SampleSettings, GridSettings,
 
     def objective(self, *, colored: bool = True) -> Objective:
         """The loss terms with a weight that is not always 0."""
-        weights: Mapping[str, Any] = {self.loss: 1.0, "color": 0.1} | self.weights
+        weights: Mapping[str, Any] = {self.loss: 1.0, "color": 3.0 if self.loss == "mape" else 0.3} | self.weights
         objective = Objective()
         for name in TERMS:
             if weights.get(name, 0) != 0 and (colored or name != "color"):
