@@ -100,7 +100,7 @@ def shaded(seen: Seen) -> NDArray[np.float32]:
     facing = (seen.normals @ seen.light)[..., None]
     light = (0.45 * (facing * 0.5 + 0.5) + 0.55 * facing.clip(0)) * (0.35 + 0.65 * seen.occlusion)
     base = _CLAY if seen.colors is None else seen.colors
-    return np.where(seen.opacity > 0.5, (base * (0.12 + 0.98 * light)).clip(0, 1), _PAPER).astype(np.float32)
+    return np.where(seen.opacity > 0.5, (base * (0.15 + 1.1 * light)).clip(0, 1), _PAPER).astype(np.float32)
 
 
 def pictures(seen: Seen) -> list[Pixels]:
@@ -112,7 +112,7 @@ def pictures(seen: Seen) -> list[Pixels]:
         np.where(solid, np.repeat(seen.occlusion, 3, 2), _PAPER),
     ]
     if seen.colors is not None:
-        shown.append(np.where(solid, seen.colors, _PAPER))
+        shown.append(shaded(seen))
     return [(picture.clip(0, 1) * 255 + 0.5).astype(np.uint8) for picture in shown]
 
 
@@ -133,10 +133,11 @@ def slices(field: SDFField, size: int) -> Pixels:
 
 
 def slice_through(field: SDFField, axis: int, size: int, at: float = 0.0) -> Pixels:
-    """The distance in a plane across an axis (0 is x), (size, size, 3) uint8: the next axis to the right, then up."""
+    """The distance in a plane across an axis (0 is x), (size, size, 3) uint8: across x, z is right and y up; else x is
+    right, and z or y up."""
     ticks = (2 * torch.arange(size) + 1) / size - 1
     up, right = torch.meshgrid(-ticks, ticks, indexing="ij")
-    across, above = ((axis + 1) % 3, (axis + 2) % 3)
+    across, above = ((2, 1), (0, 2), (0, 1))[axis]
     points = torch.full((size * size, 3), at)
     points[:, across], points[:, above] = right.flatten(), up.flatten()
     values = field.evaluate(points).reshape(size, size).cpu().numpy()
@@ -152,9 +153,10 @@ def isolines(values: NDArray[np.float32], pixel: float) -> Pixels:
     inside, outside = np.array([0.17, 0.37, 0.64]), np.array([0.78, 0.33, 0.18])
     pale = np.array([0.97, 0.96, 0.94])
     picture = pale + (0.25 + 0.6 * strength) * (np.where(values[..., None] < 0, inside, outside) - pale)
-    apart = np.abs((values / _LINE + 0.5) % 1 - 0.5) * _LINE / pixel  # from the nearest line, in pixels
+    slope = np.maximum(np.hypot(*np.gradient(values)), 0.1 * pixel)  # per pixel: less where the plane grazes a surface
+    apart = np.abs((values / _LINE + 0.5) % 1 - 0.5) * _LINE / slope  # from the nearest line, in pixels
     thin = (1.0 - apart).clip(0, 1)[..., None] * 0.45
-    thick = (2.2 - np.abs(values) / pixel).clip(0, 1)[..., None]
+    thick = (2.2 - np.abs(values) / slope).clip(0, 1)[..., None]
     picture = picture * (1 - thin) * (1 - thick)
     shown: Pixels = (picture.clip(0, 1) * 255 + 0.5).astype(np.uint8)
     return shown
