@@ -28,11 +28,12 @@ from treadle.checkpoint.store import LATEST, MANIFEST, TENSORS, VALUES, list_che
 from treadle.checkpoint.store import read_checkpoint as read
 from treadle.files import hash_file
 from treadle.recipes.registry import load_recipe
+from treadle.runs.aside import create_run
 from treadle.runs.best import read_best
 from treadle.runs.compare import find_runs
 from treadle.runs.fork import fork_run
 from treadle.runs.lock import RunLock
-from treadle.runs.run import Run, read_config, read_journal, read_summary, versions
+from treadle.runs.run import read_config, read_journal, read_summary, versions
 from treadle.testing import kill
 
 NAME = "line"
@@ -406,7 +407,7 @@ def test_forks_made_at_once_are_all_there(tmp_path: Path) -> None:
     def create() -> None:
         barrier.wait()
         for _ in range(20):
-            Run.create(tmp_path / "forks")
+            create_run(tmp_path / "forks")
 
     processes = [context.Process(target=target) for target in (*[fork] * 4, create)]
     for process in processes:

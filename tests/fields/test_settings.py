@@ -20,6 +20,7 @@ SMALL = {
     "dense": {"levels": 2, "n_min": 3, "n_max": 5},
     "octree": {"levels": 2, "base": 1},
     "triplane": {"levels": 2, "base": 2},
+    "codebook": {"levels": 2, "base": 1, "bits": 2},
 }
 
 
@@ -45,6 +46,13 @@ def test_every_grid_has_defaults_that_fit_its_settings():
 
 def test_what_is_null_is_the_grids_own_and_what_is_given_is_kept():
     assert GridSettings(grid="hash", levels=5).grid_arguments() == {**DEFAULTS["hash"], "levels": 5}
+
+
+def test_a_codebook_sees_the_points_unless_told_otherwise():
+    assert [GridSettings(grid=kind).frequencies for kind in DEFAULTS] == [0, 0, 0, 0, 2, 0]
+    assert GridSettings(grid="codebook", positional=0).frequencies == 0
+    widths = [build_grid(GridSettings(grid="codebook", levels=2, base=1, positional=p)).width for p in (None, 0, 3)]
+    assert widths == [8 + 15, 8, 8 + 21]
 
 
 def test_without_a_grid_the_decoder_sees_the_points():

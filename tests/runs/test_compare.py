@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from treadle.errors import UsageError
+from treadle.runs.aside import create_run
 from treadle.runs.compare import MISSING, compare, describe, find_runs, table
 from treadle.runs.plot import Curves, curves, draw
-from treadle.runs.run import Run
 
 
 def make(root: Path, name: str, config: dict[str, Any], losses: list[float], status: str | None = "finished") -> Path:
-    run = Run.create(root / name)
+    run = create_run(root / name)
     run.write_config({"trainer": "image", "data": None, "config": {"monitor": "loss", **config}})
     for epoch, loss in enumerate(losses, 1):
         run.metrics.append("train", {"loss": loss * 2, "lr": 0.1}, step=10 * epoch, epoch=epoch)
@@ -40,7 +40,7 @@ def two(tmp_path: Path) -> list[Path]:
 
 def test_runs_are_found_at_any_depth_in_the_order_of_numbers(tmp_path: Path) -> None:
     for name in ("b/v10", "b/v9", "b/v100", "a/deep/v001"):
-        Run.create(tmp_path / name)
+        create_run(tmp_path / name)
     (tmp_path / "b" / "v11").mkdir()
     (tmp_path / "b" / "v9" / "checkpoints" / "v001").mkdir(parents=True)
     names = [str(path.relative_to(tmp_path)) for path in find_runs(tmp_path)]

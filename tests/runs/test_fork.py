@@ -13,7 +13,7 @@ import torch
 
 from treadle import RunError, StateError, UsageError
 from treadle.checkpoint.store import list_checkpoints, read_checkpoint
-from treadle.runs.aside import ASIDE, create_whole
+from treadle.runs.aside import ASIDE, create_run
 from treadle.runs.best import read_best
 from treadle.runs.compare import describe, find_runs
 from treadle.runs.fork import fork_run
@@ -147,7 +147,7 @@ def test_a_fork_may_be_given_its_name(parent: Path, tmp_path: Path) -> None:
             fork_run(parent, 8, config(parent), tmp_path / "forks" / name)
     assert fork_run(parent, 8, config(parent), tmp_path / "forks").name == "v009"
     with pytest.raises(UsageError, match="v010 is not empty"):  # another process was faster
-        create_whole(tmp_path / "forks" / "v010", lambda run: (run.path.parent / "v010" / "more").mkdir(parents=True))
+        create_run(tmp_path / "forks" / "v010", lambda run: (run.path.parent / "v010" / "more").mkdir(parents=True))
     shutil.rmtree(tmp_path / "forks" / "v010")
     with pytest.raises(UsageError, match="is a run itself"):
         moved = tmp_path / "moved"

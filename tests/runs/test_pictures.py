@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from treadle.engine.events import Record
+from treadle.runs.aside import create_run
 from treadle.runs.pictures import ExampleFiles
-from treadle.runs.run import Run
 
 
 def test_examples_are_named_by_step_and_stay_inside(tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "line")
+    run = create_run(tmp_path / "line")
     files = ExampleFiles(run)
     for name in ("fit", "../../x/y"):
         files.on_log(None, Record("image", name, np.zeros((2, 2)), 500, 1))  # type: ignore[arg-type]

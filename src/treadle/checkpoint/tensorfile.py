@@ -38,14 +38,16 @@ PIECE = 8 << 20
 """Bytes per piece: small enough to stay in the cache between being hashed and being written."""
 
 
-def pieces(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+def pieces(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Iterator[bytes | memoryview]:
     """Yield the file's bytes. The order (larger entries first, then by name) makes equal tensors equal bytes.
+
+    `metadata` is text by name, which the format keeps beside the tensors; by default there is none.
 
     Raises StateError for a dtype that the format does not have.
     """
     check_dtypes(tensors)
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    header: dict[str, object] = {}
+    header: dict[str, object] = {} if metadata is None else {"__metadata__": dict(metadata)}
     offset = 0
     for name in order:
         tensor = tensors[name]

@@ -115,31 +115,30 @@ class Driver:
         for _ in range(len(commands)):
             if not commands:  # some were answered together
                 break
-            self._carry_out_next()
-            if self._halted:
-                self._halted = False
+            if self._carry_out_next():
                 return False
         while lifecycle.stage is Stage.PAUSED:
-            if not commands:
-                if not wait:
+            if commands:
+                if self._carry_out_next():
                     return False
+            elif wait:
                 with self._random.outside():
-                    commands.wait()
-                continue  # a command has come, or somebody has closed the run meanwhile
-            self._carry_out_next()
-            if self._halted:
-                self._halted = False
+                    commands.wait()  # until one has come, or somebody has closed the run
+            else:
                 return False
         if lifecycle.stage is Stage.STOPPED:
             lifecycle.to(Stage.RUNNING)
         return not lifecycle.ended
 
-    def _carry_out_next(self) -> None:
+    def _carry_out_next(self) -> bool:
+        """Carry out the oldest command; returns whether it halted the run."""
         try:
             self.commands.carry_out(*self.commands.take())
         except BaseException as error:
             self._fail(error)
             raise
+        halted, self._halted = self._halted, False
+        return halted
 
     def _refuse_inside(self, what: str) -> None:
         if self._lifecycle.in_step:

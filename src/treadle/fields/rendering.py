@@ -74,5 +74,6 @@ def next_rays(rays: int, samples: int, target: int, least: int, most: int, multi
     if min(rays, target, least, multiple) < 1 or samples < 0 or most < least:
         raise UsageError(f"next_rays: rays {rays}, samples {samples}, target {target}, least {least}, most {most}, "
                          f"multiple {multiple}: expected positive numbers, and least <= most")  # fmt: skip
-    wanted = most if samples == 0 else rays * target // samples
-    return min(most, max(least, wanted // multiple * multiple))
+    if samples == 0:
+        return most
+    return min(most, max(least, rays * target // samples // multiple * multiple))

@@ -13,6 +13,7 @@ from treadle.fields.decoder import Decoder, Output
 from treadle.fields.encoding import PositionalGrid
 from treadle.fields.grid import Grid
 from treadle.fields.grids import triplane
+from treadle.fields.grids.codebook import CodebookGrid
 from treadle.fields.grids.dense import LOG2_MOST, DenseGrid
 from treadle.fields.grids.hash import HashEncoding
 from treadle.fields.grids.octree import OctreeGrid
@@ -32,6 +33,9 @@ DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "none": {},
 }
 """What each grid has, and what that is where the settings say null."""
+
+POSITIONAL = {"codebook": 2}
+"""Frequencies of the points' encoding where the settings say null; 0 for other grids."""
 
 FINEST = {"octree": octree_index.FINEST, "codebook": octree_index.FINEST, "triplane": triplane.FINEST}
 """The finest level that there may be."""
@@ -68,8 +72,9 @@ class GridSettings(Settings):
     """codebook: bits of an index, for 2^bits entries in the dictionary of each level; null takes 4."""
     combine: Literal["concatenate", "sum"] = setting("concatenate")
     """How the levels' features come together: side by side, or added up."""
-    positional: int = setting(0, least=0, most=16, common=True)
-    """Frequencies of sines and cosines of the points that the decoder sees beside the features; 0 for none."""
+    positional: int | None = setting(None, least=0, most=16, common=True)
+    """Frequencies of sines and cosines of the points that the decoder sees beside the features; 0 for none, null takes
+    2 for a codebook, whose few entries alone tell places badly apart where cells are large, else 0."""
     decoder: Literal["mlp", "siren"] = setting("mlp", common=True)
     """What makes values of features: layers with ReLU, or (grid: none) with sines, as SIREN has them."""
     hidden: int = setting(64, least=1, common=True)
@@ -102,6 +107,11 @@ class GridSettings(Settings):
         given = {name: getattr(self, name) for name in own}
         return {name: own[name] if value is None else value for name, value in given.items()}
 
+    @property
+    def frequencies(self) -> int:
+        """Those of the points' encoding: `positional`, or where that is null the grid's own."""
+        return POSITIONAL.get(self.grid, 0) if self.positional is None else self.positional
+
 
 def build_grid(settings: GridSettings, dimensions: int = 3, cells: Tensor | None = None) -> Grid:
     """The grid that `settings` describe, with the points' encoding behind its features where `positional` asks for it.
@@ -118,12 +128,12 @@ def build_grid(settings: GridSettings, dimensions: int = 3, cells: Tensor | None
     arguments = settings.grid_arguments()
     kind = settings.grid
     if kind == "none":
-        return PositionalGrid(None, settings.positional, dimensions)
+        return PositionalGrid(None, settings.frequencies, dimensions)
     require(settings, "grid", dimensions == 3 or kind in ("hash", "dense"), f"hash, dense or none in {dimensions}D")
     grid = _built(kind, arguments, dimensions, cells)
     if settings.combine == "sum":
         grid = SummedGrid(grid)
-    return PositionalGrid(grid, settings.positional) if settings.positional else grid
+    return PositionalGrid(grid, settings.frequencies) if settings.frequencies else grid
 
 
 def _built(kind: Kind, arguments: Mapping[str, int], dimensions: int, cells: Tensor | None) -> Grid:
@@ -135,7 +145,7 @@ def _built(kind: Kind, arguments: Mapping[str, int], dimensions: int, cells: Ten
         return OctreeGrid(cells, **arguments)
     if kind == "triplane":
         return TriplaneGrid(**arguments)
-    raise NotImplementedError(kind)
+    return CodebookGrid(cells, **arguments)
 
 
 def build_decoder(settings: GridSettings, width: int, outputs: int, output: Output = "none") -> Decoder | Siren:

@@ -113,9 +113,17 @@ def march(
     shifts = origins.new_full((count,), 0.5) if jitter is None else jitter.to(origins)
     if origins.device.type != "cpu":
         return Samples(*march_reference(origins, directions, _dense(occupied), step, cone, shifts, nears, fars, most))
-    starts, rays, _, distances, deltas = _follow(
-        origins, directions, occupied, nears, fars, shifts, step, cone, most, False
-    )
+    loops, parts = _loops(), _parts(count)
+    inputs = [_array(tensor) for tensor in (origins, directions, nears, fars)]
+    inputs += [*_space(occupied, parts), _array(shifts), float(step), float(cone), int(most)]
+    counts, kept = np.empty(count, np.int64), np.empty((count * loops.ROOM, 4))
+    starts, none, nothing = torch.zeros(count + 1, dtype=torch.int64), np.empty(0, np.int64), np.empty(0)
+    threads.spread(loops.march, parts, *inputs, False, starts.numpy(), counts, kept, none, nothing, nothing)
+    starts = starts.cumsum(0)
+    rays = torch.empty(int(starts[-1]), dtype=torch.int64)
+    lengths = torch.empty(2, len(rays), dtype=torch.float64)
+    threads.spread(loops.march, parts, *inputs, True, starts.numpy(), counts, kept, rays.numpy(), *lengths.numpy())
+    distances, deltas = lengths.to(origins.dtype)
     return Samples(starts, rays, distances, deltas)
 
 
@@ -136,8 +144,20 @@ def raytrace(
     nears, fars = _check(origins, directions, occupied, near, far)
     if origins.device.type != "cpu":
         return Intervals(*raytrace_reference(origins, directions, _dense(occupied), nears, fars, merged))
-    shifts = origins.new_zeros(len(origins))
-    return Intervals(*_follow(origins, directions, occupied, nears, fars, shifts, 1.0, 0.0, int(merged), True))
+    loops, parts = _loops(), _parts(len(origins))
+    inputs = [_array(tensor) for tensor in (origins, directions, nears, fars)]
+    inputs += [*_space(occupied, parts), 0.0 if merged else -1.0]
+    starts = torch.zeros(len(origins) + 1, dtype=torch.int64)
+    threads.spread(loops.trace, parts, *inputs, False, starts.numpy(), np.empty(0, np.int64), np.empty((0, 4)))
+    starts = starts.cumsum(0)
+    rays = torch.empty(int(starts[-1]), dtype=torch.int64)
+    stretches = torch.empty(len(rays), 4, dtype=torch.float64)
+    threads.spread(loops.trace, parts, *inputs, True, starts.numpy(), rays.numpy(), stretches.numpy())
+    cells = stretches[:, 2].long()
+    if isinstance(occupied, Tree):
+        cells -= len(occupied.children)
+    entries, exits = stretches[:, :2].to(origins.dtype).T.contiguous()
+    return Intervals(starts, rays, cells, entries, exits)
 
 
 def dense(tree: Tree) -> Tensor:
@@ -188,33 +208,18 @@ def _check(
     return ends[0], ends[1]
 
 
-def _follow(
-    origins: Tensor, directions: Tensor, occupied: Tensor | Tree, nears: Tensor, fars: Tensor, shifts: Tensor,
-    step: float, cone: float, most: int, intervals: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Count what each ray has, then write it: starts, rays, cells, and two columns of numbers."""
-    loops, count = _loops(), len(origins)
-    parts = threads.parts_for(-(-count // 64))
-    space = _space(occupied, parts)
-    given = [tensor.detach().contiguous().numpy() for tensor in (origins, directions, nears, fars, shifts)]
-    options = (float(step), float(cone), int(most), intervals)
-    starts = torch.zeros(count + 1, dtype=torch.int64)
-    none, nothing = np.empty(0, np.int64), given[0][:0, 0].copy()
-    threads.spread(loops.follow, parts, *given, *space, *options, False, starts.numpy(), none, none, nothing, nothing)
-    starts = starts.cumsum(0)
-    found = int(starts[-1])
-    rays = torch.empty(found, dtype=torch.int64)
-    numbers = torch.empty(found if intervals else 0, dtype=torch.int64)
-    ones, others = origins.new_empty(found), origins.new_empty(found)
-    threads.spread(loops.follow, parts, *given, *space, *options, True, starts.numpy(), rays.numpy(), numbers.numpy(),
-                   ones.numpy(), others.numpy())  # fmt: skip
-    if intervals and isinstance(occupied, Tree):
-        numbers -= len(occupied.children)
-    return starts, rays, numbers, ones, others
+def _parts(count: int) -> int:
+    """Handing a part over costs as much as some dozen rays."""
+    return threads.parts_for(-(-count // 64))
+
+
+def _array(tensor: Tensor) -> Any:
+    """In float64, whatever it was: the loops are compiled once."""
+    return tensor.detach().double().contiguous().numpy()
 
 
 def _space(occupied: Tensor | Tree, parts: int) -> tuple[Any, ...]:
-    """Grid, which of its blocks are not empty, a tree's children and first ones, its level, cells a side, cascades."""
+    """Grid, its blocks, a tree's children and first ones, its level, cells a side, cascades."""
     loops = _loops()
     if isinstance(occupied, Tree):
         empty = np.empty((0, 0, 0, 0), np.uint8)
@@ -223,9 +228,9 @@ def _space(occupied: Tensor | Tree, parts: int) -> tuple[Any, ...]:
     grid = occupied.contiguous().view(torch.uint8).numpy()
     cascades, side = grid.shape[:2]
     few = -(-side >> loops.BLOCK)
-    coarse = np.empty((cascades, few, few, few), np.uint8)
-    threads.spread(loops.coarsen, min(parts, cascades * few), grid, coarse)
-    return grid, coarse, np.empty(0, np.uint8), np.empty(0, np.int64), 0, side, cascades
+    blocks = np.empty((cascades, few, few, few), np.uint8)
+    threads.spread(loops.coarsen, parts, grid, blocks)
+    return grid, blocks, np.empty(0, np.uint8), np.empty(0, np.int64), 0, side, cascades
 
 
 @lru_cache

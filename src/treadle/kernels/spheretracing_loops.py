@@ -19,13 +19,13 @@ def advance(
     count = len(alive)
     for i in range(count * part // parts, count * (part + 1) // parts):
         ray = alive[i]
-        here, stretch, end = float(distances[ray]), stretches[ray], starts[ray + 1]
-        step = max(scale * float(sdf[i]), float(entries[stretch]) - here)
+        here, stretch, end = np.float64(distances[ray]), stretches[ray], starts[ray + 1]
+        step = max(scale * np.float64(sdf[i]), np.float64(entries[stretch]) - here)
         under_way[i] = False
         there = here + step
-        if abs(step) < close or abs(step + float(steps[ray])) < 10.0 * close:
+        if abs(step) < close or abs(step + np.float64(steps[ray])) < 10.0 * close:
             hits[ray] = True
-            distances[ray] = min(there, float(exits[stretch]))
+            distances[ray] = min(there, np.float64(exits[stretch]))
             continue
         last = step
         while stretch < end and there > exits[stretch]:
@@ -34,6 +34,7 @@ def advance(
         if stretch == end:
             continue
         if there < entries[stretch]:
-            there, last = float(entries[stretch]), np.inf
+            there = np.float64(entries[stretch])
+            last = np.float64(np.inf)
         distances[ray], steps[ray] = there, last
         under_way[i] = True

@@ -1,4 +1,7 @@
-"""The compiled loops of `volume`: a ray at a time, its samples front to back, and back to front for the gradients."""
+"""The compiled loops of `volume`: a ray at a time, its samples front to back, and back to front for the gradients.
+
+What is added up is added up in double precision: to Numba `float` of a single is a single, hence `np.float64`.
+"""
 
 # mypy: disable-error-code="call-arg"
 from __future__ import annotations
@@ -48,11 +51,11 @@ def forward(
                 weights[i] = 0.0
                 left[i] = -1.0
                 continue
-            depth, t = float(density[i]) * float(deltas[i]), float(distances[i])
+            depth, t = np.float64(density[i]) * np.float64(deltas[i]), np.float64(distances[i])
             weight = -math.expm1(-depth) * through
             through *= math.exp(-depth)
             # All pairs of samples, each with those before it (Barron et al. 2022, equation 15).
-            distortion += 2.0 * weight * (t * opacity - moment) + weight * weight * float(deltas[i]) / 3.0
+            distortion += 2.0 * weight * (t * opacity - moment) + weight * weight * np.float64(deltas[i]) / 3.0
             opacity += weight
             moment += weight * t
             for c in range(channels):
@@ -79,11 +82,11 @@ def backward(
     for ray in range(first_ray(starts, part, parts), first_ray(starts, part + 1, parts)):
         opacity, moment = 0.0, 0.0
         for i in range(starts[ray], starts[ray + 1]):
-            opacity += float(weights[i])
-            moment += float(weights[i]) * float(distances[i])
+            opacity += np.float64(weights[i])
+            moment += np.float64(weights[i]) * np.float64(distances[i])
         mean = moment / opacity if opacity > 1e-10 else 0.0
-        by_mean = float(by_totals[ray, 1]) / opacity if opacity > 1e-10 else 0.0
-        by_opacity, by_distortion = float(by_totals[ray, 0]), float(by_totals[ray, 2])
+        by_mean = np.float64(by_totals[ray, 1]) / opacity if opacity > 1e-10 else 0.0
+        by_opacity, by_distortion = np.float64(by_totals[ray, 0]), np.float64(by_totals[ray, 2])
         behind, behind_moment, taken = 0.0, 0.0, 0.0
         for i in range(starts[ray + 1] - 1, starts[ray] - 1, -1):
             if left[i] < 0.0:
@@ -92,15 +95,15 @@ def backward(
                     for c in range(channels):
                         by_values[i, c] = 0.0
                 continue
-            weight, t, delta = float(weights[i]), float(distances[i]), float(deltas[i])
-            slope = by_opacity + float(by_weights[i]) + by_mean * (t - mean)
+            weight, t, delta = np.float64(weights[i]), np.float64(distances[i]), np.float64(deltas[i])
+            slope = by_opacity + np.float64(by_weights[i]) + by_mean * (t - mean)
             for c in range(channels):
-                slope += float(by_sums[ray, c]) * float(values[i, c])
+                slope += np.float64(by_sums[ray, c]) * np.float64(values[i, c])
             if by_distortion != 0.0:
                 before, before_moment = opacity - behind - weight, moment - behind_moment - weight * t
                 apart = t * (before - behind) - before_moment + behind_moment
                 slope += by_distortion * (2.0 * apart + 2.0 / 3.0 * weight * delta)
-            by_density[i] = delta * (float(left[i]) * slope - taken)
+            by_density[i] = delta * (np.float64(left[i]) * slope - taken)
             taken += weight * slope
             behind += weight
             behind_moment += weight * t
@@ -116,4 +119,4 @@ def reach(density: Any, deltas: Any, starts: Any, stop: float, reached: Any, par
         through = 1.0
         for i in range(starts[ray], starts[ray + 1]):
             reached[i] = through >= stop
-            through *= math.exp(-float(density[i]) * float(deltas[i]))
+            through *= math.exp(-np.float64(density[i]) * np.float64(deltas[i]))

@@ -6,14 +6,16 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
 from treadle.errors import UsageError
-from treadle.files import sync, sync_tree
+from treadle.files import sync, sync_tree, write_whole
+from treadle.runs.environment import describe_environment
 from treadle.runs.lock import LOCK, RunLock
-from treadle.runs.run import VERSION, Run, furnish, is_run, refusal, versions
+from treadle.runs.run import ENVIRONMENT, VERSION, Run, is_run, pretty, versions
 
 ASIDE = ".treadle-new-"
 """How the names of runs begin that are being made, or whose making was killed: hidden, and no run's name."""
@@ -22,45 +24,60 @@ ATTEMPTS = 10
 OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
-def create_whole(run_dir: Path, fill: Callable[[Run], None]) -> Path:
-    """Make a run that appears complete: `fill` writes into it while it is aside, then it gets its name in one step.
+def create_run(run_dir: str | Path, fill: Callable[[Run], None] = lambda run: None) -> Run:
+    """Make a new run, which appears complete: with its environment.json, and with what `fill` writes into it.
 
-    Names are given as by `Run.create`: `runs/line` makes the next version, `runs/line/v007` has to be new or empty. A
-    process that is killed meanwhile leaves a hidden directory, which the next call here removes. Returns the run's
-    directory. Raises UsageError where nothing can be written there, and whatever `fill` raises.
+    `runs/line` makes the next version, counted numerically: runs/line/v001, and v010 after v009; two processes get two
+    versions. A path whose last part is a version already (`runs/line/v007`) is taken as it is, and has to be new or
+    empty. Until it gets its name, in one step, the run is made aside: a process that is killed meanwhile leaves a
+    hidden directory, which the next call here removes.
+
+    Raises UsageError where the path cannot be taken or nothing can be written there, and whatever `fill` raises.
     """
-    wanted = run_dir.expanduser().absolute()
+    wanted = Path(run_dir).expanduser().absolute()
     named = VERSION.fullmatch(wanted.name) is not None
+    if named:
+        wanted = wanted.resolve()  # an empty directory that a link leads to is taken, too
     parent = wanted.parent if named else wanted
-    try:
-        if named and wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
+    with _explained(wanted):
+        if named and wanted.exists() and any(wanted.iterdir()):
             raise _taken(wanted)
         if not named and is_run(wanted):
             raise UsageError(f"{wanted} is a run itself: give another directory, whose versions will be runs")
         parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(parent)
         directory, lock = _make_aside(parent)
-    except OSError as error:
-        raise UsageError(refusal(wanted, error)) from None
     try:
-        run = furnish(directory)
+        run = Run(directory)
+        with _explained(wanted):
+            write_whole(directory / ENVIRONMENT, pretty(describe_environment()))
         try:
             fill(run)
         finally:
             run.close()
-        try:
+        with _explained(wanted):
             sync_tree(directory)
             path = _name(directory, wanted) if named else _next(directory, parent)
             sync(parent)
             os.truncate(path / LOCK, 0)  # nobody trains it
-        except OSError as error:
-            raise UsageError(refusal(wanted, error)) from None
-        return path
+        return Run(path)
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
     finally:
         lock.release()
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Within the block, what the system refuses is why no run can be made at `path`: a UsageError in a line."""
+    try:
+        yield
+    except OSError as error:
+        why = f"no run can be made at {path}:"
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            raise UsageError(f"{why} a file is in the way ({error.filename}); give another run directory") from None
+        raise UsageError(f"{why} {error.strerror or error}; give a run directory that can be written") from None
 
 
 def _make_aside(parent: Path) -> tuple[Path, RunLock]:

@@ -42,10 +42,10 @@ def default_hooks(config: TrainerConfig) -> list[Hook]:
 
 def open_run(trainer: Trainer, run_dir: str | Path) -> None:
     """Make the trainer a run on disk, in a new directory, once all that can be checked has been."""
-    from treadle.runs.run import Run
+    from treadle.runs.aside import create_run
 
     trainer.driver.check_ready()
-    _attach(trainer, Run.create(run_dir))
+    _attach(trainer, create_run(run_dir))
 
 
 def resume_run(trainer: Trainer, path: str | Path) -> None:

@@ -11,7 +11,7 @@ from treadle.checkpoint.state import State
 from treadle.checkpoint.store import checkpoint_name, list_checkpoints, pin, read_checkpoint, step_of
 from treadle.errors import RunError, UsageError
 from treadle.files import copy_regular, reason
-from treadle.runs.aside import create_whole
+from treadle.runs.aside import create_run
 from treadle.runs.best import BEST, best_directory, has_best, read_best
 from treadle.runs.metrics import METRICS
 from treadle.runs.run import Run, read_journal
@@ -62,7 +62,7 @@ def fork_run(
         run.journal.append(entry | {"settings": config.get("config")})
 
     try:
-        fork = create_whole(run_dir if run_dir is not None else parent.parent, fill)
+        fork = create_run(run_dir if run_dir is not None else parent.parent, fill).path
     except OSError as error:
         raise RunError(f"{parent} cannot be forked: {error.filename or source}: {reason(error)}") from error
     try:

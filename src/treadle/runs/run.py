@@ -6,14 +6,12 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from treadle.config.files import dumps, load
 from treadle.errors import RunError, UsageError
 from treadle.files import LineFile, cannot_write, open_regular, read_lines, read_regular, reason, to_json, write_whole
-from treadle.runs.environment import describe_environment
 from treadle.runs.metrics import METRICS, MetricLog
 
 CONFIG, ENVIRONMENT, JOURNAL, SUMMARY = "config.yaml", "environment.json", "journal.jsonl", "summary.json"
@@ -24,11 +22,11 @@ VERSION = re.compile(r"v(\d+)")
 class Run:
     """A run's directory: what is written into it, and where.
 
-    Make one with `Run.create` (a new directory) or `Run.open` (an old one). Writing raises RunError when the disk
-    refuses; each file is written whole or not at all, and logs grow by whole lines.
+    `create_run` (in `treadle.runs.aside`) makes a new one, `Run.open` opens an old one. Writing raises RunError when
+    the disk refuses; each file is written whole or not at all, and logs grow by whole lines.
 
     Example:
-        run = Run.create("runs/line")          # runs/line/v001, the next time runs/line/v002
+        run = create_run("runs/line")          # runs/line/v001, the next time runs/line/v002
         run.metrics.append("train", {"loss": 0.5}, step=50, epoch=0)
     """
 
@@ -36,27 +34,6 @@ class Run:
         self.path = path
         self.metrics = MetricLog(path)
         self.journal = LineFile(path / JOURNAL)
-
-    @classmethod
-    def create(cls, run_dir: str | Path) -> Run:
-        """Make the directory of a new run, with its environment.json.
-
-        `runs/line` makes the next version, counted numerically: runs/line/v001, and v010 after v009; two processes get
-        two versions. A path whose last part is a version already (`runs/line/v007`) is taken as it is, and has to be
-        new or empty. Raises UsageError where that is not so, and where nothing can be written.
-        """
-        wanted = Path(run_dir).expanduser().absolute()
-        try:
-            path = _take(wanted) if VERSION.fullmatch(wanted.name) else _next_version(wanted)
-        except OSError as error:
-            raise UsageError(refusal(wanted, error)) from None
-        try:
-            return furnish(path)
-        except OSError as error:
-            with suppress(OSError):
-                (path / ENVIRONMENT).unlink()
-                path.rmdir()
-            raise UsageError(refusal(path, error)) from None
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -109,7 +86,7 @@ class Run:
 
     def write_summary(self, mapping: Mapping[str, Any]) -> None:
         """Write summary.json: what the run came to."""
-        self.write(SUMMARY, _pretty(mapping))
+        self.write(SUMMARY, pretty(mapping))
 
     def has(self, name: str) -> bool:
         """Whether the run has a file of that name."""
@@ -135,12 +112,6 @@ class Run:
             self.metrics.close()
         finally:
             self.journal.close()
-
-
-def furnish(path: Path) -> Run:
-    """The run in the new directory `path`, with its environment.json. Raises OSError."""
-    write_whole(path / ENVIRONMENT, _pretty(describe_environment()))
-    return Run(path)
 
 
 def is_run(path: Path) -> bool:
@@ -177,48 +148,8 @@ def versions(directory: Path) -> list[Path]:
     return sorted(found, key=lambda path: (int(path.name[1:]), path.name))
 
 
-def _take(path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
-    if any(path.iterdir()) or not _claim(path):
-        raise UsageError(f"{path} is not empty: give {path.parent} to get its next version, or a new path")
-    return path
-
-
-def _claim(path: Path) -> bool:
-    """Whether an empty directory is ours: of several processes that ask, one makes the file."""
-    try:
-        os.close(os.open(path / ENVIRONMENT, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-    except FileExistsError:
-        return False
-    return True
-
-
-def _next_version(directory: Path) -> Path:
-    if is_run(directory):
-        raise UsageError(f"{directory} is a run itself: give another directory, whose versions will be runs")
-    directory.mkdir(parents=True, exist_ok=True)
-    existing = versions(directory)
-    count = int(existing[-1].name[1:]) + 1 if existing else 1
-    while True:
-        path = directory / f"v{count:03d}"
-        try:
-            path.mkdir()
-        except FileExistsError:
-            pass  # another process was faster: try the next number
-        else:
-            if _claim(path):
-                return path
-        count += 1
-
-
-def refusal(path: Path, error: OSError) -> str:
-    """Why no run can be made at `path`, in a line."""
-    if isinstance(error, FileExistsError | NotADirectoryError):
-        return f"no run can be made at {path}: a file is in the way ({error.filename}); give another run directory"
-    return f"no run can be made at {path}: {error.strerror or error}; give a run directory that can be written"
-
-
-def _pretty(mapping: Mapping[str, Any]) -> str:
+def pretty(mapping: Mapping[str, Any]) -> str:
+    """A JSON file for people to read."""
     return json.dumps(json.loads(to_json(mapping)), indent=2, ensure_ascii=False) + "\n"
 
 

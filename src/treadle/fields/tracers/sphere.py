@@ -123,18 +123,20 @@ class SphereTracer(Tracer):
             alive = advance(march, alive, sdf, stretches, scale=self.scale, close=self.close)
         hit = torch.nonzero(march.hits)[:, 0]
         if self.refine and len(hit):
-            march.distances[hit], more = self._refined(field, rays[hit], march.distances[hit], lod)
+            entries = stretches.entries[stretches.starts[hit]]
+            march.distances[hit], more = self._refined(field, rays[hit], march.distances[hit], entries, lod)
             asked += more
         return march.distances, march.hits, asked
 
-    def _refined(self, field: Field, rays: Rays, t: Tensor, lod: int | None) -> tuple[Tensor, int]:
-        """Closer to the zero near `t`, by secants; where a ray but grazes, the least that is found."""
+    def _refined(self, field: Field, rays: Rays, t: Tensor, first: Tensor, lod: int | None) -> tuple[Tensor, int]:
+        """Closer to the zero near `t`, from `first` on, by secants; where a ray but grazes, the least found."""
         before, there = t, self._sdf(field, rays, t, lod)
         best, least = before, there.abs()
-        value, longest = there, 20 * self.close
+        value, longest = there, 100 * self.close
         step = (self.scale * value).clamp(-longest, longest)
         for _ in range(self.refine):
-            t = before + step
+            t = torch.maximum(before + step, first)
+            step = t - before
             new = self._sdf(field, rays, t, lod)
             best, least = torch.where(new.abs() < least, t, best), torch.minimum(least, new.abs())
             slope = (new - value) / step

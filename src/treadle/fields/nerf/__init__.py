@@ -1,0 +1,1 @@
+"""Radiance fields: what is seen from where, learnt from photographs."""

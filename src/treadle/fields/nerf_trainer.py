@@ -1,0 +1,400 @@
+"""Radiance fields: a scene as density and colour everywhere in space, fitted to photographs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from treadle.cameras.background import Background
+from treadle.cameras.capture import Capture, Photographs
+from treadle.cameras.poses import Exposures
+from treadle.cameras.turntable import around, small_camera
+from treadle.data.batch import to_device
+from treadle.data.feed import Feed
+from treadle.data.random import derive_seed
+from treadle.data.views import View, ViewFeed, spread
+from treadle.engine.ema import EMA
+from treadle.engine.events import Hook
+from treadle.engine.lr import LearningRate
+from treadle.engine.means import Means
+from treadle.engine.optim import parameter_groups
+from treadle.engine.progress import Progress
+from treadle.engine.schedule import every
+from treadle.engine.settings import TrainerConfig
+from treadle.engine.trainer import Trainer
+from treadle.errors import UsageError
+from treadle.export.look import View as Picture
+from treadle.fields.nerf import losses
+from treadle.fields.nerf.feed import RayFeed
+from treadle.fields.nerf.model import Radiance, build
+from treadle.fields.nerf.pixels import Seen
+from treadle.fields.nerf.placing import Box, SomePhotographs, find_box, placed
+from treadle.fields.nerf.rate import RayRate
+from treadle.fields.nerf.rays import CameraMotion
+from treadle.fields.nerf.settings import NeRFConfig
+from treadle.fields.nerf.sparse import shrink
+from treadle.fields.offline import OfflineRenders
+from treadle.fields.rays import Rays
+from treadle.fields.rendering import render
+from treadle.fields.tracer import Traced
+from treadle.hooks.examples import Examples
+from treadle.hooks.timing import Timing
+from treadle.images.display import write_png
+from treadle.images.judging import HIGHER, as_pixels, measure
+from treadle.images.lpips import lpips_metric
+from treadle.images.panels import panel
+from treadle.images.strips import STRIP, strip
+from treadle.images.video import write_gif
+from treadle.reports.growth import course, growth
+from treadle.reports.report import write_report
+from treadle.reports.rows import Row
+from treadle.runs.best import best_config, read_best
+
+
+class NeRFTrainer(Trainer):
+    """Fit a radiance field to the photographs of a scene.
+
+    Args:
+        data: a `Capture`: photographs with their cameras; None takes a scene of our own (`procedural_capture`).
+        config, hooks, settings: as for every `Trainer`.
+
+    Example:
+        trainer = NeRFTrainer(data=read_capture("lego"), max_steps=3000)
+        trainer.train()
+        picture = trainer.model.look(trainer.capture.test.cameras[0], torch.ones(3)).image
+    """
+
+    Config: ClassVar[type[TrainerConfig]] = NeRFConfig
+    transient: ClassVar[tuple[str, ...]] = ("capture", "given")
+
+    def __init__(
+        self,
+        config: NeRFConfig | None = None,
+        *,
+        data: Capture | None = None,
+        hooks: Sequence[Hook] = (),
+        **settings: Any,
+    ) -> None:
+        self.given = procedural() if data is None else data
+        super().__init__(config, hooks=hooks, **settings)
+
+    @classmethod
+    def load_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
+        """The photographs at `path`: COLMAP's, Blender's or nerfstudio's; None takes a scene of our own."""
+        if path is None:
+            return {"data": procedural()}
+        from treadle.cameras.reading import read_capture
+
+        capture = read_capture(
+            path,
+            factor=config.factor,
+            every=config.every,
+            lists=config.lists or None,
+            memory=config.memory_mb << 20,
+            format=config.format,
+            images=config.images,
+            missing=config.missing,
+        )
+        for note in capture.notes:
+            warnings.warn(note, stacklevel=2)
+        return {"data": capture}
+
+    def setup(self) -> None:
+        """Move the scene to where fields are; build field, tracer and optimizer, and what is learnt of photographs."""
+        config = self.config
+        if len(self.given.train) < 2:
+            raise UsageError("there is one photograph to train on: a scene needs two at least, from different places")
+        self.capture = settle(config, self.given)
+        views = self.capture.train
+        self.feed = RayFeed(views, config.batch_size, memory=config.memory_mb << 20, threads=max(2, config.workers))
+        self.validation_feed = self.held_out(self.capture.validation, config.validate_views)
+        self.test_feed = self.held_out(self.capture.test)
+        self.background = Background.of(config.background, views)
+        self.model = self.build_model()
+        self.exposures = Exposures(len(views)) if config.exposure_rate is not None else None
+        self.motion = CameraMotion(views.cameras) if config.pose_rate is not None else None
+        self.objective = config.objective()
+        self.optimizer = torch.optim.Adam(self.groups(), betas=(0.9, 0.99), eps=1e-15)
+        self.rates = self.learning_rates()
+        self.ema = EMA(self.model.field, config.ema) if config.ema is not None else None
+        self.rate = RayRate(config.samples, config.first_rays, config.batch_size)
+        self.timing = Timing()
+        if config.examples_every is not None and self.validation_feed is not None:
+            self.add_hook(Examples(config.examples_every))
+        if config.render_every is not None:
+            self.add_hook(OfflineRenders(config.render_every, lambda trainer: trainer.offline()))  # type: ignore[attr-defined]
+
+    def held_out(self, views: Photographs, count: int | None = None) -> ViewFeed | None:
+        """The photographs that are held out, one after the other, or so many of them; None where there are none."""
+        if not len(views):
+            return None
+        feed = ViewFeed(views if count is None else SomePhotographs(views, count), shuffle=False)
+        feed.threads = max(1, self.config.workers)
+        return feed
+
+    def build_model(self) -> Radiance:
+        """The field and its tracer. Override it for a field of your own."""
+        return build(self.config, self.capture.to_input)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The optimizer's groups: grid, decoders, and what is learnt of photographs."""
+        config = self.config
+        grid = {"name": "grid", "lr_scale": config.grid_rate}
+        groups = parameter_groups(self.model.field, {"grid.*": grid, "*": {"name": "decoders"}})
+        groups[1]["weight_decay"] = config.decay
+        if self.motion is not None:
+            groups.append({"name": "poses", "params": list(self.motion.parameters())})
+        if self.exposures is not None:
+            groups.append({"name": "exposures", "params": list(self.exposures.parameters())})
+        return groups
+
+    def learning_rates(self) -> list[LearningRate]:
+        """The learning rate of each group."""
+        config = self.config
+        curves = {"poses": config.pose_rate, "exposures": config.exposure_rate}
+        return [
+            LearningRate(self.optimizer, curves.get(group["name"], config.learning_rate), group["name"])
+            for group in self.optimizer.param_groups
+        ]
+
+    def pre_training(self) -> None:
+        """Put what is to be known of the data into the journal."""
+        super().pre_training()
+        for note in self.capture.notes:
+            self.note("data", said=note)
+
+    # A step -------------------------------------------------------------------------------------------------------
+
+    def step(self, batch: Tensor) -> Mapping[str, Any]:
+        """Trace the first rays of a batch, compare what is seen with the photographs, update, and prune when due."""
+        count = min(self.rate.rays, len(batch))
+        seen = self.feed.rays(batch[:count])  # type: ignore[union-attr]
+        if seen.counts is not None:
+            seen = seen.chosen(seen.counts)
+        background = self.backgrounds(len(seen.origins))
+        traced = self.trace(seen, background)
+        found = self.objective(**self.terms(traced, seen, background))
+        if found.total.requires_grad:  # not where all rays go past whatever there is
+            self.minimize(found, self.optimizer)
+        self.rate.tell(count, traced.samples)
+        if every(self.config.prune_every).due_after_step(self.finished):
+            self.prune()
+        if every(self.config.shrink_every).due_after_step(self.finished):
+            rows = shrink(self.model.field, self.model.occupancy, self.edit_rows)
+            if rows:
+                self.note("shrunk", rows=rows)
+        return {"loss": found.total, "rays": count, "samples": traced.samples / max(1, count)}
+
+    def backgrounds(self, count: int) -> Tensor:
+        """What is behind each of so many rays, (count, 3): where the background is random, a colour of its own."""
+        if self.background.trained is None:
+            return torch.rand(count, 3, generator=self.generator("background")).to(self.device)
+        return torch.tensor(self.background.trained, device=self.device).expand(count, 3)
+
+    def trace(self, seen: Seen, background: Tensor) -> Traced:
+        """What is seen along the rays of photographs, from where their cameras are by now taken to be."""
+        origins, directions = seen.origins, seen.directions
+        if self.motion is not None:
+            origins, directions = self.motion(origins, directions, seen.views)
+        lod = None
+        if self.config.random_lod:
+            levels = self.model.field.grid.levels
+            chances = 2.0 ** torch.arange(levels)
+            lod = int(torch.multinomial(chances, 1, generator=self.generator("lod")))
+        traced: Traced = self.model(
+            Rays(origins, directions), ("color",), background=background, generator=self.generator("rays"), lod=lod
+        )
+        return traced
+
+    def terms(self, traced: Traced, seen: Seen, background: Tensor) -> dict[str, Tensor]:
+        """The values of the loss terms that this run has, as far as the photographs have what they compare with."""
+        config, colors = self.config, traced.channels["color"]
+        if self.exposures is not None:
+            colors = self.exposures(seen.views, colors)
+        found = {"color": losses.COLORS[config.loss](colors, seen.colors(background))}
+        wanted = self.objective.terms
+        if "opacity" in wanted and config.counts_opacity(self.progress):
+            found["opacity"] = losses.opacity(traced.opacity, seen.alpha)
+        if "distortion" in wanted:
+            found["distortion"] = losses.mean(traced.extra["distortion"])
+        if "depth" in wanted and seen.distances is not None:
+            found["depth"] = losses.depth(traced.distance, traced.opacity, seen.distances)
+        return {name: found[name] for name in wanted if name in found}
+
+    @torch.no_grad()
+    def prune(self) -> None:
+        """Look where the scene is empty, and say so in the journal where that has changed much."""
+        config, occupancy = self.config, self.model.occupancy
+        before = occupancy.share
+        occupancy.update(
+            self.model.field.density,
+            self.generator("prune"),
+            step=config.step,
+            share=1.0 if self.finished.step <= config.prune_after else 0.25,
+            decay=config.prune_decay,
+            threshold=config.prune_below,
+        )
+        after = occupancy.share
+        if abs(after - before) > 0.1 * before:
+            self.note("pruned", occupied=round(after, 5), before=round(before, 5))
+
+    @property
+    def finished(self) -> Progress:
+        """The run's counters, with the step under way as finished."""
+        return replace(self.progress, step=self.progress.step + 1)
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A generator on the CPU that is a function of (seed, step, purpose)."""
+        return torch.Generator().manual_seed(derive_seed(self.config.seed, purpose, self.progress.step))
+
+    # Evaluation -----------------------------------------------------------------------------------------------------
+
+    def elements(self, batch: Any) -> int:
+        """Every view counts as one."""
+        return 1
+
+    def validation_step(self, view: View) -> Mapping[str, Any]:
+        """PSNR, SSIM and L1 of a held-out view, seen from where its file says, in the colours that the field has."""
+        return self.judged(self.look(view), view)
+
+    def look(self, view: View) -> Picture:
+        """A view as the field shows it."""
+        return self.model.look(view.camera, self.background.in_tests(self.device))
+
+    def judged(self, picture: Picture, view: View) -> dict[str, float]:
+        """The figures of a view."""
+        wanted = view.target(self.background.in_tests(self.device))
+        corrected = self.motion is not None or self.exposures is not None
+        return measure(picture.image, wanted.colors, mask=wanted.mask, object=view.object(), corrected=corrected)
+
+    def strip(self, picture: Picture, view: View) -> list[Any]:
+        """Target, render, error and depth of a view."""
+        colors = view.colors(self.background.in_tests(self.device))
+        return strip(picture.image, colors, picture.depth, picture.alpha)
+
+    def rows(self, feed: Feed) -> Iterator[Row]:
+        """Every view of `feed`: target, render, error, depth, and the figures."""
+        distance = None if self.config.lpips_weights is None else lpips_metric(self.config.lpips_weights)
+        for view in feed.iterate(0):
+            view = to_device(view, self.device)
+            picture = self.look(view)
+            figures = self.judged(picture, view)
+            if distance is not None:
+                colors = view.colors(self.background.in_tests(self.device))
+                pair = (image.movedim(2, 0)[None] * 2 - 1 for image in (picture.image.clamp(0, 1), colors))
+                (figures["lpips"],) = distance(*pair)
+            pictures = dict(zip(STRIP, self.strip(picture, view), strict=True))
+            yield Row(view.camera.name or f"{view.number:04d}", pictures, figures)
+
+    def measured(self) -> dict[str, float]:
+        """The means over all photographs that are held out for validation, however many are measured on the way."""
+        means = Means()
+        feed = self.held_out(self.capture.validation)
+        for view in () if feed is None else feed.iterate(0):
+            view = to_device(view, self.device)
+            means.add(self.judged(self.look(view), view), 1.0)
+        return means.result()
+
+    def offline(self) -> dict[str, dict[str, Tensor]]:
+        """All channels of the first held-out view, or of the first view."""
+        feed = self.validation_feed
+        camera = (self.capture.train if feed is None else feed.photographs).cameras[0]  # type: ignore[attr-defined]
+        background = self.background.in_tests(self.device)
+        return {camera.name or "0000": render(self.model, camera, background=background)}
+
+    def examples(self) -> dict[str, Any]:
+        """The first held-out view, at most 256 pixels wide and high: such pictures together show the growth."""
+        assert isinstance(self.validation_feed, ViewFeed)
+        camera = small_camera(self.validation_feed.photographs.cameras[0])
+        return {"view": as_pixels(self.model.look(camera, self.background.in_tests(self.device)).image).numpy()}
+
+    def report(self, directory: Path) -> dict[str, Any]:
+        """Write a strip, a turntable and the growth into `directory`; returns figures and paths."""
+        found: dict[str, Any] = {**self.validation_metrics, "step": str(self.timing.steps)}
+        found["occupied"] = f"{100 * self.model.occupancy.share:.2f}% of the cells"
+        found["parameters"] = str(sum(parameter.numel() for parameter in self.model.parameters()))
+        background = self.background.in_tests(self.device)
+        with self.evaluating():
+            if self.config.validate_views is not None and len(self.capture.validation):
+                found |= self.measured()
+            if self.validation_feed is not None:
+                views = [to_device(view, self.device) for view in spread(self.validation_feed)]
+                found["strip"] = directory / "strip.png"
+                write_png(found["strip"], panel([self.strip(self.look(view), view) for view in views], STRIP))
+            cameras = [small_camera(camera) for camera in around(self.capture, self.config.turntable)]
+            if cameras:
+                found["turntable"] = directory / "turntable.gif"
+                write_gif(found["turntable"], (as_pixels(self.model.look(camera, background).image).numpy()
+                                               for camera in cameras), 16)  # fmt: skip
+        if self.run is not None:
+            found["rays a step"] = course(self.run.path, "rays", self.config.first_rays, self.rate.rays)
+            grown = growth(directory / "growth.gif", self.run.path / "examples")
+            found |= {} if grown is None else {"growth": grown}
+        return found
+
+    def test_report(self, directory: Path, feed: Feed) -> dict[str, Any]:
+        """Render every view of `feed`; writes tables and a page (`write_report`), returns means and paths."""
+        run = directory.parent
+        with self.evaluating():
+            found = write_report(
+                directory,
+                self.rows(feed),
+                title=f"Test of {run.parent.name}/{run.name}",
+                description=f"A radiance field over {self.background}",
+                sort_by="psnr",
+                higher=HIGHER,
+            )
+        return found
+
+    @classmethod
+    def exporters(cls) -> dict[str, Any]:
+        """A mesh, videos, and the field made small."""
+        from treadle.fields.nerf.exporters import radiance_exporters
+        from treadle.fields.nerf.scene import trained_scene
+
+        return radiance_exporters(partial(trained_scene, cls))
+
+    @classmethod
+    def load_model(cls, run: str | Path) -> Radiance:
+        """The field and its tracer of a run's best model: `load_model("runs/nerf/v001").look(camera, white)`.
+
+        Its own coordinates are those in which the scene's box is [-1, 1]^3; its `to_input` leads back.
+        Raises UsageError where the run has no best model, or none of this trainer's.
+        """
+        weights = read_best(run).of("model")
+        if "to_input" not in weights:
+            raise UsageError(f"{run} is not the run of a radiance field: its model has no to_input")
+        model = build(best_config(run, cls.Config))
+        model.load_state_dict(weights)
+        return model.eval()
+
+
+def settle(config: Any, capture: Capture) -> Capture:
+    """Decide what settings leave open about a scene, in `config` itself; the capture with the scene in [-1, 1]^3."""
+    if config.box is None:
+        box = find_box(capture)
+        config.box = (*box.center, box.half)
+    if config.bound is None:
+        config.bound = 1.0 if capture.train[0].pixels.shape[2] == 4 else 8.0
+    alone = config.bound == 1
+    if config.contracted is None:
+        config.contracted = not alone
+    if config.near is None:
+        config.near = 0.0 if alone else 0.1
+    if config.cone is None:
+        config.cone = 0.0 if alone else 1 / 128
+    return placed(capture, Box(config.box[:3], config.box[3]))
+
+
+def procedural() -> Capture:
+    """The scene that is trained on where no data is given."""
+    from treadle.cameras.procedural import procedural_capture
+
+    return procedural_capture()
