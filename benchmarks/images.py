@@ -156,7 +156,7 @@ class Course:
 def race(picture: Picture, turns: int, **settings: Any) -> dict[str, Course]:
     """Train as now and as before, by turns."""
     quiet = {"examples_every": None, "validate_every": None, "log_every": None, "device": "cpu", "seed": 0}
-    kinds = {"treadle": ImageTrainer, "treadle 0.1.0": AsBefore}
+    kinds = {"now": ImageTrainer, "as 0.1.0": AsBefore}
     field = {name: kind(data=picture, max_steps=TURN * turns, **quiet, **settings) for name, kind in kinds.items()}
     now, then = (list(trainer.model.parameters()) for trainer in field.values())
     assert all(torch.equal(a, b) for a, b in zip(now, then, strict=True)), "they begin from other weights"
@@ -207,23 +207,23 @@ def demo(picture: Picture, quick: bool) -> tuple[str, bool]:
     config = load_recipe("image").config
     recipe = {name: getattr(config, name) for name in ("batch_size", "log2_size", "n_min", "n_max", "learning_rate")}
     turns = 2 if quick else config.max_steps // TURN
-    found = race(picture, turns, **recipe)["treadle"]
+    found = race(picture, turns, **recipe)["now"]
     large = race(picture, 2 if quick else 1500 // TURN, **recipe | {"log2_size": 17, "n_min": 16, "n_max": None})
     held = found.points[-1][2] >= DEMO and found.points[-1][1] <= DEMO_SECONDS
     rows = [
         ["the demo", str(found.points[-1][0]), f"{found.points[-1][1]:.1f}", f"{found.passed(DEMO):.1f} (42 dB)",
          f"{found.points[-1][2]:.2f}", f"{'held' if held else 'NOT HELD'} (42 dB in 10 s)"],
     ]  # fmt: skip
-    before = large["treadle 0.1.0"].passed(THRESHOLD)
+    before = large["as 0.1.0"].passed(THRESHOLD)
     for name, course in large.items():
         verdict = "-"
-        if name == "treadle":
+        if name == "now":
             sooner = before / course.passed(THRESHOLD) if course.passed(THRESHOLD) < float("inf") else 0.0
             good = sooner >= SOONER and course.points[-1][2] >= ENDING
             held &= good
             verdict = f"{'held' if good else 'NOT HELD'} ({sooner:.2f} x sooner >= 1.4, ending >= 50 dB)"
         rows.append(
-            [f"2^17 rows, {'now' if name == 'treadle' else 'as 0.1.0'}", str(course.points[-1][0]), f"{course.points[-1][1]:.1f}",
+            [f"2^17 rows, {name}", str(course.points[-1][0]), f"{course.points[-1][1]:.1f}",
              f"{course.passed(THRESHOLD):.1f} (40 dB)", f"{course.points[-1][2]:.2f}", verdict]
         )  # fmt: skip
     return table(["training", "steps", "seconds", "passed for good after s", "dB at its end", "gate"], rows), held

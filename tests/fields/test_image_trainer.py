@@ -200,6 +200,8 @@ def test_the_shipped_recipe_is_the_astronaut():
     assert recipe.trainer_class is ImageTrainer
     assert recipe.data is None
     assert "astronaut" in recipe.description
+    model = recipe.config.field((512, 512), 3)
+    assert sum(parameter.numel() for parameter in model.parameters()) < 0.5 * 512 * 512 * 3, "it is compression"
 
 
 def test_the_panel_shows_fit_target_and_error():
