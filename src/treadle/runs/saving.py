@@ -110,7 +110,7 @@ class Saver:
         packer = Packer()
         try:
             values = packer.pack(_listed(value), "batch")
-            self._run.write(f"{name}.safetensors", b"".join(bytes(piece) for piece in pieces(packer.tensors)))
+            self._run.write(f"{name}.safetensors", b"".join(pieces(packer.tensors)))
             return str(self._run.write(f"{name}.json", json.dumps(values)))
         except (StateError, RunError) as error:
             return f"not kept: {error}"
