@@ -14,6 +14,7 @@ import torch
 from treadle.checkpoint.state import State
 from treadle.data.random import RandomStreams
 from treadle.engine.bad_steps import RollBack
+from treadle.engine.build import check_ready
 from treadle.engine.commands import Close, Command, CommandQueue, Rewind
 from treadle.engine.devices import deterministic_kernels
 from treadle.engine.history import newest_state
@@ -39,11 +40,10 @@ class Driver:
     Args:
         loop: what is driven.
         random: the run's random streams, which are the global ones while it is active.
-        check_ready: raises UsageError where training cannot begin.
     """
 
-    def __init__(self, loop: Loop, random: RandomStreams, check_ready: Callable[[], None]) -> None:
-        self._loop, self._random, self.check_ready = loop, random, check_ready
+    def __init__(self, loop: Loop, random: RandomStreams) -> None:
+        self._loop, self._random = loop, random
         self._lifecycle = loop.lifecycle
         self.commands = CommandQueue(self)
         loop.is_asked = self.commands.hold_the_end
@@ -97,7 +97,7 @@ class Driver:
         return loop.taken > before
 
     def _begin(self) -> Iterator[None]:
-        self.check_ready()
+        check_ready(self._loop)
         if self._loop.config.keep_memory and self._loop.device.type == "cpu":
             keep_freed_memory()  # of the whole process: for training, and not because a trainer was made
         self._loop.parts.find()
