@@ -111,15 +111,12 @@ def _joined(arguments: Sequence[str], options: Mapping[str, Option]) -> list[str
     joined: list[str] = []
     for argument in arguments:
         before = joined[-1] if joined else ""
-        if before[:2] == "--" and before[2:] in options and options[before[2:]].metavar and _is_value(argument):
+        is_value = re.fullmatch(r"-[^-].*", argument) is not None and argument != "-h"
+        if before[:2] == "--" and before[2:] in options and options[before[2:]].metavar and is_value:
             joined[-1] = f"{before}={argument}"
         else:
             joined.append(argument)
     return joined
-
-
-def _is_value(argument: str) -> bool:
-    return re.fullmatch(r"-[^-].*", argument) is not None and argument != "-h"
 
 
 def _offers() -> str:

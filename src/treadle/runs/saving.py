@@ -50,12 +50,10 @@ class Saver:
 
     def save(self, state: State, *, wait: bool) -> Path:
         """Write a checkpoint; with `wait`, return only when it is on the disk. Raises RunError when it cannot be."""
-        writer = self._open()
-        writer.submit(state, self._retention())
-        try:
-            if wait:
-                writer.wait()
-        finally:
+        self._open().submit(state, self._retention())
+        if wait:
+            self.finish()
+        else:
             self.take_reports()
         return self._directory / checkpoint_name(state.step)
 

@@ -30,6 +30,7 @@ CAPTIONS = ("shaded", "normals", "ambient occlusion", "colour")
 
 _LIGHT = np.array([-0.4, -0.65, -0.65]) / math.sqrt(0.4**2 + 2 * 0.65**2)  # in the camera's frame: x right, y down
 _CLAY, _PAPER = np.array([0.86, 0.84, 0.80]), np.array([1.0, 1.0, 1.0])
+_ARRIVED = 2e-3  # the distance up to which a place is on the surface
 _STEPS = 5  # along the normal, for occlusion
 _LINE = 0.1  # between isolines
 
@@ -66,6 +67,9 @@ def see(field: SDFField, camera: Camera, lod: int | None = None) -> Seen:
     rays = Rays.of(camera)
     places = rays.origins + found["distance"].reshape(-1, 1) * rays.directions
     hit = found["opacity"].reshape(-1) > 0.5
+    # A tracer arrives where it gets no further, too: in a dip of a distance that is not quite one.
+    hit[hit.clone()] = field.evaluate(places[hit], lod=lod).abs().flatten().cpu() < _ARRIVED
+    found = {name: values * hit.reshape(camera.height, camera.width, 1) for name, values in found.items()}
     open_ = torch.zeros(len(hit))
     open_[hit] = occlusion(field, places[hit], found["normal"].reshape(-1, 3)[hit], lod)
     return Seen(
