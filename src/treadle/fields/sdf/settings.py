@@ -80,6 +80,9 @@ class PruningSettings(Settings):
     """When cells are taken away that the surface is nowhere near to; null keeps all."""
     prune_from: str | None = setting("25%", parse=Span.parse)
     """Not before this much of the run is over: until then the field does not know where its surface is."""
+    prune_beyond: float = setting(2.0, above=0)
+    """Cells go whose middles are farther from the surface than this many times the way to their own corners; from 1 on
+    none does that the surface runs through, where the field is right."""
 
 
 @dataclass(kw_only=True)
