@@ -135,7 +135,6 @@ class Loop:
             self.lifecycle,
             self.events,
             lambda: self.hooks,
-            lambda: subject.feeds,
             {
                 "validated_step": Value(
                     lambda: self.validated_step, lambda saved: setattr(self, "validated_step", saved)

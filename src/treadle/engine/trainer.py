@@ -15,7 +15,7 @@ from torch import Tensor
 
 from treadle.config.settings import seal
 from treadle.data.random import RandomStreams
-from treadle.engine.build import check_ready, check_replacement, feed_for, run_setup
+from treadle.engine.build import check_replacement, feed_for, run_setup
 from treadle.engine.commands import CommandQueue
 from treadle.engine.devices import choose_device, choose_precision
 from treadle.engine.driver import Driver
@@ -106,11 +106,7 @@ class Trainer(Subject):
         self.test_feed = feed_for(self.config, test_data, "test_data")
         self.run = None
         self.loop = Loop(self, self.config, self.parts, self.device, self.random, ALONE)
-        self.driver = Driver(
-            self.loop,
-            self.random,
-            lambda: check_ready(self, self.config, has_step=self.loop.step_replacement is not None),
-        )
+        self.driver = Driver(self.loop, self.random)
         for hook in [*hooks, *attach.default_hooks(self.config)]:
             self.add_hook(hook)
         run_setup(self, self.random, ("config", "device", "driver", "loop", "parts", "random", "run"))

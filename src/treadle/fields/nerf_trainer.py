@@ -52,6 +52,7 @@ from treadle.images.lpips import lpips_metric
 from treadle.images.panels import panel
 from treadle.images.strips import STRIP, strip
 from treadle.images.video import write_gif
+from treadle.kernels.threads import left_to_kernels
 from treadle.reports.growth import course, growth
 from treadle.reports.report import write_report
 from treadle.reports.rows import Row
@@ -172,6 +173,7 @@ class NeRFTrainer(Trainer):
 
     # A step -------------------------------------------------------------------------------------------------------
 
+    @left_to_kernels()
     def step(self, batch: Tensor) -> Mapping[str, Any]:
         """Trace the first rays of a batch, compare what is seen with the photographs, update, and prune when due."""
         count = min(self.rate.rays, len(batch))

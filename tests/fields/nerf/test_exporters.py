@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from treadle.cameras.procedural import camera_at
+from treadle.engine.rows import RowEdit
 from treadle.errors import UsageError
 from treadle.export.exporter import Exporter
 from treadle.export.mesh import Mesh, read_mesh
 from treadle.export.setting import Setting
 from treadle.fields.field import Field
+from treadle.fields.grids.codebook import CodebookGrid
 from treadle.fields.nerf.compact import read_compact
 from treadle.fields.nerf.exporters import radiance_exporters
 from treadle.fields.nerf.model import Radiance, build
@@ -135,11 +137,12 @@ def test_a_video_goes_along_the_cameras(tmp_path: Path) -> None:
     assert (tmp_path / "flight.gif").is_file() and said["frames"] == "3 of 12 x 12 pixels"
 
 
-def trained() -> Radiance:
+def trained(config: NeRFConfig | None = None) -> Radiance:
     torch.manual_seed(0)
-    model = build(NeRFConfig(**SMALL), TO_INPUT)
+    model = build(NeRFConfig(**SMALL) if config is None else config, TO_INPUT)
     with torch.no_grad():
-        model.field.grid.table.uniform_(-1, 1)
+        for tensor in model.field.grid.parameters():
+            tensor.uniform_(-1, 1)
     model.occupancy.mask[:] = torch.rand(model.occupancy.mask.shape) > 0.5
     return model
 
@@ -156,6 +159,23 @@ def test_the_small_file_is_the_field_in_half_precision(tmp_path: Path) -> None:
     one, two = (each.look(camera, torch.ones(3)).image for each in (model, found))
     assert 0 < (one - two).abs().max() < 0.02
     assert said["lost of color"].endswith(" rms") and float(said["lost of color"].split()[0]) < 0.01
+
+
+def test_a_codebook_is_baked_to_some_bits_a_corner(tmp_path: Path) -> None:
+    tables = dict.fromkeys(("log2_size", "n_min", "n_max"))
+    config = NeRFConfig(**SMALL | tables | {"grid": "codebook", "base": 2, "bits": 3})
+    model = trained(config)
+    grid = next(module for module in model.modules() if isinstance(module, CodebookGrid))
+    grid.prune(torch.rand(len(grid.cells), generator=torch.Generator().manual_seed(0)) > 0.5, RowEdit)
+    said = export(exporters(model, config)["compact"], tmp_path / "small.safetensors")
+    size, full = (tmp_path / "small.safetensors").stat().st_size, 4 * grid.logits.numel()
+    assert said["what"].startswith("3 bits a corner") and size < 0.4 * full
+    found = read_compact(tmp_path / "small.safetensors")
+    points = torch.rand(200, 3, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    assert torch.equal(found.field.grid(points), model.field.grid(points)), "nothing of the grid is lost"
+    camera = camera_at((1, 0.5, 0.3), 16)
+    one, two = (each.look(camera, torch.ones(3)).image for each in (model, found))
+    assert (one - two).abs().max() < 0.02
 
 
 @pytest.mark.parametrize("spoil", [b"", b"no", None])

@@ -1,14 +1,15 @@
 """A radiance field as a small file of its own: everything to render it, without the run that made it.
 
 The file is safetensors: weights in half precision, occupancy in single bits, the settings that the model is built with
-in its metadata, as JSON.
+in its metadata, as JSON. A codebook is baked: some bits a corner, in the format of `fields.grids.baked`, which the
+other tensors are added to.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from treadle.config.fields import from_dict, to_dict
 from treadle.errors import UsageError
+from treadle.fields.grids import baked
+from treadle.fields.grids.codebook import CodebookGrid
 from treadle.fields.nerf.model import Radiance, build
 from treadle.fields.nerf.settings import NeRFConfig
 from treadle.files import write_whole
@@ -34,19 +37,14 @@ def write_compact(path: Path, model: Radiance, config: NeRFConfig) -> tuple[int,
     """
     from safetensors.torch import save
 
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in model.state_dict().items():
-        if name == VALUES:
-            continue  # what is remembered for the next pruning; there is none
-        if name == MASK:
-            bits = np.packbits(tensor.cpu().numpy().reshape(-1))
-            tensors[name] = torch.from_numpy(bits)
-        elif tensor.dtype == torch.float32:
-            tensors[name] = tensor.cpu().half().contiguous()
-        else:
-            tensors[name] = tensor.cpu().contiguous()
-    metadata = {"kind": KIND, "config": json.dumps(to_dict(config))}
-    data = save(tensors, metadata)
+    tensors = {name: _packed(name, tensor.cpu()) for name, tensor in model.state_dict().items() if name != VALUES}
+    about = {"kind": KIND, "config": json.dumps(to_dict(config))}
+    place, grid = _codebook(model)
+    if grid is not None:
+        others = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{place}.")}
+        size = baked.write_compact(path, grid.baked(), others, about)
+        return size, f"{grid.bits} bits a corner, the decoders in half precision, occupancy in bits"
+    data = save(tensors, about)
     write_whole(path, data)
     return len(data), "weights in half precision, occupancy in bits"
 
@@ -62,29 +60,57 @@ def read_compact(path: str | Path) -> Radiance:
     tensors: dict[str, Tensor] = {}
     try:
         with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("kind") != KIND:
+            about = file.metadata() or {}
+            if about.get("kind") != KIND:
                 raise UsageError(f"{path} is no compact radiance field: write one with treadle export RUN --compact")
-            for name in file.keys():  # noqa: SIM118 (it is no dict)
-                tensors[name] = file.get_tensor(name)
-        plain = json.loads(metadata["config"])
+            if about.get("format") != baked.FORMAT:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        plain = json.loads(about["config"])
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise UsageError(f"{path} cannot be read: {str(error).splitlines()[0]}; export it again") from None
     config: NeRFConfig = from_dict(NeRFConfig, plain, source=str(path))
-    model = build(config)
-    state: dict[str, Any] = model.state_dict()
+    if about.get("format") == baked.FORMAT:
+        found = baked.read_compact(Path(path))
+        # The codebook that the settings describe is thrown away: one of few cells is made the quickest.
+        model = build(config, cells=torch.zeros(1, 3, dtype=torch.int64))
+        place, _ = _codebook(model)
+        model.set_submodule(place, found.grid)
+        tensors = dict(found.tensors)
+    else:
+        model = build(config)
+    _fill(model, tensors, path)
+    return model.eval()
+
+
+def _codebook(model: Radiance) -> tuple[str, CodebookGrid | None]:
+    """The codebook in a model, and where it is; None where there is none."""
+    for name, module in model.named_modules():
+        if isinstance(module, CodebookGrid):
+            return name, module
+    return "", None
+
+
+def _packed(name: str, tensor: Tensor) -> Tensor:
+    if name == MASK:
+        return torch.from_numpy(np.packbits(tensor.numpy().reshape(-1)))
+    return (tensor.half() if tensor.dtype == torch.float32 else tensor).contiguous()
+
+
+def _fill(model: Radiance, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Put what a file holds into a model; what is only remembered for the next pruning stays as it is."""
+    state = model.state_dict()
     for name, tensor in tensors.items():
         if name not in state:
             raise UsageError(f"{path} has {name}, which its settings do not call for: export it again")
+        here = state[name]
         if name == MASK:
-            count = state[name].numel()
-            bits = np.unpackbits(tensor.numpy())[:count] if tensor.numel() * 8 >= count else np.zeros(0)
-            tensor = torch.from_numpy(bits.astype(bool))
-        if tensor.numel() != state[name].numel():
-            raise UsageError(f"{path} is damaged: {name} has {tensor.numel()} values of {state[name].numel()}")
-        state[name] = tensor.reshape(state[name].shape).to(state[name].dtype)
-    model.load_state_dict(state)
-    return model.eval()
+            bits = np.unpackbits(tensor.numpy(), count=here.numel())
+            tensor = torch.from_numpy(bits.astype(bool)).reshape(here.shape)
+        state[name] = tensor.to(here.dtype)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise UsageError(f"{path} is damaged: {str(error).splitlines()[-1].strip()}; export it again") from None
 
 
 @torch.no_grad()
