@@ -186,7 +186,9 @@ class NeRFTrainer(Trainer):
         if found.total.requires_grad:  # not where all rays go past whatever there is
             self.minimize(found, self.optimizer)
         self.rate.tell(count, traced.samples)
-        if every(self.config.prune_every).due_after_step(self.finished):
+        if self.finished.step >= self.config.prune_from and every(self.config.prune_every).due_after_step(
+            self.finished
+        ):
             self.prune()
         if every(self.config.shrink_every).due_after_step(self.finished):
             rows = shrink(self.model.field, self.model.occupancy, self.edit_rows)
@@ -392,6 +394,8 @@ def settle(config: Any, capture: Capture) -> Capture:
         config.near = 0.0 if alone else 0.1
     if config.cone is None:
         config.cone = 0.0 if alone else 1 / 128
+    if config.prune_from is None:
+        config.prune_from = 16 if alone else 200
     return placed(capture, Box(config.box[:3], config.box[3]))
 
 

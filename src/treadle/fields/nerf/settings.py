@@ -80,6 +80,9 @@ class MarchSettings(Settings):
     """A ray ends where less than this of what is behind would be seen."""
     prune_every: str = setting("16 steps", parse=Every, common=True)
     """How often empty space is looked for."""
+    prune_from: int | None = setting(None, least=0)
+    """The first steps leave all space occupied: what nobody has learnt yet is not to be taken for empty. null takes 16
+    where `bound` is 1, else 200."""
     prune_after: int = setting(256, least=0)
     """Up to this step all cells are looked at, from then on a quarter of all, and as many of the occupied ones."""
     prune_decay: float = setting(0.95, above=0, most=1)
