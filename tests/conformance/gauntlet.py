@@ -25,7 +25,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 STAGES_OF = {
-    "row edit": ("growing_gaussians", "everything", "splats", "splats_adc", "own_densification"),
+    "row edit": ("growing_gaussians", "everything", "splats", "splats_adc", "own_densification", "sdf", "nerf"),
     "validation": (
         "ragged_sequences",
         "everything",
@@ -35,6 +35,8 @@ STAGES_OF = {
         "splats",
         "splats_adc",
         "own_densification",
+        "sdf",
+        "nerf",
     ),
     "best model": (
         "ragged_sequences",
@@ -45,6 +47,8 @@ STAGES_OF = {
         "splats",
         "splats_adc",
         "own_densification",
+        "sdf",
+        "nerf",
     ),
     "rollback": ("everything",),
 }

@@ -44,6 +44,36 @@ RECIPES = {
         *("grow_every=4 steps", "grow_from=2 steps", "pose_rate=1e-3", "exposure_rate=1e-2", "weights.needles=0.1"),
         *("validate_every=5 steps", "examples_every=6 steps", "turntable=0"),
     ],
+    "sdf": [
+        *("max_steps=24", "device=cpu", "batch_size=64", "pool=500", "pool_epochs=1", "grid=octree", "levels=2"),
+        *(
+            "features=2",
+            "base=4",
+            "learning_rate=5e-2",
+            "hidden=8",
+            "prune_every=7 steps",
+            "random_lod=true",
+            "ema=0.9",
+            "weights.eikonal=0.01",
+        ),
+        *("eikonal_points=16", "validation_points=200", "test_points=200", "resolution=12", "picture=16"),
+        *("validate_every=5 steps", "examples_every=6 steps", "render_every=10 steps"),
+    ],
+    "nerf": [
+        *("max_steps=24", "device=cpu", "grid=octree", "levels=2", "features=2", "base=3", "hidden=8", "occupancy=16"),
+        *(
+            "steps=16",
+            "prune_below=1",
+            "learning_rate=0.1",
+            "prune_every=4 steps",
+            "prune_after=8",
+            "shrink_every=9 steps",
+            "random_lod=true",
+            "samples=600",
+        ),
+        *("first_rays=20", "batch_size=200", "exposure_rate=1e-2", "pose_rate=1e-3", "weights.distortion=1e-3"),
+        *("weights.opacity=1e-2", "validate_every=5 steps", "examples_every=6 steps", "turntable=0"),
+    ],
 }
 """Overrides that make a shipped recipe small, with all that has state; one that is missing is found by a test."""
 
@@ -222,10 +252,28 @@ def own_densification(workers: int, **where: Any) -> Trainer:
     return example("own_densification").Busiest(data=procedural_capture(16, 6, 2), **settings, **SHORT, **where)
 
 
+def own_field(workers: int, **where: Any) -> Trainer:
+    from treadle.cameras.procedural import procedural_capture
+    from treadle.data.views import ViewFeed
+
+    views = procedural_capture(10, train=4, test=0).train
+    return example("own_field").BallsTrainer(data=ViewFeed(views), max_steps=26, device="cpu", **SHORT, **where)
+
+
 BUILDERS: dict[str, Callable[..., Trainer]] = {
     builder.__name__: builder
     for builder in (
-        *(line, gan_2d, growing_gaussians, ragged_sequences, everything, stream, splats_adc, own_densification),
+        *(
+            line,
+            gan_2d,
+            growing_gaussians,
+            ragged_sequences,
+            everything,
+            stream,
+            splats_adc,
+            own_densification,
+            own_field,
+        ),
     )
 }
 MAP_STYLE = ("ragged_sequences", "everything", "pix2pix", "cyclegan")
@@ -241,7 +289,7 @@ def build(name: str, workers: int = 0, **where: Any) -> Trainer:
     """The trainer of that name; `where` is run_dir and resume. The data of a recipe is written beside the run."""
     if name in BUILDERS:
         return BUILDERS[name](workers, **where)
-    data = Path(where["run_dir"]).parent / f"{name}-data"
+    data = Path(where["run_dir"]).parent / (f"{name}-data" + (".ply" if name == "sdf" else ""))
     if not data.exists():
         aside = data.with_name(f".{data.name}")  # a kill may come while it is written
         shutil.rmtree(aside, ignore_errors=True)
@@ -253,8 +301,15 @@ def build(name: str, workers: int = 0, **where: Any) -> Trainer:
 
 def write_pictures(name: str, data: Path) -> None:
     """What a recipe trains on: a picture, or folders of them (7 to train on, so every fourth batch is a single one)."""
-    if name == "splats":
+    if name in ("splats", "nerf"):
         write_scene(data)
+        return
+    if name == "sdf":
+        from treadle.export.mesh import Mesh, write_mesh
+        from treadle.fields.sdf.shapes import knot
+
+        surface = knot(24, 6)
+        write_mesh(data, Mesh(surface.vertices.astype(np.float32), surface.faces.astype(np.int32)))
         return
     if name == "image":
         Image.fromarray((np.indices((32, 32)).sum(0) * 4).astype(np.uint8)).save(data, format="png")

@@ -10,6 +10,7 @@ import pytest
 from gauntlet_trainers import build, write_pictures
 
 from treadle.config.files import load
+from treadle.engine.summary import Summary
 from treadle.runs.environment import numerics
 from treadle.runs.fork import fork_run
 from treadle.runs.run import read_environment, read_journal
@@ -30,6 +31,19 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
     return name, run
 
 
+SUMMED_OTHERWISE = {"image": {"psnr": 13.577715, "loss": 0.043876145}}
+"""Runs whose kernels now add up in another order, so that their last bits differ from the first step on; with what
+0.1.0 measured at their end. Of `image` the layers of the field: block by block of points, no longer by MKL."""
+
+
+def assert_ended_as_then(name: str, summary: Summary, exact: bool) -> None:
+    """To the last bit on the machine that the run was begun on, or where sums have another order, nearly."""
+    if name in SUMMED_OTHERWISE:
+        assert summary.validation_metrics == pytest.approx(SUMMED_OTHERWISE[name], rel=1e-4)
+    else:
+        assert summary.digest == EXPECTED[name]["digest"] or not exact
+
+
 def same_machine(run: Path) -> bool:
     """Whether results of the machine that the run was begun on can be had here to the last bit."""
     return numerics(read_environment(run)) == numerics()
@@ -42,7 +56,7 @@ def test_an_old_run_resumes_to_the_digest_that_its_own_version_reached(old: tupl
     assert trainer.progress.step == EXPECTED[name]["stopped_at"]
     summary = trainer.train()
     assert (summary.status, summary.step) == ("finished", EXPECTED[name]["final_step"])
-    assert summary.digest == EXPECTED[name]["digest"] or not exact
+    assert_ended_as_then(name, summary, exact)
     resumed = [entry for entry in read_journal(run) if entry["event"] == "resume"]
     assert len(resumed) == 1 and not resumed[0]["changed"]
 
@@ -52,7 +66,12 @@ def test_an_old_run_verifies(old: tuple[str, Path]) -> None:
     exact = same_machine(run)
     verdict = verify_run(run, lambda where: build(name, run_dir=where))
     assert verdict.compared == [EXPECTED[name]["stopped_at"]]
-    assert verdict.holds or not exact, verdict.differences[:3]
+    if name in SUMMED_OTHERWISE:
+        assert not [line for line in verdict.differences if "only in the" in line], (
+            "it has what it had, and nothing new"
+        )
+    else:
+        assert verdict.holds or not exact, verdict.differences[:3]
 
 
 def test_an_old_run_forks(old: tuple[str, Path]) -> None:
@@ -61,4 +80,4 @@ def test_an_old_run_forks(old: tuple[str, Path]) -> None:
     fork = fork_run(run, EXPECTED[name]["stopped_at"], load(run / "config.yaml"))
     summary = build(name, run_dir=fork, resume=True).train()
     assert summary.step == EXPECTED[name]["final_step"]
-    assert summary.digest == EXPECTED[name]["digest"] or not exact
+    assert_ended_as_then(name, summary, exact)

@@ -13,6 +13,7 @@ from treadle import Hook, Order, UsageError
 from treadle.engine import dispatch
 from treadle.engine.dispatch import FAILURES_ALLOWED, Dispatcher
 from treadle.engine.events import Events, Record
+from treadle.testing import Line, line_data
 
 
 class Owner(Events):
@@ -75,9 +76,9 @@ def test_who_joins_during_an_event_hears_the_next_one_and_nobody_hears_one_twice
     assert owner.heard[3:] == ["owner", "early", "joiner", "last"]
 
 
-def test_something_else_than_a_hook_is_refused(dispatcher):
+def test_something_else_than_a_hook_is_refused():
     with pytest.raises(UsageError, match="hooks holds a type: expected Hook objects"):
-        dispatcher.listen([Hook])
+        Line(data=line_data(), max_epochs=1, hooks=[Hook])
 
 
 @pytest.mark.parametrize(

@@ -95,14 +95,6 @@ def test_being_occupied_ends_with_the_block_also_after_an_error():
     assert not lifecycle.in_step
 
 
-def test_its_state_is_what_a_run_takes_along():
-    lifecycle, other = Lifecycle(), Lifecycle()
-    lifecycle.began, lifecycle.finish_reason = True, "enough"
-    lifecycle.to(Stage.RUNNING)
-    other.load_state_dict(lifecycle.state_dict())
-    assert other.began and other.finish_reason == "enough" and other.stage is Stage.NEW
-
-
 # Of whole runs, however they are driven ----------------------------------------------------------------------------
 
 

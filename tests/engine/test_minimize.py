@@ -10,6 +10,7 @@ import torch
 from treadle import EMA, Objective, Trainer, UsageError
 from treadle.engine.bad_steps import NonFiniteError
 from treadle.engine.minimize import Updater
+from treadle.engine.settings import TrainerConfig
 
 
 def weights(trainer):
@@ -126,7 +127,7 @@ def test_a_bad_gradient_is_found_before_it_reaches_a_parameter(line_data):
 def test_on_a_device_the_verdict_waits_until_it_is_read():
     """The path of a GPU, taken here on the CPU by telling the updater not to read the verdict."""
     p = torch.nn.Parameter(torch.ones(3))
-    updater = Updater("optimizer", torch.optim.Adam([p], fused=True), torch.device("cpu"))
+    updater = Updater("optimizer", torch.optim.Adam([p], fused=True), torch.device("cpu"), TrainerConfig())
     updater.check_at_once = False
     for factor in (1.0, float("nan"), 1.0):
         updater.backward((p * factor).sum(), 1, None)

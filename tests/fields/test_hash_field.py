@@ -5,6 +5,8 @@ import torch
 
 from treadle.errors import UsageError
 from treadle.fields import hash_field
+from treadle.fields.decoder import decoded
+from treadle.fields.grids.dense import DenseGrid
 from treadle.fields.hash_field import Decoder, HashEncoding, HashField, pixel_centres
 
 
@@ -64,3 +66,44 @@ def test_render_is_the_field_at_the_pixel_centres_whatever_the_chunk(monkeypatch
     assert field.evaluate(torch.zeros(0, 2)).shape == (0, 1)
     with pytest.raises(UsageError, match="0 x 7"):
         field.render(0, 7)
+
+
+def test_a_fused_field_is_its_grid_under_its_decoder():
+    torch.manual_seed(0)
+    points = torch.rand(300, 2) * 2.2 - 1.1
+    for grid in (HashEncoding(2, levels=3, log2_size=8, n_min=4, n_max=20), DenseGrid(2, levels=3, n_min=4, n_max=20)):
+        for output in ("sigmoid", "none"):
+            field = HashField(grid, 3, hidden=8, layers=1, output=output)
+            with torch.no_grad():
+                grid.table.uniform_(-1, 1)
+            for lod in (None, 0, 1, 2):
+                ours, theirs = decoded(grid, field.decoder, points, lod), field.decoder(grid(points, lod))
+                torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+            with pytest.raises(UsageError, match="lod is 3: expected 0 to 2"):
+                decoded(grid, field.decoder, points, 3)
+
+
+def test_a_field_is_evaluated_where_it_was_trained_in_another_precision():
+    field = small().double()
+    assert field(torch.rand(5, 2)).dtype == torch.float64
+    with torch.autocast("cpu", torch.bfloat16):
+        assert small()(torch.rand(5, 2)).dtype == torch.bfloat16
+
+
+def test_a_state_of_0_1_0_keeps_its_cells_and_one_of_today_its_own():
+    field = small()
+    with torch.no_grad():
+        field.grid.table.uniform_(-1, 1)
+    today = field.state_dict()
+    points = torch.rand(100, 2) * 2 - 1
+    expected = field(points)
+    old = {name: value for name, value in today.items() if name != "grid.to_border"}
+    assert len(old) == len(today) - 1
+    field.load_state_dict(old)
+    assert field.grid.layout.flat_border and not torch.equal(field(points), expected)
+    assert field.state_dict().keys() == old.keys()
+    again = small()
+    again.load_state_dict(field.state_dict())
+    assert torch.equal(again(points), field(points))
+    again.load_state_dict(today)
+    assert not again.grid.layout.flat_border and torch.equal(again(points), expected)

@@ -34,6 +34,26 @@ def waves(channels=3, height=24, width=32, *, linear=False):
     return Picture((values * 30 - 5 if linear else values).astype(np.float32), linear, "waves")
 
 
+@pytest.mark.parametrize(
+    ("grid", "settings"),
+    [
+        ("dense", {"levels": 3, "n_max": 16}),
+        ("siren", {"hidden": 32, "layers": 1, "learning_rate": "cosine 6e-2 to 0"}),
+    ],
+)
+def test_every_grid_learns_and_comes_back(grid, settings, tmp_path):
+    options = {"hidden": 16, "n_min": 4, "batch_size": 256, "device": "cpu", "learning_rate": "cosine 4e-2 to 1e-3"}
+    options |= settings
+    run = tmp_path / grid / "v001"
+    trainer = ImageTrainer(
+        data=waves(), max_steps=300, examples_every=None, log_every=None, grid=grid, run_dir=run, **options
+    )
+    assert trainer.train().validation_metrics["psnr"] > 30
+    loaded = ImageTrainer.load_model(run)
+    assert np.array_equal(loaded.picture().values, trainer.model.picture().values)
+    assert loaded.picture(12, 16).values.shape == (12, 16, 3)
+
+
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_it_fits_any_number_of_channels(channels):
     trainer = ImageTrainer(data=waves(channels), max_steps=150, examples_every=None, **SMALL)
@@ -112,9 +132,10 @@ def test_settings_reach_the_model_and_the_optimizer():
 
 
 def test_the_finest_level_follows_the_picture_unless_told():
-    assert ImageConfig().grid((100, 400))["n_max"] == 600
-    assert ImageConfig().grid((2, 3))["n_max"] == 16
-    assert ImageConfig(n_max=77).grid((100, 400))["n_max"] == 77
+    assert ImageConfig().layout((100, 400)).n_max == 600
+    assert ImageConfig().layout((2, 3)).n_max == 16
+    assert ImageConfig(n_max=77).layout((100, 400)).n_max == 77
+    assert ImageConfig(grid="dense").layout((100, 400)).n_max == 200
 
 
 @pytest.mark.parametrize(
@@ -146,6 +167,9 @@ def test_on_disk_with_report_examples_and_a_model_to_load(tmp_path):
     results = trainer.report(report)
     assert results["psnr"] == pytest.approx(trainer.validation_metrics["psnr"], abs=1e-3)
     assert results["psnr"] > 25
+    parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
+    assert (results["parameters"], results["values"]) == (parameters, 24 * 32 * 3)
+    assert results["parameters_per_value"] == pytest.approx(parameters / (24 * 32 * 3))
     assert read_picture(results["picture"]).values.shape[1] > 3 * 32
     fit = read_picture(results["fit"])
     np.testing.assert_allclose(fit.values, trainer.model.picture().values, atol=0.5 / 255 + 1e-6)
@@ -176,6 +200,8 @@ def test_the_shipped_recipe_is_the_astronaut():
     assert recipe.trainer_class is ImageTrainer
     assert recipe.data is None
     assert "astronaut" in recipe.description
+    model = recipe.config.field((512, 512), 3)
+    assert sum(parameter.numel() for parameter in model.parameters()) < 0.5 * 512 * 512 * 3, "it is compression"
 
 
 def test_the_panel_shows_fit_target_and_error():

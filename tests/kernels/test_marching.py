@@ -145,6 +145,18 @@ def test_a_tree_is_walked_as_the_grid_of_its_cells() -> None:
     assert torch.equal(raytrace(origins, directions, alone).cells.unique(), torch.tensor([0]))
 
 
+@pytest.mark.parametrize("tiny", [1e-12, 1e-29, 1e-31, 1e-310, -1e-310])
+def test_directions_next_to_an_axis_are_followed_as_along_it(tiny: float) -> None:
+    origins = torch.tensor([[-2.0, 0.3, 0.3], [-2.0, -1.0, 1.0]], dtype=torch.float64)
+    along, aside = torch.tensor([[1.0, 0, 0]] * 2).double(), torch.tensor([[1.0, tiny, tiny]] * 2).double()
+    occupied = some_cells(2, 9, 0.5)
+    exact, near = (raytrace(origins, directions, occupied) for directions in (along, aside))
+    assert near.starts[1] == exact.starts[1] > 1 and torch.equal(
+        near.cells[: near.starts[1]], exact.cells[: exact.starts[1]]
+    )
+    torch.testing.assert_close(near.exits[: near.starts[1]], exact.exits[: exact.starts[1]], atol=1e-9, rtol=0)
+
+
 def test_threads_change_nothing() -> None:
     origins, directions = some_rays(2000, dtype=torch.float32)
     occupied = some_cells(2, 16, 0.2)

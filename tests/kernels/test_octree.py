@@ -17,8 +17,8 @@ BOTH = pytest.mark.parametrize("function", [encode, encode_reference])
 CELLS = torch.randint(0, 16, (150, 3), generator=torch.Generator().manual_seed(3))
 
 
-def build(cells=CELLS, base=2, levels=3, whole=False):
-    return OctreeIndex.of(torch.unique(morton(cells)), base, levels, whole)
+def build(cells=CELLS, base=2, levels=3, graded=False):
+    return OctreeIndex.of(torch.unique(morton(cells)), base, levels, graded)
 
 
 def make(index, count, dtype=torch.float32, features=2):
@@ -121,7 +121,7 @@ def test_features_are_continuous_across_faces_between_cells(function):
 
 @BOTH
 def test_borders_and_what_is_beyond(function):
-    index = build(whole=True)
+    index = build(graded=True)
     _, table = make(index, 1)
     inside = torch.tensor([[-1.0] * 3, [1.0] * 3, [1.0, -1.0, 0.0]])
     assert (function(inside, table, index)[:, :2] != 0).all()
@@ -160,7 +160,7 @@ def test_strided_points_and_gradients():
 
 
 def test_a_second_derivative_is_refused_by_the_compiled_path_and_given_by_the_reference():
-    index = build(whole=True)
+    index = build(graded=True)
     points, table = make(index, 10)
     (grad,) = torch.autograd.grad(encode(points, table, index).square().sum(), points, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
@@ -190,12 +190,12 @@ def test_what_does_not_fit_is_named(points, table, message):
 @given(
     cells=st.lists(st.tuples(*[st.integers(0, 7)] * 3), min_size=1, max_size=12),
     shape=st.sampled_from([(0, 4), (1, 3), (2, 2), (3, 1)]),
-    whole=st.booleans(),
+    graded=st.booleans(),
     points=st.lists(st.tuples(*[st.floats(-1.25, 1.25, width=32)] * 3), min_size=1, max_size=12),
     borders=st.lists(st.tuples(*[st.integers(-4, 4)] * 3), max_size=12),
 )
-def test_any_octree_and_any_points_agree_with_the_reference(cells, shape, whole, points, borders):
-    index = build(torch.tensor(cells), *shape, whole)
+def test_any_octree_and_any_points_agree_with_the_reference(cells, shape, graded, points, borders):
+    index = build(torch.tensor(cells), *shape, graded)
     _, table = make(index, 1)
     at = torch.tensor(points + [tuple(c / 4 for c in place) for place in borders], dtype=torch.float32)
     torch.testing.assert_close(encode(at, table, index), encode_reference(at, table, index), rtol=1e-4, atol=1e-5)

@@ -13,8 +13,23 @@ from treadle.kernels.octree_index import OctreeIndex, cells_of, morton
 FEW = st.lists(st.tuples(*[st.integers(0, 7)] * 3), min_size=1, max_size=20)
 
 
-def octree(cells, base=1, levels=3, whole=False):
-    return OctreeIndex.of(torch.unique(morton(torch.tensor(cells))), base, levels, whole)
+def octree(cells, base=1, levels=3, graded=False):
+    return OctreeIndex.of(torch.unique(morton(torch.tensor(cells))), base, levels, graded)
+
+
+def cells_by_level(cells, graded):
+    """Those of levels 1 to 3, by hand."""
+    found = [set(cells)]
+    for level in (2, 1):
+        there = {tuple(c >> 1 for c in cell) for cell in found[0]}
+        if graded:
+            everywhere = itertools.product(range(2**level), repeat=3)
+            near = {
+                c for c in everywhere if any(max(abs(a - b) for a, b in zip(c, d, strict=True)) <= 1 for d in there)
+            }
+            there = near if level > 1 else set(itertools.product(range(2), repeat=3))
+        found.insert(0, there)
+    return found
 
 
 @settings(max_examples=50, deadline=None)
@@ -36,17 +51,14 @@ def test_corners_up_to_the_border_of_the_finest_level_have_codes_of_their_own():
 
 @settings(max_examples=30, deadline=None)
 @given(FEW, st.booleans())
-def test_records_say_where_children_and_corners_are(cells, whole):
-    index = octree(cells, whole=whole)
+def test_records_say_where_children_and_corners_are(cells, graded):
+    index = octree(cells, graded=graded)
+    levels = cells_by_level(cells, graded)
     rows: dict[tuple[int, ...], int] = {}
     seen = 0
     for level in range(3):
-        if whole and level == 0:
-            there = set(itertools.product(range(2), repeat=3))
-        else:
-            there = {tuple(c >> (2 - level) for c in cell) for cell in cells}
         corners = set()
-        for cell in there:
+        for cell in levels[level]:
             number = index.roots[cell[0] >> level | (cell[1] >> level) << 1 | (cell[2] >> level) << 2].item()
             for up in range(level - 1, -1, -1):
                 octant = sum((cell[axis] >> up & 1) << axis for axis in range(3))
@@ -62,14 +74,16 @@ def test_records_say_where_children_and_corners_are(cells, whole):
         assert index.first_row[level + 1] - index.first_row[level] == len(corners)
     assert seen == len(index.records) and len(set(rows.values())) == len(rows) == index.rows
     assert (index.records[-len(set(cells)) :, :8] == -1).all()  # the finest cells have no children
-    assert int((index.roots >= 0).sum()) == (8 if whole else len({tuple(c >> 2 for c in cell) for cell in cells}))
+    assert int((index.roots >= 0).sum()) == len(levels[0])
+    children = int((index.records[:, :8] >= 0).sum())
+    assert children == len(levels[1]) + len(levels[2])  # no child that is none
 
 
 @settings(max_examples=40, deadline=None)
-@given(FEW, st.data())
-def test_the_rows_kept_are_those_of_the_corners_that_are_left(cells, data):
+@given(FEW, st.booleans(), st.data())
+def test_the_rows_kept_are_those_of_the_corners_that_are_left(cells, graded, data):
     fewer = data.draw(st.lists(st.sampled_from(cells), min_size=1))
-    before, after = octree(cells), octree(fewer)
+    before, after = octree(cells, graded=graded), octree(fewer, graded=graded)
     mask = before.rows_kept(after)
     assert mask.shape == (before.rows,) and torch.equal(before.corners[mask], after.corners)
 

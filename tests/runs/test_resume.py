@@ -65,6 +65,21 @@ def test_resuming_a_finished_run_does_nothing_unless_a_limit_is_raised(line, tmp
     assert entry["changed"] == {"max_epochs": [2, 3]}
 
 
+def test_a_setting_that_an_older_version_did_not_have_counts_as_its_default(killed, line):
+    path = killed(3)
+    journal = path / "journal.jsonl"
+    entries = [json.loads(text) for text in journal.read_text().splitlines()]
+    for entry in entries:
+        if isinstance(entry.get("settings"), dict):
+            del entry["settings"]["drop_last"]
+    journal.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    with pytest.raises(UsageError, match="drop_last"):
+        line(run_dir=path, resume=True, save_every="2 steps", log_every="1 step", drop_last=True)
+    resumed = line(run_dir=path, resume=True, save_every="2 steps", log_every="1 step")
+    assert resumed.train().status == "finished"
+    assert not read_journal(path)[-2].get("changed")
+
+
 def assert_same_end(line, resumed):
     """`resumed` is where a run that was never interrupted ends."""
     whole = line(log_every="1 step")

@@ -34,6 +34,10 @@ def test_a_named_version_is_taken_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "line" / "v008").mkdir()
     assert create_run(tmp_path / "line" / "v008").name == "line/v008"
     assert create_run(tmp_path / "line").name == "line/v009"
+    (tmp_path / "large").mkdir()
+    (tmp_path / "line" / "v012").symlink_to(tmp_path / "large")
+    assert create_run(tmp_path / "line" / "v012").path == tmp_path / "line" / "v012"
+    assert (tmp_path / "large" / "environment.json").exists() and (tmp_path / "line" / "v012").is_symlink()
 
 
 def test_an_empty_directory_has_one_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

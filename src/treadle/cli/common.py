@@ -8,12 +8,9 @@ import shutil
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from treadle.errors import UsageError, nearest
-
-if TYPE_CHECKING:
-    from treadle.engine.trainer import Trainer
 
 
 class Parser(argparse.ArgumentParser):
@@ -91,12 +88,6 @@ def show(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequen
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console(width=terminal_width()).print(table)
-
-
-def write_report(trainer: Trainer, directory: Path) -> dict[str, Any]:
-    """Let the trainer write its pictures and tables into `directory`, which is made; returns what it names."""
-    make_report_directory(directory)
-    return trainer.report(directory)
 
 
 def make_report_directory(directory: Path) -> None:

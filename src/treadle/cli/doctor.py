@@ -7,7 +7,7 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -91,7 +91,10 @@ def _devices() -> Iterator[Check]:
 
 
 def _compilers() -> Iterator[Check]:
-    yield _attempt("compilers", "Numba", _compile_with_numba)
+    try:
+        yield Check("compilers", "Numba", _compile_with_numba())
+    except Exception as error:  # whatever it is, the table says it
+        yield Check("compilers", "Numba", one_line(error), "failed")
     compiler = next(
         (name for name in (os.environ.get("CC", ""), "cc", "gcc", "clang") if name and shutil.which(name)), ""
     )
@@ -159,13 +162,6 @@ def _version(name: str) -> str | None:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3])
-
-
-def _attempt(group: str, name: str, action: Callable[[], str]) -> Check:
-    try:
-        return Check(group, name, action())
-    except Exception as error:  # whatever it is, the table says it
-        return Check(group, name, one_line(error), "failed")
 
 
 def _compile_with_numba() -> str:

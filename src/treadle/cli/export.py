@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> int:
     formats: Mapping[str, Exporter] = trainer.exporters() if trainer is not None else {}
     parser, every = _parser(formats, None if trainer is None else trainer.__name__)
     if directory is None:
-        parser.epilog = f"{parser.epilog}\n\n{_offers()}".rstrip() if _wants_help(arguments) else parser.epilog
+        parser.epilog = f"{parser.epilog}\n\n{_offers()}".rstrip() if {"-h", "--help"} & {*arguments} else parser.epilog
     options, strange = parser.parse_known_args(_joined(arguments, every))
     assert directory is not None and trainer is not None  # the parser has asked for a run
     if strange:
@@ -111,19 +111,12 @@ def _joined(arguments: Sequence[str], options: Mapping[str, Option]) -> list[str
     joined: list[str] = []
     for argument in arguments:
         before = joined[-1] if joined else ""
-        if before[:2] == "--" and before[2:] in options and options[before[2:]].metavar and _is_value(argument):
+        is_value = re.fullmatch(r"-[^-].*", argument) is not None and argument != "-h"
+        if before[:2] == "--" and before[2:] in options and options[before[2:]].metavar and is_value:
             joined[-1] = f"{before}={argument}"
         else:
             joined.append(argument)
     return joined
-
-
-def _is_value(argument: str) -> bool:
-    return re.fullmatch(r"-[^-].*", argument) is not None and argument != "-h"
-
-
-def _wants_help(arguments: Sequence[str]) -> bool:
-    return "-h" in arguments or "--help" in arguments
 
 
 def _offers() -> str:

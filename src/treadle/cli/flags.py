@@ -36,10 +36,11 @@ def parse_flags(default: T, arguments: Sequence[str], prog: str) -> T:
             raise UsageError(f"{prog}: {name} holds values by name: give one with --set {setting}.NAME=VALUE")
     import tyro
 
+    settings = (tyro.conf.AvoidSubcommands,)  # a group that may be null is flags all the same
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(complaint):
-            return tyro.cli(type(default), default=default, args=given, prog=prog, config=_settings())
+            return tyro.cli(type(default), default=default, args=given, prog=prog, config=settings)
     except SystemExit:
         raise UsageError(_one_line(complaint.getvalue(), given, known, prog)) from None
     except UsageError as error:
@@ -62,12 +63,6 @@ def is_mixed_mapping(hint: Any) -> bool:
     """Whether a setting holds values of several types by name, which no flag can say: they are given with --set."""
     mappings = [each for each in (hint, *get_args(hint)) if get_origin(each) is dict]
     return any(get_origin(get_args(mapping)[1]) in (types.UnionType, Union) for mapping in mappings)
-
-
-def _settings() -> tuple[Any, ...]:
-    import tyro
-
-    return (tyro.conf.AvoidSubcommands,)  # a group that may be null is flags all the same
 
 
 def _one_line(page: str, arguments: Sequence[str], known: dict[str, Any], prog: str) -> str:

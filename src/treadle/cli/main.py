@@ -57,9 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         own = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-            if (
-                category is UserWarning
-            ):  # what a person should know of their data: where the code says so tells them nothing
+            # What a person should know of their data: where the code says so tells them nothing.
+            if category is UserWarning:
                 say(f"treadle: {message}")
             else:
                 own(message, category, *where, **more)

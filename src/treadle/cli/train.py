@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from treadle.cli.common import Parser, existing, print_results, shown, terminal_width, write_report
+from treadle.cli.common import Parser, existing, make_report_directory, print_results, shown, terminal_width
 from treadle.cli.sinks import add_sinks, sinks
 from treadle.errors import UsageError
 from treadle.recipes.registry import Recipe, load_recipe
@@ -96,8 +96,8 @@ def drive(trainer: Trainer) -> int:
         print(f"next: treadle resume {shown(directory)}")
         return interrupts.exit_code
     print(f"finished: step {summary.step} in {summary.seconds:.1f} s{f' ({summary.reason})' if summary.reason else ''}")
-    report = write_report(trainer, directory / "report")
-    print_results(report or {**summary.metrics, **summary.validation_metrics})
+    make_report_directory(directory / "report")
+    print_results(trainer.report(directory / "report") or {**summary.metrics, **summary.validation_metrics})
     print(f"run: {shown(directory)}")
     print(f"next: treadle test {shown(directory)}")
     return 0

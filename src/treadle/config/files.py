@@ -48,7 +48,8 @@ def loads(text: str, *, source: str) -> dict[str, Any]:
     if value is None:
         raise UsageError(f"{source} is empty: expected settings as 'key: value'")
     if not isinstance(value, dict):
-        raise UsageError(f"{source}: expected settings as 'key: value', found {_name_of(value)}")
+        found = "a list" if isinstance(value, list) else f"only {value!r:.40}"
+        raise UsageError(f"{source}: expected settings as 'key: value', found {found}")
     return value
 
 
@@ -134,10 +135,6 @@ def _parse(text: str, source: str) -> Any:
 
 def _one_line(message: object) -> str:
     return " ".join(str(message).split())
-
-
-def _name_of(value: object) -> str:
-    return "a list" if isinstance(value, list) else f"only {value!r:.40}"
 
 
 class _Loader(yaml.SafeLoader):

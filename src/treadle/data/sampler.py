@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, overload
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -45,13 +45,7 @@ class _Slices(Sequence[Indices]):
     def __len__(self) -> int:
         return self._count
 
-    @overload
-    def __getitem__(self, key: int) -> Indices: ...
-
-    @overload
-    def __getitem__(self, key: slice) -> Sequence[Indices]: ...
-
-    def __getitem__(self, key: int | slice) -> Any:
+    def __getitem__(self, key: Any) -> Any:
         if isinstance(key, slice):
             return [self[k] for k in range(*key.indices(self._count))]
         if not -self._count <= key < self._count:

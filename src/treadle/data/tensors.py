@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -141,7 +142,7 @@ def _columns(tensors: Any, name: str) -> tuple[list[tuple[str, Tensor]], Callabl
         entries = [(str(field), value) for field, value in zip(fields, tensors, strict=True)]
         build = getattr(type(tensors), "_make", tuple)
     else:
-        entries, build = [("0", tensors)], _single
+        entries, build = [("0", tensors)], itemgetter(0)
     columns = []
     for key, value in entries:
         if isinstance(value, np.ndarray):
@@ -165,10 +166,6 @@ def _from_numpy(array: np.ndarray[Any, Any], name: str) -> Tensor:
             return torch.from_numpy(array)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{name} is an array of {array.dtype}, which torch has no type for: convert it") from error
-
-
-def _single(parts: list[Tensor]) -> Batch:
-    return parts[0]
 
 
 def _rows(named: list[tuple[str, Tensor]], name: str) -> int:

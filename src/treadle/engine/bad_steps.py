@@ -118,9 +118,7 @@ class Recovery:
                 buffer.data.copy_(before)
 
     def passes_over(self) -> bool:
-        """Whether the coming batch is one that a rollback left out; free while there was none."""
-        if not self.skipped:
-            return False
+        """Whether the coming batch is one that a rollback left out."""
         return (self._progress.epoch, self._progress.batch) in self.skipped
 
     def state_dict(self) -> dict[str, Any]:

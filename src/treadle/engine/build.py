@@ -9,6 +9,7 @@ from typing import Any
 from treadle.data.convert import as_feed
 from treadle.data.feed import Feed
 from treadle.data.random import RandomStreams
+from treadle.engine.loop import Loop
 from treadle.engine.settings import TrainerConfig
 from treadle.engine.subject import Subject
 from treadle.errors import UsageError
@@ -44,14 +45,15 @@ def run_setup(subject: Subject, random: RandomStreams, taken: Iterable[str]) -> 
             raise UsageError(f"setup sets self.{name}, which the trainer itself needs: choose another name")
 
 
-def check_ready(subject: Subject, config: TrainerConfig, *, has_step: bool) -> None:
-    """Raise UsageError where training cannot begin; `has_step` says that something stands for the method `step`."""
+def check_ready(loop: Loop) -> None:
+    """Raise UsageError where training cannot begin."""
+    subject, config = loop.subject, loop.config
     kind = type(subject)
     if subject.feed is None:
         raise UsageError("nothing to train on: give the trainer data=, or set self.feed in setup")
     if config.max_epochs is None and config.max_steps is None and config.max_time is None:
         raise UsageError("nothing says when to end: give max_epochs, max_steps or max_time")
-    if kind.step is Subject.step and not has_step:
+    if kind.step is Subject.step and loop.step_replacement is None:
         raise UsageError(f"{kind.__name__} has no step(self, batch): write one that calls self.minimize(loss)")
     if subject.validation_feed is not None and kind.validation_step is Subject.validation_step:
         raise UsageError(f"{kind.__name__} has validation data but no validation_step(self, batch): write one")

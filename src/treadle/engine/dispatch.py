@@ -27,7 +27,7 @@ FAILURES_ALLOWED = 5
 class Handler:
     """One hook (or the trainer itself) as the dispatcher sees it: its time, its failures, whether it still listens."""
 
-    __slots__ = ("failures", "last_error", "name", "observer", "quiet_until", "seconds")
+    __slots__ = ("failures", "name", "observer", "quiet_until", "seconds")
 
     def __init__(self, name: str, observer: bool) -> None:
         self.name = name
@@ -35,7 +35,6 @@ class Handler:
         self.seconds = 0.0
         self.failures = 0
         self.quiet_until = 0.0
-        self.last_error = ""
 
     @property
     def off(self) -> bool:
@@ -66,8 +65,6 @@ class Dispatcher:
     def listen(self, hooks: Sequence[Hook]) -> None:
         """Let `hooks` listen, besides the owner; those that did keep their count of failures."""
         for hook in hooks:
-            if not isinstance(hook, Hook):
-                raise UsageError(f"hooks holds a {type(hook).__name__}: expected Hook objects, made with ()")
             _refuse_near_misses(type(hook), Hook)
         self._hooks = list(hooks)
         known = self._handlers
@@ -161,10 +158,10 @@ class Dispatcher:
         except BaseException as error:  # sys.exit() in a logger's depths is no reason to end a run
             handler.failures += 1
             handler.quiet_until = perf_counter() + 2.0 ** (handler.failures - 1)
-            handler.last_error = one_line(error)
+            what = one_line(error)
             fate = "switched off" if handler.off else f"failure {handler.failures} of {FAILURES_ALLOWED}"
-            say(f"treadle: {handler.name}.{event} failed ({handler.last_error}); {fate}, the run goes on")
-            self._note("observer failed", observer=handler.name, event_name=event, error=handler.last_error)
+            say(f"treadle: {handler.name}.{event} failed ({what}); {fate}, the run goes on")
+            self._note("observer failed", observer=handler.name, event_name=event, error=what)
 
 
 def _if_heard(kinds: Collection[str], method: Callable[[Record], None], record: Record) -> None:

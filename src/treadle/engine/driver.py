@@ -14,9 +14,10 @@ import torch
 from treadle.checkpoint.state import State
 from treadle.data.random import RandomStreams
 from treadle.engine.bad_steps import RollBack
+from treadle.engine.build import check_ready
 from treadle.engine.commands import Close, Command, CommandQueue, Rewind
 from treadle.engine.devices import deterministic_kernels
-from treadle.engine.history import History
+from treadle.engine.history import newest_state
 from treadle.engine.lifecycle import Stage
 from treadle.engine.loop import Loop
 from treadle.engine.memory import keep_freed_memory
@@ -39,11 +40,10 @@ class Driver:
     Args:
         loop: what is driven.
         random: the run's random streams, which are the global ones while it is active.
-        check_ready: raises UsageError where training cannot begin.
     """
 
-    def __init__(self, loop: Loop, random: RandomStreams, check_ready: Callable[[], None]) -> None:
-        self._loop, self._random, self.check_ready = loop, random, check_ready
+    def __init__(self, loop: Loop, random: RandomStreams) -> None:
+        self._loop, self._random = loop, random
         self._lifecycle = loop.lifecycle
         self.commands = CommandQueue(self)
         loop.is_asked = self.commands.hold_the_end
@@ -97,7 +97,7 @@ class Driver:
         return loop.taken > before
 
     def _begin(self) -> Iterator[None]:
-        self.check_ready()
+        check_ready(self._loop)
         if self._loop.config.keep_memory and self._loop.device.type == "cpu":
             keep_freed_memory()  # of the whole process: for training, and not because a trainer was made
         self._loop.parts.find()
@@ -115,31 +115,30 @@ class Driver:
         for _ in range(len(commands)):
             if not commands:  # some were answered together
                 break
-            self._carry_out_next()
-            if self._halted:
-                self._halted = False
+            if self._carry_out_next():
                 return False
         while lifecycle.stage is Stage.PAUSED:
-            if not commands:
-                if not wait:
+            if commands:
+                if self._carry_out_next():
                     return False
+            elif wait:
                 with self._random.outside():
-                    commands.wait()
-                continue  # a command has come, or somebody has closed the run meanwhile
-            self._carry_out_next()
-            if self._halted:
-                self._halted = False
+                    commands.wait()  # until one has come, or somebody has closed the run
+            else:
                 return False
         if lifecycle.stage is Stage.STOPPED:
             lifecycle.to(Stage.RUNNING)
         return not lifecycle.ended
 
-    def _carry_out_next(self) -> None:
+    def _carry_out_next(self) -> bool:
+        """Carry out the oldest command; returns whether it halted the run."""
         try:
             self.commands.carry_out(*self.commands.take())
         except BaseException as error:
             self._fail(error)
             raise
+        halted, self._halted = self._halted, False
+        return halted
 
     def _refuse_inside(self, what: str) -> None:
         if self._lifecycle.in_step:
@@ -239,7 +238,7 @@ class Driver:
             return
         paused = self._lifecycle.stage is Stage.PAUSED
         with self.active:
-            state = self._history().newest(at_or_before=step)
+            state = newest_state(loop.snapshots, loop.archive, step)
             self._forget_steps()
             self._go_back_to(state)
             self._reopen()
@@ -253,7 +252,7 @@ class Driver:
         """After a bad step: go back to the last good state, but keep count of recoveries and batches left out."""
         loop = self._loop
         bad, step = loop.recovery.state_dict(), loop.progress.step
-        state = self._history().newest(at_or_before=step, good=self._is_finite)
+        state = newest_state(loop.snapshots, loop.archive, step, good=self._is_finite)
         self._go_back_to(state)
         loop.recovery.load_state_dict(bad)
         loop.note("rollback", from_step=step, restored=state.step)
@@ -266,9 +265,6 @@ class Driver:
         for module, value in parts.modules.items():
             names += [f"{module}/state/{name}" for name, p in value.named_parameters() if p.requires_grad]
         return all(bool(torch.isfinite(state.tensors[name]).all()) for name in names if name in state.tensors)
-
-    def _history(self) -> History:
-        return History(self._loop.snapshots, self._loop.archive)
 
     def _go_back_to(self, state: State) -> None:
         """Restore `state` and give up the future that came after it, in memory and on disk."""

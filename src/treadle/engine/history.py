@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from heapq import merge
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -95,35 +96,23 @@ class Snapshots:
         return [state.step for state in self._states]
 
 
-class History:
-    """All states of a run that can be gone back to."""
+def newest_state(
+    snapshots: Snapshots,
+    archive: Archive | None,
+    at_or_before: int,
+    good: Callable[[State], bool] = lambda state: True,
+) -> State:
+    """The newest state that is not after a step and is `good`, in memory or on disk.
 
-    def __init__(self, snapshots: Snapshots, archive: Archive | None) -> None:
-        self._snapshots, self._archive = snapshots, archive
-
-    def newest(self, at_or_before: int, good: Callable[[State], bool] = lambda state: True) -> State:
-        """The newest state not after a step that is `good`. Raises RunError, saying what there is, where none is."""
-        memory = self._snapshots.states(at_or_before)
-        disk = iter(()) if self._archive is None else self._archive.states(at_or_before)
-        first, second = next(memory, None), next(disk, None)
-        while first is not None or second is not None:
-            take_memory = second is None or (first is not None and first.step >= second.step)
-            state = first if take_memory else second
-            assert state is not None
-            if good(state):
-                return state
-            if take_memory:
-                first = next(memory, None)
-            else:
-                second = next(disk, None)
-        known = sorted({*self._snapshots.steps, *(self._archive.steps() if self._archive is not None else ())})
-        there = f"there are states at steps {', '.join(map(str, known))}" if known else "there is none"
-        raise NothingToGoBackTo(
-            f"no snapshot or checkpoint at or before step {at_or_before}, {there}: set snapshot_every, or save_every"
-        )
-
-    def forget_after(self, step: int) -> None:
-        """Give up what came after `step`, in memory and on disk."""
-        if self._archive is not None:
-            self._archive.forget_after(step)
-        self._snapshots.forget_after(step)
+    Raises RunError, saying what there is, where none is.
+    """
+    memory = snapshots.states(at_or_before)
+    disk = iter(()) if archive is None else archive.states(at_or_before)
+    for state in merge(memory, disk, key=lambda state: -state.step):  # of one step, that in memory first
+        if good(state):
+            return state
+    known = sorted({*snapshots.steps, *(archive.steps() if archive is not None else ())})
+    there = f"there are states at steps {', '.join(map(str, known))}" if known else "there is none"
+    raise NothingToGoBackTo(
+        f"no snapshot or checkpoint at or before step {at_or_before}, {there}: set snapshot_every, or save_every"
+    )

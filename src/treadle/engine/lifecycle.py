@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Any
 
 from treadle.errors import UsageError
 
@@ -108,11 +107,3 @@ class Lifecycle:
         self._depth -= 1
         if self._depth == 0:
             self._spent += time.perf_counter() - self._entered
-
-    def state_dict(self) -> dict[str, Any]:
-        """Whether it began, and why it is to end."""
-        return {"began": self.began, "finish_reason": self.finish_reason}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        self.began, self.finish_reason = state["began"], state["finish_reason"]

@@ -127,7 +127,7 @@ class Loop:
         )
         self._batches: BatchIterator | None = None
         self._adopted = 0
-        self._watch: tuple[Watch, Until, Future[Any]] | None = None
+        self._watch: Watch | None = None
         self.state = RunState(
             subject,
             parts,
@@ -135,7 +135,6 @@ class Loop:
             self.lifecycle,
             self.events,
             lambda: self.hooks,
-            lambda: subject.feeds,
             {
                 "validated_step": Value(
                     lambda: self.validated_step, lambda saved: setattr(self, "validated_step", saved)
@@ -305,7 +304,7 @@ class Loop:
         """Add to the journal."""
         self.logbook.note(event, **fields)
         if self._watch is not None:
-            self._watch[0].journal(event)
+            self._watch.journal(event)
 
     def where(self) -> str:
         """The step being taken, for messages: "step 12 (epoch 1, batch 4)", all counted from 1."""
@@ -315,24 +314,23 @@ class Loop:
     def watch(self, until: Until) -> Future[Any]:
         """Pause when `until` is reached; the future says so, or that the run ended first."""
         self.forget_watch()
-        future: Future[Any] = Future()
-        self._watch = Watch(until, self.progress), until, future
-        return future
+        self._watch = Watch(until, self.progress)
+        return self._watch.future
 
     def forget_watch(self, *, reached: bool = False) -> None:
         """Wait for nothing any more, and tell whoever did."""
         watch, self._watch = self._watch, None
         if watch is not None:
-            watch[2].set_result({"reached": reached, "step": self.progress.step})
+            watch.future.set_result({"reached": reached, "step": self.progress.step})
 
     def _is_reached(self) -> bool:
-        return self._watch is not None and self._watch[0].reached(
+        return self._watch is not None and self._watch.reached(
             self.progress, self.outputs, self.logbook.metrics, self.validation_metrics
         )
 
     def _pause(self) -> None:
         assert self._watch is not None
-        reason = f"reached {self._watch[1]}"
+        reason = f"reached {self._watch.until}"
         self.lifecycle.to(Stage.PAUSED, reason)
         self.note("pause", reason=reason)
         self.forget_watch(reached=True)

@@ -87,26 +87,13 @@ class Minimizer:
 
     def adopt(self) -> None:
         """Take the optimizers, learning rates and averages that there are; those known before keep their counters."""
-        settings = self._settings
         self._parts.check_optimizers()
         self.updaters = {}
         for name, optimizer in self._parts.optimizers.items():
             known = self._by_id.get(id(optimizer))
             if known is not None:
                 known.name = name
-            self.updaters[name] = known or Updater(
-                name,
-                optimizer,
-                self._device,
-                accumulate=settings.accumulate,
-                clip_norm=settings.clip_norm,
-                clip_value=settings.clip_value,
-                scale=settings.precision == "fp16",
-                finite_check=settings.finite_check,
-                fuse=settings.fused,
-                check_at_once=settings.on_bad_step != "stop",
-                spike=settings.spike,
-            )
+            self.updaters[name] = known or Updater(name, optimizer, self._device, self._settings)
         self._by_id = {id(updater.optimizer): updater for updater in self.updaters.values()}
         self._rates = []
         for rate in self._parts.rates.values():

@@ -51,7 +51,7 @@ class Parts:
     """
 
     def __init__(self, attributes: Mapping[str, Any], transient: tuple[str, ...] = ()) -> None:
-        self._attributes = attributes
+        self.attributes = attributes
         self.transient = transient
         self.stale = False
         self.version = 0
@@ -105,17 +105,12 @@ class Parts:
         return False
 
     def _contents(self, attribute: str) -> list[tuple[str, int]]:
-        return [(name, id(item)) for name, item in walk(self._attributes.get(attribute), attribute)]
+        return [(name, id(item)) for name, item in walk(self.attributes.get(attribute), attribute)]
 
     def walk(self) -> Iterator[tuple[str, Any]]:
         """Yield (dotted name, object) for everything there is, as it is now."""
-        for attribute, value in list(self._attributes.items()):
+        for attribute, value in list(self.attributes.items()):
             yield from walk(value, attribute)
-
-    @property
-    def attributes(self) -> Mapping[str, Any]:
-        """What the parts were found in."""
-        return self._attributes
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:

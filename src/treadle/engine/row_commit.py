@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
@@ -12,16 +11,12 @@ from torch import Tensor
 from treadle.errors import StateError, UsageError
 
 
-@dataclass(frozen=True)
-class Moment:
-    """A tensor of optimizer state with a row for each row of its parameter, and the value of a row that starts anew."""
-
-    tensor: Tensor
-    fresh: float
-
-
-def moments_of(name: str, tensor: Tensor, optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[Moment]:
+def moments_of(
+    name: str, tensor: Tensor, optimizers: Sequence[torch.optim.Optimizer]
+) -> Iterator[tuple[Tensor, float]]:
     """Yield the state that follows the rows of `tensor`, over all optimizers and groups.
+
+    It is a tensor with a row for each row of `tensor`, and the value of a row that starts anew.
 
     Raises:
         UsageError: state that neither has a row for each row of the tensor nor is a scalar.
@@ -43,7 +38,7 @@ def moments_of(name: str, tensor: Tensor, optimizers: Sequence[torch.optim.Optim
                         f"row edit: {key!r} in {kind} has shape {tuple(value.shape)}, which does not follow the rows of"
                         f" {name!r}, shape {tuple(tensor.shape)}; use an optimizer with state for each row"
                     )
-                yield Moment(value, _fresh(optimizer, group, key))
+                yield value, _fresh(optimizer, group, key)
 
 
 def _stays(key: str, value: Any) -> bool:

@@ -166,8 +166,8 @@ class RowEdit:
         if tensor.shape != self._shapes[name]:
             raise UsageError(f"row edit: {name!r} has changed its shape since the edit began; begin the edit anew")
         yield tensor, moves.values(tensor, self._new[name])
-        for moment in moments_of(name, tensor, self._optimizers):
-            yield moment.tensor, moves.moments(moment.tensor, moment.fresh)
+        for moment, fresh in moments_of(name, tensor, self._optimizers):
+            yield moment, moves.moments(moment, fresh)
         for ema in self._emas:
             shadow = ema.shadow_of(tensor)
             if shadow is None or shadow is tensor:

@@ -9,12 +9,12 @@ from typing import Any
 from treadle.checkpoint.objects import Objects, stateful
 from treadle.checkpoint.packing import pack_plain, unpack
 from treadle.checkpoint.state import Section, State, Value, capture, restore
-from treadle.data.feed import Feed
 from treadle.engine.dispatch import Dispatcher
 from treadle.engine.events import Hook
 from treadle.engine.lifecycle import Lifecycle
 from treadle.engine.parts import Parts, walk
 from treadle.engine.progress import Progress
+from treadle.engine.subject import Subject
 from treadle.errors import DataChanged
 
 RESTORED_FIRST = ("data", "attributes", "hooks", "feeds")
@@ -25,28 +25,26 @@ class RunState:
     """The complete state of a run, in named sections.
 
     Args:
-        owner: of whose attributes plain data is set.
+        subject: of whose attributes plain data is set, and whose feeds are part of it.
         parts: the attributes.
         progress, lifecycle: the run's counters and stage.
         events: asks hooks and the owner what they add, and tells them what was restored.
         hooks: gives the hooks; those with state are part of it. What observers keep is not part of the digest.
-        feeds: gives the feeds by name.
         others: further sections by name, in the order in which they are written.
     """
 
     def __init__(
         self,
-        owner: Any,
+        subject: Subject,
         parts: Parts,
         progress: Progress,
         lifecycle: Lifecycle,
         events: Dispatcher,
         hooks: Callable[[], Sequence[Hook]],
-        feeds: Callable[[], Mapping[str, Feed]],
         others: Mapping[str, Section],
     ) -> None:
-        self._lifecycle, self._events, self._hooks, self._feeds = lifecycle, events, hooks, feeds
-        self._parts = parts
+        self._subject, self._parts = subject, parts
+        self._lifecycle, self._events, self._hooks = lifecycle, events, hooks
         self._user: dict[str, Any] = {}
         began = Value(lambda: lifecycle.began, lambda saved: setattr(lifecycle, "began", saved))
         reason = Value(lambda: lifecycle.finish_reason, lambda saved: setattr(lifecycle, "finish_reason", saved))
@@ -55,9 +53,9 @@ class RunState:
             "began": began,
             "finish_reason": reason,
             **others,
-            "attributes": Objects("attribute", owner, self._attributes, self._is_observer),
-            "hooks": Objects("hook", owner, lambda: self._stateful_hooks(observers=False), _optional_hook),
-            "feeds": Objects("feed", owner, feeds),
+            "attributes": Objects("attribute", subject, self._attributes, self._is_observer),
+            "hooks": Objects("hook", subject, lambda: self._stateful_hooks(observers=False), _optional_hook),
+            "feeds": Objects("feed", subject, lambda: subject.feeds),
             "user": Value(lambda: self._user, lambda saved: setattr(self, "_user", saved)),
             "data": Value(self._fingerprints, self._check_data),
         }
@@ -120,10 +118,10 @@ class RunState:
         return self._events.contain(hook, "state_dict", lambda: pack_plain(hook.state_dict(), "state"))
 
     def _fingerprints(self) -> dict[str, str]:
-        return {name: feed.recorded_fingerprint() for name, feed in self._feeds().items()}
+        return {name: feed.recorded_fingerprint() for name, feed in self._subject.feeds.items()}
 
     def _check_data(self, saved: Mapping[str, str]) -> None:
-        for name, feed in self._feeds().items():
+        for name, feed in self._subject.feeds.items():
             if saved.get(name) is not None and not feed.accept_fingerprint(saved[name]):
                 raise DataChanged(f"the data of {name!r} is not what it was: restore the files, or start a new run")
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from treadle.config.settings import seal
 from treadle.data.random import RandomStreams
-from treadle.engine.build import check_ready, check_replacement, feed_for, run_setup
+from treadle.engine.build import check_replacement, feed_for, run_setup
 from treadle.engine.commands import CommandQueue
 from treadle.engine.devices import choose_device, choose_precision
 from treadle.engine.driver import Driver
@@ -106,7 +106,7 @@ class Trainer(Subject):
         self.test_feed = feed_for(self.config, test_data, "test_data")
         self.run = None
         self.loop = Loop(self, self.config, self.parts, self.device, self.random, ALONE)
-        self.driver = Driver(self.loop, self.random, partial(_check_ready, self))
+        self.driver = Driver(self.loop, self.random)
         for hook in [*hooks, *attach.default_hooks(self.config)]:
             self.add_hook(hook)
         run_setup(self, self.random, ("config", "device", "driver", "loop", "parts", "random", "run"))
@@ -453,7 +453,3 @@ class Trainer(Subject):
         """The former way to `commands.validate()`."""
         warnings.warn("Trainer.request_validation() is now commands.validate()", FutureWarning, stacklevel=2)
         self.commands.validate()
-
-
-def _check_ready(trainer: Trainer) -> None:
-    check_ready(trainer, trainer.config, has_step=trainer.loop.step_replacement is not None)

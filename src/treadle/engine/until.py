@@ -6,6 +6,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,14 +82,16 @@ class Watch:
     """Waits for an `Until` from the moment it is made: a past event or epoch does not count."""
 
     def __init__(self, until: Until, progress: Progress) -> None:
-        self._until = until
+        self.until = until
+        self.future: Future[Any] = Future()
+        """Answered when it is reached, or can no longer be."""
         self._epoch = int(until.value) or progress.epoch + 1
         self._happened = False
 
     def journal(self, event: str) -> None:
         """An entry was added to the journal."""
-        wanted = self._until.name if self._until.kind == "event" else "bad step"
-        self._happened |= self._until.kind in ("event", "nan") and event == wanted
+        wanted = self.until.name if self.until.kind == "event" else "bad step"
+        self._happened |= self.until.kind in ("event", "nan") and event == wanted
 
     def reached(
         self,
@@ -98,9 +101,9 @@ class Watch:
         validation_metrics: Mapping[str, float],
     ) -> bool:
         """Whether it is so now that a step is finished, with its outputs and the newest metrics."""
-        match self._until.kind:
+        match self.until.kind:
             case "step":
-                return progress.step >= self._until.value
+                return progress.step >= self.until.value
             case "epoch":
                 return progress.epoch >= self._epoch
             case "event":
@@ -108,7 +111,7 @@ class Watch:
             case "nan":
                 scalars = [*outputs.values(), *metrics.values(), *validation_metrics.values()]
                 return self._happened or not all(math.isfinite(float(value)) for value in scalars)
-        split, _, name = self._until.name.partition("/")
+        split, _, name = self.until.name.partition("/")
         known = validation_metrics if split == "validation" else {**metrics, **outputs}
-        value = known.get(name if split in ("validation", "train") else self._until.name)
-        return value is not None and _RULES[self._until.sign](float(value), self._until.value)
+        value = known.get(name if split in ("validation", "train") else self.until.name)
+        return value is not None and _RULES[self.until.sign](float(value), self.until.value)

@@ -11,6 +11,7 @@ from torch import Tensor
 from treadle.engine.bad_steps import NonFiniteError, SpikeDetector
 from treadle.engine.ema import EMA
 from treadle.engine.optim import backpropagate, prefer_fused, take_step
+from treadle.engine.settings import TrainerConfig
 from treadle.errors import UsageError
 
 
@@ -20,41 +21,23 @@ class Updater:
     Args:
         name: the optimizer's attribute name on the trainer.
         optimizer: any torch optimizer.
-        accumulate: calls of `minimize` per update.
-        clip_norm, clip_value: see TrainerConfig; None does not clip.
-        scale: use a `GradScaler` (fp16).
-        finite_check: refuse non-finite losses and gradients.
-        fuse: let the optimizer use torch's fused kernels where its author has not chosen otherwise.
-        check_at_once: read the verdict on gradients at every update, also where that waits for the device.
-        spike: standard deviations above the mean of recent losses that make a loss a spike; None does not look.
+        device: of the parameters.
+        settings: accumulation, clipping, precision (fp16 has a `GradScaler`), fused kernels, and what counts as a bad
+            step: unless that ends the run, the verdict on gradients is read at every update, wherever it is.
     """
 
     def __init__(
-        self,
-        name: str,
-        optimizer: torch.optim.Optimizer,
-        device: torch.device,
-        *,
-        accumulate: int = 1,
-        clip_norm: float | None = None,
-        clip_value: float | None = None,
-        scale: bool = False,
-        finite_check: bool = True,
-        fuse: bool = False,
-        check_at_once: bool = False,
-        spike: float | None = None,
+        self, name: str, optimizer: torch.optim.Optimizer, device: torch.device, settings: TrainerConfig
     ) -> None:
         self.name = name
         self.optimizer = optimizer
-        self.device = device
-        self.accumulate = accumulate
-        self.clip_norm = clip_norm
-        self.clip_value = clip_value
-        self.finite_check = finite_check
-        self.fuse = fuse
-        self.check_at_once = check_at_once or device.type == "cpu"
-        self.spikes = SpikeDetector(spike) if spike is not None else None
-        self.scaler = torch.amp.GradScaler(device.type) if scale else None
+        self.accumulate = settings.accumulate
+        self.clip_norm, self.clip_value = settings.clip_norm, settings.clip_value
+        self.finite_check = settings.finite_check
+        self.fuse = settings.fused
+        self.check_at_once = settings.on_bad_step != "stop" or device.type == "cpu"
+        self.spikes = SpikeDetector(settings.spike) if settings.spike is not None else None
+        self.scaler = torch.amp.GradScaler(device.type) if settings.precision == "fp16" else None
         self.emas: list[EMA] = []
         self.updates = 0
         self.micro_batches = 0

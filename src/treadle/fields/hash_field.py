@@ -1,4 +1,4 @@
-"""A hash grid under a small decoder."""
+"""A grid, hashed most of all, under a small decoder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from treadle.errors import UsageError
 from treadle.fields.decoder import Decoder, Output, decoded
+from treadle.fields.grid import Grid
 from treadle.fields.grids.hash import HashEncoding
 
 __all__ = ["Decoder", "HashEncoding", "HashField", "Output", "pixel_centres"]
@@ -16,12 +17,26 @@ CHUNK = 65536
 
 
 class HashField(nn.Module):
-    """A function of space: hash-grid encoding, then a decoder. Points in [-1, 1]^d give `outputs` values each."""
+    """A function of space: a grid's features, then a decoder. Points in [-1, 1]^d give `outputs` values each.
 
-    def __init__(self, grid: HashEncoding, outputs: int, hidden: int = 64, layers: int = 2, output: Output = "sigmoid"):
+    Args:
+        grid: a `HashEncoding`, or any other grid.
+        outputs, hidden, layers, output: of its `Decoder`.
+        decoder: another module from (n, grid.width) to (n, outputs) instead, such as a `Siren`.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        outputs: int,
+        hidden: int = 64,
+        layers: int = 2,
+        output: Output = "sigmoid",
+        decoder: nn.Module | None = None,
+    ) -> None:
         super().__init__()
-        self.grid = grid
-        self.decoder = Decoder(grid.layout.width, outputs, hidden, layers, output)
+        self.grid, self.outputs = grid, outputs
+        self.decoder = Decoder(grid.width, outputs, hidden, layers, output) if decoder is None else decoder
 
     def forward(self, points: Tensor) -> Tensor:
         """Evaluate `points` (n, d); returns (n, outputs)."""
@@ -30,9 +45,9 @@ class HashField(nn.Module):
     @torch.no_grad()
     def evaluate(self, points: Tensor) -> Tensor:
         """Evaluate `points` (n, d) without gradient, in chunks; returns (n, outputs) in float32."""
-        device = self.grid.table.device
+        device = next(self.parameters()).device
         parts = [self(part.to(device)).float() for part in points.split(CHUNK)]
-        return torch.cat(parts) if parts else points.new_empty(0, self.decoder.outputs)
+        return torch.cat(parts) if parts else points.new_empty(0, self.outputs)
 
     def render(self, height: int, width: int) -> Tensor:
         """Sample a two-dimensional field at the pixel centres of a picture; returns (height, width, outputs)."""

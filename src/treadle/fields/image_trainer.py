@@ -1,8 +1,9 @@
-"""Fitting a picture with a hash-grid field."""
+"""Fitting a picture with a neural field."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -21,16 +22,22 @@ from treadle.engine.schedule import Every
 from treadle.engine.settings import TrainerConfig
 from treadle.engine.trainer import Trainer
 from treadle.errors import UsageError
-from treadle.fields.hash_field import HashEncoding, pixel_centres
+from treadle.fields.encoding import PositionalGrid
+from treadle.fields.grids.dense import LOG2_MOST, DenseGrid
+from treadle.fields.grids.hash import HashEncoding
+from treadle.fields.hash_field import pixel_centres
 from treadle.fields.image.measuring import measure_tiled, measure_whole
 from treadle.fields.image.panels import LONGEST
 from treadle.fields.image.picture_field import PictureField
 from treadle.fields.image.pixels import PixelFeed
 from treadle.fields.image.tiles import SpreadFeed, TiledPicture, TileFeed, read_tiled
+from treadle.fields.siren import Siren
 from treadle.images.display import to_display
 from treadle.images.metrics import psnr_of
 from treadle.images.picture import Picture, default_picture, read_picture
 from treadle.images.reading import picture_size
+from treadle.kernels.layout import GridLayout
+from treadle.kernels.threads import left_to_kernels
 from treadle.runs.best import best_config, read_best
 
 TILED = 2**24
@@ -38,6 +45,9 @@ TILED = 2**24
 
 MEASURED = 2**22
 """Pixels at most on which a tiled picture's fit is measured during training; at its end all are."""
+
+SINES_RATE = 0.05
+"""The learning rate of sines, relative to that of layers with ReLU: 5e-4 where a grid takes 1e-2."""
 
 
 @dataclass(kw_only=True)
@@ -56,6 +66,9 @@ class ImageConfig(TrainerConfig):
     """The validation metric that says which model is best."""
     monitor_mode: Literal["min", "max"] = "max"
     """Whether a smaller or a larger `monitor` is better."""
+    grid: Literal["hash", "dense", "siren"] = setting("hash", common=True)
+    """What the field is: a decoder over a grid, "hash" (finer vertices share rows) or "dense" (each has its own), or no
+    grid, and layers of sines over the place itself (SIREN, Sitzmann et al. 2020; there hidden: 256, layers: 3)."""
     levels: int = setting(16, common=True)
     """Resolutions of the grid."""
     features: int = setting(2, common=True)
@@ -65,38 +78,46 @@ class ImageConfig(TrainerConfig):
     n_min: int = setting(16)
     """Vertices per axis of the coarsest level."""
     n_max: int | None = setting(None, common=True)
-    """Vertices per axis of the finest level; null takes 1.5 times the picture's longer side."""
+    """Vertices per axis of the finest level; null takes 1.5 times the picture's longer side (hash) or half of it."""
     hidden: int = setting(64, least=1, common=True)
     """Width of the decoder's hidden layers."""
     layers: int = setting(2, least=0, common=True)
-    """Hidden layers of the decoder."""
+    """Hidden layers of the decoder; siren has its first one before them."""
     learning_rate: float | str = setting(
         "cosine 1e-2 to 1e-4", parse=parse_curve, common=True, command="LearningRateMultiplier"
     )
     """Learning rate of the grid."""
     decoder_rate: float = setting(1.0, above=0)
-    """The decoder's learning rate, relative to the grid's."""
+    """The decoder's learning rate, relative to the grid's; sines take a twentieth of it."""
     examples_every: str | None = setting("20%", parse=Every, resumable=True, affects_state=False, common=True)
     """When a picture of the fit is logged."""
 
     def __post_init__(self) -> None:
         """Check types and ranges; raises UsageError naming the field."""
         super().__post_init__()
-        self.grid((16, 16))  # levels, features, log2_size, n_min and n_max name themselves
+        if self.grid != "siren":
+            self.layout((16, 16))  # levels, features, log2_size, n_min and n_max name themselves
 
-    def grid(self, size: tuple[int, int]) -> dict[str, int]:
-        """The arguments of the encoding for a picture of `size`; raises UsageError for those out of range."""
-        from treadle.kernels.layout import GridLayout
+    def layout(self, size: tuple[int, int]) -> GridLayout:
+        """How the grid of a picture of `size` lies; raises UsageError for settings out of range."""
+        dense = self.grid == "dense"
+        own = max(size) // 2 if dense else 3 * max(size) // 2
+        n_max = max(self.n_min, own) if self.n_max is None else self.n_max
+        return GridLayout(2, self.levels, self.features, LOG2_MOST if dense else self.log2_size, self.n_min, n_max)
 
-        n_max = max(self.n_min, 3 * max(size) // 2) if self.n_max is None else self.n_max
-        layout = GridLayout(2, self.levels, self.features, self.log2_size, self.n_min, n_max)
-        return {
-            name: getattr(layout, name) for name in ("dimensions", "levels", "features", "log2_size", "n_min", "n_max")
-        }
+    def field(self, size: tuple[int, int], channels: int) -> PictureField:
+        """An untrained field for pictures of `size` (height, width) with that many channels."""
+        if self.grid == "siren":
+            sines = Siren(2, channels, self.hidden, self.layers)
+            return PictureField(PositionalGrid(None, 0, 2), channels, decoder=sines)
+        layout = self.layout(size)
+        arguments = {name: getattr(layout, name) for name in ("dimensions", "levels", "features", "n_min", "n_max")}
+        grid = DenseGrid(**arguments) if self.grid == "dense" else HashEncoding(**arguments, log2_size=layout.log2_size)
+        return PictureField(grid, channels, self.hidden, self.layers)
 
 
 class ImageTrainer(Trainer):
-    """Fit a picture with a multiresolution hash grid and a small decoder.
+    """Fit a picture with a field: a multiresolution grid under a small decoder, or layers of sines.
 
     Args:
         data: a `Picture`, or the path of one (see `read`); None takes the astronaut of scikit-image. One of more than
@@ -133,11 +154,12 @@ class ImageTrainer(Trainer):
     def setup(self) -> None:
         """Build the field, its optimizer, and the feeds of the picture's pixels."""
         config, picture = self.config, self.picture
-        self.model = _field(config, picture.size, picture.channels)
+        self.model = config.field(picture.size, picture.channels)
         self.model.describe(picture)
-        groups = parameter_groups(
-            self.model, {"grid.*": {"name": "grid"}, "decoder.*": {"name": "decoder", "lr_scale": config.decoder_rate}}
-        )
+        sines = config.grid == "siren"
+        scale = config.decoder_rate * (SINES_RATE if sines else 1.0)
+        rules: dict[str, dict[str, Any]] = {"decoder.*": {"name": "decoder", "lr_scale": scale}}
+        groups = parameter_groups(self.model, rules if sines else {"grid.*": {"name": "grid"}, **rules})
         # As in instant-ngp: the tiny eps lets rows with tiny gradients, seen by few pixels, move as far as the others.
         self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
         self.rate = LearningRate(self.optimizer, config.learning_rate)
@@ -160,8 +182,10 @@ class ImageTrainer(Trainer):
     def step(self, batch: Any) -> Mapping[str, Any]:
         """One update on the mean squared error."""
         points, targets = batch
-        loss = functional.mse_loss(self.model(points), targets)
-        self.minimize(loss, self.optimizer)
+        # A grid's work is in compiled kernels; that of sines in torch's own operators.
+        with nullcontext() if self.config.grid == "siren" else left_to_kernels():
+            loss = functional.mse_loss(self.model(points), targets)
+            self.minimize(loss, self.optimizer)
         return {"loss": loss, "psnr": -10 * loss.detach().log10()}
 
     def validation_step(self, batch: Any) -> Mapping[str, Any]:
@@ -180,16 +204,23 @@ class ImageTrainer(Trainer):
         return {"fit": to_display(fit.values, linear=fit.linear)}
 
     def report(self, directory: Path) -> dict[str, Any]:
-        """Write `comparison.png` (fit, target, error) and `fit.png` into `directory`; returns PSNR, bits and paths."""
+        """Write `comparison.png` (fit, target, error) and `fit.png` into `directory`; returns what it is worth.
+
+        Beside PSNR in dB and the pictures' paths: how many parameters there are, how many values the picture has (its
+        pixels times their channels), and how many parameters that is per value. Below 1 it is compression.
+        """
         with self.evaluating():
             if isinstance(self.picture, TiledPicture):
                 found = measure_tiled(self.model, self.picture, directory)
             else:
                 found = measure_whole(self.model, self.picture, directory)
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        values = self.picture.size[0] * self.picture.size[1] * self.picture.channels
         return {
             **found,
-            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-            "pixels": self.picture.size[0] * self.picture.size[1],
+            "parameters": parameters,
+            "values": values,
+            "parameters_per_value": parameters / values,
             "fit": directory / "fit.png",
             "picture": directory / "comparison.png",
         }
@@ -202,17 +233,14 @@ class ImageTrainer(Trainer):
         """
         weights = read_best(run).of("model")
         config = best_config(run, cls.Config)
-        if "size" not in weights or "grid.table" not in weights:
+        if "size" not in weights or "peak" not in weights:
             raise UsageError(f"{run} is not the run of an image: it has no picture's size")
         height, width = weights["size"].tolist()
         biases = [name for name in weights if name.startswith("decoder.") and name.endswith(".bias")]
-        model = _field(config, (height, width), weights[max(biases, key=lambda name: int(name.split(".")[2]))].shape[0])
+        channels = weights[max(biases, key=lambda name: int(name.split(".")[2]))].shape[0]
+        model: PictureField = config.field((height, width), channels)
         model.load_state_dict(weights)
         return model.eval()
-
-
-def _field(config: ImageConfig, size: tuple[int, int], channels: int) -> PictureField:
-    return PictureField(HashEncoding(**config.grid(size)), channels, config.hidden, config.layers)
 
 
 def read(path: str | Path) -> Picture | TiledPicture:

@@ -34,7 +34,7 @@ DEFAULTS: Mapping[str, Mapping[str, int]] = {
 }
 """What each grid has, and what that is where the settings say null."""
 
-POSITIONAL = {"octree": 2, "codebook": 2}
+POSITIONAL = {"codebook": 2}
 """Frequencies of the points' encoding where the settings say null; 0 for other grids."""
 
 FINEST = {"octree": octree_index.FINEST, "codebook": octree_index.FINEST, "triplane": triplane.FINEST}
@@ -74,7 +74,7 @@ class GridSettings(Settings):
     """How the levels' features come together: side by side, or added up."""
     positional: int | None = setting(None, least=0, most=16, common=True)
     """Frequencies of sines and cosines of the points that the decoder sees beside the features; 0 for none, null takes
-    2 for octree and codebook, whose coarse features alone tell places far from every cell badly apart, else 0."""
+    2 for a codebook, whose few entries alone tell places badly apart where cells are large, else 0."""
     decoder: Literal["mlp", "siren"] = setting("mlp", common=True)
     """What makes values of features: layers with ReLU, or (grid: none) with sines, as SIREN has them."""
     hidden: int = setting(64, least=1, common=True)

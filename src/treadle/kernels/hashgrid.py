@@ -144,7 +144,9 @@ class _Field(torch.autograd.Function):
         ctx.packed = packed = pack(shape, weights, biases)
         parts = threads.parts_for(coordinates.shape[1] // BLOCK)
         keep = any(ctx.needs_input_grad)
-        rows = coordinates.shape[1] if keep else parts * mlp_loops.CHUNK
+        rows = coordinates.shape[1]
+        if not keep:
+            rows = parts * min(mlp_loops.CHUNK, -(-rows // BLOCK // parts) * BLOCK)
         features = points.new_empty(levels, rows, layout.features)
         out = points.new_empty(ctx.points, weights[-1].shape[0])
         threads.spread(

@@ -146,16 +146,17 @@ def raytrace(
         return Intervals(*raytrace_reference(origins, directions, _dense(occupied), nears, fars, merged))
     loops, parts = _loops(), _parts(len(origins))
     inputs = [_array(tensor) for tensor in (origins, directions, nears, fars)]
-    inputs += [*_space(occupied, parts), merged]
-    starts, none, nothing = torch.zeros(len(origins) + 1, dtype=torch.int64), np.empty(0, np.int64), np.empty((0, 2))
-    threads.spread(loops.trace, parts, *inputs, False, starts.numpy(), none, none, nothing)
+    inputs += [*_space(occupied, parts), 0.0 if merged else -1.0]
+    starts = torch.zeros(len(origins) + 1, dtype=torch.int64)
+    threads.spread(loops.trace, parts, *inputs, False, starts.numpy(), np.empty(0, np.int64), np.empty((0, 4)))
     starts = starts.cumsum(0)
     rays = torch.empty(int(starts[-1]), dtype=torch.int64)
-    cells, stretches = torch.empty_like(rays), torch.empty(len(rays), 2, dtype=torch.float64)
-    threads.spread(loops.trace, parts, *inputs, True, starts.numpy(), rays.numpy(), cells.numpy(), stretches.numpy())
+    stretches = torch.empty(len(rays), 4, dtype=torch.float64)
+    threads.spread(loops.trace, parts, *inputs, True, starts.numpy(), rays.numpy(), stretches.numpy())
+    cells = stretches[:, 2].long()
     if isinstance(occupied, Tree):
         cells -= len(occupied.children)
-    entries, exits = stretches.to(origins.dtype).T.contiguous()
+    entries, exits = stretches[:, :2].to(origins.dtype).T.contiguous()
     return Intervals(starts, rays, cells, entries, exits)
 
 

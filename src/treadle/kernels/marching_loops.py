@@ -23,29 +23,32 @@ ROOM = 8
 
 @compiled()
 def coarsen(grid: Any, blocks: Any, part: int, parts: int) -> None:
-    """Of which blocks of `grid` (cascades, R, R, R) what is occupied: 2, a cell; 1, none, but one of its hall; else 0.
-
-    A part is a share of the slabs of halls.
-    """
+    """What is occupied of the blocks of `grid` (cascades, R, R, R): 2, a cell; 1, none, but one of its hall; else 0."""
     cascades, side, few = grid.shape[0], grid.shape[1], blocks.shape[1]
     span = 1 << (HALL - BLOCK)
-    slabs = (few + span - 1) // span
-    for row in range(cascades * slabs * part // parts, cascades * slabs * (part + 1) // parts):
-        k, low = row // slabs, row % slabs * span
+    halls = (few + span - 1) // span
+    for row in range(cascades * halls * part // parts, cascades * halls * (part + 1) // parts):
+        k, low = row // halls, row % halls * span
         high = min(few, low + span)
-        blocks[k, low:high] = 0
+        for a in range(low, high):
+            for b in range(few):
+                for c in range(few):
+                    blocks[k, a, b, c] = 0
         for x in range(low << BLOCK, min(side, high << BLOCK)):
             for y in range(side):
                 for z in range(side):
                     if grid[k, x, y, z]:
                         blocks[k, x >> BLOCK, y >> BLOCK, z >> BLOCK] = 2
-        for y in range(0, few, span):
-            for z in range(0, few, span):
-                if blocks[k, low:high, y : y + span, z : z + span].max() == 2:
-                    for a in range(low, high):
-                        for b in range(y, min(few, y + span)):
-                            for c in range(z, min(few, z + span)):
-                                blocks[k, a, b, c] = max(1, blocks[k, a, b, c])
+        for hall in range(halls * halls):
+            y, z, found = hall // halls * span, hall % halls * span, 0
+            for sweep in range(2):  # first look whether there is a cell, then say so in all blocks
+                for a in range(low, high):
+                    for b in range(y, min(few, y + span)):
+                        for c in range(z, min(few, z + span)):
+                            if sweep == 0:
+                                found |= blocks[k, a, b, c]
+                            elif found and blocks[k, a, b, c] == 0:
+                                blocks[k, a, b, c] = 1
 
 
 @compiled()
@@ -120,23 +123,42 @@ def enter(o: Any, d: Any, ends: Any, near: float, far: float) -> Any:
 
 
 @compiled()
+def across(o: float, d: float, start: float, half: float, width: float, side: int) -> Any:
+    """Of one axis: the cell at `start`; the distance at which plane i is crossed, as a slope and that of plane 0; and 1
+    where the ray rises, so that it leaves a cell by its upper plane, else 0."""
+    cell = min(max(math.floor((o + start * d + half) / width), 0), side - 1)
+    if abs(d) < 1e-30:  # nor with less, of which the inverse may overflow
+        return cell, 0.0, np.inf, 0
+    return cell, width / d, (-half - o) / d, 1 if d > 0.0 else 0
+
+
+@compiled()
+def beyond(cell: int, size: int, up: int, left: bool, place: float, side: int) -> Any:
+    """Of one axis: the cell behind a block, which a ray leaves by this axis' plane or, at `place`, by another's."""
+    low = (cell >> size) << size
+    if left:
+        return low + (1 << size) if up else low - 1
+    if size == 0:
+        return cell
+    return min(max(math.floor(place), low), min(low + (1 << size), side) - 1)
+
+
+@compiled()
 def walk(
-    o: Any, d: Any, ends: Any, scratch: Any, cell: Any, grid: Any, blocks: Any, children: Any, first: Any, level: int,
-    side: int, step: float, cone: float, merged: bool, room: int, base: int, numbers: Any, stretches: Any,
+    o: Any, d: Any, ends: Any, grid: Any, blocks: Any, children: Any, first: Any, level: int, side: int, step: float,
+    cone: float, gap: float, room: int, base: int, stretches: Any,
 ) -> Any:  # fmt: skip
     """Follow one ray; returns how many stretches within occupied cells it has, of which the first `room` are written.
 
     Args:
         o, d: (3,) where the ray starts and which way it goes.
         ends: (cascades, 2), as `enter` gives them.
-        scratch: (3, 3), and cell: (3,), to be written on.
         step, cone: of the samples; a stretch ends where the longest step changes. `step` is 0 where there are none.
-        merged: whether stretches that adjoin are to be one.
-        base: the row of `numbers`, of cells, and of `stretches` for the first one. These are entries and exits; and,
-            if there is a step, how many steps the ray has behind it, less `progress`, and how long a step may be.
+        gap: stretches no farther apart than this are one: 0 for those that adjoin, less for none.
+        base: the row of `stretches` (..., 4) for the first one. Columns are entries and exits; then, where there is no
+            step, cells; otherwise how many steps the ray has behind it, less `progress`, and how long a step may be.
     """
     cascades, count, last = len(ends), 0, -np.inf
-    slopes, zeros, leaves = scratch[0], scratch[1], scratch[2]
     reached, offset, cap = 0.0, 0.0, 0.0
     for leg in range(2 * cascades - 1):
         # Inwards through the nested boxes, and out again; where the next inner one is missed, through to the other end.
@@ -155,41 +177,36 @@ def walk(
             offset = reached - progress(start, step, cone, cap)  # steps are counted on from one leg to the next
             reached = progress(end, step, cone, cap) + offset
             last = -np.inf
-        for axis in range(3):
-            cell[axis] = min(max(math.floor((o[axis] + start * d[axis] + half) / width), 0), side - 1)
-            slopes[axis] = width / d[axis] if d[axis] != 0.0 else 0.0
-            zeros[axis] = (-half - o[axis]) / d[axis] if d[axis] != 0.0 else np.inf
+        scale = 1.0 / width
+        x, slope_x, zero_x, up_x = across(o[0], d[0], start, half, width, side)
+        y, slope_y, zero_y, up_y = across(o[1], d[1], start, half, width, side)
+        z, slope_z, zero_z, up_z = across(o[2], d[2], start, half, width, side)
         t, inside = start, True
         while inside:
-            number, size = lookup(grid, blocks, children, first, level, k, cell[0], cell[1], cell[2])
-            for axis in range(3):
-                plane = ((cell[axis] >> size) + (1 if d[axis] > 0.0 else 0)) << size
-                leaves[axis] = plane * slopes[axis] + zeros[axis]
-            leave = min(leaves[0], min(leaves[1], leaves[2]))
+            number, size = lookup(grid, blocks, children, first, level, k, x, y, z)
+            leave_x = (((x >> size) + up_x) << size) * slope_x + zero_x
+            leave_y = (((y >> size) + up_y) << size) * slope_y + zero_y
+            leave_z = (((z >> size) + up_z) << size) * slope_z + zero_z
+            leave = min(leave_x, min(leave_y, leave_z))
             there = leave if leave > t + least else t
             there = there if there < end - least else end
             if number >= 0 and there > t:
-                if merged and last == t:
+                if t - last <= gap:
                     if count <= room:
                         stretches[base + count - 1, 1] = there
                 else:
                     if count < room:
-                        numbers[base + count] = number
                         stretches[base + count, 0], stretches[base + count, 1] = t, there
-                        if step > 0.0:
-                            stretches[base + count, 2], stretches[base + count, 3] = offset, cap
+                        stretches[base + count, 2] = offset if step > 0.0 else np.float64(number)
+                        stretches[base + count, 3] = cap
                     count += 1
                 last = there
             if there >= end:
                 break
-            for axis in range(3):
-                low = (cell[axis] >> size) << size
-                if leaves[axis] <= leave:
-                    cell[axis] = low + (1 << size) if d[axis] > 0.0 else low - 1
-                    inside &= 0 <= cell[axis] < side
-                elif size > 0:
-                    place = math.floor((o[axis] + there * d[axis] + half) / width)
-                    cell[axis] = min(max(place, low), min(low + (1 << size), side) - 1)
+            x = beyond(x, size, up_x, leave_x <= leave, (o[0] + there * d[0] + half) * scale, side)
+            y = beyond(y, size, up_y, leave_y <= leave, (o[1] + there * d[1] + half) * scale, side)
+            z = beyond(z, size, up_z, leave_z <= leave, (o[2] + there * d[2] + half) * scale, side)
+            inside = min(x, min(y, z)) >= 0 and max(x, max(y, z)) < side
             t = there
     return count
 
@@ -197,27 +214,22 @@ def walk(
 @compiled()
 def trace(
     origins: Any, directions: Any, nears: Any, fars: Any, grid: Any, blocks: Any, children: Any, first: Any, level: int,
-    side: int, cascades: int, merged: bool, fill: bool, starts: Any, rays: Any, numbers: Any, stretches: Any, part: int,
-    parts: int,
+    side: int, cascades: int, gap: float, fill: bool, starts: Any, rays: Any, stretches: Any, part: int, parts: int,
 ) -> None:  # fmt: skip
     """Count the stretches of a share of the rays in `starts[1:]`, or, with `fill`, write them from `starts` on."""
-    o, d, cell, scratch, ends = (
-        np.empty(3),
-        np.empty(3),
-        np.empty(3, np.int64),
-        np.empty((3, 3)),
-        np.empty((cascades, 2)),
-    )
+    o, d, ends = np.empty(3), np.empty(3), np.empty((cascades, 2))
     total = len(origins)
     for ray in range(total * part // parts, total * (part + 1) // parts):
-        o[:], d[:] = origins[ray], directions[ray]
+        for axis in range(3):
+            o[axis], d[axis] = origins[ray, axis], directions[ray, axis]
         count, base, room = 0, 0, 0
         if fill:
             base, room = starts[ray], starts[ray + 1] - starts[ray]
-            rays[base : base + room] = ray
+            for row in range(base, base + room):
+                rays[row] = ray
         if (room or not fill) and enter(o, d, ends, nears[ray], fars[ray]):
-            count = walk(o, d, ends, scratch, cell, grid, blocks, children, first, level, side, 0.0, 0.0, merged, room,
-                         base, numbers, stretches)  # fmt: skip
+            count = walk(o, d, ends, grid, blocks, children, first, level, side, 0.0, 0.0, gap, room,
+                         base, stretches)  # fmt: skip
         if not fill:
             starts[ray + 1] = count
 
@@ -256,43 +268,33 @@ def march(
 
     What is found of a ray in the first pass, `counts` (r,) and `stretches` (r ROOM, 4), is used in the second.
     """
-    o, d, cell, scratch, ends = (
-        np.empty(3),
-        np.empty(3),
-        np.empty(3, np.int64),
-        np.empty((3, 3)),
-        np.empty((cascades, 2)),
-    )
-    numbers, more = np.empty(ROOM, np.int64), np.empty((0, 4))
-    total = len(origins)
+    o, d, ends = np.empty(3), np.empty(3), np.empty((cascades, 2))
+    more, total = np.empty((0, 4)), len(origins)
     for ray in range(total * part // parts, total * (part + 1) // parts):
         row = starts[ray] if fill else 0
         if fill and row == starts[ray + 1]:
             continue
-        shift, many = shifts[ray], fill and counts[ray] > ROOM
-        if many or not fill:
-            o[:], d[:] = origins[ray], directions[ray]
-            count = 0
-            if enter(o, d, ends, nears[ray], fars[ray]):
-                if not many:
-                    count = walk(o, d, ends, scratch, cell, grid, blocks, children, first, level, side, step, cone,
-                                 True, ROOM, 0, numbers, stretches[ray * ROOM : (ray + 1) * ROOM])  # fmt: skip
-                if many or count > ROOM:
-                    room = counts[ray] if many else count
-                    if room > len(more):
-                        numbers, more = np.empty(2 * room, np.int64), np.empty((2 * room, 4))
-                    count = walk(o, d, ends, scratch, cell, grid, blocks, children, first, level, side, step, cone,
-                                 True, room, 0, numbers, more)  # fmt: skip
+        shift, found, base, room = shifts[ray], stretches, ray * ROOM, ROOM
+        known = fill and counts[ray] <= ROOM
+        if not known:
+            for axis in range(3):
+                o[axis], d[axis] = origins[ray, axis], directions[ray, axis]
+            count = counts[ray] if fill else 0
+            going = enter(o, d, ends, nears[ray], fars[ray])
+            while going:
+                if count > room:
+                    if count > len(more):
+                        more = np.empty((2 * count, 4))
+                    found, base, room = more, 0, count
+                count = walk(o, d, ends, grid, blocks, children, first, level, side, step, cone, 0.0,
+                             room, base, found)  # fmt: skip
+                going = count > room
+            number = place(found, base, count, shift, step, cone, most)
             if not fill:
-                counts[ray] = count
-        found = more if counts[ray] > ROOM else stretches[ray * ROOM : (ray + 1) * ROOM]
-        if many or not fill:
-            number = place(found, 0, counts[ray], shift, step, cone, most)
-            if not fill:
-                starts[ray + 1] = number
+                counts[ray], starts[ray + 1] = count, number
                 continue
         # Entries and exits have become numbers of samples.
-        for stretch in range(counts[ray]):
+        for stretch in range(base, base + counts[ray]):
             offset, cap = found[stretch, 2], found[stretch, 3]
             for index in range(int(found[stretch, 0]), int(found[stretch, 1])):
                 at = regress(index + shift - offset, step, cone, cap)

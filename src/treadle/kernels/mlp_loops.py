@@ -29,8 +29,9 @@ from treadle.kernels.products import product
 
 SHARES = 16
 """Shares that blocks are cut into for the sums over points: at most as many threads work backward."""
-CHUNK = 128 * BLOCK
-"""Points that are encoded level by level before they go through the layers: their features stay in the cache."""
+CHUNK = 512 * BLOCK
+"""Points at most that are encoded, level by level, before they go through the layers, where no gradient will be asked
+for: their features take 4 MB. Far fewer of them would read the rows of each level anew into the nearest caches."""
 
 
 @numba.njit(nogil=True, fastmath={"contract"}, error_model="numpy")
@@ -97,25 +98,23 @@ def forward_encoded(
 ):
     """Encode points (see `hashgrid_loops`) and map their features to out (n, outputs).
 
-    `features` takes those of all points, (levels, padded, features) and flat, or without `keep` has a place of
-    levels * CHUNK rows for every part.
+    `features`, flat, takes those of all points, (levels, padded, features); without `keep` it has room for some points
+    in every part, whole blocks, which are used again and again.
     """
     n = out.shape[0]
     padded = coordinates.size // len(axes)
     blocks = (n + BLOCK - 1) // BLOCK
     begin, end = blocks * part // parts * BLOCK, min(blocks * (part + 1) // parts * BLOCK, n)
-    apart = padded if keep else CHUNK
+    room = padded if keep else features.size // (parts * levels.shape[0] * len(unit))
     acts = _block(shape, parameters.dtype)
     scratch = np.empty(BLOCK << len(axes), np.int32), np.empty(BLOCK << len(axes), table.dtype)
-    for chunk in range(begin, end, CHUNK):
-        stop = min(chunk + CHUNK, end)
-        shift = 0 if keep else chunk - part * levels.shape[0] * CHUNK
-        encode_some(
-            coordinates, padded, chunk, stop, table, levels, scales, axes, unit, features, apart, shift, scratch
-        )
+    for chunk in range(begin, end, max(room, BLOCK)):
+        stop = min(chunk + room, end)
+        shift = 0 if keep else chunk - part * levels.shape[0] * room
+        encode_some(coordinates, padded, chunk, stop, table, levels, scales, axes, unit, features, room, shift, scratch)
         for low in range(chunk, stop, BLOCK):
             count = min(BLOCK, stop - low)
-            _enter(features, low - shift, apart, unit, count, shape, acts)
+            _enter(features, low - shift, room, unit, count, shape, acts)
             _ahead(shape, parameters, shape.shape[0], acts)
             _leave(acts, shape, out, low, count)
 

@@ -1,7 +1,6 @@
 """Where the rows of a sparse octree of features lie: which cells there are, and which rows are at their corners.
 
-The cells of the finest level are given; every coarser one that holds some of them is there too, and if it is to be
-whole, all of the base level, so that no point of the box is without features. A cell has one record
+The cells of the finest level are given; every coarser one that holds some of them is there too. A cell has one record
 of 64 bytes, a cache line: the records of its eight children and the rows of its eight corners. A point goes down from
 the base level by one look-up a level, and needs no search. Memory: 64 bytes a cell, 4 bytes for each of the 8^base
 cells of the base level, occupied or not, and 8 bytes a row, which remember where it is for pruning.
@@ -9,6 +8,7 @@ cells of the base level, occupied or not, and 8 bytes a row, which remember wher
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -73,10 +73,11 @@ class OctreeIndex:
     first_row: tuple[int, ...]
 
     @classmethod
-    def of(cls, codes: Tensor, base: int, levels: int, whole: bool = False) -> OctreeIndex:
+    def of(cls, codes: Tensor, base: int, levels: int, graded: bool = False) -> OctreeIndex:
         """The octree with the cells of `codes` (`morton`), distinct and rising, in its finest level.
 
-        Where it is `whole`, the base level has all its cells.
+        Where it is `graded`, a coarser level has, beside the cells that hold finer ones, all their neighbours, and the
+        base level all its cells: a point far from the finest cells still is in some of a size that fits the distance.
 
         Raises:
             UsageError: levels out of range, no cells, or codes that are none of this level's.
@@ -92,10 +93,17 @@ class OctreeIndex:
         if bool((codes[1:] <= codes[:-1]).any()) or int(codes[0]) < 0 or int(codes[-1]) >> (3 * finest):
             raise UsageError(f"octree: the codes of cells must rise from 0 to below 2^{3 * finest}")
         coded = [codes]
-        for _ in range(levels - 1):
-            coded.insert(0, torch.unique_consecutive(coded[0] >> 3))
-        if whole:
+        for level in range(finest - 1, base - 1, -1):
+            parents = torch.unique_consecutive(coded[0] >> 3)
+            coded.insert(0, _and_beside(parents, level) if graded else parents)
+        if graded:
             coded[0] = torch.arange(8**base, device=codes.device)
+        return cls.of_levels(coded, base)
+
+    @classmethod
+    def of_levels(cls, coded: Sequence[Tensor], base: int) -> OctreeIndex:
+        """The octree with the cells of `coded`, by level from `base`; all but the first have their parents there."""
+        levels, codes = len(coded), coded[-1]
         first_cell = [0, *accumulate(map(len, coded))]
         records = torch.full((first_cell[-1], 16), -1, dtype=torch.int32, device=codes.device)
         corners, first_row = [], [0]
@@ -148,6 +156,14 @@ class OctreeIndex:
         if int(mask.sum()) != pruned.rows:
             raise UsageError("octree: the pruned one has cells that were not there: pruning only takes cells away")
         return mask
+
+
+def _and_beside(codes: Tensor, level: int) -> Tensor:
+    """Cells, and those that touch them, as distinct rising codes."""
+    offsets = torch.cartesian_prod(*[torch.arange(-1, 2, device=codes.device)] * 3)
+    around = (cells_of(codes)[:, None] + offsets).reshape(-1, 3)
+    inside = ((around >= 0) & (around < 2**level)).all(1)
+    return torch.unique(morton(around[inside]))
 
 
 def _distinct(codes: Tensor, most: int) -> tuple[Tensor, Tensor]:

@@ -36,9 +36,8 @@ def create_run(run_dir: str | Path, fill: Callable[[Run], None] = lambda run: No
     """
     wanted = Path(run_dir).expanduser().absolute()
     named = VERSION.fullmatch(wanted.name) is not None
-    if named:
-        wanted = wanted.resolve()  # an empty directory that a link leads to is taken, too
-    parent = wanted.parent if named else wanted
+    place = wanted.resolve() if wanted.is_symlink() else wanted  # an empty directory that a link leads to is taken, too
+    parent = place.parent if named else wanted
     with _explained(wanted):
         if named and wanted.exists() and any(wanted.iterdir()):
             raise _taken(wanted)
@@ -57,10 +56,10 @@ def create_run(run_dir: str | Path, fill: Callable[[Run], None] = lambda run: No
             run.close()
         with _explained(wanted):
             sync_tree(directory)
-            path = _name(directory, wanted) if named else _next(directory, parent)
+            path = _name(directory, place) if named else _next(directory, parent)
             sync(parent)
             os.truncate(path / LOCK, 0)  # nobody trains it
-        return Run(path)
+        return Run(wanted if named else path)
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from treadle.engine.build import check_ready
 from treadle.engine.events import Hook
 from treadle.engine.settings import TrainerConfig
 from treadle.hooks.best_model import BestModel
@@ -44,7 +45,7 @@ def open_run(trainer: Trainer, run_dir: str | Path) -> None:
     """Make the trainer a run on disk, in a new directory, once all that can be checked has been."""
     from treadle.runs.aside import create_run
 
-    trainer.driver.check_ready()
+    check_ready(trainer.loop)
     _attach(trainer, create_run(run_dir))
 
 

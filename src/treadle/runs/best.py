@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from treadle.checkpoint.tensorfile import pieces
 from treadle.config.fields import from_dict
 from treadle.config.files import load
 from treadle.engine.parts import Parts
@@ -57,15 +58,12 @@ def write_best(run: Run, best: Best) -> Path:
 
     Raises RunError when the disk refuses; the old one stays.
     """
-    from safetensors.torch import save_file
-
     target = run.path / BEST
     new = target.with_name(f".{BEST}.new")
     try:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
-        save_file(_separate(best.weights), new / WEIGHTS)
-        sync(new / WEIGHTS)
+        write_whole(new / WEIGHTS, b"".join(pieces(best.weights)), sync=True)
         write_whole(new / INFO, to_json(best.info) + "\n", sync=True)
         if run.has(CONFIG):
             shutil.copyfile(run.path / CONFIG, new / CONFIG)
@@ -119,17 +117,3 @@ def load_best(parts: Parts, run: str | Path) -> Mapping[str, Any]:
     best = read_best(run)
     put_weights(parts, best.weights)
     return best.info
-
-
-def _separate(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous CPU tensors, no two of which share memory, as safetensors wants them."""
-    result: dict[str, Tensor] = {}
-    storages: set[int] = set()
-    for name, tensor in weights.items():
-        tensor = tensor.detach().cpu().contiguous()
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() in storages or storage.nbytes() != tensor.numel() * tensor.element_size():
-            tensor = tensor.clone()
-        storages.add(tensor.untyped_storage().data_ptr())
-        result[name] = tensor
-    return result

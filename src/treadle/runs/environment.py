@@ -28,7 +28,8 @@ def describe_environment() -> dict[str, Any]:
     """What determines how a run behaves besides its config, as plain data. What cannot be found out is None."""
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": shlex.join([sys.executable, *_arguments()]),
+        # As typed: also `-m module` and `-c`.
+        "command": shlex.join([sys.executable, *(sys.orig_argv[1:] or sys.argv)]),
         "directory": os.getcwd(),
         "git": git_state(Path.cwd()),
         "python": platform.python_version(),
@@ -107,11 +108,6 @@ def _git(directory: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _arguments() -> list[str]:
-    """The interpreter's arguments, as typed: also `-m module` and `-c`."""
-    return sys.orig_argv[1:] or sys.argv
 
 
 def _version(package: str) -> str | None:

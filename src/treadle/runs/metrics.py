@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,8 @@ class MetricLog:
 
     def rewind(self, step: int) -> None:
         """Drop what was logged after `step`: the run goes on from there, and will log it again."""
-        keep = sum(1 for _ in _up_to(self.file.path, step))
-        self.file.cut_after(keep)
+        kept = takewhile(lambda line: line["step"] <= step, _whole_lines(self.file.path))  # in the order of steps
+        self.file.cut_after(sum(1 for _ in kept))
         self._series, self._written, self._closed = None, {}, False
         self.write_series()
 
@@ -116,14 +117,24 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
     return lines
 
 
-def series(run: str | Path, name: str, split: str = "train") -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The steps and values, both of shape (n,), of one metric of a run; empty where it was never logged."""
-    rows = [
-        (line["step"], line["values"][name])
-        for line in read_metrics(run)
-        if line["split"] == split and name in line["values"]
-    ]
-    return np.array([row[0] for row in rows], dtype=np.int64), np.array([row[1] for row in rows], dtype=np.float64)
+Points = tuple[NDArray[np.int64], NDArray[np.float64]]
+"""Steps and values, both of shape (n,)."""
+
+
+def all_series(run: str | Path) -> dict[str, Points]:
+    """All that a run has logged, by "split/name"."""
+    found: dict[str, tuple[list[int], list[float]]] = {}
+    for line in read_metrics(run):
+        for name, value in line["values"].items():
+            steps, values = found.setdefault(f"{line['split']}/{name}", ([], []))
+            steps.append(line["step"])
+            values.append(value)
+    return {name: (np.array(steps, np.int64), np.array(values, np.float64)) for name, (steps, values) in found.items()}
+
+
+def series(run: str | Path, name: str, split: str = "train") -> Points:
+    """One metric of a run; empty where it was never logged."""
+    return all_series(run).get(f"{split}/{name}", (np.empty(0, np.int64), np.empty(0, np.float64)))
 
 
 def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -132,13 +143,3 @@ def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
         if not isinstance(line.get("step"), int) or not isinstance(line.get("values"), dict) or "split" not in line:
             raise RunError(f"{path}, line {count} is damaged: it lacks step, split or values; delete it")
         yield line
-
-
-def _up_to(path: Path, step: int) -> list[dict[str, Any]]:
-    """The leading lines of steps up to `step`; lines are in the order of steps."""
-    kept = []
-    for line in _whole_lines(path):
-        if line["step"] > step:
-            break
-        kept.append(line)
-    return kept

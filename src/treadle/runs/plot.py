@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from treadle.errors import UsageError, nearest
 from treadle.runs.compare import distinct_names
-from treadle.runs.metrics import read_metrics
+from treadle.runs.metrics import Points, all_series
 from treadle.runs.run import read_config
-
-if TYPE_CHECKING:
-    Points = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 COLORS = (12, 9, 10, 13, 11, 14)
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -36,20 +33,16 @@ def curves(runs: Sequence[str | Path], metric: str | None = None) -> Curves:
     By default it is what the runs monitor, else their training loss. Raises UsageError where no run has it.
     """
     paths = [Path(run) for run in runs]
-    found = [_series(path) for path in paths]
+    found = [all_series(path) for path in paths]
     known = list(dict.fromkeys(name for series in found for name in series))
     chosen = _choose(metric, known, paths)
-    points = {
-        label: (np.array(series[chosen][0], dtype=np.int64), np.array(series[chosen][1], dtype=np.float64))
-        for label, series in zip(distinct_names(paths), found, strict=True)
-        if chosen in series
-    }
-    return Curves(chosen, points)
+    labelled = zip(distinct_names(paths), found, strict=True)
+    return Curves(chosen, {label: series[chosen] for label, series in labelled if chosen in series})
 
 
 def logged(run: str | Path) -> list[str]:
     """The losses and metrics that a run has logged, "train/..." and "validation/...": without weights and rates."""
-    names = [name for name in _series(Path(run)) if name.startswith(("train/", "validation/"))]
+    names = [name for name in all_series(run) if name.startswith(("train/", "validation/"))]
     return [name for name in names if not name.endswith((".weight", ".lr"))]
 
 
@@ -100,17 +93,6 @@ def draw(curves: Curves, width: int = 80, height: int = 18, *, color: bool = Fal
         figure.clear()
     lines = (text if color else plotext.uncolorize(text)).splitlines()
     return "\n".join([*(line.rstrip() for line in lines), "  ".join(legend)])
-
-
-def _series(run: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Steps and values of all that a run has logged, by "split/name"."""
-    series: dict[str, tuple[list[int], list[float]]] = {}
-    for line in read_metrics(run):
-        for name, value in line["values"].items():
-            steps, values = series.setdefault(f"{line['split']}/{name}", ([], []))
-            steps.append(line["step"])
-            values.append(value)
-    return series
 
 
 def _choose(metric: str | None, known: Sequence[str], runs: Sequence[Path]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,15 @@ def changed_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> dic
     """The settings that differ, as name -> (before, after); a name that one side lacks counts as None."""
     names = sorted(set(before) | set(after))
     return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
+
+
+def not_yet_there(recorded: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """The settings of `kind` that a record lacks, with their defaults: an older version knew no others."""
+    return {
+        field.name: json.loads(to_json(field.default))
+        for field in fields(kind)
+        if field.name not in recorded and field.default is not MISSING
+    }
 
 
 def check_changes(changes: Mapping[str, tuple[Any, Any]], kind: type) -> None:
@@ -76,7 +86,8 @@ def go_on(trainer: Trainer) -> None:
     lifecycle = trainer.loop.lifecycle
     journal = read_journal(run.path)
     recorded, config = recorded_settings(run.path, journal), to_dict(trainer.config)
-    changes = changed_settings(recorded, json.loads(to_json(config))) if recorded else {}
+    known = not_yet_there(recorded, type(trainer.config)) | recorded
+    changes = changed_settings(known, json.loads(to_json(config))) if recorded else {}
     check_changes(changes, type(trainer.config))
     ends = [entry.get("step") for entry in journal if entry.get("event") == "finish"]
     surroundings = _compare_environment(run, refuse=trainer.config.deterministic)

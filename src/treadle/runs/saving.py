@@ -50,12 +50,10 @@ class Saver:
 
     def save(self, state: State, *, wait: bool) -> Path:
         """Write a checkpoint; with `wait`, return only when it is on the disk. Raises RunError when it cannot be."""
-        writer = self._open()
-        writer.submit(state, self._retention())
-        try:
-            if wait:
-                writer.wait()
-        finally:
+        self._open().submit(state, self._retention())
+        if wait:
+            self.finish()
+        else:
             self.take_reports()
         return self._directory / checkpoint_name(state.step)
 
@@ -110,7 +108,7 @@ class Saver:
         packer = Packer()
         try:
             values = packer.pack(_listed(value), "batch")
-            self._run.write(f"{name}.safetensors", b"".join(bytes(piece) for piece in pieces(packer.tensors)))
+            self._run.write(f"{name}.safetensors", b"".join(pieces(packer.tensors)))
             return str(self._run.write(f"{name}.json", json.dumps(values)))
         except (StateError, RunError) as error:
             return f"not kept: {error}"

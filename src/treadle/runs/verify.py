@@ -66,9 +66,8 @@ def verify_run(run: Path, build: Callable[[Path], Trainer], start: int | None = 
             except DataChanged as error:  # a difference like any other, found before the first step
                 return Verdict(start, differs_at=start, differences=[str(error)])
             apply_hyperparameters(trainer.parts.optimizers, start, run)
-            trainer.loop.lifecycle.finish_reason = (
-                None  # where it had ended, a limit was raised: there are later checkpoints
-            )
+            # Where it had ended, a limit was raised: there are later checkpoints.
+            trainer.loop.lifecycle.finish_reason = None
         for target in targets:
             saved, replayed = read_checkpoint(checkpoints[target]), _advance(trainer, target, edits)
             found = ["the run ended before this step"] if replayed is None else list(differences(saved, replayed))

@@ -145,7 +145,7 @@ class Console(Sink):
 
         file = self._file or sys.stderr
         return Live(
-            _Bar(self),
+            self,
             console=RichConsole(file=steady(file)),
             auto_refresh=False,
             # What the program prints appears above the bar, unless it goes somewhere else.
@@ -153,27 +153,20 @@ class Console(Sink):
             redirect_stderr=is_terminal(sys.stderr),
         )
 
-
-class _Bar:
-    """One line as wide as the terminal: what fits of it, the most important first."""
-
-    def __init__(self, sink: Console) -> None:
-        self.sink = sink
-
     def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
+        """The bar: one line as wide as the terminal, with what fits of it, the most important first."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
-        sink = self.sink
-        assert sink._trainer is not None
-        snapshot = sink._trainer.overview()
+        assert self._trainer is not None
+        snapshot = self._trainer.overview()
         step, total = snapshot.step, snapshot.total_steps
-        sink._rate.add(step)
-        state = "paused" if snapshot.paused else sink._doing
+        self._rate.add(step)
+        state = "paused" if snapshot.paused else self._doing
         count = f"{step}/{total}" if total is not None else f"step {step}"
-        metrics = [(6 - 2 * min(index, 2), text) for index, text in enumerate(shown(sink._metrics))]
-        speed = [] if snapshot.paused else list(zip((3, 5), sink._speed(total, step), strict=False))
+        metrics = [(6 - 2 * min(index, 2), text) for index, text in enumerate(shown(self._metrics))]
+        speed = [] if snapshot.paused else list(zip((3, 5), self._speed(total, step), strict=False))
         # (importance, text), in the order of the line: what matters least goes first when there is no room.
         parts = [(1, epoch_of(snapshot)), (8, count), (7, state), *metrics, *speed]
         parts = [part for part in parts if part[1]]

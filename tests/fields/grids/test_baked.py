@@ -69,12 +69,10 @@ def test_the_file_is_what_is_documented(tmp_path):
     bits = "".join(f"{byte:08b}"[::-1] for byte in tensors["indices"].tolist())
     numbers = [int(bits[3 * k : 3 * k + 3][::-1], 2) for k in range(grid.index.rows)]
     assert numbers == grid.logits.argmax(1).tolist()
-    there = {tuple(c) for c in (CELLS >> 1).tolist()}
-    first = sorted((sum((c >> k & 1) << (3 * k + a) for a, c in enumerate(cell) for k in range(2)), cell)
-                   for cell in torch.cartesian_prod(*[torch.arange(4)] * 3).tolist())  # fmt: skip
-    for byte, (_, cell) in zip(tensors["tree"].tolist(), first, strict=False):
-        children = {k for k in range(8) if tuple(2 * c + (k >> a & 1) for a, c in enumerate(cell)) in there}
-        assert byte == sum(1 << k for k in children)
+    index = grid.index
+    assert len(tensors["tree"]) == index.first_cell[-2]
+    for byte, children in zip(tensors["tree"].tolist(), index.records[:, :8].tolist(), strict=False):
+        assert byte == sum(1 << k for k, child in enumerate(children) if child >= 0)
 
 
 def test_a_state_of_other_cells_is_taken_over():
@@ -162,7 +160,7 @@ def test_other_files_are_refused_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("tree", torch.zeros(64, dtype=torch.uint8), "0 of them the finest"),
+        ("tree", torch.zeros(64, dtype=torch.uint8), "0 of the finest level"),
         ("tree", torch.full((3,), 255, dtype=torch.uint8), "ends before its cells do"),
         ("tree", torch.zeros(64), "not bytes"),
         ("indices", torch.zeros(5, dtype=torch.uint8), "5 bytes of indices"),

@@ -43,15 +43,22 @@ def test_without_cells_all_of_them_are_there():
     assert (grid(torch.rand(50, 3) * 2 - 1) != 0).all()
 
 
-def test_levels_finer_than_lod_are_zero_and_what_is_outside_has_the_base_alone():
+def test_levels_finer_than_lod_are_zero_and_what_is_outside_has_coarser_ones_alone():
     grid, points = filled(shell()), torch.rand(100, 3) * 2 - 1
     whole = grid(points)
     assert torch.equal(grid(points, 0)[:, :2], whole[:, :2]) and (grid(points, 0)[:, 2:] == 0).all()
-    assert (whole[:, :2] != 0).all()
+    assert (whole[:, :4] != 0).all()
     inner = (points.abs() < 0.75).all(1)
     assert (whole[inner, 4:] == 0).all() and (whole[~inner, 4:] != 0).all()
     with pytest.raises(UsageError, match="lod is 3"):
         grid(points, 3)
+
+
+def test_coarser_levels_reach_beyond_the_finer_ones():
+    grid = filled(OctreeGrid(torch.tensor([[16, 16, 16]]), levels=4, features=1, base=2))  # one cell, of side 1/16
+    distances = torch.tensor([0.03, 0.12, 0.3, 0.8])
+    found = grid(distances[:, None].expand(4, 3)) != 0
+    assert found.tolist() == [[True] * 4, [True, True, True, False], [True, True, False, False], [True] + [False] * 3]
 
 
 def test_it_learns_a_surface():
@@ -82,7 +89,7 @@ def test_pruning_keeps_what_is_left_as_it_was():
     assert len(grid.cells) == int(keep.sum()) and (grid.cells[:, 0] >= 4).all()
     after, right = grid(points), points[:, 0] > 0
     assert torch.equal(after[right], before[right])
-    assert torch.equal(after[:, :2], before[:, :2]) and (after[~right, 2:] == 0).all()
+    assert torch.equal(after[:, :2], before[:, :2]) and (after[~right, 4:] == 0).all()
 
 
 def test_moments_and_averages_follow_their_rows():

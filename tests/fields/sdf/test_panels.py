@@ -62,7 +62,8 @@ def test_views_have_colours_where_they_are_learnt():
     assert [len(pictures) for pictures in panels.views(make(), 16).values()] == [3, 3]
     views = panels.views(make(colored=True), 16)
     assert all(picture.shape == (16, 16, 3) for pictures in views.values() for picture in pictures)
-    np.testing.assert_allclose(views["front"][3][8, 8], 128, atol=1)
+    red, green, blue = views["front"][3][8, 8].astype(int)
+    assert red == green == blue and 64 < red < 150  # gray, lit
     assert panels.together(views).shape[2] == 3
 
 
@@ -71,6 +72,7 @@ def test_slices_are_blue_inside_red_outside_and_lined_where_the_surface_is():
     assert picture[100, 100, 2] > picture[100, 100, 0] and picture[100, 196, 0] > picture[100, 196, 2]
     dark = picture[100].sum(1) < 150
     assert np.abs(np.flatnonzero(dark) - 99.5).mean().round() == 50 and dark.sum() <= 8
-    lines = panels.isolines(np.linspace(0.01, 0.95, 941, dtype=np.float32)[None], 0.001)[0].sum(1).astype(int)
+    ramp = np.linspace(0.01, 0.95, 941, dtype=np.float32)
+    lines = panels.isolines(np.stack([ramp, ramp]), 0.001)[0].sum(1).astype(int)
     dips = np.flatnonzero((lines[2:-2] < lines[:-4]) & (lines[2:-2] < lines[4:])) + 2
     assert set(np.round((dips + 10) / 1000, 1)) >= {0.1, 0.2, 0.5, 0.9}

@@ -73,7 +73,7 @@ class BakedCodebookGrid(Grid):
 
     @classmethod
     def of(cls, index: OctreeIndex, choices: Tensor, dictionary: Tensor) -> BakedCodebookGrid:
-        """Of an octree (whole at its base), which entry each of its rows is (rows,), and the entries."""
+        """Of an octree with all cells of its base level, which entry each of its rows is (rows,), and the entries."""
         bits = (dictionary.shape[1] - 1).bit_length()
         device = choices.device
         ones = (choices[:, None] >> torch.arange(bits, device=device)) & 1
@@ -94,8 +94,7 @@ class BakedCodebookGrid(Grid):
 
     def _unpack(self) -> None:
         """Make of the buffers the index, and the features of every row (rows, features)."""
-        codes = _read_tree(self.tree, self.base, self.levels)
-        self._index = OctreeIndex.of(codes, self.base, self.levels, whole=True)
+        self._index = OctreeIndex.of_levels(_read_tree(self.tree, self.base, self.levels), self.base)
         rows = self._index.rows
         if len(self.indices) != (rows * self.bits + 7) // 8:
             raise UsageError(f"{len(self.indices)} bytes of indices for {rows} corners of {self.bits} bits")
@@ -129,21 +128,21 @@ class BakedCodebookGrid(Grid):
         )
 
 
-def _read_tree(tree: Tensor, base: int, levels: int) -> Tensor:
-    """The finest level's cells, as Morton codes; raises UsageError where the bytes are none of such a tree."""
+def _read_tree(tree: Tensor, base: int, levels: int) -> list[Tensor]:
+    """The cells of each level, as Morton codes; raises UsageError where the bytes are none of such a tree."""
     OctreeIndex.of(torch.zeros(1, dtype=torch.int64), base, levels)  # says what is out of range
-    codes, start = torch.arange(8**base, device=tree.device), 0
+    found, start = [torch.arange(8**base, device=tree.device)], 0
     octants = torch.arange(8, device=tree.device)
     for _ in range(levels - 1):
-        masks = tree[start : start + len(codes)]
-        if len(masks) < len(codes):
+        masks = tree[start : start + len(found[-1])]
+        if len(masks) < len(found[-1]):
             raise UsageError(f"a tree of {len(tree)} bytes ends before its cells do")
-        start += len(codes)
+        start += len(masks)
         there = ((masks[:, None] >> octants) & 1).bool()
-        codes = (codes[:, None] * 8 + octants)[there]
-    if start != len(tree) or len(codes) == 0:
-        raise UsageError(f"a tree of {len(tree)} bytes, of which {start} are cells, {len(codes)} of them the finest")
-    return codes
+        found.append((found[-1][:, None] * 8 + octants)[there])
+    if start != len(tree) or len(found[-1]) == 0:
+        raise UsageError(f"a tree of {len(tree)} bytes for {start} cells, and {len(found[-1])} of the finest level")
+    return found
 
 
 @dataclass(frozen=True)

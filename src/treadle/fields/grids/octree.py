@@ -27,9 +27,10 @@ FINEST_WHOLE = 7
 class SparseGrid(Grid):
     """What grids over the cells of an octree share: which cells there are, pruning, saving.
 
-    Levels are `base` to `base + levels - 1`, of 2^l cells per axis; those of the finest are `cells`, and coarser ones
-    are there where they hold some of them. All of the base level is there: in a box that is mostly empty, a point far
-    from every cell still has the features of a coarse one. Finer features are zero where there is no cell.
+    Levels are `base` to `base + levels - 1`, of 2^l cells per axis; those of the finest are `cells`. Coarser ones are
+    there where they hold some of the next finer, and beside these; all of the base level is. So in a box that is mostly
+    empty a point far from `cells` has the features of coarser ones, of a size that fits its distance; without that, a
+    distance's sign is a guess there. Finer features are zero where there is no cell.
 
     A subclass has one parameter or several with a row for each corner, and names them in `rows()`.
 
@@ -50,7 +51,7 @@ class SparseGrid(Grid):
         self.dimensions, self.levels, self.width = 3, levels, levels * features
         self.base, self.features = base, features
         self.register_buffer("codes", _codes(cells, self.finest))
-        self._index = OctreeIndex.of(self.codes, base, levels, whole=True)
+        self._index = OctreeIndex.of(self.codes, base, levels, graded=True)
 
     def rows(self) -> dict[str, nn.Parameter]:
         """The parameters that have a row for each corner, by name."""
@@ -76,7 +77,7 @@ class SparseGrid(Grid):
         return (2 * self.cells + 1) / 2.0**self.finest - 1
 
     def prune(self, keep: Tensor, edit_rows: EditRows) -> int:
-        """Keep some of the cells; the others go, with the corners that only they have, from every level but the base.
+        """Keep some of the cells; the others go, with the corners that only they have; coarser levels follow.
 
         The rows of the parameters, the optimizers' moments and averages of them, and the cells change together or not
         at all. What a point within the cells that stay is encoded as does not change, in their level and in coarser
@@ -102,7 +103,7 @@ class SparseGrid(Grid):
         if not bool(keep.any()):
             raise UsageError("prune: the mask keeps no cell, and a field without cells cannot be trained: keep some")
         codes = self.codes[keep]
-        index = OctreeIndex.of(codes, self.base, self.levels, whole=True)
+        index = OctreeIndex.of(codes, self.base, self.levels, graded=True)
         stay = self._index.rows_kept(index)
         with edit_rows(self.rows()) as edit:
             edit.keep(stay)
@@ -121,7 +122,7 @@ class SparseGrid(Grid):
             if isinstance(saved, Tensor) and saved.shape != here.shape and saved.shape[1:] == here.shape[1:]:
                 here.data = here.data.new_empty(saved.shape)
         super()._load_from_state_dict(state, prefix, *arguments)
-        self._index = OctreeIndex.of(self.codes, self.base, self.levels, whole=True)
+        self._index = OctreeIndex.of(self.codes, self.base, self.levels, graded=True)
 
     def _apply(self, function: Any, recurse: bool = True) -> SparseGrid:
         """Move or convert; the index goes where the cells go."""

@@ -1,12 +1,13 @@
-"""A hash field that is a picture: it knows its size and how the picture's values became what it was trained on."""
+"""A field that is a picture: it knows its size and how the picture's values became what it was trained on."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from treadle.fields.hash_field import HashEncoding, HashField, Output
+from treadle.fields.grid import Grid
+from treadle.fields.hash_field import HashField
 from treadle.fields.image.tiles import TiledPicture
 from treadle.images.picture import Array, Picture
 
@@ -24,9 +25,9 @@ class PictureField(HashField):
     peak: Tensor
 
     def __init__(
-        self, grid: HashEncoding, channels: int, hidden: int = 64, layers: int = 2, output: Output = "none"
+        self, grid: Grid, channels: int, hidden: int = 64, layers: int = 2, decoder: nn.Module | None = None
     ) -> None:
-        super().__init__(grid, channels, hidden, layers, output)
+        super().__init__(grid, channels, hidden, layers, "none", decoder)
         self.register_buffer("size", torch.zeros(2, dtype=torch.int64))
         self.register_buffer("peak", torch.zeros(()))
 

@@ -14,6 +14,8 @@ from treadle.fields.gradients import gradient
 from treadle.fields.grid import Grid
 from treadle.fields.siren import Siren
 
+_PACE = 10.0  # as in NeuS: what is learnt is a tenth of the logarithm, which so learns as fast as all the rest
+
 CHUNK = 65536
 """Points evaluated at a time where no gradient is kept."""
 
@@ -46,7 +48,7 @@ class SDFField(Field):
             )
         self.grid, self.decoder, self.ball = grid, decoder, ball
         self.colored = decoder.outputs == 4
-        self.log_sharpness = nn.Parameter(torch.tensor(float(sharpness)).log())
+        self.log_sharpness = nn.Parameter(torch.tensor(float(sharpness)).log() / _PACE)
         self.channels = {"sdf": 1, "density": 1} | ({"color": 3} if self.colored else {})
         self.register_buffer("to_input", torch.eye(4, dtype=torch.float64))
 
@@ -70,15 +72,24 @@ class SDFField(Field):
         wanted = self.channels if channels is None else channels
         found = {"sdf": distance}
         if "density" in wanted:
-            found["density"] = self.density(distance)
+            found["density"] = self.density_of(distance)
         if self.colored and "color" in wanted:
             found["color"] = values[:, 1:].sigmoid()
         return found
 
-    def density(self, distance: Tensor) -> Tensor:
+    def density(self, points: Tensor, lod: int | None = None) -> Tensor:
+        """The density at `points` (n, 3): (n,), in 1/length; what an occupancy grid asks for."""
+        return self(points, None, ("density",), lod)["density"][:, 0]
+
+    def density_of(self, distance: Tensor) -> Tensor:
         """The density where the field has these distances, of the same shape, in 1/length."""
-        sharpness = self.log_sharpness.exp()
+        sharpness = self.sharpness
         return sharpness * (-sharpness * distance).sigmoid()
+
+    @property
+    def sharpness(self) -> Tensor:
+        """s, a scalar: within some 4/s of the surface it is neither clear nor opaque."""
+        return (_PACE * self.log_sharpness).exp()
 
     @torch.no_grad()
     def evaluate(self, points: Tensor, channel: str = "sdf", lod: int | None = None) -> Tensor:

@@ -30,6 +30,7 @@ CAPTIONS = ("shaded", "normals", "ambient occlusion", "colour")
 
 _LIGHT = np.array([-0.4, -0.65, -0.65]) / math.sqrt(0.4**2 + 2 * 0.65**2)  # in the camera's frame: x right, y down
 _CLAY, _PAPER = np.array([0.86, 0.84, 0.80]), np.array([1.0, 1.0, 1.0])
+_ARRIVED = 2e-3  # the distance up to which a place is on the surface
 _STEPS = 5  # along the normal, for occlusion
 _LINE = 0.1  # between isolines
 
@@ -66,6 +67,9 @@ def see(field: SDFField, camera: Camera, lod: int | None = None) -> Seen:
     rays = Rays.of(camera)
     places = rays.origins + found["distance"].reshape(-1, 1) * rays.directions
     hit = found["opacity"].reshape(-1) > 0.5
+    # A tracer arrives where it gets no further, too: in a dip of a distance that is not quite one.
+    hit[hit.clone()] = field.evaluate(places[hit], lod=lod).abs().flatten().cpu() < _ARRIVED
+    found = {name: values * hit.reshape(camera.height, camera.width, 1) for name, values in found.items()}
     open_ = torch.zeros(len(hit))
     open_[hit] = occlusion(field, places[hit], found["normal"].reshape(-1, 3)[hit], lod)
     return Seen(
@@ -100,7 +104,7 @@ def shaded(seen: Seen) -> NDArray[np.float32]:
     facing = (seen.normals @ seen.light)[..., None]
     light = (0.45 * (facing * 0.5 + 0.5) + 0.55 * facing.clip(0)) * (0.35 + 0.65 * seen.occlusion)
     base = _CLAY if seen.colors is None else seen.colors
-    return np.where(seen.opacity > 0.5, (base * (0.12 + 0.98 * light)).clip(0, 1), _PAPER).astype(np.float32)
+    return np.where(seen.opacity > 0.5, (base * (0.15 + 1.1 * light)).clip(0, 1), _PAPER).astype(np.float32)
 
 
 def pictures(seen: Seen) -> list[Pixels]:
@@ -112,7 +116,7 @@ def pictures(seen: Seen) -> list[Pixels]:
         np.where(solid, np.repeat(seen.occlusion, 3, 2), _PAPER),
     ]
     if seen.colors is not None:
-        shown.append(np.where(solid, seen.colors, _PAPER))
+        shown.append(shaded(seen))
     return [(picture.clip(0, 1) * 255 + 0.5).astype(np.uint8) for picture in shown]
 
 
@@ -133,10 +137,11 @@ def slices(field: SDFField, size: int) -> Pixels:
 
 
 def slice_through(field: SDFField, axis: int, size: int, at: float = 0.0) -> Pixels:
-    """The distance in a plane across an axis (0 is x), (size, size, 3) uint8: the next axis to the right, then up."""
+    """The distance in a plane across an axis (0 is x), (size, size, 3) uint8: across x, z is right and y up; else x is
+    right, and z or y up."""
     ticks = (2 * torch.arange(size) + 1) / size - 1
     up, right = torch.meshgrid(-ticks, ticks, indexing="ij")
-    across, above = ((axis + 1) % 3, (axis + 2) % 3)
+    across, above = ((2, 1), (0, 2), (0, 1))[axis]
     points = torch.full((size * size, 3), at)
     points[:, across], points[:, above] = right.flatten(), up.flatten()
     values = field.evaluate(points).reshape(size, size).cpu().numpy()
@@ -152,9 +157,10 @@ def isolines(values: NDArray[np.float32], pixel: float) -> Pixels:
     inside, outside = np.array([0.17, 0.37, 0.64]), np.array([0.78, 0.33, 0.18])
     pale = np.array([0.97, 0.96, 0.94])
     picture = pale + (0.25 + 0.6 * strength) * (np.where(values[..., None] < 0, inside, outside) - pale)
-    apart = np.abs((values / _LINE + 0.5) % 1 - 0.5) * _LINE / pixel  # from the nearest line, in pixels
+    slope = np.maximum(np.hypot(*np.gradient(values)), 0.1 * pixel)  # per pixel: less where the plane grazes a surface
+    apart = np.abs((values / _LINE + 0.5) % 1 - 0.5) * _LINE / slope  # from the nearest line, in pixels
     thin = (1.0 - apart).clip(0, 1)[..., None] * 0.45
-    thick = (2.2 - np.abs(values) / pixel).clip(0, 1)[..., None]
+    thick = (2.2 - np.abs(values) / slope).clip(0, 1)[..., None]
     picture = picture * (1 - thin) * (1 - thick)
     shown: Pixels = (picture.clip(0, 1) * 255 + 0.5).astype(np.uint8)
     return shown
