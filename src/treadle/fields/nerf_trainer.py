@@ -386,16 +386,16 @@ def settle(config: Any, capture: Capture) -> Capture:
         box = find_box(capture)
         config.box = (*box.center, box.half)
     if config.bound is None:
-        config.bound = 1.0 if capture.train[0].pixels.shape[2] == 4 else 8.0
+        config.bound = 1.0 if capture.train[0].pixels.shape[2] == 4 else 4.0
     alone = config.bound == 1
     if config.contracted is None:
         config.contracted = not alone
     if config.near is None:
         config.near = 0.0 if alone else 0.1
     if config.cone is None:
-        config.cone = 0.0 if alone else 1 / 128
+        config.cone = 0.0 if alone else 1 / 64
     if config.prune_from is None:
-        config.prune_from = 16 if alone else 200
+        config.prune_from = 16 if alone else 160
     return placed(capture, Box(config.box[:3], config.box[3]))
 
 

@@ -43,6 +43,7 @@ def test_such_a_capture_can_be_trained_on(tmp_path: Path) -> None:
     assert trained(write(tmp_path / "good")).progress.step == 2
 
 
+NAN = {"file_path": "0.png", "transform_matrix": [[float("nan")] * 4] * 4}
 SPOILED = {
     "no focal length": (lambda folder: write(folder, fl_x=None), "no focal length"),
     "one view": (lambda folder: write(folder, views=1), "one view|1 view|at least 2"),
@@ -50,7 +51,7 @@ SPOILED = {
     "a missing picture": (lambda folder: (write(folder) / "1.png").unlink(), "missing"),
     "half a file": (lambda folder: halved(write(folder) / "transforms.json"), "transforms.json"),
     "half a picture": (lambda folder: halved(write(folder) / "1.png"), "1.png"),
-    "NaN in a pose": (lambda folder: write(folder, frames=[{"file_path": "0.png", "transform_matrix": [[float("nan")] * 4] * 4}] * 2), "transform_matrix"),
+    "NaN in a pose": (lambda folder: write(folder, frames=[NAN] * 2), "transform_matrix"),
     "nothing": (lambda folder: folder.mkdir(), "holds no capture"),
 }  # fmt: skip
 
