@@ -56,6 +56,31 @@ def test_pruning_takes_logits_away_and_leaves_the_dictionary():
     assert torch.equal(grid(points)[right], before[right])
 
 
+def test_in_evaluation_what_is_kept_follows_every_change():
+    grid, points = shell().eval(), torch.rand(50, 3) * 2 - 1
+
+    @torch.no_grad()
+    def right():
+        return torch.equal(grid(points), grid.baked()(points))
+
+    first = grid(points)
+    assert right() and right()
+    with torch.no_grad():
+        grid.logits.neg_()
+        assert right() and not torch.equal(grid(points), first)
+        grid.dictionary.mul_(2)
+        assert right()
+    grid.load_state_dict(shell(bits=2).state_dict())
+    assert right()
+    other = torch.randn_like(grid.logits)
+    grid.logits.data, other.data = other.data, grid.logits.data  # as averages take the place of weights
+    assert right()
+    grid.prune(grid.centres()[:, 0] > 0, RowEdit)
+    assert right()
+    grid.train()
+    assert right()
+
+
 class Pruned(Trainer):
     """Fits a ball's distance; halfway, cells far from its surface go."""
 

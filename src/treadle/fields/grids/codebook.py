@@ -34,6 +34,7 @@ class CodebookGrid(SparseGrid):
         self.bits = bits
         self.logits = nn.Parameter(torch.randn(self.index.rows, 2**bits) * self.LOGITS)
         self.dictionary = nn.Parameter(torch.randn(levels, 2**bits, features) * self.ENTRIES)
+        self._seen: tuple[tuple[int, ...], Tensor] | None = None
 
     def rows(self) -> dict[str, nn.Parameter]:
         """The logits."""
@@ -41,8 +42,18 @@ class CodebookGrid(SparseGrid):
 
     def forward(self, points: Tensor, lod: int | None = None) -> Tensor:
         """Encode `points` (n, 3) as (n, levels * features); zeros outside of the box."""
-        table = chosen(self.logits, self.dictionary, self.index.first_row, self.SHARPNESS)
-        return self._blended(points, table, lod)
+        return self._blended(points, self._table(), lod)
+
+    def _table(self) -> Tensor:
+        """The features of every row; in evaluation, where a picture asks for them many times, they are kept."""
+        parts = self.logits, self.dictionary
+        if self.training or torch.is_grad_enabled():
+            self._seen = None
+            return chosen(*parts, self.index.first_row, self.SHARPNESS)
+        now = (*(part.data_ptr() for part in parts), *(part._version for part in parts))
+        if self._seen is None or self._seen[0] != now:
+            self._seen = now, chosen(*parts, self.index.first_row)
+        return self._seen[1]
 
     @torch.no_grad()
     def baked(self) -> BakedCodebookGrid:
