@@ -40,7 +40,7 @@ GRIDS: Mapping[str, Mapping[str, Any]] = {
     "octree": {"grid": "octree", "levels": 4, "base": 3},
     "triplane": {"grid": "triplane"},
     "codebook": {"grid": "codebook", "levels": 4, "base": 3},
-    "siren": {"grid": "none", "decoder": "siren", "hidden": 128, "learning_rate": "cosine 5e-4 to 1e-5", "loss": "l1"},
+    "siren": {"grid": "none", "decoder": "siren", "hidden": 128, "learning_rate": "cosine 5e-4 to 1e-5"},
 }
 
 

@@ -186,7 +186,9 @@ class NeRFTrainer(Trainer):
         if found.total.requires_grad:  # not where all rays go past whatever there is
             self.minimize(found, self.optimizer)
         self.rate.tell(count, traced.samples)
-        if every(self.config.prune_every).due_after_step(self.finished):
+        if self.finished.step >= self.config.prune_from and every(self.config.prune_every).due_after_step(
+            self.finished
+        ):
             self.prune()
         if every(self.config.shrink_every).due_after_step(self.finished):
             rows = shrink(self.model.field, self.model.occupancy, self.edit_rows)
@@ -384,14 +386,16 @@ def settle(config: Any, capture: Capture) -> Capture:
         box = find_box(capture)
         config.box = (*box.center, box.half)
     if config.bound is None:
-        config.bound = 1.0 if capture.train[0].pixels.shape[2] == 4 else 8.0
+        config.bound = 1.0 if capture.train[0].pixels.shape[2] == 4 else 4.0
     alone = config.bound == 1
     if config.contracted is None:
         config.contracted = not alone
     if config.near is None:
         config.near = 0.0 if alone else 0.1
     if config.cone is None:
-        config.cone = 0.0 if alone else 1 / 128
+        config.cone = 0.0 if alone else 1 / 64
+    if config.prune_from is None:
+        config.prune_from = 16 if alone else 160
     return placed(capture, Box(config.box[:3], config.box[3]))
 
 

@@ -57,7 +57,7 @@ class SpaceSettings(Settings):
     side. null takes what the photographs show as opaque, or else a cube around what they look at."""
     bound: float | None = setting(None, least=1, common=True)
     """How many times as large as `box` is all there is: 1, 2, 4, 8 ...; beyond it nothing is seen. null takes 1 where
-    photographs are transparent, else 8."""
+    photographs are transparent, else 4."""
     contracted: bool | None = setting(None, common=True)
     """Draw in what is outside `box`, so that it has half of the grid however large `bound` is. null does where
     `bound` is above 1."""
@@ -75,11 +75,14 @@ class MarchSettings(Settings):
     """A ray's samples lie so far apart that this many would go through `box` from corner to corner."""
     cone: float | None = setting(None, least=0, below=1)
     """Samples farther away lie farther apart: at a distance t, at least this much of t. null takes 0 where `bound` is
-    1, else 1/128."""
+    1, else 1/64."""
     stop: float = setting(1e-4, above=0, below=1)
     """A ray ends where less than this of what is behind would be seen."""
     prune_every: str = setting("16 steps", parse=Every, common=True)
     """How often empty space is looked for."""
+    prune_from: int | None = setting(None, least=0)
+    """The first steps leave all space occupied: what nobody has learnt yet is not to be taken for empty. null takes 16
+    where `bound` is 1, else 160."""
     prune_after: int = setting(256, least=0)
     """Up to this step all cells are looked at, from then on a quarter of all, and as many of the occupied ones."""
     prune_decay: float = setting(0.95, above=0, most=1)
@@ -96,7 +99,7 @@ class MarchSettings(Settings):
 class RaySettings(Settings):
     """How many rays a step takes, and what is minimized."""
 
-    samples: int | None = setting(32_768, least=64, common=True)
+    samples: int | None = setting(16_384, least=64, common=True)
     """Samples that a step is to take: the number of rays follows from how many a ray takes. null takes `batch_size`
     rays in every step."""
     first_rays: int = setting(512, least=1)
