@@ -203,7 +203,7 @@ def test_cells_that_no_camera_sees_are_left_out_for_good(cascades: int) -> None:
     pose = np.eye(4)
     pose[2, 3] = 1.5  # looks at the middle from z = -1.5
     cameras = [Camera(20, 10, 40.0, 40.0, 12.0, 5.0, pose), Camera(6, 6, 40.0, 40.0, 3.0, 3.0, pose)]
-    grid = OccupancyGrid(16, cascades)
+    grid = OccupancyGrid(48, cascades)
     grid.keep_seen(cameras)
     places = (2 * torch.rand(200_000, 3, generator=rng(), dtype=torch.float64) - 1) * grid.extent
     pixels, depths = project(cameras[0], places.numpy())
@@ -211,6 +211,10 @@ def test_cells_that_no_camera_sees_are_left_out_for_good(cascades: int) -> None:
     assert grid.occupied(places[seen]).all() and seen.any()
     kept = float(grid.occupied(places).double().mean())
     assert float(seen.double().mean()) < kept < 0.4
+    # A ball reaches at most so many pixels out of the picture.
+    margin = (40 * 2.2 * 3**0.5 / 48 * grid.extent / depths)[:, None]
+    aside = ((pixels < -margin) | (pixels > np.array(cameras[0].size) + margin)).any(1) & (depths > 0.3 * grid.extent)
+    assert not grid.occupied(places[torch.from_numpy(aside)]).any()
     mask = grid.mask.clone()
     asked: list[Tensor] = []
     for seed in range(3):
@@ -218,11 +222,11 @@ def test_cells_that_no_camera_sees_are_left_out_for_good(cascades: int) -> None:
     assert grid.occupied(torch.cat(asked)).any() and not (grid.mask & ~mask).any()
     assert torch.equal(grid.values < 0, ~mask & grid.counted())
     cells = torch.cat(asked)
-    copy = OccupancyGrid(16, cascades)
+    copy = OccupancyGrid(48, cascades)
     copy.mask.copy_(mask)
     assert copy.occupied(cells).all()  # the others are not even asked
     behind = np.eye(4)
     behind[2, 3] = -9  # stands at z = 9 and looks away
     away = replace(cameras[0], world_to_camera=behind)
     with pytest.raises(UsageError, match="none of 1 cameras sees anything"):
-        OccupancyGrid(16, cascades).keep_seen([away])
+        OccupancyGrid(48, cascades).keep_seen([away])

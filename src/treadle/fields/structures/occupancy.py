@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -67,8 +68,12 @@ class OccupancyGrid(Structure):
             UsageError: no cell at all is seen.
         """
         cells = torch.nonzero(self.counted().flatten())[:, 0].cpu()
+        x, y, z, half = self._places(cells)
+        balls = torch.cat((((torch.stack((x, y, z), 1) + 0.5) * (2 / self.resolution) - 1) * half,
+                           3**0.5 / self.resolution * half), 1)  # fmt: skip
         for camera in cameras:
-            cells = cells[~self._in_view(cells, camera)]  # of those that no camera has seen yet
+            unseen = torch.nonzero(~in_view(balls, camera))[:, 0]
+            cells, balls = cells[unseen], balls[unseen]
         unseen = torch.zeros(self.mask.numel(), dtype=torch.bool)
         unseen[cells] = True
         unseen = unseen.view_as(self.mask).to(self.mask.device)
@@ -77,22 +82,6 @@ class OccupancyGrid(Structure):
                              f"{self.extent:g}]^3: bring the scene there first")  # fmt: skip
         self.values[unseen] = -1.0
         self.mask &= ~unseen
-
-    def _in_view(self, cells: Tensor, camera: Camera) -> Tensor:
-        """Whether a camera sees anything of the balls around `cells` (n,): (n,) bool."""
-        x, y, z, half = self._places(cells)
-        centers = (torch.stack((x, y, z), 1) + 0.5) * (2 / self.resolution) * half - half
-        reach = 3**0.5 / self.resolution * half[:, 0]
-        pose = torch.from_numpy(camera.world_to_camera).float()
-        right, down, ahead = (centers @ pose[:3, :3].T + pose[:3, 3]).unbind(1)
-        seen = ahead > -reach
-        for beside, focal, low, high in (
-            (right, camera.fx, camera.cx, camera.width - camera.cx),
-            (down, camera.fy, camera.cy, camera.height - camera.cy),
-        ):
-            seen &= beside * focal + low * ahead > -reach * (focal**2 + low**2) ** 0.5
-            seen &= high * ahead - beside * focal > -reach * (focal**2 + high**2) ** 0.5
-        return seen
 
     def _places(self, cells: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """x, y and z of cells (n,) within their cascade, and half the side of that (n, 1)."""
@@ -174,3 +163,19 @@ class OccupancyGrid(Structure):
             raise UsageError(f"occupancy grid: the density gave {len(values)} values for {len(cells)} points, "
                              f"{int((~values.isfinite()).sum())} of them not finite")  # fmt: skip
         return values
+
+
+def in_view(balls: Tensor, camera: Camera) -> Tensor:
+    """Whether balls (n, 4), centres and radii, reach into the pyramid of a camera's picture: (n,) bool."""
+    pose = torch.from_numpy(camera.world_to_camera).to(balls)
+    right, down, ahead = (pose[:3, :3] @ balls[:, :3].T + pose[:3, 3:]).unbind(0)
+    outside = -balls[:, 3]
+    seen = ahead > outside
+    for beside, focal, low, high in (
+        (right, camera.fx, camera.cx, camera.width - camera.cx),
+        (down, camera.fy, camera.cy, camera.height - camera.cy),
+    ):
+        # Signed distances from the pyramid's sides, times the lengths of these planes' normals.
+        seen &= beside * focal + ahead * low > outside * math.hypot(focal, low)
+        seen &= ahead * high - beside * focal > outside * math.hypot(focal, high)
+    return seen
