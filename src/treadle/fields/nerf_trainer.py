@@ -388,8 +388,8 @@ def settle(config: Any, capture: Capture) -> Capture:
     if config.bound is None:
         config.bound = 1.0 if capture.train[0].pixels.shape[2] == 4 else 4.0
     alone = config.bound == 1
-    if config.contracted is None:
-        config.contracted = not alone
+    if config.background == "auto":
+        config.background = "random"
     if config.near is None:
         config.near = 0.0 if alone else 0.1
     if config.cone is None:
