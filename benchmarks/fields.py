@@ -48,8 +48,8 @@ from treadle.kernels.volume import composite
 RESULTS = Path(__file__).with_name("results") / "fields.md"
 STEP = 2 * math.sqrt(3) / 256
 RAYS = 8192
-GATES = {"march": 5.0, "march, 4 cascades": 5.0, "composite, colours": 5.0, "composite, 8 channels": 4.0, "trace": 1.0,
-         "trace, octree": 1.5}  # fmt: skip
+GATES = {"march": 5.0, "march, 4 cascades": 5.0, "composite, colours": 5.0, "composite, 8 channels": 4.0, "trace": 2.0,
+         "trace, octree": 3.0}  # fmt: skip
 """How many times torch's speed ours is to be at least."""
 FEWER = 8.0
 """How many times fewer samples than in the whole box a ray is to have in the occupied cells."""

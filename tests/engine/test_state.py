@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from treadle import Hook, StateError
+from treadle import Hook, StateError, Trainer
 from treadle.engine.state import RESTORED_FIRST
 from treadle.hooks.early_stopping import EarlyStopping
 from treadle.testing import capture, kill, restore
@@ -192,3 +192,34 @@ def test_a_restored_state_may_be_restored_again(line):
         assert trainer.digest() == digest
         trainer.iterate()
     assert torch.isfinite(trainer.model.weight).all()
+
+
+class Rows(Trainer):
+    """Points that come and go; the loss of the last step stays in scope, with its graph."""
+
+    def setup(self) -> None:
+        self.points = torch.nn.Embedding(6, 2)
+        self.optimizer = torch.optim.Adam(self.points.parameters(), lr=0.1)
+
+    def step(self, batch):
+        loss = (self.points.weight**2).sum()
+        self.minimize(loss)
+        _held.append(loss)
+        return {"loss": loss}
+
+
+_held: list[torch.Tensor] = []
+
+
+def test_rows_come_back_with_gradients_although_a_graph_of_the_fewer_is_in_scope() -> None:
+    trainer = Rows(data=torch.zeros(4, 1), batch_size=1, max_epochs=3, seed=0)
+    for _ in range(2):
+        trainer.iterate()
+    before = capture(trainer).copy()
+    with trainer.edit_rows({"weight": trainer.points.weight}) as edit:
+        edit.keep(torch.tensor([True, False, True, False, True, True]))
+    trainer.iterate()
+    restore(trainer, before)
+    assert trainer.points.weight.shape == (6, 2)
+    trainer.iterate()
+    assert trainer.points.weight.grad is None or trainer.points.weight.grad.shape == (6, 2)

@@ -13,6 +13,7 @@ from treadle.fields.sdf.reading import Surface
 from treadle.fields.sdf.shapes import knot
 from treadle.fields.sdf.solid import Solid, enclose
 from treadle.fields.sdf_trainer import SDFConfig, SDFTrainer
+from treadle.runs.fork import fork_run
 from treadle.testing import check_resume
 
 pytest.importorskip("igl")
@@ -69,7 +70,7 @@ def test_every_grid_learns_the_solid(grid):
 EXACT = {
     "hash": {"random_lod": True, "ema": 0.9, "weights": {"eikonal": 0.1}, "eikonal_points": 64},
     "octree": other("octree", levels=3, base=3)
-    | {"prune_every": "3 steps", "prune_from": "4 steps", "random_lod": True},
+    | {"prune_every": "3 steps", "prune_from": "4 steps", "prune_beyond": 0.3, "random_lod": True},
 }
 
 
@@ -94,7 +95,10 @@ def test_threads_change_no_bit(case):
 
 
 def test_pruning_takes_cells_away_and_leaves_what_matters():
-    trainer = make(max_steps=60, **EXACT["octree"] | {"prune_every": "20 steps", "prune_from": "50%"})
+    trainer = make(
+        max_steps=60,
+        **EXACT["octree"] | {"prune_every": "20 steps", "prune_from": "50%", "prune_beyond": 2.0, "random_lod": False},
+    )
     before = len(trainer.model.grid.cells)
     trainer.train()
     notes = [entry for entry in trainer.journal if entry["event"] == "prune"]
@@ -231,3 +235,21 @@ def test_doubts_about_the_mesh_are_warned_of_and_put_into_the_journal(tmp_path):
     said = [entry["said"] for entry in trainer.journal if entry["event"] == "data"]
     assert said[0].startswith("it was inside out") and "not watertight" in said[1]
     assert SDFTrainer.load_data(SDFConfig(), None)["data"].name == "the knot"
+
+
+def test_a_run_rewinds_across_a_pruning_and_forks_from_before_it(tmp_path):
+    settings = EXACT["octree"] | {"max_steps": 12, "save_every": "4 steps", "keep_checkpoints": 5}
+    with make(**settings, run_dir=tmp_path / "ring" / "v001") as trainer:
+        trainer.train()
+        digest, cells = trainer.digest(), len(trainer.model.grid.cells)
+        trainer.rewind(4)
+        assert len(trainer.model.grid.cells) > cells and trainer.progress.step == 4
+        trainer.train()
+        assert trainer.digest() == digest and len(trainer.model.grid.cells) == cells
+    fork = fork_run(tmp_path / "ring" / "v001", 4, {"trainer": "sdf", "data": None, "config": {}})
+    with make(**settings | {"prune_every": None}, run_dir=fork, resume=True) as whole:
+        whole.train()
+        assert len(whole.model.grid.cells) > cells and whole.progress.step == 12
+    with make(**settings, run_dir=fork_run(tmp_path / "ring" / "v001", 4, {}), resume=True) as same:
+        same.train()
+        assert same.digest() == digest

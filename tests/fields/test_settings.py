@@ -48,8 +48,8 @@ def test_what_is_null_is_the_grids_own_and_what_is_given_is_kept():
     assert GridSettings(grid="hash", levels=5).grid_arguments() == {**DEFAULTS["hash"], "levels": 5}
 
 
-def test_a_codebook_sees_the_points_unless_told_otherwise():
-    assert [GridSettings(grid=kind).frequencies for kind in DEFAULTS] == [0, 0, 0, 0, 2, 0]
+def test_a_codebook_and_a_triplane_see_the_points_unless_told_otherwise():
+    assert [GridSettings(grid=kind).frequencies for kind in DEFAULTS] == [0, 0, 0, 4, 2, 0]
     assert GridSettings(grid="codebook", positional=0).frequencies == 0
     widths = [build_grid(GridSettings(grid="codebook", levels=2, base=1, positional=p)).width for p in (None, 0, 3)]
     assert widths == [8 + 15, 8, 8 + 21]

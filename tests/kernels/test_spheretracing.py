@@ -92,3 +92,15 @@ def test_two_steps_forth_and_back_have_arrived() -> None:
     alive = advance(march, alive, torch.tensor([0.1]).double(), stretches)
     assert len(alive) == 1
     assert len(advance(march, alive, torch.tensor([-0.098]).double(), stretches)) == 0 and march.hits.item()
+
+
+def test_a_jump_is_no_step_and_a_hit_stays_in_its_stretch() -> None:
+    stretches = one_ray((1.0, 1.001), (2.0, 2.0001))
+    march, alive = March.begin(stretches)
+    alive = advance(march, alive, torch.tensor([0.003]).double(), stretches)
+    assert len(alive) == 1 and march.distances.item() == 2.0
+    on = advance(march, alive, torch.tensor([0.0005]).double(), stretches)  # with the step before the jump: arrived
+    assert len(on) == 0 and not march.hits.item()
+    march, alive = March.begin(one_ray((2.0, 2.0001)))
+    advance(march, alive, torch.tensor([2e-4]).double(), one_ray((2.0, 2.0001)))
+    assert march.hits.item() and march.distances.item() == 2.0001

@@ -113,7 +113,7 @@ def test_single_precision_sums_in_double() -> None:
 
 
 def test_threads_change_nothing() -> None:
-    *inputs, starts = some_samples([40, 0, 3000, 1, 900, 77] * 20, dtype=torch.float32)
+    *inputs, starts = some_samples([40, 0, 3000, 1, 900, 77] * 30, dtype=torch.float32)
     leaves = [x.requires_grad_() for x in inputs[:2]]
     before, results = torch.get_num_threads(), []
     try:

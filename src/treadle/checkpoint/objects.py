@@ -178,6 +178,18 @@ def put(tensor: Tensor, saved: Tensor) -> None:
     tensor.data = saved.to(device=tensor.device, dtype=tensor.dtype, copy=True)
 
 
+def forget_accumulator(tensor: Tensor) -> None:
+    """Make autograd build a new accumulator for the tensor, whose shape is about to change.
+
+    It lives, with the shape that it was made for, as long as any graph holds it, such as the one behind a loss that is
+    still in scope; the next backward would then refuse gradients of the new shape. Autograd drops it when the tensor's
+    dtype changes, so that is what happens here for a moment.
+    """
+    if tensor.is_floating_point() or tensor.is_complex():
+        other = torch.float32 if tensor.dtype == torch.float16 else torch.float16
+        tensor.data = torch.empty(0, dtype=other, device=tensor.device)
+
+
 def _has_gaps(tensor: Tensor) -> bool:
     """Whether it is part of a larger memory, as every second column is; not where places are there several times."""
     if tensor.layout != torch.strided or is_dense(tensor):
@@ -193,7 +205,10 @@ def _load_module(module: nn.Module, state: dict[str, Any]) -> None:
         if here is None or not isinstance(saved, Tensor):
             continue
         if here.shape != saved.shape or (here.stride() != saved.stride() and not _has_gaps(here)):
-            here.data = torch.empty_like(saved, dtype=here.dtype, device=here.device)
+            dtype = here.dtype
+            if here.shape != saved.shape:
+                forget_accumulator(here)
+            here.data = torch.empty_like(saved, dtype=dtype, device=here.device)
     module.load_state_dict(state["state"])
     frozen, evaluating = set(state["frozen"]), set(state["eval"])
     for name, p in module.named_parameters():

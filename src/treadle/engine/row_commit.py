@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from treadle.checkpoint.objects import forget_accumulator
 from treadle.errors import StateError, UsageError
 
 
@@ -69,7 +70,7 @@ def exchange(edited: Sequence[Tensor], swaps: Sequence[tuple[Tensor, Tensor]]) -
     try:
         for tensor in edited:
             tensor.grad = None
-            _forget_accumulator(tensor)
+            forget_accumulator(tensor)
         for tensor, data in swaps:
             tensor.data = data
         for tensor in edited:
@@ -91,18 +92,6 @@ def _accumulator(tensor: Tensor) -> Any:
         node = tensor.view_as(tensor).grad_fn
     assert node is not None
     return node.next_functions[0][0]
-
-
-def _forget_accumulator(tensor: Tensor) -> None:
-    """Make autograd build a new accumulator for the tensor.
-
-    It lives, with the shape that it was made for, as long as any graph holds it, such as the one behind a loss that is
-    still in scope; the next backward would then refuse gradients of the new shape. Autograd drops it when the tensor's
-    dtype changes, so that is what happens here for a moment.
-    """
-    if tensor.is_floating_point() or tensor.is_complex():
-        other = torch.float32 if tensor.dtype == torch.float16 else torch.float16
-        tensor.data = torch.empty(0, dtype=other, device=tensor.device)
 
 
 def _refuse(gradients: Any) -> NoReturn:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch.nn import functional
 
 from treadle.config.settings import setting
@@ -36,6 +35,7 @@ from treadle.images.display import to_display
 from treadle.images.metrics import psnr_of
 from treadle.images.picture import Picture, default_picture, read_picture
 from treadle.images.reading import picture_size
+from treadle.kernels.adam import Adam
 from treadle.kernels.layout import GridLayout
 from treadle.kernels.threads import left_to_kernels
 from treadle.runs.best import best_config, read_best
@@ -161,7 +161,7 @@ class ImageTrainer(Trainer):
         rules: dict[str, dict[str, Any]] = {"decoder.*": {"name": "decoder", "lr_scale": scale}}
         groups = parameter_groups(self.model, rules if sines else {"grid.*": {"name": "grid"}, **rules})
         # As in instant-ngp: the tiny eps lets rows with tiny gradients, seen by few pixels, move as far as the others.
-        self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
+        self.optimizer = Adam(groups, betas=(0.9, 0.99), eps=1e-15)
         self.rate = LearningRate(self.optimizer, config.learning_rate)
         self.feed, self.validation_feed = self.feeds_of(picture)
         if config.examples_every is not None:

@@ -145,12 +145,9 @@ class SDFTrainer(Trainer):
         return {"loss": result.total}
 
     def prune(self) -> None:
-        """Take those cells of the octree away whose middles are farther from the surface than their own corners are.
-
-        Twice as far, since a field that is being learnt is not exact; if no cell would be left, all stay.
-        """
+        """Take those cells of the octree away that are far from the surface; if no cell would be left, all stay."""
         grid = sparse_grid(self.model)
-        reach = 2 * 3**0.5 / 2**grid.finest
+        reach = self.config.prune_beyond * 3**0.5 / 2**grid.finest
         keep = (self.model.evaluate(grid.centres()).abs() < reach).flatten().to(grid.codes.device)
         if bool(keep.any()) and not bool(keep.all()):
             rows = grid.prune(keep, self.edit_rows)

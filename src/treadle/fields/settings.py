@@ -28,13 +28,13 @@ DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "hash": {"levels": 8, "features": 4, "log2_size": 15, "n_min": 16, "n_max": 512},
     "dense": {"levels": 3, "features": 4, "n_min": 16, "n_max": 64},
     "octree": {"levels": 4, "features": 4, "base": 3},
-    "triplane": {"levels": 4, "features": 4, "base": 5},
+    "triplane": {"levels": 4, "features": 8, "base": 4},
     "codebook": {"levels": 4, "features": 4, "base": 3, "bits": 4},
     "none": {},
 }
 """What each grid has, and what that is where the settings say null."""
 
-POSITIONAL = {"codebook": 2}
+POSITIONAL = {"codebook": 2, "triplane": 4}
 """Frequencies of the points' encoding where the settings say null; 0 for other grids."""
 
 FINEST = {"octree": octree_index.FINEST, "codebook": octree_index.FINEST, "triplane": triplane.FINEST}
@@ -58,7 +58,7 @@ class GridSettings(Settings):
     levels: int | None = setting(None, least=1, most=32, common=True)
     """Resolutions, from coarse to fine; null takes 8 (hash), 3 (dense) or 4."""
     features: int | None = setting(None, least=1, most=8, common=True)
-    """Learnt values per vertex and level; null takes 4."""
+    """Learnt values per vertex and level; null takes 4, for a triplane 8."""
     log2_size: int | None = setting(None, least=1, most=LOG2_MOST, common=True)
     """hash: base-two logarithm of the most vertices stored per level; null takes 15."""
     n_min: int | None = setting(None, least=2, most=2**20)
@@ -67,14 +67,14 @@ class GridSettings(Settings):
     """hash, dense: vertices per axis of the finest level; null takes 512 (hash) or 64 (dense)."""
     base: int | None = setting(None, least=0, most=12)
     """octree, codebook, triplane: the coarsest level l, of 2^l cells per axis; the finest is base + levels - 1. null
-    takes 3, for a triplane 5."""
+    takes 3, for a triplane 4."""
     bits: int | None = setting(None, least=1, most=8)
     """codebook: bits of an index, for 2^bits entries in the dictionary of each level; null takes 4."""
     combine: Literal["concatenate", "sum"] = setting("concatenate")
     """How the levels' features come together: side by side, or added up."""
     positional: int | None = setting(None, least=0, most=16, common=True)
     """Frequencies of sines and cosines of the points that the decoder sees beside the features; 0 for none, null takes
-    2 for a codebook, whose few entries alone tell places badly apart where cells are large, else 0."""
+    2 for a codebook and 4 for a triplane, whose features alone tell places badly apart, else 0."""
     decoder: Literal["mlp", "siren"] = setting("mlp", common=True)
     """What makes values of features: layers with ReLU, or (grid: none) with sines, as SIREN has them."""
     hidden: int = setting(64, least=1, common=True)

@@ -229,7 +229,7 @@ def _space(occupied: Tensor | Tree, parts: int) -> tuple[Any, ...]:
     cascades, side = grid.shape[:2]
     few = -(-side >> loops.BLOCK)
     blocks = np.empty((cascades, few, few, few), np.uint8)
-    threads.spread(loops.coarsen, parts, grid, blocks)
+    threads.spread(loops.coarsen, min(parts, cascades), grid, blocks)
     return grid, blocks, np.empty(0, np.uint8), np.empty(0, np.int64), 0, side, cascades
 
 

@@ -128,8 +128,8 @@ class _Composite(torch.autograd.Function):
 
 
 def _parts(samples: int, rays: int) -> int:
-    """Handing a part over costs as much as some thousand samples."""
-    return max(1, min(threads.parts_for(-(-samples // 4096)), rays))
+    """Handing a part over costs as much as some thousand samples, more where others want the cores too."""
+    return max(1, min(threads.parts_for(-(-samples // 16_384)), rays))
 
 
 def _array(tensor: Tensor) -> Any:

@@ -216,3 +216,8 @@ def test_the_grids_within_a_module_are_found():
 def test_what_cannot_be_built_is_named(options, message):
     with pytest.raises(UsageError, match=message):
         OctreeGrid(**{"cells": SHELL, "levels": 3, "features": 2, "base": 1} | options)
+
+
+def test_the_index_goes_where_the_grid_goes():
+    moved = shell().to("meta")
+    assert moved.index.records.device.type == moved.codes.device.type == moved.table.device.type == "meta"

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from treadle.cameras.camera import Camera
+from treadle.cameras.rays import project
 from treadle.errors import UsageError
 from treadle.fields.rays import Rays
 from treadle.fields.structures.occupancy import OccupancyGrid
@@ -192,3 +196,37 @@ def test_what_makes_no_sense_is_refused(options: dict[str, object], complaint: s
     assert grid.mask.all() and not grid.values.any()
     with pytest.raises(UsageError, match="resolution is 0"):
         OccupancyGrid(0)
+
+
+@pytest.mark.parametrize("cascades", [1, 2])
+def test_cells_that_no_camera_sees_are_left_out_for_good(cascades: int) -> None:
+    pose = np.eye(4)
+    pose[2, 3] = 1.5  # looks at the middle from z = -1.5
+    cameras = [Camera(20, 10, 40.0, 40.0, 12.0, 5.0, pose), Camera(6, 6, 40.0, 40.0, 3.0, 3.0, pose)]
+    grid = OccupancyGrid(48, cascades)
+    grid.keep_seen(cameras)
+    places = (2 * torch.rand(200_000, 3, generator=rng(), dtype=torch.float64) - 1) * grid.extent
+    pixels, depths = project(cameras[0], places.numpy())
+    seen = torch.from_numpy((depths > 0) & (pixels >= 0).all(1) & (pixels < cameras[0].size).all(1))
+    assert grid.occupied(places[seen]).all() and seen.any()
+    kept = float(grid.occupied(places).double().mean())
+    assert float(seen.double().mean()) < kept < 0.4
+    # A ball reaches at most so many pixels out of the picture.
+    margin = (40 * 2.2 * 3**0.5 / 48 * grid.extent / depths)[:, None]
+    aside = ((pixels < -margin) | (pixels > np.array(cameras[0].size) + margin)).any(1) & (depths > 0.3 * grid.extent)
+    assert not grid.occupied(places[torch.from_numpy(aside)]).any()
+    mask = grid.mask.clone()
+    asked: list[Tensor] = []
+    for seed in range(3):
+        grid.update(lambda p: (asked.append(p), 1 + p.abs().sum(1))[1], rng(seed), step=0.01, share=1.0 - 0.3 * seed)
+    assert grid.occupied(torch.cat(asked)).any() and not (grid.mask & ~mask).any()
+    assert torch.equal(grid.values < 0, ~mask & grid.counted())
+    cells = torch.cat(asked)
+    copy = OccupancyGrid(48, cascades)
+    copy.mask.copy_(mask)
+    assert copy.occupied(cells).all()  # the others are not even asked
+    behind = np.eye(4)
+    behind[2, 3] = -9  # stands at z = 9 and looks away
+    away = replace(cameras[0], world_to_camera=behind)
+    with pytest.raises(UsageError, match="none of 1 cameras sees anything"):
+        OccupancyGrid(48, cascades).keep_seen([away])

@@ -23,7 +23,7 @@ class TriplaneGrid(Grid):
     uniform in +-1e-4.
     """
 
-    def __init__(self, levels: int = 4, features: int = 4, base: int = 5) -> None:
+    def __init__(self, levels: int = 4, features: int = 8, base: int = 4) -> None:
         super().__init__()
         if not 1 <= features <= 8:
             raise UsageError(f"triplane: features is {features}: expected 1 to 8")

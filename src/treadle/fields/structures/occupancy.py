@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from treadle.cameras.camera import Camera
 from treadle.errors import UsageError
 from treadle.fields.structures.structure import Structure
 from treadle.kernels.marching_reference import cell_of
@@ -22,7 +24,8 @@ class OccupancyGrid(Structure):
     middle of the coarser ones is never asked for. All cells are occupied until the first `update`.
 
     Buffers, saved with the model:
-        values: (cascades, R, R, R) float32 by x, y, z: the largest density seen in each cell, fading.
+        values: (cascades, R, R, R) float32 by x, y, z: the largest density seen in each cell, fading; negative in those
+            that `keep_seen` has taken out.
         mask: (cascades, R, R, R) bool: which are occupied.
     """
 
@@ -54,6 +57,36 @@ class OccupancyGrid(Structure):
         volume = 8.0 ** torch.arange(self.cascades, device=self.mask.device).double()
         here, all_ = (self.mask & counted).sum((1, 2, 3)), counted.sum((1, 2, 3))
         return float((here * volume).sum() / (all_ * volume).sum())
+
+    @torch.no_grad()
+    def keep_seen(self, cameras: Sequence[Camera]) -> None:
+        """Take out, for good, the cells of which none of `cameras` sees anything: nothing can be learnt there.
+
+        A cell is seen if the ball around it reaches into the pyramid of a picture.
+
+        Raises:
+            UsageError: no cell at all is seen.
+        """
+        cells = torch.nonzero(self.counted().flatten())[:, 0].cpu()
+        x, y, z, half = self._places(cells)
+        balls = torch.cat((((torch.stack((x, y, z), 1) + 0.5) * (2 / self.resolution) - 1) * half,
+                           3**0.5 / self.resolution * half), 1)  # fmt: skip
+        for camera in cameras:
+            unseen = torch.nonzero(~in_view(balls, camera))[:, 0]
+            cells, balls = cells[unseen], balls[unseen]
+        unseen = torch.zeros(self.mask.numel(), dtype=torch.bool)
+        unseen[cells] = True
+        unseen = unseen.view_as(self.mask).to(self.mask.device)
+        if not bool((self.mask & self.counted() & ~unseen).any()):
+            raise UsageError(f"occupancy grid: none of {len(cameras)} cameras sees anything of [-{self.extent:g}, "
+                             f"{self.extent:g}]^3: bring the scene there first")  # fmt: skip
+        self.values[unseen] = -1.0
+        self.mask &= ~unseen
+
+    def _places(self, cells: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x, y and z of cells (n,) within their cascade, and half the side of that (n, 1)."""
+        side = self.resolution
+        return cells // side**2 % side, cells // side % side, cells % side, (2.0 ** (cells // side**3))[:, None]
 
     def counted(self) -> Tensor:
         """(cascades, R, R, R) bool: the cells that hold a place which no finer cascade holds."""
@@ -94,7 +127,7 @@ class OccupancyGrid(Structure):
         if not (0 < share <= 1 and 0 <= decay <= 1 and threshold > 0 and step > 0):
             raise UsageError(f"occupancy grid: share is {share:g}, decay {decay:g}, threshold {threshold:g}, step "
                              f"{step:g}: expected shares up to 1, and a positive threshold and step")  # fmt: skip
-        counted = self.counted().flatten()
+        counted = self.counted().flatten() & (self.values.flatten() >= 0)
         cells = torch.nonzero(counted)[:, 0]
         if share < 1:
             cells = self._drawn(cells, max(1, round(share * len(cells))), generator)
@@ -119,15 +152,30 @@ class OccupancyGrid(Structure):
 
     def _asked(self, density: Callable[[Tensor], Tensor], cells: Tensor, generator: torch.Generator) -> Tensor:
         """The density at a random place in each of `cells`: (n,) float32."""
-        side, found = self.resolution, []
+        found = []
         for some in cells.split(CHUNK):
-            z, y, x = some % side, some // side % side, some // side**2 % side
+            x, y, z, half = self._places(some)
             shift = torch.rand(len(some), 3, generator=generator).to(cells.device)
-            half = (2.0 ** (some // side**3))[:, None]
-            points = ((torch.stack((x, y, z), 1) + shift) * (2 / side) - 1) * half
+            points = ((torch.stack((x, y, z), 1) + shift) * (2 / self.resolution) - 1) * half
             found.append(density(points.float()).detach().reshape(-1).float())
         values = torch.cat(found)
         if len(values) != len(cells) or not bool(torch.isfinite(values).all()):
             raise UsageError(f"occupancy grid: the density gave {len(values)} values for {len(cells)} points, "
                              f"{int((~values.isfinite()).sum())} of them not finite")  # fmt: skip
         return values
+
+
+def in_view(balls: Tensor, camera: Camera) -> Tensor:
+    """Whether balls (n, 4), centres and radii, reach into the pyramid of a camera's picture: (n,) bool."""
+    pose = torch.from_numpy(camera.world_to_camera).to(balls)
+    right, down, ahead = (pose[:3, :3] @ balls[:, :3].T + pose[:3, 3:]).unbind(0)
+    outside = -balls[:, 3]
+    seen = ahead > outside
+    for beside, focal, low, high in (
+        (right, camera.fx, camera.cx, camera.width - camera.cx),
+        (down, camera.fy, camera.cy, camera.height - camera.cy),
+    ):
+        # Signed distances from the pyramid's sides, times the lengths of these planes' normals.
+        seen &= beside * focal + ahead * low > outside * math.hypot(focal, low)
+        seen &= ahead * high - beside * focal > outside * math.hypot(focal, high)
+    return seen
