@@ -122,10 +122,10 @@ class LearningSettings(Settings):
     activation: Literal["exp", "softplus", "relu"] = setting("exp")
     """What makes a density of the decoder's output."""
     learning_rate: float | str = setting(
-        "log 3e-2 to 1e-3", parse=parse_curve, common=True, command="LearningRateMultiplier"
+        "log 1e-2 to 1e-3", parse=parse_curve, common=True, command="LearningRateMultiplier"
     )
     """Learning rate of the decoders, and of the grid times `grid_rate`."""
-    grid_rate: float = setting(1.0, above=0, common=True)
+    grid_rate: float = setting(10.0, above=0, common=True)
     """The grid's learning rate, relative to the decoders'."""
     decay: float = setting(0.0, least=0)
     """Weight decay of the decoders."""
