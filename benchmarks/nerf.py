@@ -183,7 +183,7 @@ def pruning(share: float, pictures: Path | None) -> dict[str, Any]:
         samples = rays = 0
         figures = []
         with trainer.evaluating():
-            for view in spread(trainer.validation_feed, 8):  # type: ignore[arg-type]
+            for view in spread(trainer.validation_feed, 3):  # type: ignore[arg-type]
                 seen = Rays.of(view.camera)
                 samples += len(model.occupancy.march(seen, step=model.tracer.step).distances)
                 rays += len(seen)

@@ -2,7 +2,8 @@
 
     python benchmarks/sdf.py               tables and gates on the terminal; exit code 1 where a gate does not hold
     python benchmarks/sdf.py --quick       a sixth of the steps; no gates
-    python benchmarks/sdf.py --write       also writes benchmarks/results/sdf.md, and pictures beside it
+    python benchmarks/sdf.py --write       also writes benchmarks/results/sdf.md
+    python benchmarks/sdf.py --pictures DIR  also writes views, slices and a close look of each (fandisk's stay private)
     python benchmarks/sdf.py --grids       also every grid on one mesh
     python benchmarks/sdf.py --meshes DIR  where spot/spot.obj and fandisk.obj are (default: ../shared/data/meshes)
 
@@ -164,23 +165,23 @@ def main() -> int:
     for flag in ("quick", "write", "grids"):
         parser.add_argument(f"--{flag}", action="store_true")
     parser.add_argument("--meshes", type=Path, default=MESHES)
-    for hidden in ("one", "out", "mesh", "pictures", "settings"):
+    parser.add_argument("--pictures", type=Path)
+    for hidden in ("one", "out", "mesh", "settings"):
         parser.add_argument(f"--{hidden}", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         found = train(options.one, Path(options.mesh) if options.mesh else None, json.loads(options.settings),
-                      Path(options.pictures) if options.pictures else None)  # fmt: skip
+                      options.pictures)  # fmt: skip
         Path(options.out).write_text(json.dumps(found))
         return 0
     settings: dict[str, Any] = {"max_steps": 300} if options.quick else {}
-    pictures = RESULTS.parent / "pictures" if options.write else None
     rows, held = [], []
     for name, file in FILES.items():
         mesh = None if file is None else options.meshes / file
         if mesh is not None and not mesh.exists():
             print(f"{mesh} is not there: left out")
             continue
-        found = beside(name, mesh, settings, pictures)
+        found = beside(name, mesh, settings, options.pictures)
         rows.append(row(name, found))
         held += gates(name, found) if name in LEAST_IOU else []
     pages = ["# Signed distance fields", machine(["libigl", "numba"]), table(HEAD, rows)]

@@ -19,8 +19,8 @@ from treadle.runs.run import read_config
 from treadle.testing import check_resume
 
 SMALL = {"max_steps": 60, "samples": 4096, "prune_from": 0, "first_rays": 64, "batch_size": 2048, "occupancy": 16,
-         "steps": 64, "learning_rate": "log 5e-2 to 3e-3", "levels": 4, "features": 2, "log2_size": 12, "n_min": 4,
-         "n_max": 32, "hidden": 16, "device": "cpu", "examples_every": None, "log_every": "10 steps",
+         "steps": 64, "learning_rate": "log 5e-2 to 3e-3", "grid_rate": 1.0, "levels": 4, "features": 2, "log2_size": 12,
+         "n_min": 4, "n_max": 32, "hidden": 16, "device": "cpu", "examples_every": None, "log_every": "10 steps",
          "validate_every": None, "seed": 3}  # fmt: skip
 
 
@@ -171,8 +171,8 @@ def test_transparent_photographs_are_seen_over_random_backgrounds_and_tested_ove
 
 def test_what_the_settings_leave_open_is_decided_by_the_photographs_and_recorded() -> None:
     transparent, plain = make().config, make(changed(capture(), opaque)).config
-    assert (transparent.bound, transparent.contracted, transparent.near, transparent.cone) == (1, False, 0, 0)
-    assert (plain.bound, plain.contracted) == (4, True) and plain.near > 0 and plain.cone > 0
+    assert (transparent.bound, transparent.near, transparent.cone) == (1, 0, 0)
+    assert (plain.bound, plain.background) == (4, "random") and plain.near > 0 and plain.cone > 0
     assert 0.7 < transparent.box[3] < 1.1, "the scene lies within the unit ball"
     assert plain.box[3] == pytest.approx(1.5)
     given = make(box=(0.0, 0.0, 0.0, 2.0), bound=2.0, contracted=False)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch.nn import functional
 
 from treadle.config.settings import setting
@@ -31,6 +33,7 @@ from treadle.fields.image.picture_field import PictureField
 from treadle.fields.image.pixels import PixelFeed
 from treadle.fields.image.tiles import SpreadFeed, TiledPicture, TileFeed, read_tiled
 from treadle.fields.siren import Siren
+from treadle.fields.warming import ask_once, compile_now
 from treadle.images.display import to_display
 from treadle.images.metrics import psnr_of
 from treadle.images.picture import Picture, default_picture, read_picture
@@ -164,6 +167,8 @@ class ImageTrainer(Trainer):
         self.optimizer = Adam(groups, betas=(0.9, 0.99), eps=1e-15)
         self.rate = LearningRate(self.optimizer, config.learning_rate)
         self.feed, self.validation_feed = self.feeds_of(picture)
+        if self.device.type == "cpu":
+            compile_now({"grid and decoder": partial(ask_once, self.model, torch.zeros(2, 2))})
         if config.examples_every is not None:
             from treadle.hooks.examples import Examples
 

@@ -44,6 +44,7 @@ from treadle.fields.offline import OfflineRenders
 from treadle.fields.rays import Rays
 from treadle.fields.rendering import render
 from treadle.fields.tracer import Traced
+from treadle.fields.warming import ask_once, compile_now
 from treadle.hooks.examples import Examples
 from treadle.hooks.timing import Timing
 from treadle.images.display import write_png
@@ -52,6 +53,8 @@ from treadle.images.lpips import lpips_metric
 from treadle.images.panels import panel
 from treadle.images.strips import STRIP, strip
 from treadle.images.video import write_gif
+from treadle.kernels.adam import Adam
+from treadle.kernels.fields_warmup import STAGES, prepare
 from treadle.kernels.threads import left_to_kernels
 from treadle.reports.growth import course, growth
 from treadle.reports.report import write_report
@@ -122,11 +125,19 @@ class NeRFTrainer(Trainer):
         self.exposures = Exposures(len(views)) if config.exposure_rate is not None else None
         self.motion = CameraMotion(views.cameras) if config.pose_rate is not None else None
         self.objective = config.objective()
-        self.optimizer = torch.optim.Adam(self.groups(), betas=(0.9, 0.99), eps=1e-15)
+        self.optimizer = Adam(self.groups(), betas=(0.9, 0.99), eps=1e-15)
         self.rates = self.learning_rates()
         self.ema = EMA(self.model.field, config.ema) if config.ema is not None else None
         self.rate = RayRate(config.samples, config.first_rays, config.batch_size)
         self.timing = Timing()
+        if self.device.type == "cpu":
+            points = torch.zeros(2, 3)
+            compile_now(
+                {
+                    "rays": partial(prepare, stages=STAGES[:3]),
+                    "grid and decoders": partial(ask_once, self.model.field, points, points),
+                }
+            )
         if config.examples_every is not None and self.validation_feed is not None:
             self.add_hook(Examples(config.examples_every))
         if config.render_every is not None:
@@ -388,8 +399,8 @@ def settle(config: Any, capture: Capture) -> Capture:
     if config.bound is None:
         config.bound = 1.0 if capture.train[0].pixels.shape[2] == 4 else 4.0
     alone = config.bound == 1
-    if config.contracted is None:
-        config.contracted = not alone
+    if config.background == "auto":
+        config.background = "random"
     if config.near is None:
         config.near = 0.0 if alone else 0.1
     if config.cone is None:

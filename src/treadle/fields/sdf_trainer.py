@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -38,8 +39,11 @@ from treadle.fields.sdf.solid import Solid, enclose, read_solid
 from treadle.fields.settings import build_decoder, build_grid
 from treadle.fields.structures.octree import Octree
 from treadle.fields.tracers.sphere import SphereTracer
+from treadle.fields.warming import ask_once, compile_now
 from treadle.images.display import write_png
 from treadle.images.reading import Pixels
+from treadle.kernels.adam import Adam
+from treadle.kernels.fields_warmup import STAGES, prepare
 from treadle.kernels.threads import left_to_kernels
 from treadle.reports.growth import growth
 from treadle.reports.report import write_report
@@ -100,10 +104,17 @@ class SDFTrainer(Trainer):
             named = {"grid.*": {"name": "grid", "lr_scale": config.grid_rate}} | named
         groups = parameter_groups(self.model, named)
         # As in instant-ngp: the tiny eps lets rows with tiny gradients, met by few samples, move as far as the others.
-        self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
+        self.optimizer = Adam(groups, betas=(0.9, 0.99), eps=1e-15)
         self.rate = LearningRate(self.optimizer, config.learning_rate)
         if config.ema is not None:
             self.ema = EMA(self.model, config.ema, warm_up=True)
+        if self.device.type == "cpu":
+            compile_now(
+                {
+                    "grid and decoder": partial(ask_once, self.model, torch.zeros(2, 3)),
+                    "rays": partial(prepare, stages=(STAGES[0], STAGES[3])),
+                }
+            )
         if config.examples_every is not None:
             from treadle.hooks.examples import Examples
 

@@ -174,7 +174,8 @@ def _grid_gradients(ctx: Any, coordinates: Tensor, table: Tensor, grad: Tensor) 
     grid: _Grid = ctx.grid
     grad_points = grad_table = None
     if ctx.needs_input_grad[1]:
-        grad_table = torch.zeros_like(table)
+        grad_table = torch.empty_like(table)
+        grad_table[int(grid.levels[-1, 1] + grid.levels[-1, 2]) + 1 :] = 0  # levels that were not asked for
         threads.spread(
             hashgrid_loops.table_gradient, threads.parts_for(len(grid.levels)),
             flat(coordinates), ctx.points, flat(grad), *grid, flat(grad_table),

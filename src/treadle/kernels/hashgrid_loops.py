@@ -67,10 +67,15 @@ def encode(coordinates, points, table, levels, scales, axes, unit, out, part, pa
 
 @compiled()
 def table_gradient(coordinates, points, grad, levels, scales, axes, unit, grad_table, part, parts):
-    """Add to grad_table what grad (levels, padded, features) gives; a part sums levels part, part + parts, ..."""
+    """Write the rows of these levels in grad_table, from grad (levels, padded, features), all flat.
+
+    A part sums levels part, part + parts, ...: each when its rows, set to zero, are still in the cache.
+    """
     padded = coordinates.size // len(axes)
     rows, shares = np.empty(BLOCK << len(axes), np.int32), np.empty(BLOCK << len(axes), grad.dtype)
     for level in range(part, levels.shape[0], parts):
+        begin = levels[level, 1] * len(unit)
+        grad_table[begin : begin + (levels[level, 2] + 1) * len(unit)] = 0
         for start in range(0, points, BLOCK):
             count = min(BLOCK, points - start)
             _find(rows, shares, coordinates, start, padded, count, levels[level], scales[level], axes)

@@ -66,3 +66,10 @@ def test_a_field_without_a_surface_and_other_resolutions_are_refused():
         extract(Exact(lambda points: points[:, 0] * 0 + 1), 16)
     with pytest.raises(UsageError, match="resolution is 4: expected 8 to 1024 voxels"):
         extract(Exact(ring), 4)
+
+
+def test_what_is_smaller_than_a_block_is_found():
+    middle = torch.tensor([0.13, -0.37, 0.62])  # in the middle of a block of 64 voxels a side
+    vertices, faces = extract(Exact(lambda points: (points - middle).norm(dim=1) - 0.06), 64)
+    assert str(topology(faces)) == "1 part, watertight, genus 0"
+    np.testing.assert_allclose((vertices.min(0) + vertices.max(0)) / 2, middle, atol=0.01)

@@ -54,6 +54,7 @@ def test_surfaces_apart_are_measured_exactly_and_both_ways(ball, box):
     both = np.concatenate([solid.vertices, solid.vertices * 0.3])
     more = apart(both, np.concatenate([solid.faces, solid.faces + len(solid.vertices)]), solid, 5000)
     assert more.to_fit < 1e-9 < 0.03 < more.from_fit and more.largest > 0.6
+    assert more.relative == pytest.approx((more.from_fit + more.to_fit) / 2 / solid.diagonal)
 
 
 def test_normals_are_compared_in_degrees(ball):

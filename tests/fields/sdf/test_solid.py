@@ -194,3 +194,13 @@ def test_our_own_knot_is_watertight_coloured_and_does_not_touch_itself():
     places, faces = solid.surface(np.random.default_rng(0).random((2000, 3)))
     assert not solid.inside(places + 0.01 * solid.normals[faces]).any()
     assert solid.inside(places - 0.01 * solid.normals[faces]).all()
+
+
+def test_which_way_is_right_is_decided_by_most_faces_of_each_part(ball):
+    count = len(ball().vertices)
+    faces = np.concatenate([ball().faces, ball().faces + count])
+    first = len(ball().faces)
+    faces[first] = faces[first][::-1]  # the first of the second part, from which the others could be turned
+    solid = enclose(Surface(np.concatenate([ball().vertices, ball().vertices + 3]), faces))
+    assert solid.notes == (f"1 of its {2 * first} faces went the other way than those around them: turned round",)
+    assert volume(solid) == pytest.approx(2 * volume(enclose(ball())) * (solid.scale / enclose(ball()).scale) ** 3)

@@ -53,7 +53,7 @@ class Radiance(Pipeline):
 
 
 def build(config: NeRFConfig, to_input: NDArray[np.float64] | None = None, cells: Tensor | None = None) -> Radiance:
-    """The model that settings describe, which all say something by now: `box`, `bound`, `contracted`, `near`, `cone`.
+    """The model that settings describe, which all say something by now: `box`, `bound`, `near` and `cone`.
 
     Args:
         config: the settings.
@@ -61,7 +61,7 @@ def build(config: NeRFConfig, to_input: NDArray[np.float64] | None = None, cells
         cells: (m, 3) the cells that a grid of type octree or codebook has features at; None gives all.
     """
     bound, cone, near = config.bound, config.cone, config.near
-    assert bound is not None and cone is not None and near is not None and config.contracted is not None
+    assert bound is not None and cone is not None and near is not None
     field = NeRFField(
         build_grid(config, cells=cells),
         bound=bound,

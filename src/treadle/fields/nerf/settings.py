@@ -44,8 +44,9 @@ class PhotographSettings(Settings):
     memory_mb: int = setting(1024, least=0, resumable=True, affects_state=False)
     """Pixels that are kept in memory, in MB; more than that lies in a temporary file, which is mapped."""
     background: Literal["auto", "white", "black", "random", "mean"] = setting("auto", common=True)
-    """What shows where nothing is. "random": another colour behind each ray, and in evaluation white where photographs
-    are transparent, else black; "auto" is "random" where they are, else black; "mean": their mean colour."""
+    """What shows where nothing is. "random": another colour behind each ray, so that nothing solid is left
+    transparent, and in evaluation white where photographs are transparent, else black; "auto" is "random"; "mean":
+    their mean colour."""
 
 
 @dataclass(kw_only=True)
@@ -58,9 +59,9 @@ class SpaceSettings(Settings):
     bound: float | None = setting(None, least=1, common=True)
     """How many times as large as `box` is all there is: 1, 2, 4, 8 ...; beyond it nothing is seen. null takes 1 where
     photographs are transparent, else 4."""
-    contracted: bool | None = setting(None, common=True)
-    """Draw in what is outside `box`, so that it has half of the grid however large `bound` is. null does where
-    `bound` is above 1."""
+    contracted: bool = setting(False, common=True)
+    """Draw in what is outside `box`, so that it has half of the grid however large `bound` is. With a `bound` of 4 the
+    grid as it is fits photographs as well, and finds more of space to be empty."""
     near: float | None = setting(None, least=0)
     """Nothing is seen nearer than this to a camera, in half sides of `box`. null: 0 where `bound` is 1, else 0.1."""
 
@@ -121,10 +122,10 @@ class LearningSettings(Settings):
     activation: Literal["exp", "softplus", "relu"] = setting("exp")
     """What makes a density of the decoder's output."""
     learning_rate: float | str = setting(
-        "log 3e-2 to 1e-3", parse=parse_curve, common=True, command="LearningRateMultiplier"
+        "log 1e-2 to 1e-3", parse=parse_curve, common=True, command="LearningRateMultiplier"
     )
     """Learning rate of the decoders, and of the grid times `grid_rate`."""
-    grid_rate: float = setting(1.0, above=0, common=True)
+    grid_rate: float = setting(10.0, above=0, common=True)
     """The grid's learning rate, relative to the decoders'."""
     decay: float = setting(0.0, least=0)
     """Weight decay of the decoders."""
