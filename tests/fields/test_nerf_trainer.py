@@ -19,9 +19,9 @@ from treadle.runs.run import read_config
 from treadle.testing import check_resume
 
 SMALL = {"max_steps": 60, "samples": 4096, "prune_from": 0, "first_rays": 64, "batch_size": 2048, "occupancy": 16,
-         "steps": 64, "learning_rate": "log 5e-2 to 3e-3", "grid_rate": 1.0, "levels": 4, "features": 2, "log2_size": 12,
-         "n_min": 4, "n_max": 32, "hidden": 16, "device": "cpu", "examples_every": None, "log_every": "10 steps",
-         "validate_every": None, "seed": 3}  # fmt: skip
+         "steps": 64, "learning_rate": "log 5e-2 to 3e-3", "grid_rate": 1.0, "levels": 4, "features": 2,
+         "log2_size": 12, "n_min": 4, "n_max": 32, "hidden": 16, "device": "cpu", "examples_every": None,
+         "log_every": "10 steps", "validate_every": None, "seed": 3}  # fmt: skip
 
 
 @lru_cache
