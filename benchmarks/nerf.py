@@ -243,7 +243,7 @@ def some_pixels(trainer: NeRFTrainer, count: int = 4096) -> Seen:
     return pixels.seen(np.random.default_rng(0).integers(0, len(pixels), count))
 
 
-def plain_curve(capture: Capture, marks: list[float], held: Seen, rays: int = 256) -> list[dict[str, float]]:
+def plain_curve(capture: Capture, marks: list[float], held: Seen, rays: int = 64) -> list[dict[str, float]]:
     """What the plain NeRF comes to."""
     torch.manual_seed(0)
     config = NeRFTrainer.Config()
