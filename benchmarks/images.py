@@ -44,7 +44,7 @@ from treadle.recipes.registry import load_recipe
 HELD = Path(__file__).parents[2] / "shared" / "data" / "images"
 NAMES = ("astronaut.png", "coffee.png", "camera.png", "albert.exr")
 RESULTS = Path(__file__).with_name("results") / "images.md"
-SECONDS, SECONDS_LARGE = 10.0, 60.0
+SECONDS, SECONDS_LARGE = 6.0, 20.0
 SHARE = 0.45
 """Parameters per value at most."""
 TURN = 25
@@ -87,7 +87,7 @@ def settings_of(picture: Picture) -> Iterator[tuple[str, dict[str, Any]]]:
         return {**others, name: fitting[-1]}
 
     yield "hash", largest("log2_size", list(range(8, 20)), grid="hash")
-    yield "dense", largest("n_max", list(range(32, 2 * max(size), 16)), grid="dense", levels=6)
+    yield "dense", largest("n_max", list(range(32, min(4097, 2 * max(size)), 16)), grid="dense", levels=6)
     yield "siren", largest("hidden", list(range(32, 257, 32)), grid="siren", layers=3)
 
 
@@ -296,8 +296,9 @@ def main() -> int:
             pictures = [*(read_picture(HELD / name) for name in NAMES), *pictures]
         except UsageError as error:
             print(f"held pictures are left out: {error}", file=sys.stderr)
-    fields = compare_fields(pictures, options.quick)
     courses, held = demo(pictures[0] if options.quick else default_picture(), options.quick)
+    print(courses, file=sys.stderr, flush=True)
+    fields = compare_fields(pictures, options.quick)
     facts = f"{machine(['numba'])} {torch.get_num_threads()} threads."
     large = "" if options.quick else f"{hundred_megapixels()}\n\n"
     text = f"{fields}\n\n{courses}\n\n{large}{facts}"
