@@ -61,23 +61,35 @@ def test_every_field_of_a_shipped_trainer_is_read_somewhere(name: str) -> None:
 
 
 def reads(path: Path) -> set[str]:
-    """The names x in every `config.x` or `something.config.x` that the file loads outside `__post_init__`.
+    """The names x in every `config.x`, `settings.x` or `a.config.x` that the file loads outside `__post_init__`.
 
-    In the methods of a class named ...Config, `self.x` counts too.
+    In the methods of a class named ...Config or ...Settings, `self.x` counts too; and where one of them takes
+    `getattr(self, x)` for each x of a table, the keys of the file's tables do.
     """
     tree = ast.parse(path.read_text())
-    configs = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name.endswith("Config")]
+    configs = [
+        node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name.endswith(("Config", "Settings"))
+    ]
     own = {id(inner) for config in configs for inner in ast.walk(config)}
     checks = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "__post_init__"]
     skipped = {id(inner) for check in checks for inner in ast.walk(check)}
-    return {
+    by_name = any(
+        isinstance(node, ast.Call)
+        and getattr(node.func, "id", None) == "getattr"
+        and id(node) in own
+        and id(node) not in skipped
+        for node in ast.walk(tree)
+    )
+    tables = [node for node in ast.walk(tree) if by_name and isinstance(node, ast.Dict)]
+    keys = {key.value for table in tables for key in table.keys if isinstance(key, ast.Constant)}
+    return keys | {
         node.attr
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute)
         and isinstance(node.ctx, ast.Load)
         and id(node) not in skipped
         and (
-            getattr(node.value, "id", None) == "config"
+            getattr(node.value, "id", None) in ("config", "settings")
             or getattr(node.value, "attr", None) == "config"
             or (id(node) in own and getattr(node.value, "id", None) == "self")
         )
@@ -95,3 +107,8 @@ def test_the_reader_finds_reads_and_only_reads(tmp_path: Path) -> None:
         "class B:\n    def f(self): return self.other\n"
     )
     assert reads(tmp_path / "b.py") == {"seen"}
+    (tmp_path / "c.py").write_text(
+        'TABLE = {"a": 1, "b": 2}\nclass CSettings:\n    def f(self): return [getattr(self, name) for name in TABLE]\n'
+        "def build(settings): return settings.c\n"
+    )
+    assert reads(tmp_path / "c.py") == {"a", "b", "c"}

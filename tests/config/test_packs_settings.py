@@ -12,7 +12,11 @@ from treadle.runs.names import comes_with_treadle, registered
 OWN = [name for name, point in registered().items() if comes_with_treadle(point)]
 JUDGING = {"cache_mb", "examples", "examples_every", "lpips_weights", "fid_weights"}
 SPLATS = {"memory_mb", "lpips_weights", "examples_every", "turntable"}
-EXPECTED = {"image": {"examples_every"}, "pix2pix": JUDGING, "cyclegan": JUDGING, "splats": SPLATS}
+SDF = {"examples_every", "render_every", "picture", "resolution", "test_points", "validation_points"}
+EXPECTED = {
+    "image": {"examples_every"}, "pix2pix": JUDGING, "cyclegan": JUDGING, "splats": SPLATS,
+    "nerf": SPLATS | {"render_every"}, "sdf": SDF,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OWN)

@@ -28,7 +28,7 @@ STAGES: dict[str, tuple[str, str]] = {
     "log: line written": ("treadle.runs.metrics:MetricLog.append", "after"),
     "log: series": ("treadle.runs.metrics:MetricLog.write_series", "before"),
     "row edit: staged": ("treadle.engine.rows:exchange", "before"),
-    "row edit: in the middle": ("treadle.engine.row_commit:_forget_accumulator", "after"),
+    "row edit: in the middle": ("treadle.engine.row_commit:forget_accumulator", "after"),
     "row edit: done": ("treadle.engine.rows:exchange", "after"),
     "validation: begins": ("treadle.engine.evaluation:Evaluator.evaluate", "before"),
     "validation: ends": ("treadle.engine.evaluation:Evaluator.evaluate", "after"),
