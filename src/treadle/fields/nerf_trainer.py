@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,6 +16,7 @@ from treadle.cameras.capture import Capture, Photographs
 from treadle.cameras.poses import Exposures
 from treadle.cameras.turntable import around, small_camera
 from treadle.data.batch import to_device
+from treadle.data.captures import load_capture
 from treadle.data.feed import Feed
 from treadle.data.random import derive_seed
 from treadle.data.views import View, ViewFeed, spread
@@ -86,29 +86,13 @@ class NeRFTrainer(Trainer):
         hooks: Sequence[Hook] = (),
         **settings: Any,
     ) -> None:
-        self.given = procedural() if data is None else data
+        self.given = load_capture(None, None) if data is None else data
         super().__init__(config, hooks=hooks, **settings)
 
     @classmethod
     def load_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
         """The photographs at `path`: COLMAP's, Blender's or nerfstudio's; None takes a scene of our own."""
-        if path is None:
-            return {"data": procedural()}
-        from treadle.cameras.reading import read_capture
-
-        capture = read_capture(
-            path,
-            factor=config.factor,
-            every=config.every,
-            lists=config.lists or None,
-            memory=config.memory_mb << 20,
-            format=config.format,
-            images=config.images,
-            missing=config.missing,
-        )
-        for note in capture.notes:
-            warnings.warn(note, stacklevel=2)
-        return {"data": capture}
+        return {"data": load_capture(config, path)}
 
     def setup(self) -> None:
         """Move the scene to where fields are; build field, tracer and optimizer, and what is learnt of photographs."""
@@ -408,10 +392,3 @@ def settle(config: Any, capture: Capture) -> Capture:
     if config.prune_from is None:
         config.prune_from = 16 if alone else 160
     return placed(capture, Box(config.box[:3], config.box[3]))
-
-
-def procedural() -> Capture:
-    """The scene that is trained on where no data is given."""
-    from treadle.cameras.procedural import procedural_capture
-
-    return procedural_capture()

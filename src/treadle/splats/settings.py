@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from treadle.cameras.poses import Exposures, Poses
-from treadle.config.settings import Settings, require, setting
+from treadle.config.settings import Settings, setting
+from treadle.data.captures import CaptureSettings
 from treadle.engine.curves import parse_curve
 from treadle.engine.objective import Objective
 from treadle.engine.progress import Progress
@@ -28,21 +29,9 @@ PICTURE = {"l1": 0.8, "ssim": 0.2}
 
 
 @dataclass(kw_only=True)
-class SceneSettings(Settings):
+class SceneSettings(CaptureSettings):
     """The photographs, and what the scene starts from."""
 
-    factor: float = setting(1.0, least=1, common=True)
-    """Photographs are made smaller by this factor; 2 halves width and height."""
-    every: int = setting(8, least=0, common=True)
-    """Every so many photographs, by name, one is held out where the data does not say which; 0 holds out none."""
-    lists: dict[str, str] = setting(default_factory=dict)
-    """Files with a photograph's name on each line, by what for: {train: FILE, test: FILE}; in place of `every`."""
-    format: Literal["auto", "blender", "transforms", "colmap"] = setting("auto")
-    """What to read, where a folder holds several."""
-    images: str | None = setting(None)
-    """The folder of COLMAP's photographs; null looks for it."""
-    missing: Literal["skip", "refuse"] | None = setting(None)
-    """Views whose photograph is not there: left out with a note, or an error; null skips COLMAP's alone."""
     memory_mb: int = setting(1024, least=0, resumable=True, affects_state=False)
     """Decoded photographs that are kept in memory, in MB; others are read again."""
     background: Literal["auto", "white", "black", "random", "mean"] = setting("auto", common=True)
@@ -167,9 +156,6 @@ class SplatsConfig(JudgingSettings, LossSettings, GrowthSettings, ModelSettings,
     def __post_init__(self) -> None:
         """Check types and ranges, and what must fit together; raises UsageError naming the field."""
         super().__post_init__()
-        require(
-            self, "lists", set(self.lists) <= {"train", "validation", "test"}, "the keys train, validation and test"
-        )
         for name in self.weights:
             if name not in TERMS:
                 raise UsageError(f"weights.{name}: there is no such loss term{nearest(name, TERMS)}")

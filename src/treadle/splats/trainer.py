@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -19,6 +18,7 @@ from treadle.cameras.capture import Capture
 from treadle.cameras.poses import Exposures, Poses
 from treadle.cameras.turntable import around, small_camera
 from treadle.data.batch import to_device
+from treadle.data.captures import load_capture
 from treadle.data.feed import Feed
 from treadle.data.random import derive_seed
 from treadle.data.views import Target, View, ViewFeed, spread
@@ -77,7 +77,7 @@ class SplatsTrainer(Trainer):
         hooks: Sequence[Hook] = (),
         **settings: Any,
     ) -> None:
-        self.capture = procedural() if data is None else data
+        self.capture = load_capture(None, None) if data is None else data
         validation, test = (
             ViewFeed(views, shuffle=False) if len(views) else None
             for views in (self.capture.validation, self.capture.test)
@@ -94,23 +94,7 @@ class SplatsTrainer(Trainer):
     @classmethod
     def load_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
         """The photographs at `path`: COLMAP's, Blender's or nerfstudio's; None takes a scene of our own."""
-        if path is None:
-            return {"data": procedural()}
-        from treadle.cameras.reading import read_capture
-
-        capture = read_capture(
-            path,
-            factor=config.factor,
-            every=config.every,
-            lists=config.lists or None,
-            memory=config.memory_mb << 20,
-            format=config.format,
-            images=config.images,
-            missing=config.missing,
-        )
-        for note in capture.notes:
-            warnings.warn(note, stacklevel=2)
-        return {"data": capture}
+        return {"data": load_capture(config, path)}
 
     def setup(self) -> None:
         """Build the splats, their optimizer, what decides about them, and what is learnt of single photographs."""
@@ -323,10 +307,3 @@ def compile_kernels() -> None:
             say(f"treadle: compiling the kernels, once for this machine: {what} ({done + 1} of {of})")
 
     prepare(tell)
-
-
-def procedural() -> Capture:
-    """The scene that is trained on where no data is given."""
-    from treadle.cameras.procedural import procedural_capture
-
-    return procedural_capture()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from treadle.config.settings import Settings, require, setting
+from treadle.data.captures import CaptureSettings
 from treadle.engine.curves import parse_curve
 from treadle.engine.objective import Objective
 from treadle.engine.progress import Progress
@@ -26,21 +27,9 @@ DIAGONAL = 2 * 3**0.5
 
 
 @dataclass(kw_only=True)
-class PhotographSettings(Settings):
+class PhotographSettings(CaptureSettings):
     """The photographs."""
 
-    factor: float = setting(1.0, least=1, common=True)
-    """Photographs are made smaller by this factor; 2 halves width and height."""
-    every: int = setting(8, least=0, common=True)
-    """Every so many photographs, by name, one is held out where the data does not say which; 0 holds out none."""
-    lists: dict[str, str] = setting(default_factory=dict)
-    """Files with a photograph's name on each line, by what for: {train: FILE, test: FILE}; in place of `every`."""
-    format: Literal["auto", "blender", "transforms", "colmap"] = setting("auto")
-    """What to read, where a folder holds several."""
-    images: str | None = setting(None)
-    """The folder of COLMAP's photographs; null looks for it."""
-    missing: Literal["skip", "refuse"] | None = setting(None)
-    """Views whose photograph is not there: left out with a note, or an error; null skips COLMAP's alone."""
     memory_mb: int = setting(1024, least=0, resumable=True, affects_state=False)
     """Pixels that are kept in memory, in MB; more than that lies in a temporary file, which is mapped."""
     background: Literal["auto", "white", "black", "random", "mean"] = setting("auto", common=True)
@@ -189,9 +178,6 @@ class NeRFConfig(
     def __post_init__(self) -> None:
         """Check types and ranges, and what must fit together; raises UsageError naming the field."""
         super().__post_init__()
-        require(
-            self, "lists", set(self.lists) <= {"train", "validation", "test"}, "the keys train, validation and test"
-        )
         require(self, "box", self.box is None or self.box[3] > 0, "a cube whose half side, the last number, is above 0")
         require(self, "decoder", self.decoder == "mlp", "'mlp'")
         for name in self.weights:
