@@ -10,9 +10,13 @@ import atexit
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
+
+PATIENCE = 1.5
+"""Seconds that something may take without a word about it."""
 
 
 def say(text: str, file: TextIO | None = None) -> None:
@@ -20,6 +24,21 @@ def say(text: str, file: TextIO | None = None) -> None:
     stream = steady(file or sys.stderr)
     if stream is not None:
         print(text, file=stream, flush=True)
+
+
+def tell_when_slow(doing: str) -> Callable[[int, int, str], None]:
+    """A function to be told before each stage how many are done, of how many, and what comes; says so once it is slow.
+
+    Args:
+        doing: what the stages are parts of, such as "compiling the kernels".
+    """
+    began = time.perf_counter()
+
+    def tell(done: int, of: int, what: str) -> None:
+        if what and time.perf_counter() - began > PATIENCE:
+            say(f"treadle: {doing}: {what} ({done + 1} of {of})")
+
+    return tell
 
 
 class Steady:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from treadle.fields import warming
+from treadle import terminal
 from treadle.fields.grids.hash import HashEncoding
 from treadle.fields.hash_field import HashField
 from treadle.fields.warming import ask_once, compile_now
@@ -24,7 +24,7 @@ def test_what_takes_long_is_said(capsys: pytest.CaptureFixture[str], monkeypatch
     stages = {"rays": lambda: done.append("rays"), "grids": lambda: done.append("grids")}
     compile_now(stages)
     assert done == ["rays", "grids"] and capsys.readouterr().err == ""
-    monkeypatch.setattr(warming, "PATIENCE", -1.0)
+    monkeypatch.setattr(terminal, "PATIENCE", -1.0)
     compile_now(stages)
     said = capsys.readouterr().err
     assert "once for this machine: rays (1 of 2)" in said and "grids (2 of 2)" in said

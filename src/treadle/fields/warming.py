@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
 
-from treadle.terminal import say
-
-PATIENCE = 1.5
-"""Seconds after which it is said that something is compiled; loading what was compiled before takes less."""
+from treadle.terminal import tell_when_slow
 
 
 def compile_now(stages: Mapping[str, Callable[[], object]]) -> None:
@@ -20,10 +16,9 @@ def compile_now(stages: Mapping[str, Callable[[], object]]) -> None:
     Args:
         stages: what is compiled, and what to call for it.
     """
-    began = time.perf_counter()
-    for done, (what, work) in enumerate(stages.items(), 1):
-        if time.perf_counter() - began > PATIENCE:
-            say(f"treadle: compiling the kernels, once for this machine: {what} ({done} of {len(stages)})")
+    tell = tell_when_slow("compiling the kernels, once for this machine")
+    for done, (what, work) in enumerate(stages.items()):
+        tell(done, len(stages), what)
         work()
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,7 +49,7 @@ from treadle.splats.rendering import Rendered, render
 from treadle.splats.settings import SplatsConfig
 from treadle.splats.start import nearest, start
 from treadle.splats.strategies.base import Strategy
-from treadle.terminal import say
+from treadle.terminal import tell_when_slow
 
 
 class SplatsTrainer(Trainer):
@@ -120,7 +119,7 @@ class SplatsTrainer(Trainer):
         if config.examples_every is not None and self.validation_feed is not None:
             self.add_hook(Examples(config.examples_every))
         if self.device.type == "cpu":
-            compile_kernels()
+            prepare(tell_when_slow("compiling the kernels, once for this machine"))
 
     def start(self) -> Cloud:
         """The splats to begin with. Override it to begin otherwise, or to give them attributes of your own."""
@@ -295,15 +294,3 @@ class SplatsTrainer(Trainer):
         """
         config = best_config(run, cls.Config)
         return Splats.from_weights(read_best(run).of("model"), antialiased=bool(config.antialiased)).cloud().detached()
-
-
-@cache
-def compile_kernels() -> None:
-    """Compile what a step needs, or load it, before the first one; says so where that takes its time."""
-    began = time.perf_counter()
-
-    def tell(done: int, of: int, what: str) -> None:
-        if what and time.perf_counter() - began > 1.5:  # loading takes less
-            say(f"treadle: compiling the kernels, once for this machine: {what} ({done + 1} of {of})")
-
-    prepare(tell)
