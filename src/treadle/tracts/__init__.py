@@ -1,0 +1,1 @@
+"""Tractography: models that learn, from streamlines, where a line goes on."""

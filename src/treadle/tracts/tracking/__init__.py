@@ -1,0 +1,1 @@
+"""Tracking: lines that grow from seeds, point by point, as something says where they go on."""
