@@ -22,8 +22,8 @@ class Subject(Events):
     validation_feed: Feed | None
     test_feed: Feed | None
     occasional_metrics: ClassVar[Collection[str]] = ()
-    """Metrics that `post_validation` adds to some validations alone, say because they take long: where one is monitored,
-    a validation without it changes neither the best model nor patience."""
+    """Metrics that `post_validation` adds to some validations alone, say because they take long: where one is
+    monitored, a validation without it changes neither the best model nor patience."""
 
     def setup(self) -> None:
         """Build modules, optimizers and whatever else the run needs, as attributes. Random draws follow the seed."""

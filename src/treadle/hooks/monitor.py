@@ -35,7 +35,7 @@ def monitored(metrics: Mapping[str, float], name: str, occasional: Collection[st
     if name not in metrics:
         if name in occasional:
             return None
-        tail = nearest(name, metrics)
+        tail = nearest(name, [*metrics, *occasional])
         raise UsageError(f"monitor is {name!r}, which validation_step does not return{tail} (set monitor=)")
     return float(metrics[name])
 
