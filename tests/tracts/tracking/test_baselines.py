@@ -48,8 +48,7 @@ def test_copying_goes_straight_on() -> None:
 
 def test_true_peaks_lead_through_the_crossings_of_a_phantom() -> None:
     phantom = make_phantom(0, lines=1)
-    order = np.argsort(-phantom.fractions, axis=-1, kind="stable")
-    follow = Peaks(np.take_along_axis(phantom.peaks, order[..., None], axis=3))
+    follow = Peaks(phantom.ordered_peaks)
     pure = (phantom.fractions[..., 1] == 1) & (phantom.fractions[..., 0] == 0)
     seeds = place_seeds(pure, seed=0, total=60)
     found = track(follow, seeds, phantom.space, phantom.tracking_mask, TrackingSettings(), seed=0)

@@ -14,9 +14,9 @@ import numpy as np
 
 from treadle.errors import RunError, UsageError
 from treadle.files import cannot_write, write_whole
+from treadle.tracts.resampling import compress
 from treadle.tracts.space import Space
 from treadle.tracts.streamlines import Streamlines
-from treadle.tracts.tracking.compression import compressed
 from treadle.tracts.tracking.growing import REASONS, grow
 from treadle.tracts.tracking.propagator import Propagator
 from treadle.tracts.tracking.settings import TrackingSettings
@@ -143,7 +143,7 @@ def _track_batch(
     long = (lengths >= settings.shortest - 1e-6) & (lines.lengths > 1)
     lines = lines.select(long)
     if settings.compress > 0:
-        lines = compressed(lines, settings.compress, space.voxel_sizes)
+        lines = compress(lines, settings.compress, space.voxel_sizes)
     return Tracked(lines, seeds[long], numbers[long], reasons[long], outside, int((~long).sum()))
 
 
