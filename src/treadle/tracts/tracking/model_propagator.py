@@ -46,14 +46,13 @@ class ModelPropagator(Propagator):
 
     def start(self, count: int) -> Any:
         """See `Propagator`."""
-        return self._model.model.start(count)
+        return self._model.start(count)
 
     def advance(self, state: Any, points: Tensor, previous: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Any]:
         """See `Propagator`."""
         model = self._model
         features = interpolate(self._volume, points, self._offsets).to(self._device)
-        outputs, state = model.model.advance(state, features, previous.to(self._device))
-        parameters = model.getter(outputs)
+        parameters, state = model.advance(state, features, previous.to(self._device))
         if self._sampled:
             direction = model.getter.sample(parameters, uniforms.to(self._device))
         else:
@@ -62,4 +61,4 @@ class ModelPropagator(Propagator):
 
     def keep(self, state: Any, indices: Tensor) -> Any:
         """See `Propagator`."""
-        return self._model.model.keep(state, indices.to(self._device))
+        return self._model.keep(state, indices.to(self._device))
