@@ -7,6 +7,7 @@ volume's corner, TCK and TRX in RAS+ millimetres. TRK and TRX say which grid the
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -170,4 +171,5 @@ def _differing(space: Space, other: Space) -> str:
 
 
 def _columns(tables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    return {name: np.asarray(values, np.float32).reshape(len(values), -1) for name, values in tables.items()}
+    arrays = {name: np.asarray(values, np.float32) for name, values in tables.items()}
+    return {name: values.reshape(len(values), math.prod(values.shape[1:])) for name, values in arrays.items()}
