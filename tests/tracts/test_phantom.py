@@ -5,6 +5,7 @@ import pytest
 
 from treadle.errors import UsageError
 from treadle.tracts.phantom import VOXEL, make_phantom
+from treadle.tracts.signal.tensor import principal
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -87,8 +88,8 @@ def test_lines_may_leave_the_bundles_by_one_voxel() -> None:
 
 def test_the_subject_has_the_volume_and_the_lines() -> None:
     subject = make_phantom(0, lines=4).subject("sub-01")
-    assert subject.volume("input").dtype == np.float32
-    assert subject.volumes["input"].features == subject.volume("input").shape[3]
+    assert subject.volume("input").dtype == np.float32 and subject.volumes["input"].kind == "sh"
+    assert subject.volumes["input"].features == subject.volume("input").shape[3] == 28
     lines = subject.streamlines("streamlines")
     assert lines.per_line["bundle"].ravel().tolist() == [0] * 4 + [1] * 4 + [2] * 4
 
@@ -97,3 +98,13 @@ def test_the_subject_has_the_volume_and_the_lines() -> None:
 def test_wrong_numbers_are_refused(wrong: dict) -> None:
     with pytest.raises(UsageError, match="a phantom needs"):
         make_phantom(0, **wrong)
+
+
+def test_tensors_of_single_bundles_point_along_them() -> None:
+    phantom = make_phantom(2, lines=1)
+    subject = phantom.subject()
+    assert subject.volumes["tensors"].kind == "tensor"
+    single = (phantom.fractions.max(axis=-1) == 1) & (phantom.fractions.sum(axis=-1) == 1)
+    found = principal(subject.volume("tensors"))[single]
+    cosine = np.abs((found * phantom.ordered_peaks[single][:, 0]).sum(axis=1))
+    assert single.sum() > 200 and np.median(np.degrees(np.arccos(np.minimum(cosine, 1)))) < 4

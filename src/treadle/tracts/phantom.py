@@ -18,6 +18,8 @@ import numpy as np
 
 from treadle.data.random import derive_seed
 from treadle.errors import UsageError
+from treadle.tracts.signal.harmonics import fit_harmonics
+from treadle.tracts.signal.tensor import fit_tensors, normalised
 from treadle.tracts.space import Space
 from treadle.tracts.streamlines import Streamlines
 from treadle.tracts.subject import MemorySubject
@@ -82,12 +84,23 @@ class Phantom:
         ]
         return Streamlines.concatenate(parts)
 
+    @property
+    def ordered_peaks(self) -> np.ndarray:
+        """(x, y, z, 3, 3) float32: the directions in each voxel, that of the bundle with the largest part first."""
+        order = np.argsort(-self.fractions, axis=-1, kind="stable")
+        return np.take_along_axis(self.peaks, order[..., None], axis=3)
+
     def subject(self, name: str = "phantom") -> MemorySubject:
-        """As a subject with the volume "input" (signals over that without weighting) and the lines "streamlines"."""
-        plain = self.bvalues == 0
-        baseline = np.maximum(self.dwi[..., plain].mean(axis=-1, keepdims=True), 1e-3)
-        values = (self.dwi[..., ~plain] / baseline).astype(np.float32)
-        return MemorySubject(name, self.space, {"input": (values, "")}, {"streamlines": self.streamlines})
+        """As a subject with the lines "streamlines" and two volumes.
+
+        "input" is the signal of the strongest shell in spherical harmonics of order 6, over that without weighting;
+        "tensors" is the diffusion tensor, with the trace 1.
+        """
+        strongest = float(self.bvalues.max())
+        harmonics = fit_harmonics(self.dwi, self.bvalues, self.directions, 6, shell=strongest)
+        tensors = normalised(fit_tensors(self.dwi, self.bvalues, self.directions))
+        volumes = {"input": (harmonics, "sh"), "tensors": (tensors, "tensor")}
+        return MemorySubject(name, self.space, volumes, {"streamlines": self.streamlines})
 
 
 def make_phantom(

@@ -27,6 +27,20 @@ class DirectionGetter(nn.Module, ABC):
         """The head: outputs (n, width) of a model -> parameters (n, k)."""
 
     @abstractmethod
+    def about(self, parameters: Tensor, directions: Tensor) -> Tensor:
+        """Read `parameters` as said about a direction that is known, instead of about nothing.
+
+        Parameters of 0 then say that direction, and a network has to learn no more than where lines leave it.
+
+        Args:
+            parameters: (n, k), of the head.
+            directions: (n, 3), in mm; where one is 0, nothing is known.
+
+        Returns:
+            (n, k): parameters for `loss` and the others.
+        """
+
+    @abstractmethod
     def loss(self, parameters: Tensor, targets: Tensor, last: Tensor) -> tuple[Tensor, Tensor | None]:
         """What is wrong about each point.
 
@@ -37,7 +51,8 @@ class DirectionGetter(nn.Module, ABC):
 
         Returns:
             The direction's loss (d,) at the points that have a direction (those of `~last`, in order; classes with an
-            end class give (n,)), and the end's loss (n,), None where it has none of its own.
+            end class give (n,)), and the end's loss (n,) times its weight, None where it has none of its own. A batch's
+            loss is the sum of their means.
         """
 
     @abstractmethod
@@ -59,3 +74,12 @@ class DirectionGetter(nn.Module, ABC):
     def end(self, parameters: Tensor) -> Tensor:
         """How likely a line ends at the point: (n,) from 0 to 1; 0 for a getter that does not learn ends."""
         return parameters.new_zeros(len(parameters))
+
+    def given(self, uniforms: Tensor) -> Tensor:
+        """`uniforms`, once their number is right."""
+        if uniforms.shape[1:] != (self.uniforms,):
+            raise UsageError(
+                f"the direction getter {self.name!r} takes {self.uniforms} uniforms per point, "
+                f"got the shape {tuple(uniforms.shape)}"
+            )
+        return uniforms
