@@ -57,6 +57,18 @@ def open_prepared(path: Path) -> TractData:
     return TractData(**parts, path=path)
 
 
+def made_how(path: Path) -> str:
+    """When and how a prepared file was made, in words that go on after its name; "" where it does not say."""
+    attributes = handle(path).attrs
+    found = [f", made {_text(attributes['data_and_time'])}"] if "data_and_time" in attributes else []
+    units = {"step_size": "steps of {:g} mm", "nb_points": "{:g} points a line", "compress": "compressed to {:g} mm"}
+    for name, words in units.items():
+        value = attributes.get(name)
+        if isinstance(value, int | float | np.number):
+            found.append(words.format(value))
+    return ", ".join(found)
+
+
 @dataclass(eq=False)
 class PreparedSubject(Subject):
     """A subject in a prepared file, which each process opens once. It can be sent to another process."""
