@@ -197,16 +197,16 @@ def test_points_stored_in_other_ways(tmp_path: Path, kind: str) -> None:
 
 def check_in_child(subject: Any, expected: np.ndarray, inherited: Any, answers: Any) -> None:
     good = all(np.array_equal(subject.streamlines("lines").points, expected) for _ in range(20))
-    answers.put(good and not inherited and bool(handle(subject.path)))  # a closed file is false
+    answers.put(good and not inherited and bool(handle(subject.path, subject.version)))  # a closed file is false
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork")
 def test_a_subject_in_other_processes(tmp_path: Path) -> None:
     """Each opens the file itself; parent and children read at once."""
     write_prepared(tmp_path / "a.h5", some_data())
-    subject = open_prepared(tmp_path / "a.h5").training[0]
+    subject: Any = open_prepared(tmp_path / "a.h5").training[0]
     expected = subject.streamlines("lines").points
-    inherited = handle(tmp_path / "a.h5")
+    inherited = handle(subject.path, subject.version)
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
     children = [context.Process(target=check_in_child, args=(subject, expected, inherited, answers)) for _ in range(3)]
@@ -229,6 +229,19 @@ def test_a_subject_can_be_sent(tmp_path: Path) -> None:
     close_handles()
     again = ForkingPickler.loads(sent)
     assert again.fingerprint() == before and again.volumes.keys() == subject.volumes.keys()
+
+
+def test_a_file_that_is_replaced(tmp_path: Path) -> None:
+    """Who has it open goes on with what was there; who opens it now reads the new one; nobody mixes them."""
+    write_prepared(tmp_path / "a.h5", some_data())
+    before = open_prepared(tmp_path / "a.h5").training[0]
+    points = before.streamlines("lines").points
+    write_prepared(tmp_path / "a.h5", TractData((MemorySubject("b", SPACE, {}),)))
+    assert [subject.name for subject in open_prepared(tmp_path / "a.h5").training] == ["b"]
+    np.testing.assert_array_equal(before.streamlines("lines").points, points)
+    close_handles()
+    with pytest.raises(UsageError, match=r"a\.h5 has been written anew since it was opened"):
+        before.streamlines("lines")
 
 
 @pytest.mark.parametrize("keep", [0.99, 0.5, 0.02, 0.0])

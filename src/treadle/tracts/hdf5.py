@@ -16,7 +16,10 @@ from treadle.errors import RunError, UsageError
 from treadle.files import reason
 from treadle.tracts.extras import extra, why
 
-_handles: dict[Path, tuple[int, Any]] = {}
+Version = tuple[int, int]
+"""Which version of a file it is: its size in bytes, and when it was last written, in ns."""
+
+_handles: dict[tuple[Path, Version], tuple[int, Any]] = {}
 _gate = threading.Lock()
 
 
@@ -29,27 +32,35 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def handle(path: Path) -> Any:
-    """The open `h5py.File` of this process, for reading.
+def version(path: Path) -> Version:
+    """The version of a file that is there now. Raises UsageError where none is."""
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file")
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def handle(path: Path, known: Version) -> Any:
+    """The open `h5py.File` of this process, for reading, of that version of a file.
 
     A handle that was there before a fork is never used after it: the child opens the file anew. Raises UsageError,
-    naming the file, where it is not there, cut off, or no HDF5.
+    naming the file, where it is not there, cut off, no HDF5, or another version by now.
     """
     with _gate:
-        process, file = _handles.get(path, (0, None))
+        process, file = _handles.get((path, known), (0, None))
         if process == os.getpid():
             return file
         if file is not None:
             file.close()
-            del _handles[path]
+            del _handles[path, known]
         h5py = extra("h5py", "reading prepared data")
-        if not path.is_file():
-            raise UsageError(f"{path}: no such file")
+        if version(path) != known:
+            raise UsageError(f"{path} has been written anew since it was opened: begin again")
         try:
             file = h5py.File(path, "r", locking=False)
         except OSError as error:
             raise UsageError(f"{path} cannot be read as HDF5: {why(error)}") from None
-        _handles[path] = (os.getpid(), file)
+        _handles[path, known] = (os.getpid(), file)
         return file
 
 

@@ -98,7 +98,7 @@ def build_lines(
         grid.check(path, space)
         lost = [key for key in group.dps_keys if key not in lines.per_line]
         if lost:
-            known = ", ".join(lines.per_line) or "nothing"
+            known = ", ".join(sorted(lines.per_line)) or "nothing"
             raise UsageError(f"{path} does not know {lost[0]!r} of its streamlines (dps_keys): it knows {known}")
         lines = Streamlines(lines.points, lines.offsets, {key: lines.per_line[key] for key in group.dps_keys})
         if len(lines) == 0:

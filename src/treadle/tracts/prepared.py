@@ -23,7 +23,7 @@ import numpy as np
 from treadle.data.fingerprint import Fingerprint
 from treadle.errors import UsageError
 from treadle.tracts.extras import why
-from treadle.tracts.hdf5 import handle, rows
+from treadle.tracts.hdf5 import Version, handle, rows, version
 from treadle.tracts.space import Space
 from treadle.tracts.streamlines import Streamlines
 from treadle.tracts.subject import Connectivity, LinesInfo, Subject, TractData, VolumeInfo
@@ -44,7 +44,8 @@ def open_prepared(path: Path) -> TractData:
     Raises UsageError, naming the file and the group, for what is no prepared file, and what does not fit together.
     """
     path = path.resolve()
-    file = handle(path)
+    known = version(path)
+    file = handle(path, known)
     if not any(name in file.attrs for name in SPLITS.values()):
         raise UsageError(f"{path} is no prepared data: it has no list of subjects (treadle tracts prepare writes one)")
     named = {field: _names(file.attrs.get(name, ())) for field, name in SPLITS.items()}
@@ -52,14 +53,14 @@ def open_prepared(path: Path) -> TractData:
     for name in dict.fromkeys(name for names in named.values() for name in names):
         if name not in file:
             raise UsageError(f"{path} lists the subject {name!r}, but does not hold it")
-        subjects[name] = _subject(path, name, file[name])
+        subjects[name] = _subject(path, known, name, file[name])
     parts = {field: tuple(subjects[name] for name in names) for field, names in named.items()}
     return TractData(**parts, path=path)
 
 
 def made_how(path: Path) -> str:
     """When and how a prepared file was made, in words that go on after its name; "" where it does not say."""
-    attributes = handle(path).attrs
+    attributes = handle(path, version(path)).attrs
     found = [f", made {_text(attributes['data_and_time'])}"] if "data_and_time" in attributes else []
     units = {"step_size": "steps of {:g} mm", "nb_points": "{:g} points a line", "compress": "compressed to {:g} mm"}
     for name, words in units.items():
@@ -71,9 +72,14 @@ def made_how(path: Path) -> str:
 
 @dataclass(eq=False)
 class PreparedSubject(Subject):
-    """A subject in a prepared file, which each process opens once. It can be sent to another process."""
+    """A subject in a prepared file, which each process opens once. It can be sent to another process.
+
+    A process that opens the file when another one is in its place says so, by a UsageError.
+    """
 
     path: Path
+    version: Version
+    """Of the file, when it was opened."""
     name: str
     volumes: Mapping[str, VolumeInfo]
     lines: Mapping[str, LinesInfo]
@@ -143,7 +149,7 @@ class PreparedSubject(Subject):
         return self._digest
 
     def _group(self, group: str) -> Any:
-        return handle(self.path)[self.name][group]
+        return handle(self.path, self.version)[self.name][group]
 
     def _labels(self, group: str) -> Any:
         """The dataset of labels "GROUP/connectivity_label_volume"."""
@@ -153,7 +159,7 @@ class PreparedSubject(Subject):
         return self._group(name)[LABELS]
 
 
-def _subject(path: Path, name: str, opened: Any) -> PreparedSubject:
+def _subject(path: Path, known: Version, name: str, opened: Any) -> PreparedSubject:
     volumes: dict[str, VolumeInfo] = {}
     lines: dict[str, LinesInfo] = {}
     offsets: dict[str, np.ndarray] = {}
@@ -169,7 +175,7 @@ def _subject(path: Path, name: str, opened: Any) -> PreparedSubject:
                 raise UsageError(f"{where} is of type {kind!r}: expected 'volume' or 'streamlines'")
         except KeyError as error:
             raise UsageError(f"{where} is not as dwi_ml's schema has it: {why(error)}") from None
-    return PreparedSubject(path, name, volumes, lines, offsets)
+    return PreparedSubject(path, known, name, volumes, lines, offsets)
 
 
 def _volume(where: str, opened: Any) -> VolumeInfo:
