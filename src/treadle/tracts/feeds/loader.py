@@ -216,7 +216,7 @@ class LineLoader:
         ends = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
         return Streamlines(points[np.repeat(offsets[own] - ends[:-1], counts) + np.arange(ends[-1])], ends)
 
-    def _resampled(self, number: int, own: np.ndarray | None) -> Streamlines:
+    def _resampled(self, number: int, own: np.ndarray) -> Streamlines:
         subject = self._sources[number].subject
         assert subject is not None
         lines = subject.streamlines(self.lines_group[number], own)
@@ -235,8 +235,13 @@ class LineLoader:
     def _load(self, number: int) -> None:
         """Read one subject whole."""
         source = self._sources[number]
-        lines = self._resampled(number, None)
-        source.points, source.offsets = torch.from_numpy(lines.points), torch.from_numpy(lines.offsets)
+        counts = self.lengths[self.firsts[number] : self.firsts[number + 1]].copy()
+        usable = np.flatnonzero(counts >= 2)  # the others come in no batch, and a line without points has no others
+        lines = self._resampled(number, usable)
+        counts[:] = 0
+        counts[usable] = lines.lengths
+        source.points = torch.from_numpy(lines.points)
+        source.offsets = torch.from_numpy(np.concatenate(([0], np.cumsum(counts))).astype(np.int64))
         source.volume = self._read_volume(number) if self.info is not None else None
         source.subject = None
 
