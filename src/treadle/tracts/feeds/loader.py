@@ -74,6 +74,7 @@ class LineLoader:
         infos = [s.volumes[g] for s, g in zip(self.subjects, self.volume_group, strict=True) if g is not None]
         self.info = self._common(infos) if infos else None
         lines = [s.lines[g] for s, g in zip(self.subjects, self.lines_group, strict=True)]
+        self.names = [subject.name for subject in self.subjects]
         self.spaces = [each.space for each in lines]
         self.lengths = np.concatenate([each.lengths for each in lines])
         self.millimetres = np.concatenate([each.millimetres for each in lines])
