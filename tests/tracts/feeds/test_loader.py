@@ -165,7 +165,7 @@ def refused():
         ([], {}, "no subject"),
         ([one], {"volume": "dwj"}, "no volumes 'dwj'.*dwi"),
         ([one], {"lines": "bundel"}, "no lines 'bundel'.*bundle"),
-        ([two], {}, r"2 groups of volumes \('v', 'w'\)"),
+        ([two], {}, "a has the volumes v, w: say which"),
         ([one, subject("b", 2, kind="")], {}, "models need the same"),
         ([one, MemorySubject("b", space(), {}, {"l": lines})], {}, "some have none"),
         ([subject("a", 3, kind="")], {"rotate": True}, "rotate: the volume 'dwi' does not say"),

@@ -35,8 +35,8 @@ def test_the_file_holds_the_batch(tmp_path):
 
 def test_each_subject_has_its_file(tmp_path):
     made = feed(10, 10)
-    paths = preview(made, tmp_path / "batch.tck")
-    assert [path.name for path in paths] == ["batch-sub-0.tck", "batch-sub-1.tck"]
+    paths = preview(made, tmp_path / "batch.trk")
+    assert [path.name for path in paths] == ["batch-sub-0.trk", "batch-sub-1.trk"]
     second, _ = read_streamlines(paths[1], made.loader.spaces[1])
     assert len(second) == 10
 

@@ -249,7 +249,8 @@ class LineLoader:
     def _read_volume(self, number: int) -> Tensor:
         subject, group = self._sources[number].subject, self.volume_group[number]
         assert subject is not None and group is not None
-        return torch.from_numpy(np.array(subject.volume(group), np.float32, order="C"))
+        values = np.ascontiguousarray(subject.volume(group), np.float32)
+        return torch.from_numpy(values if values.flags.writeable else values.copy())
 
     def _volume_of(self, subject: Subject) -> str | None:
         if not self.features or (self.settings.volume is None and not subject.volumes):
@@ -284,12 +285,8 @@ def _turned(values: np.ndarray, size: int, matrices: np.ndarray, offsets: np.nda
 
 def _only(subject: Subject, group: str | None, kind: str) -> str:
     """The group that is meant: `kind` is "volumes" or "lines"."""
-    known = list(getattr(subject, kind))
-    if group is None and len(known) == 1:
-        return str(known[0])
     if group is None:
-        there = ", ".join(map(repr, known)) or "none"
-        raise UsageError(f"{subject.name} has {len(known)} groups of {kind} ({there}): say which, {kind.rstrip('s')}=")
-    if group not in known:
+        return subject.only(kind)
+    if group not in getattr(subject, kind):
         raise subject.unknown(group, kind)
     return group
