@@ -5,10 +5,10 @@
     python benchmarks/tracts_data.py --write    also writes benchmarks/results/tracts_data.md
 
 Interpolation: a volume of 80 x 80 x 40 voxels, 200,000 points, on two threads: along 4,000 lines of 50 points a quarter
-of a voxel apart, as a batch has them, and at random. Numba is a loop as one would write it down (`_plain_trilinear.py`),
-NumPy eight gathers, torch `grid_sample`; the last two have as many threads as they like to take. All give the same to
-1e-4, are handed what they write into where they take that, and take turns; a turn is three calls, the first of them not
-counted. Times are medians over rounds of a turn's median, ratios medians of the ratio within a round.
+of a voxel apart, as a batch has them, and at random. Numba is a loop as one would write it down, NumPy eight gathers,
+torch `grid_sample` (`_plain_trilinear.py`). All give the same to 1e-4, and take turns; Numba is handed what it writes
+into, the others make it. A turn is three calls, the first of them not counted. Times are medians over rounds of a
+turn's median, ratios medians of the ratio within a round.
 
 The feed: subjects with a volume of 80 x 80 x 40 x 28 and lines of 20 to 60 points, in an HDF5 file as `treadle tracts
 prepare` writes it; batches of 100 lines, all of an epoch, one thread, in fresh processes. "few subjects" has batches of

@@ -34,20 +34,22 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--validation", action="store_true", help="a batch of the validation: as the lines are")
     options = parser.parse_args(arguments)
     from treadle.cli.train import resolve
+    from treadle.engine.settings import TrainerConfig
     from treadle.tracts.data import load_tracts
     from treadle.tracts.feeds.preview import preview
     from treadle.tracts.feeds.settings import LinesSettings
     from treadle.tracts.feeds.tract_feed import TractFeed
 
     recipe = resolve(options.recipe, options.overrides, options.data, [])
-    if not isinstance(recipe.config, LinesSettings):
+    config = recipe.config
+    if not isinstance(config, LinesSettings) or not isinstance(config, TrainerConfig):
         raise UsageError(f"treadle tracts preview: the recipe {options.recipe!r} does not train on streamlines")
     if options.epoch < 0:
         raise UsageError(f"--epoch {options.epoch}: expected 0 or more")
     data = load_tracts(recipe.data)
     subjects = data.validation if options.validation else data.training
-    feed = TractFeed(subjects, recipe.config, training=not options.validation, ends=True, features=False)
-    feed.bind(recipe.config.seed, "cpu")
+    feed = TractFeed(subjects, config, training=not options.validation, ends=True, features=False)
+    feed.bind(config.seed, "cpu")
     paths = preview(feed, options.out, epoch=options.epoch, batch=options.batch)
     print(f"batch {options.batch} of epoch {options.epoch}: {', '.join(shown(path) for path in paths)}")
     return 0

@@ -75,6 +75,13 @@ def test_every_line_once_in_each_epoch_and_never_the_same_way_twice():
     assert sum(torch.equal(found[0][line], found[1][line]) for line in range(76)) < 5
 
 
+def test_the_order_may_stay_while_lines_change():
+    made = TractFeed(subjects(30), LinesSettings(batch_size=8, noise=0.1), training=True, ends=True, shuffle=False)
+    one, other = (list(made.iterate(epoch)) for epoch in (0, 1))
+    for a, b in zip(one, other, strict=True):
+        assert torch.equal(a.lines, b.lines) and not torch.equal(a.points, b.points)
+
+
 def test_validation_is_always_the_same_and_lines_are_as_they_are():
     settings = {key: value for key, value in EVERYTHING.items() if key != "step_size"}
     one = feed(training=False, **settings)
