@@ -46,6 +46,7 @@ def run(arguments: list[str]) -> int:
         raise UsageError(f"treadle tracts preview: the recipe {options.recipe!r} does not train on streamlines")
     if options.epoch < 0:
         raise UsageError(f"--epoch {options.epoch}: expected 0 or more")
+    config.lazy = True  # one batch is read, not everything
     data = load_tracts(recipe.data)
     subjects = data.validation if options.validation else data.training
     feed = TractFeed(subjects, config, training=not options.validation, ends=True, features=False)
