@@ -115,7 +115,7 @@ class Layer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3 if decoder else 2))
 
     def forward(self, points: Tensor, encoded: Tensor | None, past: Memory | None) -> tuple[Tensor, Memory]:
-        """Points (n, t, width), after those of `past` -> (n, t, width), and the memory; a decoder sees `encoded`, too."""
+        """Points (n, t, width), after those of `past` -> the same shape, and the memory; a decoder sees `encoded`."""
         norms = iter(self.norms)
         norm = next(norms)
         seen = norm(points) if self.norm_first else points
