@@ -50,7 +50,7 @@ $(STAMP): pyproject.toml constraints.txt build-constraints.txt
 $(FULL): $(STAMP)
 	@PIP_CONSTRAINT=build-constraints.txt PIP_BUILD_CONSTRAINT=build-constraints.txt $(BIN)/python -m pip install \
 	  --quiet --disable-pip-version-check --no-deps $$(grep '^visdom==' constraints.txt)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fields,gans,splats,tracts,video,onnx,tensorboard,visdom]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fields,gans,splats,tracts,video,plots,onnx,tensorboard,visdom]'
 	@printf '%s' '$(CURDIR)' > $@
 
 lint: $(FULL)  ## style, types, walls

@@ -57,6 +57,36 @@ def test_a_name_means_its_newest_version(treadle: Any, two: None) -> None:
     assert "a v001  b v002" in treadle.out and "epoch/loss" in treadle.out
 
 
+def test_curves_are_reckoned_with_and_written(treadle: Any, two: None, tmp_path: Path) -> None:
+    both = ("runs", "runs/line/v001", "runs/line/v002")
+    table, picture = tmp_path / "gap.csv", tmp_path / "gap.png"
+    expression = ("--metric", "loss", "--expr", "diff(validation, epoch)")
+    assert treadle(*both, *expression, "--csv", str(table), "--png", str(picture)) == 0
+    assert "diff(validation, epoch)" in treadle.out and "a v001  b v002" in treadle.out
+    lines = [line.split(",") for line in table.read_text().splitlines()]
+    assert lines[0] == ["step", "v001", "v002"] and lines[-1][2] == "" and float(lines[1][1]) != 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert treadle(*both, "--expr", "correlation(v001:validation/loss, v002:validation/loss)") == 0
+    assert -1 <= float(treadle.out.split()[-1]) <= 1
+    assert treadle(*both, "--expr", "correlation(validation, epoch)") == 0
+    assert [row.split()[0] for row in treadle.out.splitlines()[2:]] == ["v001", "v002"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--expr", "diff(validation, tran)", "--metric", "loss"], "has not logged 'tran/loss'"),
+        (["--expr", "diff(v009:train/loss, v001:train/loss)"], "names the run 'v009'"),
+        (["--expr", "diff(v001:train/loss, train/loss)"], "name one for each, or for none"),
+        (["--expr", "correlation(validation, epoch)", "--png", "a.png"], "is a number"),
+        (["--png", "a.xyz"], "are written as .png"),
+    ],
+)
+def test_what_cannot_be_reckoned_is_said(treadle: Any, two: None, asked: list[str], said: str) -> None:
+    assert treadle("runs", "runs/line/v001", "runs/line/v002", *asked) == 2
+    assert said in treadle.err and len(treadle.err.splitlines()) == 1
+
+
 def test_where_there_are_no_runs_it_says_how_to_make_one(treadle: Any, line: None) -> None:
     assert treadle("runs") == 0
     assert treadle.out.startswith("no runs in runs: treadle train RECIPE makes one")

@@ -24,32 +24,22 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+VALIDATED = (
+    "ragged_sequences",
+    "everything",
+    "image",
+    "pix2pix",
+    "cyclegan",
+    "splats",
+    "splats_adc",
+    "own_densification",
+    "sdf",
+    "nerf",
+)
 STAGES_OF = {
     "row edit": ("growing_gaussians", "everything", "splats", "splats_adc", "own_densification", "sdf", "nerf"),
-    "validation": (
-        "ragged_sequences",
-        "everything",
-        "image",
-        "pix2pix",
-        "cyclegan",
-        "splats",
-        "splats_adc",
-        "own_densification",
-        "sdf",
-        "nerf",
-    ),
-    "best model": (
-        "ragged_sequences",
-        "everything",
-        "image",
-        "pix2pix",
-        "cyclegan",
-        "splats",
-        "splats_adc",
-        "own_densification",
-        "sdf",
-        "nerf",
-    ),
+    "validation": VALIDATED,
+    "best model": VALIDATED,
     "rollback": ("everything",),
 }
 """Stages that only some of them have."""

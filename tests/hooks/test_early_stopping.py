@@ -109,3 +109,21 @@ def test_state_is_plain_and_survives_json(scripted: Callable[..., Any]) -> None:
     other = EarlyStopping(3)
     other.load_state_dict(json.loads(json.dumps(hook.state_dict())))
     assert other.state_dict() == hook.state_dict() == {"policy": {"best": 5.0, "waited": 1}, "last_step": 8}
+
+
+def test_a_validation_without_the_metric_is_no_bad_one(scripted: Callable[..., Any]) -> None:
+    class Sometimes(type(scripted([5.0]))):  # type: ignore[misc]
+        """Every third validation measures what takes long, too: it is 3, then 2, then 2."""
+
+        occasional_metrics = ("slow",)
+
+        def post_validation(self, metrics: Any) -> None:
+            super().post_validation(metrics)
+            if self.validations % 3 == 0:
+                metrics["slow"] = 3.0 - min(self.validations // 3 - 1, 1)
+
+    trainer = scripted([5.0], kind=Sometimes, monitor="slow", patience=1, max_epochs=20)
+    summary = trainer.train()
+    assert summary.epoch == 9 and summary.best["value"] == 2.0 and summary.best["epoch"] == 6
+    with pytest.raises(UsageError, match="did you mean 'slow'"):
+        scripted([5.0], kind=Sometimes, monitor="slov").train()

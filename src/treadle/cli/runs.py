@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ EXAMPLES = """  treadle runs                                  all runs below ./r
   treadle runs runs/image/v001                  one, and the curve of each loss
   treadle runs runs/image/v001 runs/image/v002  what differs, and their curves
   treadle runs runs/image runs/other            the newest of each
-  treadle runs runs/a/v001 runs/a/v002 --metric train/loss"""
+  treadle runs runs/a/v001 runs/a/v002 --metric train/loss
+  treadle runs runs/a/v001 runs/a/v002 --metric loss --expr 'diff(validation, train)' --png gap.png
+  treadle runs runs/a/v001 runs/a/v002 --expr 'correlation(v001:validation/loss, v002:validation/loss)'"""
 
 HOME = "runs"
 SMALL = 10
@@ -38,7 +41,17 @@ def run(arguments: list[str]) -> int:
     parser.add_argument(
         "--metric", metavar="NAME", help="the curve to draw (default: of one run each, of more what they monitor)"
     )
+    parser.add_argument(
+        "--expr", metavar="TEXT", help="in place of a metric, what is reckoned from some: sum, diff, ratio, mean or "
+        "correlation of train, epoch, validation, validation/psnr or v001:validation"
+    )  # fmt: skip
+    parser.add_argument("--csv", metavar="FILE", help="write the curves as a table")
+    parser.add_argument("--png", metavar="FILE", help="write the curves as a picture (.png, .svg or .pdf)")
     options = parser.parse_args(arguments)
+    if options.expr or options.csv or options.png:
+        if not options.paths:
+            raise UsageError("treadle runs: --expr, --csv and --png are about curves of runs: name one or more")
+        return _reckon([find_run(path) for path in options.paths], options)
     if len(options.paths) > 1:
         _compare([find_run(path) for path in options.paths], options.metric)
         return 0
@@ -65,6 +78,25 @@ def _list(directory: str, *, given: bool) -> None:
             for row in (header, *rows):
                 del row[place]
     show(header, rows, right=("step", "epoch", "at step", "time"))
+
+
+def _reckon(runs: Sequence[Path], options: Namespace) -> int:
+    """Curves of what is asked for: on the terminal, and in files."""
+    from treadle.runs.plot import combined, curves, draw, write_plot, write_table
+
+    found = curves(runs, options.metric) if options.expr is None else combined(runs, options.expr, options.metric)
+    if isinstance(found, dict):
+        if options.csv or options.png:
+            raise UsageError(f"{options.expr} is a number: it makes no table of steps, and no picture")
+        show(["", options.expr], [(name, _cell(value)) for name, value in found.items() if name != options.expr]
+             or [("", _cell(found[options.expr]))])  # fmt: skip
+        return 0
+    print(draw(found, min(terminal_width(), 120), color=sys.stdout.isatty()))
+    for file, write in ((options.csv, write_table), (options.png, write_plot)):
+        if file is not None:
+            write(Path(file), found)
+            print(f"wrote {file}")
+    return 0
 
 
 def _draw(run: Path, metric: str | None) -> None:

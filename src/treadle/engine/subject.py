@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -21,6 +21,9 @@ class Subject(Events):
     """What it is trained on."""
     validation_feed: Feed | None
     test_feed: Feed | None
+    occasional_metrics: ClassVar[Collection[str]] = ()
+    """Metrics that `post_validation` adds to some validations alone, say because they take long: where one is
+    monitored, a validation without it changes neither the best model nor patience."""
 
     def setup(self) -> None:
         """Build modules, optimizers and whatever else the run needs, as attributes. Random draws follow the seed."""

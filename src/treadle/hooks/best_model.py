@@ -44,7 +44,9 @@ class BestModel(Hook):
 
     def post_validation(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """Keep the weights, where the metric is better than ever."""
-        value = monitored(metrics, self.monitor)
+        value = monitored(metrics, self.monitor, trainer.occasional_metrics)
+        if value is None:
+            return
         better = is_better(value, None if self.info is None else self.info["value"], self.mode)
         archive = trainer.loop.archive
         # A fork from before its parent's best begins without any.

@@ -63,7 +63,8 @@ class Patience:
 class EarlyStopping(Hook):
     """Ends the run, as finished, when a validation metric has not improved for `patience` validations.
 
-    A step that is validated twice counts once. A trainer with `patience=` makes one from its settings.
+    A step that is validated twice counts once, and a validation without the metric (see
+    `Trainer.occasional_metrics`) does not count. A trainer with `patience=` makes one from its settings.
 
     Args:
         patience: validations without improvement after which the run ends.
@@ -96,7 +97,9 @@ class EarlyStopping(Hook):
 
     def post_validation(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """Take in the metric; end the run where patience is at an end."""
-        value = monitored(metrics, self.monitor)
+        value = monitored(metrics, self.monitor, trainer.occasional_metrics)
+        if value is None:
+            return
         warm = self.warm_up is None or self.warm_up.reached(trainer.progress)
         counts = warm and trainer.progress.step != self._last_step
         self._last_step = trainer.progress.step

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from treadle.errors import UsageError, nearest
@@ -27,10 +27,15 @@ def is_better(value: float, best: float | None, mode: Mode, by: float = 0.0) -> 
     return (best - value if mode == "min" else value - best) > by
 
 
-def monitored(metrics: Mapping[str, float], name: str) -> float:
-    """The value of the metric `name`. Raises UsageError, with the nearest name, where validation does not give it."""
+def monitored(metrics: Mapping[str, float], name: str, occasional: Collection[str] = ()) -> float | None:
+    """The value of the metric `name`; None where it is one of the `occasional` ones, and this validation had it not.
+
+    Raises UsageError, with the nearest name, where no validation gives it.
+    """
     if name not in metrics:
-        tail = nearest(name, metrics)
+        if name in occasional:
+            return None
+        tail = nearest(name, [*metrics, *occasional])
         raise UsageError(f"monitor is {name!r}, which validation_step does not return{tail} (set monitor=)")
     return float(metrics[name])
 

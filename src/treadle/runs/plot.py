@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treadle.errors import UsageError, nearest
+from treadle.files import write_whole
 from treadle.runs.compare import distinct_names
+from treadle.runs.expressions import Name, evaluate, names, parse
 from treadle.runs.metrics import Points, all_series
 from treadle.runs.run import read_config
 
@@ -38,6 +43,75 @@ def curves(runs: Sequence[str | Path], metric: str | None = None) -> Curves:
     chosen = _choose(metric, known, paths)
     labelled = zip(distinct_names(paths), found, strict=True)
     return Curves(chosen, {label: series[chosen] for label, series in labelled if chosen in series})
+
+
+def combined(runs: Sequence[str | Path], expression: str, metric: str | None = None) -> Curves | dict[str, float]:
+    """What an expression (see `runs.expressions`) over the curves of runs comes to, by the runs' names.
+
+    Returns:
+        Curves; or, for a correlation, a number for each run. One that names runs itself has a single result.
+
+    Raises:
+        UsageError: the expression cannot be read, or a run has not logged what it names.
+    """
+    paths = [Path(run) for run in runs]
+    labels = distinct_names(paths)
+    logs = dict(zip(labels, map(all_series, paths), strict=True))
+    node = parse(expression)
+    known = list(dict.fromkeys(name for series in logs.values() for name in series))
+    bare = metric.rpartition("/")[2] if metric is not None else _choose(None, known, paths).partition("/")[2]
+
+    def curve(name: Name, label: str) -> Points:
+        label = name.run or label
+        if label not in logs:
+            raise UsageError(f"the expression names the run {label!r}, which is none of these{nearest(label, logs)}")
+        wanted = f"{name.split}/{name.metric or bare}"
+        if wanted not in logs[label]:
+            raise UsageError(f"{label} has not logged {wanted!r}{nearest(wanted, logs[label])}")
+        return logs[label][wanted]
+
+    itself = any(name.run for name in names(node))
+    if itself and any(not name.run for name in names(node)) and len(paths) > 1:
+        raise UsageError(f"{expression!r} names a run for some of its curves: name one for each, or for none")
+    results = {label: evaluate(node, partial(curve, label=label)) for label in (labels[:1] if itself else labels)}
+    if itself:
+        results = {expression: next(iter(results.values()))}
+    numbers = {label: value for label, value in results.items() if isinstance(value, float)}
+    return numbers or Curves(
+        expression, {label: points for label, points in results.items() if isinstance(points, tuple)}
+    )
+
+
+def write_table(path: Path, curves: Curves) -> None:
+    """The curves as CSV: a column of steps and one for each run, empty where it has no point."""
+    steps = np.unique(np.concatenate([steps for steps, _ in curves.points.values()]))
+    columns = [dict(zip(at.tolist(), values.tolist(), strict=True)) for at, values in curves.points.values()]
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer)
+    writer.writerow(["step", *curves.points])
+    writer.writerows([step, *(column.get(step, "") for column in columns)] for step in steps.tolist())
+    write_whole(path, buffer.getvalue())
+
+
+def write_plot(path: Path, curves: Curves) -> None:
+    """The curves as a picture (PNG, SVG, PDF: by the name's ending). Raises UsageError without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UsageError(f"{path} needs matplotlib: pip install 'treadle[plots]'") from None
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for label, (steps, values) in curves.points.items():
+        axes.plot(steps, values, label=label, linewidth=1.5, marker="o" if len(steps) < 20 else None, markersize=3)
+    axes.set(xlabel="step", ylabel=curves.metric)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    buffer = io.BytesIO()
+    try:
+        figure.savefig(buffer, format=path.suffix.lstrip(".").lower() or "png", dpi=120)
+    except ValueError:
+        raise UsageError(f"{path}: pictures are written as .png, .svg or .pdf") from None
+    write_whole(path, buffer.getvalue())
 
 
 def logged(run: str | Path) -> list[str]:

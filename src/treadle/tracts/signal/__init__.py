@@ -1,0 +1,1 @@
+"""What a diffusion signal says about directions: tensors and spherical harmonics."""

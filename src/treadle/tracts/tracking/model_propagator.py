@@ -1,0 +1,64 @@
+"""A trained model as what says where lines go on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from treadle.errors import UsageError
+from treadle.kernels.trilinear import interpolate
+from treadle.tracts.tracking.propagator import Propagator
+
+if TYPE_CHECKING:
+    from treadle.tracts.models.direction_model import DirectionModel
+
+
+class ModelPropagator(Propagator):
+    """Reads the volume where lines are, advances the model by that point, and asks its getter for a direction."""
+
+    def __init__(
+        self, model: DirectionModel, volume: Tensor, offsets: Tensor | None = None, *, sampled: bool = False
+    ) -> None:
+        """Take a model as it is; it is put into evaluation mode.
+
+        Args:
+            model: on any device; what it computes comes back to the CPU.
+            volume: (x, y, z, features) float32, on the CPU, contiguous.
+            offsets: (k, 3) float32: the neighbourhood that is read at each point; None: the point alone.
+            sampled: draw directions from the getter's distribution.
+
+        Raises:
+            UsageError: the volume does not have the features that the model takes, or its getter cannot be sampled.
+        """
+        features = volume.shape[3] * (1 if offsets is None else len(offsets))
+        if features != model.model.inputs:
+            raise UsageError(
+                f"the volume gives {features} features for each point, the model was trained on {model.model.inputs}: "
+                "give the kind of volume, and the neighbourhood, of the training"
+            )
+        if sampled and model.getter.uniforms == 0:
+            raise UsageError(f"the direction getter {model.getter.name!r} says one direction: it cannot be sampled")
+        self._model, self._volume, self._offsets, self._sampled = model.eval(), volume, offsets, sampled
+        self._device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        self.uniforms = model.getter.uniforms if sampled else 0
+
+    def start(self, count: int) -> Any:
+        """See `Propagator`."""
+        return self._model.start(count)
+
+    def advance(self, state: Any, points: Tensor, previous: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Any]:
+        """See `Propagator`."""
+        model = self._model
+        features = interpolate(self._volume, points, self._offsets).to(self._device)
+        parameters, state = model.advance(state, features, previous.to(self._device))
+        if self._sampled:
+            direction = model.getter.sample(parameters, uniforms.to(self._device))
+        else:
+            direction = model.getter.direction(parameters)
+        return direction.cpu(), model.getter.end(parameters).cpu(), state
+
+    def keep(self, state: Any, indices: Tensor) -> Any:
+        """See `Propagator`."""
+        return self._model.keep(state, indices.to(self._device))
