@@ -8,6 +8,7 @@ from typing import Literal
 from torch import nn
 
 from treadle.config.settings import Settings, require, setting
+from treadle.errors import UsageError
 from treadle.tracts.getters.sphere import is_sphere
 from treadle.tracts.models.embeddings import build_embedding
 from treadle.tracts.models.mlp import Perceptron
@@ -107,6 +108,8 @@ def build_model(settings: ModelSettings, inputs: int, neighbours: int = 1) -> Li
     Raises:
         UsageError: parts that do not fit together.
     """
+    if inputs == 0 and settings.is_transformer:
+        raise UsageError(f"the transformer {settings.model!r} needs features: give it a volume")
     embed, embedded = build_embedding(
         settings.embedding or ("nn" if settings.is_transformer else "none"),
         inputs,

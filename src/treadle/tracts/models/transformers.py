@@ -13,7 +13,6 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from treadle.errors import UsageError
 from treadle.tracts.models.attention import Layer, Memory, sinusoids
 from treadle.tracts.models.buckets import groups
 from treadle.tracts.models.model import LineModel
@@ -71,11 +70,9 @@ class Transformer(LineModel):
                 depend on the distance of points (see `attention.Attention`).
 
         Raises:
-            UsageError: there are no features, or heads that do not divide the width.
+            UsageError: heads that do not divide the width.
         """
         super().__init__()
-        if inputs == 0:
-            raise UsageError(f"the transformer {kind!r} needs features: give it a volume")
         beside = tokens.width if tokens is not None and kind == "ttst" else 0
         self.inputs, self.width, self.kind, self.positions = inputs, embedded + beside, kind, positions
         self.embed, self.tokens, self.dropout = embed, tokens, nn.Dropout(dropout)
