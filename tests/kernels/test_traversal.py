@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treadle.kernels.traversal import traverse
@@ -44,6 +44,7 @@ coordinates = st.one_of(
 lines = st.lists(st.lists(st.tuples(coordinates, coordinates, coordinates), max_size=6), min_size=1, max_size=4)
 
 
+@settings(deadline=None)
 @given(lines)
 def test_the_loop_meets_what_the_reference_meets(given_lines: list[list[tuple[float, float, float]]]) -> None:
     points = np.array([point for line in given_lines for point in line], float).reshape(-1, 3)
