@@ -133,7 +133,7 @@ class Feed(ABC):
     @property
     @abstractmethod
     def batches(self) -> int | None:
-        """Batches per epoch, the same in every epoch; None where the length is unknown before it is read."""
+        """Batches per epoch, the same in every epoch; None where epochs differ, or only reading tells."""
 
     @property
     def samples(self) -> int | None:
@@ -143,7 +143,7 @@ class Feed(ABC):
     def plan(self, epoch: int) -> Sequence[Any]:
         """The batches of `epoch`, as what `gather` makes each of: sample indices that can be sliced.
 
-        A pure function of (seed, epoch), of the same length in every epoch.
+        A pure function of (seed, epoch), of the same length in every epoch unless `batches` is None.
         """
         raise NotImplementedError(f"{type(self).__name__} gives neither plan() and gather() nor iterate()")
 
@@ -215,7 +215,7 @@ class Gathered(Reader):
         self._gather, self._epoch, self._world = feed.gather, epoch, feed._world
         self._whole = plan = feed.plan(epoch)
         self.count = len(plan)
-        if self.count != feed.batches:
+        if feed.batches is not None and self.count != feed.batches:
             maker = getattr(feed, "batching", feed)
             raise RunError(
                 f"{type(maker).__name__} gave {self.count} batches in epoch {epoch + 1}, but says it has "

@@ -20,7 +20,7 @@ from treadle.data.random import derive_seed
 from treadle.errors import UsageError
 from treadle.tracts.masks import dilated
 from treadle.tracts.signal.harmonics import fit_harmonics
-from treadle.tracts.signal.tensor import fit_tensors
+from treadle.tracts.signal.tensor import fit_tensors, normalised
 from treadle.tracts.space import Space
 from treadle.tracts.streamlines import Streamlines
 from treadle.tracts.subject import MemorySubject
@@ -95,11 +95,11 @@ class Phantom:
         """As a subject with the lines "streamlines" and two volumes.
 
         "input" is the signal of the strongest shell in spherical harmonics of order 6, over that without weighting;
-        "tensors" is the diffusion tensor, in mm2/s.
+        "tensors" is the diffusion tensor, with the trace 1.
         """
         strongest = float(self.bvalues.max())
         harmonics = fit_harmonics(self.dwi, self.bvalues, self.directions, 6, shell=strongest)
-        tensors = fit_tensors(self.dwi, self.bvalues, self.directions)
+        tensors = normalised(fit_tensors(self.dwi, self.bvalues, self.directions))
         volumes = {"input": (harmonics, "sh"), "tensors": (tensors, "tensor")}
         return MemorySubject(name, self.space, volumes, {"streamlines": self.streamlines})
 

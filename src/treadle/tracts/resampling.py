@@ -27,8 +27,10 @@ def resample_step(lines: Streamlines, step_mm: float, voxel_sizes: Sizes) -> Str
     """
     if not step_mm > 0:
         raise UsageError(f"a step of {step_mm} mm: expected a number above 0")
-    steps = np.maximum(1, np.rint(lines.millimetres(voxel_sizes) / step_mm)).astype(np.int64)
-    return _resampled(lines, np.where(lines.lengths > 1, steps + 1, lines.lengths), voxel_sizes)
+    along = _along(lines, voxel_sizes)
+    millimetres = along[np.maximum(lines.offsets[1:] - 1, 0)] if len(along) else np.zeros(len(lines))
+    steps = np.maximum(1, np.rint(millimetres / step_mm)).astype(np.int64)
+    return _resampled(lines, np.where(lines.lengths > 1, steps + 1, lines.lengths), along)
 
 
 def resample_count(lines: Streamlines, points: int, voxel_sizes: Sizes = (1, 1, 1)) -> Streamlines:
@@ -41,7 +43,7 @@ def resample_count(lines: Streamlines, points: int, voxel_sizes: Sizes = (1, 1, 
         raise UsageError(f"streamlines of {points} points: expected 2 or more")
     if (lines.lengths == 0).any():
         raise UsageError(f"streamline {int(np.argmin(lines.lengths))} has no point to resample")
-    return _resampled(lines, np.full(len(lines), points), voxel_sizes)
+    return _resampled(lines, np.full(len(lines), points), _along(lines, voxel_sizes))
 
 
 def compress(
@@ -63,28 +65,19 @@ def compress(
     return Streamlines(lines.points[keep], before[lines.offsets], lines.per_line, per_point)
 
 
-def _resampled(lines: Streamlines, counts: np.ndarray, voxel_sizes: Sizes) -> Streamlines:
+def _along(lines: Streamlines, voxel_sizes: Sizes) -> np.ndarray:
+    """(p,) float64: how many millimetres of its line lie before each point; the other lines do not matter."""
+    places = lines.points.astype(np.float64) * np.asarray(voxel_sizes, np.float64)
+    along = np.zeros(len(places))
+    _walk(places, lines.offsets, along)
+    return along
+
+
+def _resampled(lines: Streamlines, counts: np.ndarray, along: np.ndarray) -> Streamlines:
     """Each line with `counts` (n,) points at equal distances along it; a count of 0 or 1 only where it has as many."""
     offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-    if len(lines.points) == 0:
-        return Streamlines(lines.points, offsets, lines.per_line, lines.per_point)
-    steps = np.linalg.norm(np.diff(lines.points.astype(np.float64), axis=0) * np.asarray(voxel_sizes), axis=1)
-    starts = lines.offsets[(lines.offsets > 0) & (lines.offsets < len(lines.points))]
-    steps[starts - 1] = 0  # from one line's last point to the next one's first nothing is walked
-    along = np.concatenate(([0.0], np.cumsum(steps)))
-    first = np.minimum(lines.offsets[:-1], len(along) - 1)
-    last = np.maximum(lines.offsets[1:] - 1, first)
-    # Lines lie one behind the other on one axis: a single sorted search finds all.
-    line = np.repeat(np.arange(len(lines)), counts)
-    share = (np.arange(offsets[-1]) - offsets[line]) / np.maximum(counts[line] - 1, 1)
-    wanted = along[first[line]] + share * (along[last] - along[first])[line]
-    left = np.clip(np.searchsorted(along, wanted, side="right") - 1, first[line], np.maximum(last - 1, first)[line])
-    right = np.minimum(left + 1, last[line])
-    gap = along[right] - along[left]
-    weight = np.clip(np.divide(wanted - along[left], gap, out=np.zeros(len(gap)), where=gap > 0), 0, 1)[:, None]
-    many = counts > 1  # both ends exactly, whatever the rounding of sums
-    for rows, ends in ((offsets[:-1][many], first[many]), (offsets[1:][many] - 1, last[many])):
-        left[rows], right[rows], weight[rows] = ends, ends, 0
+    left, right, weight = np.zeros(offsets[-1], np.int64), np.zeros(offsets[-1], np.int64), np.zeros((offsets[-1], 1))
+    _spaced(along, lines.offsets, offsets, left, right, weight)
 
     def between(values: np.ndarray) -> np.ndarray:
         low, high = values[left].astype(np.float64), values[right].astype(np.float64)
@@ -92,6 +85,38 @@ def _resampled(lines: Streamlines, counts: np.ndarray, voxel_sizes: Sizes) -> St
 
     per_point = {name: between(values) for name, values in lines.per_point.items()}
     return Streamlines(between(lines.points), offsets, lines.per_line, per_point)
+
+
+@compiled()
+def _walk(places: np.ndarray, offsets: np.ndarray, along: np.ndarray) -> None:
+    """Sum up each line's steps from its first point on."""
+    for line in range(len(offsets) - 1):
+        for point in range(offsets[line] + 1, offsets[line + 1]):
+            x = places[point, 0] - places[point - 1, 0]
+            y = places[point, 1] - places[point - 1, 1]
+            z = places[point, 2] - places[point - 1, 2]
+            along[point] = along[point - 1] + np.sqrt(x * x + y * y + z * z)
+
+
+@compiled()
+def _spaced(
+    along: np.ndarray, offsets: np.ndarray, made: np.ndarray, left: np.ndarray, right: np.ndarray, weight: np.ndarray
+) -> None:
+    """Between which points of a line each of the new ones (line k has `made[k]` to `made[k + 1]`) lies, and where."""
+    for line in range(len(offsets) - 1):
+        at, last, count = offsets[line], offsets[line + 1] - 1, made[line + 1] - made[line]
+        for k in range(count):
+            row = made[line] + k
+            wanted = along[last] * (k / (count - 1)) if count > 1 else 0.0
+            while at < last - 1 and along[at + 1] <= wanted:
+                at += 1
+            left[row] = at
+            right[row] = min(at + 1, last)
+            gap = along[right[row]] - along[at]
+            if gap > 0:
+                weight[row, 0] = min(max((wanted - along[at]) / gap, 0.0), 1.0)
+            if k == count - 1 and count > 1:  # the end exactly, whatever the rounding of sums
+                left[row], right[row], weight[row, 0] = last, last, 0.0
 
 
 @compiled()

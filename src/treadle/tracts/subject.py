@@ -77,6 +77,14 @@ class Subject(ABC):
         """How many lines of `group` link which regions, where the data tells."""
         return None
 
+    def only(self, kind: str) -> str:
+        """The name of the only group; `kind` is "volumes" or "lines". Raises UsageError where there are none or more."""
+        known = list(getattr(self, kind))
+        if len(known) != 1:
+            one = "volume" if kind == "volumes" else kind
+            raise UsageError(f"{self.name} has the {kind} {', '.join(known) or 'of no group'}: say which ({one}=...)")
+        return str(known[0])
+
     def unknown(self, group: str, kind: str) -> UsageError:
         """The error for a group that is not there; `kind` is "volumes" or "lines"."""
         known = list(getattr(self, kind))
