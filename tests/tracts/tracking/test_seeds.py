@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treadle.errors import UsageError
@@ -52,6 +52,7 @@ def test_nowhere_to_begin_and_two_numbers_are_refused() -> None:
             place_seeds(some_mask(), seed=0, **wrong)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**40), st.integers(0, 500), st.integers(1, 4))
 def test_uniforms_belong_to_their_index_and_step(seed: int, step: int, count: int) -> None:
     indices = np.array([5, 0, 9, 2**40])
