@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -386,3 +386,14 @@ def test_what_is_there_stays_until_the_new_one_is_whole(root: Path) -> None:
     assert out.read_text() == "what was there"
     with pytest.raises(UsageError, match=r"no/a\.h5 cannot be written: there is no folder"):
         prepare(root, root / "no" / "a.h5", parse_config(CONFIG), SPLITS)
+
+
+def test_an_interruption_leaves_nothing(root: Path) -> None:
+    def stop(names: Sequence[str]) -> Iterator[str]:
+        yield names[0]
+        raise KeyboardInterrupt
+
+    before = sorted(os.listdir(root.parent))
+    with pytest.raises(KeyboardInterrupt):
+        prepared(root, progress=stop)
+    assert sorted(os.listdir(root.parent)) == before
