@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from pathlib import Path
 
 import nibabel
@@ -125,6 +126,33 @@ def test_a_file_that_is_cut_off(tmp_path: Path, ending: str, keep: float) -> Non
     with pytest.raises(UsageError, match=rf"cut\.{ending} cannot be read as {ending.upper()}: .") as caught:
         read_streamlines(path, SPACES[0])
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_cut_off_between_two_lines(tmp_path: Path) -> None:
+    """Where a reader sees nothing wrong, but that the header has promised more."""
+    path = tmp_path / "cut.trk"
+    write_streamlines(path, some_lines(SPACES[0], known=False), SPACES[0])
+    path.write_bytes(path.read_bytes()[: -(4 + 40 * 12)])
+    with pytest.raises(UsageError, match="3 of its 4 streamlines are there: is it cut off"):
+        read_streamlines(path)
+
+
+def test_a_trx_that_holds_less_than_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "a.trx"
+    write_streamlines(path, some_lines(SPACES[0]), SPACES[0])
+    with zipfile.ZipFile(path) as old:
+        parts = {info.filename: old.read(info) for info in old.infolist()}
+    short = {**parts, "dpv/fa.float32": parts["dpv/fa.float32"][:-4]}
+    without = {name: part for name, part in parts.items() if not name.startswith("offsets")}
+    for changed, said in (
+        (short, "dpv/fa.float32 has 188 bytes, not 48 x 1 float32"),
+        (without, "it holds no offsets"),
+    ):
+        with zipfile.ZipFile(path, "w") as new:
+            for name, part in changed.items():
+                new.writestr(name, part)
+        with pytest.raises(UsageError, match=rf"a\.trx cannot be read as TRX: {said}"):
+            read_streamlines(path)
 
 
 @pytest.mark.parametrize("ending", ["trk", "tck", "trx"])

@@ -38,12 +38,12 @@ SPLITS = {"training": "training_subjs", "validation": "validation_subjs", "testi
 """The fields of TractData, and the attributes that name their subjects."""
 
 
-def open_prepared(path: Path) -> TractData:
+def open_prepared(path: Path | str) -> TractData:
     """The subjects of a prepared file. Nothing but what describes them is read, until it is asked for.
 
     Raises UsageError, naming the file and the group, for what is no prepared file, and what does not fit together.
     """
-    path = path.resolve()
+    path = Path(path).resolve()
     known = version(path)
     file = handle(path, known)
     if not any(name in file.attrs for name in SPLITS.values()):
