@@ -365,6 +365,13 @@ def test_files_that_are_missing(root: Path) -> None:
     ]  # fmt: skip
 
 
+def test_brackets_in_names_are_brackets(root: Path) -> None:
+    moved = root.rename(root.with_name("data [1]"))
+    (moved / "sub-01" / "anat").rename(moved / "sub-01" / "anat[a]")
+    found = one(moved, {"type": "volume", "files": "anat[a]/*__t1.nii.gz"}).volume("g")
+    np.testing.assert_array_equal(found, volume_of(SUBJECTS[0], 1))
+
+
 def test_subjects_that_are_missing_or_twice(root: Path) -> None:
     refused(root, r"validation: .*data has no folder 'sub-20'; did you mean 'sub-0", splits={"validation": ["sub-20"]})
     refused(root, "the lists name no subject", splits={"training": []})

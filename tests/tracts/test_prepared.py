@@ -148,6 +148,9 @@ def test_ours_come_back_with_the_same_fingerprint(tmp_path: Path) -> None:
         assert after.volumes["input"].kind == "tensor"
         assert before.fingerprint() == after.fingerprint()
         assert len(after.streamlines("none")) == 0 and len(after.streamlines("none", np.zeros(0, int))) == 0
+    first: Any = found.training[0]
+    assert (first.regions("lines"), first.regions("none")) == (8, 0)
+    np.testing.assert_array_equal(first.connectivity("lines").matrix, data.training[0].connectivity("lines").matrix)
     linked = found.training[1].connectivity("lines")
     assert linked is not None and linked.labels == "lines/connectivity_label_volume"
     np.testing.assert_array_equal(found.training[1].volume(linked.labels), data.training[1].volume("regions"))

@@ -133,6 +133,11 @@ class PreparedSubject(Subject):
             raise UsageError(f"{where}: nothing says which regions the connectivity matrix links")
         return Connectivity(matrix, labels=_text(labels) if labels is not None else f"{group}/{LABELS}")
 
+    def regions(self, group: str) -> int:
+        """How many regions the connectivity matrix of `group` links, without reading it; 0 where it has none."""
+        opened = self._group(group)
+        return len(opened["connectivity_matrix"]) if "connectivity_matrix" in opened else 0
+
     def fingerprint(self) -> str:
         """Over everything; the same as that of a `MemorySubject` that holds the same."""
         if not hasattr(self, "_digest"):
