@@ -287,6 +287,10 @@ def breaking(change: str) -> Any:
                 group.create_dataset("data_per_streamline/weight", data=[[1.0]])
             case "affine":
                 group.attrs["affine"] = np.zeros((4, 4))
+            case "shape":
+                group.attrs["dimensions"] = np.array([12, 10, 9])
+            case "moved":
+                group.attrs["affine"] = by_hand.AFFINE + np.array([[0, 0, 0, 0.6]] + 3 * [[0, 0, 0, 0]])
             case "no affine":
                 del file["sub-02/a mask"].attrs["affine"]
             case "subject":
@@ -308,6 +312,8 @@ def breaking(change: str) -> Any:
         ("space", "sub-02/all fibres has the space 'mni': expected one of vox, voxmm, rasmm"),
         ("dps", r"sub-02/all fibres: 'weight' has \(1,\) rows for 43 lines"),
         ("affine", "sub-02/all fibres: the affine of a volume is no invertible"),
+        ("shape", "sub-02/all fibres has another grid than a mask: 12x10x9 voxels, not 12x10x8"),
+        ("moved", "sub-02/all fibres has another grid than a mask: its affine differs by up to 0.6"),
         ("no affine", "sub-02/a mask is not as dwi_ml's schema has it: .*affine"),
         ("subject", "lists the subject 'sub-02', but does not hold it"),
         ("lists", "is no prepared data: it has no list of subjects"),
