@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -205,3 +206,11 @@ def test_the_same_lines_give_the_same_bytes(tmp_path: Path) -> None:
         write_streamlines(tmp_path / f"a.{ending}", some_lines(SPACES[0]), SPACES[0])
         write_streamlines(tmp_path / f"b.{ending}", some_lines(SPACES[0]), SPACES[0])
         assert (tmp_path / f"a.{ending}").read_bytes() == (tmp_path / f"b.{ending}").read_bytes()
+
+
+def test_a_package_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_streamlines(tmp_path / "a.trk", some_lines(SPACES[0]), SPACES[0])
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    with pytest.raises(UsageError, match=r"needs nibabel: install it with: pip install 'treadle\[tracts\]'"):
+        read_streamlines(tmp_path / "a.trk")
+    write_streamlines(tmp_path / "a.trx", some_lines(SPACES[0]), SPACES[0])  # needs no package
