@@ -10,6 +10,7 @@ from treadle.errors import UsageError, nearest
 
 KINDS = {
     "prepare": "volumes and streamlines of many subjects into one HDF5 file",
+    "preview": "one batch of a training, as streamlines",
     "show": "what a prepared file holds; take something out of it",
 }
 """Each is the module `treadle.cli.tracts_<name>` with `run(arguments) -> exit code`, imported when it is called."""
