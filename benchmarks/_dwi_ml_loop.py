@@ -47,16 +47,16 @@ def scan() -> str:
     names: list[str] = []
     sizes: list[float] = []
     ignored = 0
-    warnings.simplefilter("ignore", FutureWarning)  # some objects say that they are deprecated when they are asked
-    for thing in gc.get_objects():
-        try:
-            if not (torch.is_tensor(thing) or (hasattr(thing, "data") and torch.is_tensor(thing.data))):
-                raise TypeError
-        except Exception:
-            ignored += 1
-            continue
-        names.append(type(thing).__name__)
-        sizes.append(thing.nelement() * thing.element_size() / 1024**3)
+    with warnings.catch_warnings(action="ignore"):  # some objects say that they are deprecated when they are asked
+        for thing in gc.get_objects():
+            try:
+                if not (torch.is_tensor(thing) or (hasattr(thing, "data") and torch.is_tensor(thing.data))):
+                    raise TypeError
+            except Exception:
+                ignored += 1
+                continue
+            names.append(type(thing).__name__)
+            sizes.append(thing.nelement() * thing.element_size() / 1024**3)
     lines = [f"{len(names)} tensors, {ignored} other objects"]
     for name, count in sorted(Counter(names).items()):
         own = [size for other, size in zip(names, sizes, strict=True) if other == name]
