@@ -23,8 +23,11 @@ OF_GENERATION: dict[str, Literal["min", "max"]] = {"endpoint_distance": "min", "
 
 @dataclass(kw_only=True)
 class UpdateSettings(Settings):
-    """How the network is updated."""
+    """What the network is trained towards, and how it is updated."""
 
+    first_direction: Literal["axis", "as_is"] = setting("axis", common=True)
+    """What is right at a line's first point, to which nothing leads: either sense of its direction ("axis": tracking
+    goes both ways from a seed), or the one that the line happens to have."""
     optimizer: Literal["adam", "radam", "sgd"] = setting("adam", common=True)
     """Adam (Kingma and Ba), RAdam (rectified: it needs no warm-up) or SGD with Nesterov's momentum."""
     learning_rate: float | str = setting(1e-3, parse=parse_curve, common=True, command="LearningRateMultiplier")
@@ -74,11 +77,13 @@ class ReportSettings(Settings):
 
 
 @dataclass(kw_only=True)
-class TractsConfig(
+class TractsConfig(  # type: ignore[misc]  # a batch may be so many mm, too
     ReportSettings, GenerationSettings, UpdateSettings, GetterSettings, ModelSettings, LinesSettings, TrainerConfig
 ):
     """Settings of `TractsTrainer`."""
 
+    batch_size: float = setting(100.0, above=0, common=True)  # type: ignore[assignment]
+    """How much a batch holds at most, in `batch_units`; a line that is longer than that is a batch of its own."""
     max_epochs: int | None = setting(100, least=1, resumable=True, common=True)
     """Epochs to train for; with `max_steps`, whichever comes first."""
 
