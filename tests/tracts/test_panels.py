@@ -45,8 +45,8 @@ def test_what_is_nearer_hides_what_is_farther() -> None:
     below[:, 2], above[:, 2] = 4, 16
     colour = draw(Streamlines.of([below, above]), SPACE, views=["axial"], size=120)[0][58:62, 58:62].mean(axis=(0, 1))
     assert colour.argmax() == 1
-    colour = draw(Streamlines.of([above, below]), SPACE, views=["coronal"], size=120)[0]
-    assert lit(colour)[:, 0].min() < 40 < 80 < lit(colour)[:, 0].max()  # up is up
+    colour = draw(Streamlines.of([above, below]), SPACE, views=["coronal"], size=400)[0]
+    assert lit(colour)[:, 0].min() < 130 < 270 < lit(colour)[:, 0].max()  # up is up, and a line seen from its end a dot
 
 
 def test_a_slice_lies_behind_and_colours_may_be_given() -> None:
