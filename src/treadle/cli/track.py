@@ -73,7 +73,8 @@ def _parser() -> Parser:
         "Track streamlines with the best model of a run, in a volume of the kind that it was trained on: from each "
         "seed forward, and then backward with the line so far as its past.",
         EXAMPLES,
-        usage="treadle track RUN INPUT --mask MASK [--seeds MASK] [--total N | --per-voxel N] [options]",
+        usage="treadle track RUN INPUT --mask MASK [--seeds MASK]\n"
+        "                                 [--total N | --per-voxel N] [options]",
     )
     parser.add_argument("run", metavar="RUN", help="a run's directory, or the one that holds its versions")
     parser.add_argument("input", metavar="INPUT", help="the volume, as NIfTI; or prepared data (.h5)")
