@@ -43,8 +43,9 @@ def test_right_is_right_and_up_is_front_in_an_axial_view() -> None:
 def test_what_is_nearer_hides_what_is_farther() -> None:
     below, above = line(0), line(1)
     below[:, 2], above[:, 2] = 4, 16
-    colour = draw(Streamlines.of([below, above]), SPACE, views=["axial"], size=120)[0][58:62, 58:62].mean(axis=(0, 1))
-    assert colour.argmax() == 1
+    for lines in ([below, above], [above, below]):
+        (seen,) = draw(Streamlines.of(lines), SPACE, views=["axial"], size=120)
+        assert seen[58:62, 58:62].mean(axis=(0, 1)).argmax() == 1
     colour = draw(Streamlines.of([above, below]), SPACE, views=["coronal"], size=400)[0]
     assert lit(colour)[:, 0].min() < 130 < 270 < lit(colour)[:, 0].max()  # up is up, and a line seen from its end a dot
 

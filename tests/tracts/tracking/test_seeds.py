@@ -21,6 +21,7 @@ def test_every_voxel_gets_as_many_seeds_all_inside() -> None:
     counts = np.zeros(mask.shape, int)
     np.add.at(counts, tuple(seeds.astype(int).T), 1)
     assert np.array_equal(counts, mask * 50)
+    assert np.array_equal(seeds.astype(int), np.argwhere(mask).repeat(50, axis=0))
     within = seeds - np.floor(seeds)
     assert abs(within.mean() - 0.5) < 0.03 and within.min() < 0.02 and within.max() > 0.98
 
