@@ -77,7 +77,7 @@ class ReportSettings(Settings):
 
 
 @dataclass(kw_only=True)
-class TractsConfig(  # type: ignore[misc]  # a batch may be so many mm, too
+class TractsConfig(  # type: ignore[misc]
     ReportSettings, GenerationSettings, UpdateSettings, GetterSettings, ModelSettings, LinesSettings, TrainerConfig
 ):
     """Settings of `TractsTrainer`."""
