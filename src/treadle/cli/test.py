@@ -19,6 +19,7 @@ EXAMPLES = """  treadle test runs/image/v001
   treadle test runs/image                  its newest version
   treadle test runs/image/v001 --data other.jpg
   treadle test runs/pix2pix --set lpips_weights=lpips.safetensors
+  treadle test runs/tracts --lines tracks.trk
   treadle test --ply garden.ply --data garden     splats of any program"""
 
 
@@ -34,6 +35,8 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--ply", metavar="FILE", help="in place of a run, test the splats of a 3DGS PLY on the "
                         "held-out photographs of --data; the report goes beside it, into FILE-test")  # fmt: skip
     parser.add_argument("--data", metavar="PATH", help="test on other data than the run's own")
+    parser.add_argument("--lines", metavar="FILE", help="tractography: judge the streamlines of a TRK, TCK or TRX of "
+                        "the test subject, in place of its own")  # fmt: skip
     parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], dest="overrides",
                         help="override settings of the run that concern its evaluation, as YAML")  # fmt: skip
     add_trainer(parser)
@@ -48,17 +51,21 @@ def run(arguments: list[str]) -> int:
     if options.data:
         recipe = replace(recipe, data=existing(options.data, "--data"))
     with recipe.build() as trainer:
-        results = _evaluate(trainer, directory)
+        results = _evaluate(trainer, directory, None if options.lines is None else existing(options.lines, "--lines"))
     print(f"best model of {directory} on {recipe.data or 'the data of its recipe'}")
     print_results(results)
     return 0
 
 
-def _evaluate(trainer: Trainer, directory: Path) -> dict[str, Any]:
+def _evaluate(trainer: Trainer, directory: Path, lines: Path | None) -> dict[str, Any]:
     from treadle.runs.best import load_best
 
     best = load_best(trainer.parts, directory)
     feed = trainer.test_feed or trainer.validation_feed
+    if lines is not None:
+        if not hasattr(trainer, "feed_of_lines"):
+            raise UsageError(f"--lines: {type(trainer).__name__} is not about streamlines")
+        feed = trainer.feed_of_lines(lines)
     if feed is None:
         raise UsageError(f"{type(trainer).__name__} has neither test nor validation data to test on")
     return _reported(trainer, feed, directory.absolute() / "test", {"step": best["step"]})

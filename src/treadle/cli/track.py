@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> int:
 
     with _bar() as progress:
         tracked = track_to_file(
-            Source(loaded.model, loaded.offsets, volume, space),
+            Source(loaded.model, loaded.offsets(space), volume, space),
             mask,
             seeding,
             _settings(options, float(loaded.step)),

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from treadle.tracts.phantom import make_phantom
-from treadle.tracts.subject import Subject, TractData
+import numpy as np
+
+from treadle.errors import UsageError
+from treadle.tracts.phantom import Phantom, make_phantom
+from treadle.tracts.scoring.truth import Truth, truth_of, voxels_of
+from treadle.tracts.subject import MemorySubject, Subject, TractData
 
 TRAINING, VALIDATION, TESTING = (1, 2, 3, 4, 5, 6), (100,), (101,)
 """Seeds of the phantoms."""
+
+
+@dataclass(eq=False)
+class PhantomSubject(MemorySubject):
+    """A phantom as a subject, of which the truth is known."""
+
+    phantom: Phantom | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """Where a subject is tracked."""
+
+    mask: np.ndarray
+    """(x, y, z) bool: where lines may be."""
+    seeding: np.ndarray
+    """(x, y, z) bool: where they begin."""
+    truth: Truth | None
+    """What is right, where that is known."""
 
 
 def load_tracts(path: Path | None) -> TractData:
@@ -25,6 +49,26 @@ def load_tracts(path: Path | None) -> TractData:
     return open_prepared(path)
 
 
+def ground_of(subject: Subject, volume: str, lines: str) -> Ground:
+    """Where to track a subject: a phantom in its masks; others where their volume is not 0, from where lines run.
+
+    Args:
+        subject: which.
+        volume: the group that the model sees.
+        lines: the group of its real streamlines.
+    """
+    if isinstance(subject, PhantomSubject) and subject.phantom is not None:
+        phantom = subject.phantom
+        return Ground(phantom.tracking_mask, phantom.seeding_mask, truth_of(phantom))
+    mask = np.asarray((subject.volume(volume) != 0).any(axis=3))
+    seeding = mask & voxels_of(subject.streamlines(lines), mask.shape)
+    if not seeding.any():
+        raise UsageError(f"{subject.name}: no streamline of {lines!r} runs where the volume {volume!r} is not 0")
+    return Ground(mask, seeding, None)
+
+
 @lru_cache(16)
 def _phantom(seed: int) -> Subject:
-    return make_phantom(seed).subject(f"phantom-{seed}")
+    phantom = make_phantom(seed)
+    given = phantom.subject(f"phantom-{seed}")
+    return PhantomSubject(given.name, given.space, given.given_volumes, given.given_lines, phantom=phantom)

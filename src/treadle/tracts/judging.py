@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from treadle.tracts.signal.harmonics import basis, order_of
 from treadle.tracts.signal.tensor import fit_tensors, principal
 from treadle.tracts.space import Space
 from treadle.tracts.streamlines import Streamlines
+from treadle.tracts.subject import Subject
 
 _MANY = 30
 """Directions in which a signal is looked at: enough for a tensor."""
@@ -162,6 +163,15 @@ def judge(
     joined = {name: np.concatenate(values) for name, values in parts.items()}
     joined["offsets"] = np.append(joined["offsets"], at)
     return Judged(**joined)
+
+
+def groups_of(judged: Judged, subjects: Sequence[Subject], lines: str) -> dict[str, np.ndarray]:
+    """The lines of each bundle, where the data names them ("bundle" of each line), else of each subject: (n,) bool."""
+    if not all("bundle" in subject.lines[lines].per_line for subject in subjects):
+        return {subject.name: judged.subject == number for number, subject in enumerate(subjects)}
+    bundles = np.concatenate([subject.streamlines(lines).per_line["bundle"][:, 0] for subject in subjects])
+    mine = bundles[judged.lines]
+    return {f"bundle {number:g}": mine == number for number in np.unique(mine)}
 
 
 def _own_loss(getter: DirectionGetter, parameters: Tensor, batch: LineBatch) -> Tensor:

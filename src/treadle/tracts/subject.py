@@ -78,8 +78,13 @@ class Subject(ABC):
         return None
 
     def only(self, kind: str) -> str:
-        """The name of the only group of "volumes" or "lines". Raises UsageError where there are none or more."""
+        """The name of the only group of "volumes" or "lines", or of the one called "input".
+
+        Raises UsageError where that does not say which.
+        """
         known = list(getattr(self, kind))
+        if "input" in known:
+            return "input"
         if len(known) != 1:
             one = "volume" if kind == "volumes" else kind
             raise UsageError(f"{self.name} has the {kind} {', '.join(known) or 'of no group'}: say which ({one}=...)")

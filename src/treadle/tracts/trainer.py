@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from treadle.data.batch import to_device
+from treadle.data.feed import Feed
 from treadle.engine.events import Hook
 from treadle.engine.lr import LearningRate
+from treadle.engine.schedule import every
 from treadle.engine.settings import TrainerConfig
 from treadle.engine.trainer import Trainer
 from treadle.errors import UsageError
+from treadle.hooks.examples import Examples
 from treadle.kernels.threads import left_to_kernels
+from treadle.reports.growth import growth
+from treadle.reports.report import write_report
+from treadle.runs.best import best_config, read_best
+from treadle.tracts import panels
 from treadle.tracts.batch import LineBatch
-from treadle.tracts.data import load_tracts
+from treadle.tracts.data import ground_of, load_tracts
 from treadle.tracts.feeds.tract_feed import TractFeed
-from treadle.tracts.judging import disagreement
+from treadle.tracts.files import read_streamlines
+from treadle.tracts.generation import Held, generate, hold
+from treadle.tracts.judging import Judged, disagreement, groups_of, judge
+from treadle.tracts.loaded import Facts, TrackingModel
 from treadle.tracts.models.direction_model import build_direction_model
+from treadle.tracts.report import report_tracking, rows_of, write_judged
 from treadle.tracts.settings import OF_GENERATION, TractsConfig
-from treadle.tracts.subject import Subject, TractData
+from treadle.tracts.subject import MemorySubject, Subject, TractData
+from treadle.tracts.tracking.model_propagator import ModelPropagator
+from treadle.tracts.tracking.seeds import place_seeds
+from treadle.tracts.tracking.settings import TrackingSettings
+from treadle.tracts.tracking.tracker import track
 
 SMALL = 256
 """Neurons of a layer up to which a step takes one thread: two would mostly wait for each other."""
@@ -42,7 +61,7 @@ class TractsTrainer(Trainer):
     """
 
     Config: ClassVar[type[TrainerConfig]] = TractsConfig
-    transient: ClassVar[tuple[str, ...]] = ("tracts",)
+    transient: ClassVar[tuple[str, ...]] = ("tracts", "generation", "held")
     occasional_metrics = tuple(OF_GENERATION)
 
     def __init__(
@@ -72,13 +91,31 @@ class TractsTrainer(Trainer):
         self.validation_feed = self.feed_of(tracts.validation) if tracts.validation else None
         self.test_feed = self.feed_of(tracts.testing) if tracts.testing else None
         self.model = build_direction_model(config, config, self.feed.inputs, config.neighbours)
+        self.facts = Facts(self.feed.inputs, self.mean_step())
         self.optimizer = config.build_optimizer(self.model)
         self.rate = LearningRate(self.optimizer, config.learning_rate)
+        self.generation = every(config.generate_every)
+        self.held: list[Held] = []
+        if config.generate_every is not None:
+            self.held = hold(tracts.validation, config.lines, config.volume, config.generate_lines, config.regions)
+        if config.examples_every is not None:
+            self.add_hook(Examples(config.examples_every))
 
     def feed_of(self, subjects: Sequence[Subject], *, training: bool = False) -> TractFeed:
         """The batches of some subjects; only training changes lines, and draws their order."""
         config = self.config
         return TractFeed(subjects, config, training=training, ends=config.ends, workers=config.workers)
+
+    def mean_step(self) -> float:
+        """mm from point to point of the lines that are trained on."""
+        config = self.config
+        if config.step_size is not None:
+            return float(config.step_size)
+        infos = [subject.lines[config.lines] for subject in self.tracts.training]
+        points = [info.lengths if config.nb_points is None else np.full_like(info.lengths, config.nb_points)
+                  for info in infos]  # fmt: skip
+        steps = sum(int(np.maximum(count - 1, 0).sum()) for count in points)
+        return max(sum(float(info.millimetres.sum()) for info in infos) / max(steps, 1), 1e-3)
 
     # A step -------------------------------------------------------------------------------------------------------
 
@@ -124,3 +161,120 @@ class TractsTrainer(Trainer):
             found = self.losses(parameters, targets, batch.last)
             angle = disagreement(self.model.getter.direction(parameters), targets)[~batch.last]
         return found | {"angle": angle.mean()}
+
+    # Tracking ------------------------------------------------------------------------------------------------------
+
+    def post_validation(self, metrics: dict[str, float]) -> None:
+        """Where it is due, and in the run's final state, see where tracked lines end."""
+        super().post_validation(metrics)
+        if self.held and (self.generation.due_between_steps(self.progress) or self.progress.at_limit):
+            settings = replace(self.tracking(), shortest=0.0)
+            with self.quiet():
+                metrics |= generate(self.held, self.propagator, self.mask_of, settings, seed=self.config.seed)
+
+    def tracking(self) -> TrackingSettings:
+        """How lines are tracked here."""
+        config = self.config
+        step = float(self.facts.step) if config.track_step is None else config.track_step
+        return TrackingSettings(
+            step=step, theta=config.track_theta, shortest=config.track_shortest, total=max(1, config.track_seeds)
+        )
+
+    def propagator(self, subject: Subject) -> ModelPropagator:
+        """The model in a subject's volume."""
+        loaded = self.tracking_model()
+        volume = torch.from_numpy(np.ascontiguousarray(subject.volume(self.config.volume)))
+        return ModelPropagator(loaded.model, volume, loaded.offsets(subject.volumes[self.config.volume].space))
+
+    def mask_of(self, subject: Subject) -> np.ndarray:
+        """Where lines of a subject may be."""
+        return ground_of(subject, self.config.volume, self.config.lines).mask
+
+    def tracking_model(self) -> TrackingModel:
+        """The model as it is now, as `load_model` returns the best one."""
+        return TrackingModel(self.model, self.config, float(self.facts.step))
+
+    # What it came to -----------------------------------------------------------------------------------------------
+
+    def shown(self) -> Subject:
+        """The subject that pictures are of: one that nothing was learnt from, where there is one."""
+        return [*self.tracts.testing, *self.tracts.validation, *self.tracts.training][0]
+
+    def examples(self) -> dict[str, Any]:
+        """Lines tracked in the subject that is shown, from a tenth of the seeds."""
+        subject = self.shown()
+        ground = ground_of(subject, self.config.volume, self.config.lines)
+        space = subject.volumes[self.config.volume].space
+        seeds = place_seeds(ground.seeding, seed=self.config.seed, total=max(50, self.config.track_seeds // 10))
+        tracked = track(self.propagator(subject), seeds, space, ground.mask, self.tracking(), seed=self.config.seed)
+        return {"view": panels.picture(panels.draw(tracked.lines, space, views=("axial", "corner"), size=256))}
+
+    def report(self, directory: Path) -> dict[str, Any]:
+        """Track the subject that is shown; write `tracks.trk`, a picture, scores where the truth is known."""
+        found: dict[str, Any] = dict(self.validation_metrics)
+        if self.config.track_seeds:
+            subject = self.shown()
+            volume, lines = self.config.volume, self.config.lines
+            space = subject.volumes[volume].space
+            with self.evaluating(), self.quiet():
+                found |= report_tracking(
+                    directory, self.propagator(subject), space, ground_of(subject, volume, lines), self.tracking(),
+                    real=subject.streamlines(lines), behind=subject.volume(volume)[..., 0], seed=self.config.seed,
+                )  # fmt: skip
+        if self.run is not None:
+            grown = growth(directory / "growth.gif", self.run.path / "examples")
+            found |= {} if grown is None else {"growth": grown}
+        return found
+
+    def judge(self, feed: Feed) -> Judged:
+        """Every point of `feed`, beside copying and the principal axis of diffusion."""
+        subject, name = self.tracts.training[0], self.config.volume
+        info = subject.volumes[name]
+
+        def call(batch: LineBatch) -> Tensor:
+            moved = to_device(batch, self.device)
+            parameters: Tensor = self.model(moved.features, moved.previous, moved.offsets)
+            return parameters.cpu()
+
+        with self.evaluating(), self.quiet():
+            return judge(call, copy.deepcopy(self.model.getter).cpu(), feed.iterate(0), info.features, info.kind)
+
+    def test_report(self, directory: Path, feed: Feed) -> dict[str, Any]:
+        """Judge every point of `feed`; writes tables, a page, and the lines with their errors as TRK."""
+        assert isinstance(feed, TractFeed)
+        subjects = feed.subjects
+        spaces = [subject.volumes[self.config.volume].space for subject in subjects]
+        judged = self.judge(feed)
+        names = [subject.name for subject in subjects]
+        with self.evaluating():
+            found: dict[str, Any] = write_report(
+                directory,
+                rows_of(judged, spaces, groups_of(judged, subjects, self.config.lines)),
+                title=f"Test of {directory.parent.parent.name}/{directory.parent.name}",
+                description="1 - cos of the angle to the line's next step: the model's, that of going straight on "
+                "(copying), and that of the principal axis of diffusion",
+                sort_by="angle",
+                overall=judged.figures,
+            )
+        write_judged(directory, judged, spaces, names)
+        return found | judged.figures() | {"lines": len(judged.lines)}
+
+    def feed_of_lines(self, path: Path) -> TractFeed:
+        """The streamlines of a file, in the subject that is shown, to be judged by `test_report`."""
+        subject = self.shown()
+        given, space = read_streamlines(path)
+        if not space.same(subject.volumes[self.config.volume].space):
+            raise UsageError(f"{path} lies on another grid than {subject.name}: give streamlines of that subject")
+        volume = subject.volume(self.config.volume), subject.volumes[self.config.volume].kind
+        return self.feed_of(
+            [MemorySubject(subject.name, space, {self.config.volume: volume}, {self.config.lines: given})]
+        )
+
+    @classmethod
+    def load_model(cls, run: str | Path) -> TrackingModel:
+        """The model of a run's best state, to track with (`treadle track` does).
+
+        Raises UsageError where the run has no best model, or none of this trainer's.
+        """
+        best = read_best(run)
+        return TrackingModel.of(best_config(run, cls.Config), best.of("model"), best.of("facts"))

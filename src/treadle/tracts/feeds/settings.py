@@ -19,7 +19,7 @@ class LinesSettings(Settings):
     """Which lines form batches, what is done to them, and what is read beside them."""
 
     volume: str | None = setting(None, common=True)
-    """The group of the volume that models see; null: the only one."""
+    """The group of the volume that models see; null: the only one, or the one called "input"."""
     lines: str | None = setting(None, common=True)
     """The group of streamlines; null: the only one."""
 

@@ -74,7 +74,7 @@ class TractFeed(DatasetFeed):
         )
         super().__init__(loader, batching=self.order, workers=workers, seed=seed, name="the streamlines")
         self._fetch = _LineFetch(loader, list)
-        self._subjects = given
+        self.subjects = given
         self._hits, self._misses = 0, 0
         self._thread: ThreadPoolExecutor | None = None
 
@@ -102,7 +102,7 @@ class TractFeed(DatasetFeed):
         """SHA-256 over all that the subjects hold."""
         if self._fingerprint is None:
             found = Fingerprint().add("streamlines")
-            for subject in self._subjects:
+            for subject in self.subjects:
                 found.add(subject.fingerprint())
             self._fingerprint = found.hexdigest()
         return self._fingerprint
