@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -365,6 +365,13 @@ def test_files_that_are_missing(root: Path) -> None:
     ]  # fmt: skip
 
 
+def test_brackets_in_names_are_brackets(root: Path) -> None:
+    moved = root.rename(root.with_name("data [1]"))
+    (moved / "sub-01" / "anat").rename(moved / "sub-01" / "anat[a]")
+    found = one(moved, {"type": "volume", "files": "anat[a]/*__t1.nii.gz"}).volume("g")
+    np.testing.assert_array_equal(found, volume_of(SUBJECTS[0], 1))
+
+
 def test_subjects_that_are_missing_or_twice(root: Path) -> None:
     refused(root, r"validation: .*data has no folder 'sub-20'; did you mean 'sub-0", splits={"validation": ["sub-20"]})
     refused(root, "the lists name no subject", splits={"training": []})
@@ -386,3 +393,14 @@ def test_what_is_there_stays_until_the_new_one_is_whole(root: Path) -> None:
     assert out.read_text() == "what was there"
     with pytest.raises(UsageError, match=r"no/a\.h5 cannot be written: there is no folder"):
         prepare(root, root / "no" / "a.h5", parse_config(CONFIG), SPLITS)
+
+
+def test_an_interruption_leaves_nothing(root: Path) -> None:
+    def stop(names: Sequence[str]) -> Iterator[str]:
+        yield names[0]
+        raise KeyboardInterrupt
+
+    before = sorted(os.listdir(root.parent))
+    with pytest.raises(KeyboardInterrupt):
+        prepared(root, progress=stop)
+    assert sorted(os.listdir(root.parent)) == before

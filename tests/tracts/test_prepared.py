@@ -148,6 +148,9 @@ def test_ours_come_back_with_the_same_fingerprint(tmp_path: Path) -> None:
         assert after.volumes["input"].kind == "tensor"
         assert before.fingerprint() == after.fingerprint()
         assert len(after.streamlines("none")) == 0 and len(after.streamlines("none", np.zeros(0, int))) == 0
+    first: Any = found.training[0]
+    assert (first.regions("lines"), first.regions("none")) == (8, 0)
+    np.testing.assert_array_equal(first.connectivity("lines").matrix, data.training[0].connectivity("lines").matrix)
     linked = found.training[1].connectivity("lines")
     assert linked is not None and linked.labels == "lines/connectivity_label_volume"
     np.testing.assert_array_equal(found.training[1].volume(linked.labels), data.training[1].volume("regions"))
@@ -284,6 +287,10 @@ def breaking(change: str) -> Any:
                 group.create_dataset("data_per_streamline/weight", data=[[1.0]])
             case "affine":
                 group.attrs["affine"] = np.zeros((4, 4))
+            case "shape":
+                group.attrs["dimensions"] = np.array([12, 10, 9])
+            case "moved":
+                group.attrs["affine"] = by_hand.AFFINE + np.array([[0, 0, 0, 0.6]] + 3 * [[0, 0, 0, 0]])
             case "no affine":
                 del file["sub-02/a mask"].attrs["affine"]
             case "subject":
@@ -305,6 +312,8 @@ def breaking(change: str) -> Any:
         ("space", "sub-02/all fibres has the space 'mni': expected one of vox, voxmm, rasmm"),
         ("dps", r"sub-02/all fibres: 'weight' has \(1,\) rows for 43 lines"),
         ("affine", "sub-02/all fibres: the affine of a volume is no invertible"),
+        ("shape", "sub-02/all fibres has another grid than a mask: 12x10x9 voxels, not 12x10x8"),
+        ("moved", "sub-02/all fibres has another grid than a mask: its affine differs by up to 0.6"),
         ("no affine", "sub-02/a mask is not as dwi_ml's schema has it: .*affine"),
         ("subject", "lists the subject 'sub-02', but does not hold it"),
         ("lists", "is no prepared data: it has no list of subjects"),

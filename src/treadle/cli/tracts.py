@@ -10,6 +10,7 @@ from treadle.errors import UsageError, nearest
 
 KINDS = {
     "prepare": "volumes and streamlines of many subjects into one HDF5 file",
+    "preview": "one batch of a training, as streamlines",
     "show": "what a prepared file holds; take something out of it",
     "preview": "one batch of a training, as a file of streamlines",
 }

@@ -73,7 +73,7 @@ def run(arguments: list[str]) -> int:
     from treadle.tracts.prepare_lines import Points
 
     splits = {
-        split: read_subjects(existing(path, split.upper()) if path else None)
+        split: read_subjects(_there(path, split.upper()) if path else None)
         for split, path in vars(options).items()
         if split in ("training", "validation", "testing")
     }
@@ -81,9 +81,9 @@ def run(arguments: list[str]) -> int:
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         report = prepare(
-            existing(options.data, "DATA"),
+            _there(options.data, "DATA"),
             options.out,
-            read_config(existing(options.config, "CONFIG")),
+            read_config(_there(options.config, "CONFIG")),
             splits,
             points=Points(options.step_size, options.nb_points, options.compress),
             invalid=options.invalid,
@@ -96,6 +96,12 @@ def run(arguments: list[str]) -> int:
         signal.signal(signal.SIGTERM, before)
     _print(report, options.out, {split: len(names) for split, names in splits.items()})
     return 0
+
+
+def _there(text: str, name: str) -> Path:
+    """A path as it was given, of what exists: so messages name it. Raises UsageError with the nearest name."""
+    existing(text, name)
+    return Path(text).expanduser()
 
 
 def _hyphens(argument: str) -> str:

@@ -76,10 +76,11 @@ def _show(data: TractData) -> None:
 
 
 def _rows(subject: Subject) -> Iterator[tuple[str, str, str, str]]:
+    from treadle.tracts.prepared import PreparedSubject
+
     found = [(group, *_volume(info)) for group, info in subject.volumes.items()]
     for group, info in subject.lines.items():
-        linked = subject.connectivity(group)
-        found.append((group, *_lines(info, 0 if linked is None else len(linked.matrix))))
+        found.append((group, *_lines(info, subject.regions(group) if isinstance(subject, PreparedSubject) else 0)))
     for count, row in enumerate(found or [("-", "nothing", "-")]):
         yield "" if count else subject.name, *row
 

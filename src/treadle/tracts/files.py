@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -98,7 +98,7 @@ def _read_nibabel(path: Path) -> _Read:
     tractogram, header = file.tractogram, file.header
     space = None
     if format_class is streamlines.TrkFile:
-        said = int(header["nb_streamlines"])
+        said = _promised(path)
         if said and len(tractogram) != said:
             raise ValueError(f"{len(tractogram)} of its {said} streamlines are there: is it cut off?")
         space = Space(header["voxel_to_rasmm"], tuple(header["dimensions"]))
@@ -106,6 +106,14 @@ def _read_nibabel(path: Path) -> _Read:
     per_point = {name: values.get_data() for name, values in tractogram.data_per_point.items()}
     offsets = np.concatenate(([0], np.cumsum([len(line) for line in sequence], dtype=np.int64)))
     return sequence.get_data().reshape(-1, 3), space, offsets, dict(tractogram.data_per_streamline), per_point
+
+
+def _promised(path: Path) -> int:
+    """How many streamlines a TRK's header says there are, 0 where it does not; nibabel tells what it has found."""
+    with open(path, "rb") as file:
+        header = file.read(1000)
+    order: Literal["little", "big"] = "little" if int.from_bytes(header[996:], "little") == 1000 else "big"
+    return int.from_bytes(header[988:992], order, signed=True)
 
 
 def _nibabel_bytes(path: Path, kind: str, world: np.ndarray, lines: Streamlines, space: Space) -> bytes:

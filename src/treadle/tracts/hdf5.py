@@ -110,7 +110,7 @@ def _place(dataset: Any) -> int | None:
     """The byte at which a dataset begins in its file, if it lies there in one piece, as it is."""
     if dataset.chunks is not None or dataset.external or dataset.is_virtual or dataset.file.driver != "sec2":
         return None
-    if dataset.dtype.hasobject or dataset.file.userblock_size:
+    if dataset.dtype.hasobject or dataset.file.userblock_size or not hasattr(os, "preadv"):
         return None
     offset: int | None = dataset.id.get_offset()  # none for a compact one, and for one never written
     return offset

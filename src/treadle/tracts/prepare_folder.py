@@ -25,7 +25,8 @@ class SubjectFolder:
         for pattern in patterns:
             path = self.path / pattern
             if "*" in pattern:
-                names = sorted(glob.glob(str(path)))
+                # In a file's name, brackets are brackets.
+                names = sorted(glob.glob("*".join(map(glob.escape, str(path).split("*")))))
                 found += [Path(name) for name in names if name.lower().endswith(tuple(endings))]
             elif path.is_file():
                 found.append(path)

@@ -42,6 +42,8 @@ class Points:
         given = [name for name, value in vars(self).items() if value is not None]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} were given: expected one of them")
+        # Said before the first file is read, not after.
+        self.apply(Streamlines.of([]), Space(np.eye(4), (1, 1, 1)))
 
     def apply(self, lines: Streamlines, space: Space) -> Streamlines:
         """The lines with these points."""

@@ -27,6 +27,7 @@ from treadle.tracts.hdf5 import Version, handle, rows, version
 from treadle.tracts.space import Space
 from treadle.tracts.streamlines import Streamlines
 from treadle.tracts.subject import Connectivity, LinesInfo, Subject, TractData, VolumeInfo
+from treadle.tracts.volumes import differing
 
 KIND = "treadle_kind"
 """The attribute that says a volume's kind."""
@@ -34,16 +35,19 @@ KIND = "treadle_kind"
 LABELS = "connectivity_label_volume"
 """The dataset, in a group of streamlines, of the labels behind its connectivity matrix."""
 
+_GRID_TOLERANCE = 0.5
+"""Millimetres: dwi_ml lets the grids of a subject differ by a thousandth of their distance from the origin."""
+
 SPLITS = {"training": "training_subjs", "validation": "validation_subjs", "testing": "testing_subjs"}
 """The fields of TractData, and the attributes that name their subjects."""
 
 
-def open_prepared(path: Path) -> TractData:
+def open_prepared(path: Path | str) -> TractData:
     """The subjects of a prepared file. Nothing but what describes them is read, until it is asked for.
 
     Raises UsageError, naming the file and the group, for what is no prepared file, and what does not fit together.
     """
-    path = path.resolve()
+    path = Path(path).resolve()
     known = version(path)
     file = handle(path, known)
     if not any(name in file.attrs for name in SPLITS.values()):
@@ -133,6 +137,11 @@ class PreparedSubject(Subject):
             raise UsageError(f"{where}: nothing says which regions the connectivity matrix links")
         return Connectivity(matrix, labels=_text(labels) if labels is not None else f"{group}/{LABELS}")
 
+    def regions(self, group: str) -> int:
+        """How many regions the connectivity matrix of `group` links, without reading it; 0 where it has none."""
+        opened = self._group(group)
+        return len(opened["connectivity_matrix"]) if "connectivity_matrix" in opened else 0
+
     def fingerprint(self) -> str:
         """Over everything; the same as that of a `MemorySubject` that holds the same."""
         if not hasattr(self, "_digest"):
@@ -175,7 +184,17 @@ def _subject(path: Path, known: Version, name: str, opened: Any) -> PreparedSubj
                 raise UsageError(f"{where} is of type {kind!r}: expected 'volume' or 'streamlines'")
         except KeyError as error:
             raise UsageError(f"{where} is not as dwi_ml's schema has it: {why(error)}") from None
+    _one_grid(path, name, {group: info.space for infos in (volumes, lines) for group, info in infos.items()})
     return PreparedSubject(path, known, name, volumes, lines, offsets)
+
+
+def _one_grid(path: Path, name: str, spaces: Mapping[str, Space]) -> None:
+    """Refuse a subject whose groups have several grids: points would be looked up in the wrong voxels."""
+    groups = list(spaces)
+    for group in groups[1:]:
+        first, space = spaces[groups[0]], spaces[group]
+        if not first.same(space, _GRID_TOLERANCE):
+            raise UsageError(f"{path}, {name}/{group} has another grid than {groups[0]}: {differing(space, first)}")
 
 
 def _volume(where: str, opened: Any) -> VolumeInfo:

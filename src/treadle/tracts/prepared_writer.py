@@ -113,7 +113,8 @@ def _add_lines(inside: Any, subject: Subject, group: str) -> None:
         kept.create_dataset(name, data=values.astype(np.float32, copy=False))
     found = subject.connectivity(group)
     if found is not None:
-        inside.create_dataset("connectivity_matrix", data=found.matrix)
+        # 8,000 regions are usual, and few of them linked.
+        inside.create_dataset("connectivity_matrix", data=found.matrix.astype(np.float32), compression=1, shuffle=True)
         attributes["connectivity_matrix_type"] = "from_labels" if found.blocs is None else "from_blocs"
         if found.blocs is not None:
             attributes["connectivity_nb_blocs"] = list(found.blocs)

@@ -159,6 +159,8 @@ class LineLoader:
         final[parts.offsets[1:] - 1] = True
         steps = np.zeros_like(parts.clean)
         steps[:-1] = np.diff(parts.clean, axis=0)
+        if self.training and self.settings.pull > 0:
+            steps += self.settings.pull * (parts.clean - parts.seen)
         steps[final] = 0
         if self.training and self.settings.noise_targets > 0:
             steps += target_noise(parts, steps, self.settings.noise_targets)

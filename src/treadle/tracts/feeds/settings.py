@@ -52,6 +52,9 @@ class LinesSettings(Settings):
     noise: float = setting(0.0, least=0)
     """Standard deviation, in millimetres, of the noise on the points that a model sees. It is cut at twice that, and a
     point moves by at most half the way to the nearer of its neighbours."""
+    pull: float = setting(0.0, least=0, most=1)
+    """How much of that noise the direction to be told takes back: 0 goes on beside the line, 1 leads to its next point,
+    so that a model learns to come back to where lines run."""
     noise_targets: float = setting(0.0, least=0)
     """The same of the directions that it is trained towards; cut at twice that, and at half their length."""
     rotate: bool = False

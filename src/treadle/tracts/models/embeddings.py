@@ -75,8 +75,8 @@ def build_embedding(
 ) -> tuple[nn.Module, int]:
     """The module from (n, inputs) to (n, width), and that width.
 
-    "none" gives the features as they are, as does any other where there are none; "nn" is a linear layer to `size` with ReLU; "cnn" see `Convolutions`. Dropout
-    follows "nn" and "cnn".
+    "none" gives the features as they are, as does any other where there are none; "nn" is a linear layer to `size` with
+    ReLU; "cnn" see `Convolutions`. Dropout follows "nn" and "cnn".
     """
     if kind == "none" or inputs == 0:
         return nn.Identity(), inputs
