@@ -12,13 +12,14 @@ KINDS = {
     "prepare": "volumes and streamlines of many subjects into one HDF5 file",
     "preview": "one batch of a training, as streamlines",
     "show": "what a prepared file holds; take something out of it",
-    "preview": "one batch of a training, as a file of streamlines",
+    "score": "what is right about streamlines, where the truth is known",
 }
 """Each is the module `treadle.cli.tracts_<name>` with `run(arguments) -> exit code`, imported when it is called."""
 
 EXAMPLES = """  treadle tracts prepare data data.h5 config.json train.txt valid.txt
   treadle tracts show data.h5
   treadle tracts preview tracts --data data.h5 --out batch.trk
+  treadle tracts score tracks.trk --truth phantom
 
 each explains itself: treadle tracts prepare --help"""
 

@@ -121,6 +121,15 @@ def test_a_line_of_two_bundles_counts_for_each_or_for_the_first() -> None:
     assert first["bundle_wise"]["again"]["WPC"] == 0 and first["total_streamlines"] == 2
 
 
+def test_a_wrong_path_may_be_the_right_one_of_another_bundle() -> None:
+    known = shared_regions()
+    turned = Truth(SPACE, known.regions, {name: known.bundles[name] for name in ("again", "low")})
+    for unique, wrong in ((False, 1), (True, 0)):
+        found = scored([STRAIGHT, DETOUR], turned, wrong_paths=True, unique=unique)
+        assert (found["bundle_wise"]["again"]["WPC"], found["WPC"]) == (wrong, wrong)
+        assert found["bundle_wise"]["low"]["VS"] == 1 + (not unique)
+
+
 def test_end_regions_can_be_grown() -> None:
     near = along((1.5, 0.5), (8.5, 0.5))
     assert scored([near])["VS"] == 0
