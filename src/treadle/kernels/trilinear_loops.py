@@ -5,7 +5,7 @@ threads. From 16 features on they are read sixteen at a time; fewer are one loop
 many entries (else empty).
 """
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg"
 from __future__ import annotations
 
 import numba
@@ -16,6 +16,9 @@ from treadle.kernels.lanes import COUNT, load, store
 
 BLOCK = 512
 """Points that are handed out together."""
+
+WIDE = COUNT
+"""Features from which on they are read sixteen at a time."""
 
 
 @numba.njit(inline="always")
@@ -53,7 +56,7 @@ def interpolate(volume, shape, features, points, offsets, unit, out, part, parts
             w000, w001, w010, w011 = w00 * (one - c), w00 * c, w01 * (one - c), w01 * c
             w100, w101, w110, w111 = w10 * (one - c), w10 * c, w11 * (one - c), w11 * c
             at = (i * beside + k) * features
-            if features >= COUNT:
+            if features >= WIDE:
                 # Blocks of 16; the last may overlap the one before it, and writes the same there once more.
                 f = 0
                 while f < features:
