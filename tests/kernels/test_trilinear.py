@@ -85,17 +85,18 @@ def test_any_number_of_threads_gives_the_same_bits(features):
 )
 @settings(max_examples=60, deadline=None)
 def test_no_point_reads_outside_the_volume(points, shape):
-    # What lies beside the volume in memory would be seen, even with the weight 0.
-    room = torch.full((500 + 27 + 500,), float("inf"))
-    size = shape[0] * shape[1] * shape[2]
-    room[500 : 500 + size] = 1.0
-    volume = room[500 : 500 + size].view(*shape, 1)
-    given_points = torch.tensor(points, dtype=torch.float32).reshape(-1, 3)
-    found = interpolate(volume, given_points)
-    unknown = given_points.isnan().any(dim=1)
-    assert found[unknown].isnan().all()
-    torch.testing.assert_close(found[~unknown], torch.ones(int((~unknown).sum()), 1))
-    torch.testing.assert_close(interpolate_reference(volume, given_points), found, equal_nan=True)
+    for features in (1, 20):
+        # What lies beside the volume in memory would be seen, even with the weight 0.
+        size = shape[0] * shape[1] * shape[2] * features
+        room = torch.full((2000 + size,), float("inf"))
+        room[1000 : 1000 + size] = 1.0
+        volume = room[1000 : 1000 + size].view(*shape, features)
+        given_points = torch.tensor(points, dtype=torch.float32).reshape(-1, 3)
+        found = interpolate(volume, given_points)
+        unknown = given_points.isnan().any(dim=1)
+        assert found[unknown].isnan().all()
+        torch.testing.assert_close(found[~unknown], torch.ones(int((~unknown).sum()), features))
+        torch.testing.assert_close(interpolate_reference(volume, given_points), found, equal_nan=True)
 
 
 def test_infinite_points_read_the_border():

@@ -53,12 +53,12 @@ def interpolate(volume: Tensor, points: Tensor, offsets: Tensor | None = None) -
     features = volume.shape[3]
     beside = points.new_zeros(1, 3) if offsets is None else offsets
     out = points.new_empty(len(points), len(beside) * features)
-    unit = (0.0,) * features if features <= trilinear_loops.UNROLLED else ()
+    unit = (0.0,) * features if features < trilinear_loops.WIDE else ()
     parts = threads.parts_for(-(-len(points) // trilinear_loops.BLOCK))
     arrays = [tensor.detach().contiguous().numpy() for tensor in (points, beside)]
     flat = volume.detach().contiguous().view(-1).numpy()
     sizes = volume.shape[0], volume.shape[1], volume.shape[2]
-    threads.spread(trilinear_loops.interpolate, parts, flat, sizes, features, *arrays, unit, out.numpy())
+    threads.spread(trilinear_loops.interpolate, parts, flat, sizes, features, *arrays, unit, out.view(-1).numpy())
     return out
 
 

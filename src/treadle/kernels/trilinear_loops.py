@@ -1,23 +1,24 @@
 """The compiled loop of trilinear interpolation.
 
 Points are cut into blocks; each is read by one thread, in one way. So results are bitwise equal on any number of
-threads. `unit` is a tuple with as many entries as a voxel has features, which unrolls the loop over few of them; it is
-empty where there are many, whose loop is vectorized as it is.
+threads. From 16 features on they are read sixteen at a time; fewer are one loop, unrolled by `unit`, a tuple with as
+many entries (else empty).
 """
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg"
 from __future__ import annotations
 
 import numba
 import numpy as np
 
 from treadle.kernels.compiling import compiled
+from treadle.kernels.lanes import COUNT, load, store
 
 BLOCK = 512
 """Points that are handed out together."""
 
-UNROLLED = 8
-"""Features up to which the loop over them is unrolled."""
+WIDE = COUNT
+"""Features from which on they are read sixteen at a time."""
 
 
 @numba.njit(inline="always")
@@ -35,7 +36,7 @@ def _place(x, size):
 
 @compiled()
 def interpolate(volume, shape, features, points, offsets, unit, out, part, parts):
-    """Read `volume` (x * y * z * features,) of that shape at points (n, 3) + offsets (k, 3) into out (n, k * f)."""
+    """Read `volume` (x * y * z * features,) of that shape at points (n, 3) + offsets (k, 3) into out (n * k * f,)."""
     one = np.float32(1)
     sx, sy, sz = shape
     # Along an axis of one voxel there is no next one: it is the same, with weight 0.
@@ -54,16 +55,25 @@ def interpolate(volume, shape, features, points, offsets, unit, out, part, parts
             w00, w01, w10, w11 = (one - a) * (one - b), (one - a) * b, a * (one - b), a * b
             w000, w001, w010, w011 = w00 * (one - c), w00 * c, w01 * (one - c), w01 * c
             w100, w101, w110, w111 = w10 * (one - c), w10 * c, w11 * (one - c), w11 * c
-            # Slices: an index from 0 on cannot be negative, and its loop is vectorized.
-            v000, v001, v010, v011 = volume[r:], volume[r + z :], volume[r + y :], volume[r + y + z :]
-            r += x
-            v100, v101, v110, v111 = volume[r:], volume[r + z :], volume[r + y :], volume[r + y + z :]
-            to = out[i, k * features : (k + 1) * features]
-            if len(unit) > 0:
-                for f in range(len(unit)):
-                    low = w000 * v000[f] + w001 * v001[f] + w010 * v010[f] + w011 * v011[f]
-                    to[f] = low + w100 * v100[f] + w101 * v101[f] + w110 * v110[f] + w111 * v111[f]
+            at = (i * beside + k) * features
+            if features >= WIDE:
+                # Blocks of 16; the last may overlap the one before it, and writes the same there once more.
+                f = 0
+                while f < features:
+                    q = r + min(f, features - COUNT)
+                    low = load(volume, q) * w000 + load(volume, q + z) * w001
+                    low = low + load(volume, q + y) * w010 + load(volume, q + y + z) * w011
+                    q += x
+                    low = low + load(volume, q) * w100 + load(volume, q + z) * w101
+                    low = low + load(volume, q + y) * w110 + load(volume, q + y + z) * w111
+                    store(out, at + min(f, features - COUNT), low)
+                    f += COUNT
             else:
-                for f in range(features):
+                # Slices: an index from 0 on cannot be negative, and needs no look at that.
+                v000, v001, v010, v011 = volume[r:], volume[r + z :], volume[r + y :], volume[r + y + z :]
+                r += x
+                v100, v101, v110, v111 = volume[r:], volume[r + z :], volume[r + y :], volume[r + y + z :]
+                to = out[at : at + features]
+                for f in range(len(unit)):
                     low = w000 * v000[f] + w001 * v001[f] + w010 * v010[f] + w011 * v011[f]
                     to[f] = low + w100 * v100[f] + w101 * v101[f] + w110 * v110[f] + w111 * v111[f]
