@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
+import zipfile
 from pathlib import Path
 
 import nibabel
@@ -127,6 +129,33 @@ def test_a_file_that_is_cut_off(tmp_path: Path, ending: str, keep: float) -> Non
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_that_is_cut_off_between_two_lines(tmp_path: Path) -> None:
+    """Where a reader sees nothing wrong, but that the header has promised more."""
+    path = tmp_path / "cut.trk"
+    write_streamlines(path, some_lines(SPACES[0], known=False), SPACES[0])
+    path.write_bytes(path.read_bytes()[: -(4 + 40 * 12)])
+    with pytest.raises(UsageError, match="3 of its 4 streamlines are there: is it cut off"):
+        read_streamlines(path)
+
+
+def test_a_trx_that_holds_less_than_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "a.trx"
+    write_streamlines(path, some_lines(SPACES[0]), SPACES[0])
+    with zipfile.ZipFile(path) as old:
+        parts = {info.filename: old.read(info) for info in old.infolist()}
+    short = {**parts, "dpv/fa.float32": parts["dpv/fa.float32"][:-4]}
+    without = {name: part for name, part in parts.items() if not name.startswith("offsets")}
+    for changed, said in (
+        (short, "dpv/fa.float32 has 188 bytes, not 48 x 1 float32"),
+        (without, "it holds no offsets"),
+    ):
+        with zipfile.ZipFile(path, "w") as new:
+            for name, part in changed.items():
+                new.writestr(name, part)
+        with pytest.raises(UsageError, match=rf"a\.trx cannot be read as TRX: {said}"):
+            read_streamlines(path)
+
+
 @pytest.mark.parametrize("ending", ["trk", "tck", "trx"])
 def test_a_file_of_another_kind(tmp_path: Path, ending: str) -> None:
     for other in {"trk", "tck", "trx"} - {ending}:
@@ -177,3 +206,11 @@ def test_the_same_lines_give_the_same_bytes(tmp_path: Path) -> None:
         write_streamlines(tmp_path / f"a.{ending}", some_lines(SPACES[0]), SPACES[0])
         write_streamlines(tmp_path / f"b.{ending}", some_lines(SPACES[0]), SPACES[0])
         assert (tmp_path / f"a.{ending}").read_bytes() == (tmp_path / f"b.{ending}").read_bytes()
+
+
+def test_a_package_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_streamlines(tmp_path / "a.trk", some_lines(SPACES[0]), SPACES[0])
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    with pytest.raises(UsageError, match=r"needs nibabel: install it with: pip install 'treadle\[tracts\]'"):
+        read_streamlines(tmp_path / "a.trk")
+    write_streamlines(tmp_path / "a.trx", some_lines(SPACES[0]), SPACES[0])  # needs no package

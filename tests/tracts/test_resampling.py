@@ -136,3 +136,20 @@ def test_no_lines_at_all() -> None:
 def test_what_cannot_be_asked_for(call: object) -> None:
     with pytest.raises(UsageError, match="expected"):
         call(arcs(2))  # type: ignore[operator]
+
+
+def test_what_becomes_of_a_line_does_not_depend_on_the_others() -> None:
+    # Lengths of a whole number of steps and a half, exactly: behind others, the rounding of a sum would decide.
+    rng = np.random.default_rng(0)
+    bent = [rng.normal(size=(9, 3)).cumsum(axis=0) for _ in range(40)]
+    halves = [np.outer(np.arange(2 * k), [0.125, 0, 0]) + rng.integers(0, 9, 3) for k in range(2, 42)]
+    alone = [Streamlines.of([line]) for line in (*bent, *halves)]
+    together = Streamlines.concatenate(alone)
+    for resample in (
+        lambda lines: resample_step(lines, 0.5, SIZES),
+        lambda lines: resample_count(lines, 7, SIZES),
+        lambda lines: compress(lines, 0.1, SIZES),
+    ):
+        found = resample(together)
+        for k, line in enumerate(alone):
+            np.testing.assert_array_equal(found[k], resample(line)[0])

@@ -21,6 +21,8 @@ COMMANDS = {
     "export": "write a run's best model as a file for other programs",
     "runs": "list runs, or compare some",
     "pairs": "prepare paired pictures for image-to-image translation",
+    "tracts": "prepare and look at the data of tractography",
+    "track": "track streamlines with a run's best model",
     "recipes": "what can be trained",
     "doctor": "what works on this machine",
 }

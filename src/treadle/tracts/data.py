@@ -18,7 +18,8 @@ def load_tracts(path: Path | None) -> TractData:
     Raises UsageError for a file that cannot be read, or that h5py is missing for.
     """
     if path is None:
-        return TractData(*(tuple(map(_phantom, seeds)) for seeds in (TRAINING, VALIDATION, TESTING)))
+        training, validation, testing = (tuple(map(_phantom, seeds)) for seeds in (TRAINING, VALIDATION, TESTING))
+        return TractData(training, validation, testing)
     from treadle.tracts.prepared import open_prepared
 
     return open_prepared(path)

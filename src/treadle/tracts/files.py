@@ -7,10 +7,11 @@ volume's corner, TCK and TRX in RAS+ millimetres. TRK and TRX say which grid the
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from treadle.tracts.extras import extra, why
 from treadle.tracts.space import Space
 from treadle.tracts.streamlines import Streamlines
 from treadle.tracts.trx import read_trx, trx_bytes
-from treadle.tracts.volumes import is_nifti, read_space
+from treadle.tracts.volumes import differing, is_nifti, read_space
 
 FORMATS = (".trk", ".tck", ".trx")
 
@@ -51,7 +52,7 @@ def read_streamlines(path: Path, reference: Path | Space | None = None) -> tuple
         raise UsageError(f"{path} cannot be read as {kind[1:].upper()}: {why(error)}") from None
     if given is not None and space is not None and not given.same(space):
         named = f"{reference}" if isinstance(reference, Path) else "its volume"
-        raise UsageError(f"{path} has another grid than {named}: {_differing(space, given)}")
+        raise UsageError(f"{path} has another grid than {named}: {differing(space, given)}")
     grid = space or given
     if grid is None:
         raise UsageError(f"{path}: TCK does not say which grid it belongs to: give a NIfTI file as its reference")
@@ -97,7 +98,7 @@ def _read_nibabel(path: Path) -> _Read:
     tractogram, header = file.tractogram, file.header
     space = None
     if format_class is streamlines.TrkFile:
-        said = int(header["nb_streamlines"])
+        said = _promised(path)
         if said and len(tractogram) != said:
             raise ValueError(f"{len(tractogram)} of its {said} streamlines are there: is it cut off?")
         space = Space(header["voxel_to_rasmm"], tuple(header["dimensions"]))
@@ -105,6 +106,14 @@ def _read_nibabel(path: Path) -> _Read:
     per_point = {name: values.get_data() for name, values in tractogram.data_per_point.items()}
     offsets = np.concatenate(([0], np.cumsum([len(line) for line in sequence], dtype=np.int64)))
     return sequence.get_data().reshape(-1, 3), space, offsets, dict(tractogram.data_per_streamline), per_point
+
+
+def _promised(path: Path) -> int:
+    """How many streamlines a TRK's header says there are, 0 where it does not; nibabel tells what it has found."""
+    with open(path, "rb") as file:
+        header = file.read(1000)
+    order: Literal["little", "big"] = "little" if int.from_bytes(header[996:], "little") == 1000 else "big"
+    return int.from_bytes(header[988:992], order, signed=True)
 
 
 def _nibabel_bytes(path: Path, kind: str, world: np.ndarray, lines: Streamlines, space: Space) -> bytes:
@@ -162,12 +171,6 @@ def _grid(path: Path) -> Space:
     raise UsageError(f"{path} has no grid: expected a NIfTI, TRK or TRX file as reference")
 
 
-def _differing(space: Space, other: Space) -> str:
-    if space.shape != other.shape:
-        return f"{'x'.join(map(str, space.shape))} voxels, not {'x'.join(map(str, other.shape))}"
-    away = np.abs(space.affine - other.affine).max()
-    return f"its affine differs by up to {away:.3g}"
-
-
 def _columns(tables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    return {name: np.asarray(values, np.float32).reshape(len(values), -1) for name, values in tables.items()}
+    arrays = {name: np.asarray(values, np.float32) for name, values in tables.items()}
+    return {name: values.reshape(len(values), math.prod(values.shape[1:])) for name, values in arrays.items()}

@@ -18,6 +18,7 @@ import numpy as np
 
 from treadle.data.random import derive_seed
 from treadle.errors import UsageError
+from treadle.tracts.masks import dilated
 from treadle.tracts.signal.harmonics import fit_harmonics
 from treadle.tracts.signal.tensor import fit_tensors, normalised
 from treadle.tracts.space import Space
@@ -32,7 +33,7 @@ ALONG, ACROSS = 1.7e-3, 0.2e-3  # mm2/s: along a bundle's fibres and across
 _TISSUE, _FLUID = 0.9e-3, 3.0e-3  # mm2/s
 _BRIGHT = {"fibres": 1.0, "tissue": 1.15, "fluid": 2.0}  # signals without diffusion weighting, of that of the fibres
 _END = 4.0  # mm on either side of where a bundle ends that belong to its end region
-_FINE = 3  # a voxel is looked at in so many parts along each axis
+_FINE = 4  # a voxel is looked at in so many parts along each axis
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,12 +69,7 @@ class Phantom:
     @property
     def tracking_mask(self) -> np.ndarray:
         """(x, y, z) bool: `mask` and the voxels that share a side with it, so that lines may leave the bundles."""
-        grown = self.mask
-        inside = np.pad(self.mask, 1)
-        for axis in range(3):
-            for shift in (-1, 1):
-                grown = grown | np.roll(inside, shift, axis)[1:-1, 1:-1, 1:-1]
-        return grown
+        return dilated(self.mask)
 
     @property
     def streamlines(self) -> Streamlines:
@@ -85,10 +81,15 @@ class Phantom:
         return Streamlines.concatenate(parts)
 
     @property
+    def seeding_mask(self) -> np.ndarray:
+        """(x, y, z) bool: the voxels of which a bundle takes at least half."""
+        return np.asarray((self.fractions >= 0.5).any(axis=-1))
+
+    @property
     def ordered_peaks(self) -> np.ndarray:
-        """(x, y, z, 3, 3) float32: the directions in each voxel, that of the bundle with the largest part first."""
-        order = np.argsort(-self.fractions, axis=-1, kind="stable")
-        return np.take_along_axis(self.peaks, order[..., None], axis=3)
+        """(x, y, z, 3, 3) float32: the directions in each voxel, as long as their bundle's part, the longest first."""
+        order = np.argsort(-self.fractions, axis=-1, kind="stable")[..., None]
+        return np.take_along_axis(self.peaks * self.fractions[..., None], order, axis=3)
 
     def subject(self, name: str = "phantom") -> MemorySubject:
         """As a subject with the lines "streamlines" and two volumes.

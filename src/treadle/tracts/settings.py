@@ -23,8 +23,11 @@ OF_GENERATION: dict[str, Literal["min", "max"]] = {"endpoint_distance": "min", "
 
 @dataclass(kw_only=True)
 class UpdateSettings(Settings):
-    """How the network is updated."""
+    """What the network is trained towards, and how it is updated."""
 
+    first_direction: Literal["axis", "as_is"] = setting("axis", common=True)
+    """What is right at a line's first point, to which nothing leads: either sense of its direction ("axis": tracking
+    goes both ways from a seed), or the one that the line happens to have."""
     optimizer: Literal["adam", "radam", "sgd"] = setting("adam", common=True)
     """Adam (Kingma and Ba), RAdam (rectified: it needs no warm-up) or SGD with Nesterov's momentum."""
     learning_rate: float | str = setting(1e-3, parse=parse_curve, common=True, command="LearningRateMultiplier")

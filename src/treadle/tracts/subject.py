@@ -78,7 +78,7 @@ class Subject(ABC):
         return None
 
     def only(self, kind: str) -> str:
-        """The name of the only group; `kind` is "volumes" or "lines". Raises UsageError where there are none or more."""
+        """The name of the only group of "volumes" or "lines". Raises UsageError where there are none or more."""
         known = list(getattr(self, kind))
         if len(known) != 1:
             one = "volume" if kind == "volumes" else kind

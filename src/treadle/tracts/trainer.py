@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from treadle.engine.events import Hook
@@ -88,13 +89,25 @@ class TractsTrainer(Trainer):
     def step(self, batch: LineBatch) -> Mapping[str, Any]:
         """One update on what the getter finds wrong, a mean over points."""
         with self.quiet():
-            found = self.losses(self.model(batch.features, batch.previous, batch.offsets), batch)
+            parameters = self.model(batch.features, batch.previous, batch.offsets)
+            found = self.losses(parameters, self.targets(parameters, batch), batch.last)
             self.minimize(found["loss"], self.optimizer)
         return found
 
-    def losses(self, parameters: Tensor, batch: LineBatch) -> dict[str, Tensor]:
+    def targets(self, parameters: Tensor, batch: LineBatch) -> Tensor:
+        """(p, 3): the directions to be told; where a line begins, with the sense that is told, if either is right."""
+        if self.config.first_direction == "as_is":
+            return batch.targets
+        with torch.no_grad():
+            at = batch.offsets[:-1].to(batch.targets.device)
+            along = (self.model.getter.direction(parameters[at]) * batch.targets[at]).sum(dim=1, keepdim=True)
+        targets = batch.targets.clone()
+        targets[at] *= torch.where(along < 0, -1.0, 1.0)
+        return targets
+
+    def losses(self, parameters: Tensor, targets: Tensor, last: Tensor) -> dict[str, Tensor]:
         """The loss of a batch; where ends are learnt apart, its parts, too."""
-        direction, end = self.model.getter.loss(parameters, batch.targets, batch.last)
+        direction, end = self.model.getter.loss(parameters, targets, last)
         if end is None:
             return {"loss": direction.mean()}
         return {"loss": direction.mean() + end.mean(), "direction": direction.mean(), "end": end.mean()}
@@ -107,6 +120,7 @@ class TractsTrainer(Trainer):
         """The loss, and by how much the likeliest direction misses the line's: `angle`, 1 - cos."""
         with self.quiet():
             parameters = self.model(batch.features, batch.previous, batch.offsets)
-            found = self.losses(parameters, batch)
-            angle = disagreement(self.model.getter.direction(parameters), batch.targets)[~batch.last]
+            targets = self.targets(parameters, batch)
+            found = self.losses(parameters, targets, batch.last)
+            angle = disagreement(self.model.getter.direction(parameters), targets)[~batch.last]
         return found | {"angle": angle.mean()}

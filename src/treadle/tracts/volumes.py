@@ -80,6 +80,13 @@ def write_volume(path: Path, values: np.ndarray, space: Space) -> None:
         raise UsageError(f"{path} cannot be written: {reason(error)}") from None
 
 
+def differing(space: Space, other: Space) -> str:
+    """In what two grids differ, in words."""
+    if space.shape != other.shape:
+        return f"{'x'.join(map(str, space.shape))} voxels, not {'x'.join(map(str, other.shape))}"
+    return f"its affine differs by up to {np.abs(space.affine - other.affine).max():.3g}"
+
+
 def _space(path: Path, affine: np.ndarray, shape: tuple[int, ...]) -> Space:
     try:
         return Space(affine, (shape[0], shape[1], shape[2]))

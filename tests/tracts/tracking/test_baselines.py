@@ -35,7 +35,17 @@ def test_between_voxels_peaks_are_interpolated_with_corner_origin() -> None:
     assert ask(follow, [0.5, 0.5, 0.5], towards) == [1, 0, 0]  # a voxel's centre
     assert ask(follow, [1.5, 0.5, 0.5], towards) == [0, 1, 0]
     assert np.allclose(ask(follow, [0.75, 0.5, 0.5], towards), np.array([0.75, 0.25, 0]) / np.hypot(0.75, 0.25))
+    assert np.allclose(ask(follow, [1.25, 0.5, 0.5], towards), np.array([0.25, 0.75, 0]) / np.hypot(0.75, 0.25))
     assert ask(follow, [-3.0, 9.0, 0.5], towards) == [1, 0, 0]  # outside: as at the border
+
+
+def test_another_bundles_direction_and_a_weak_one_are_not_followed() -> None:
+    peaks = np.zeros((2, 1, 1, 3), np.float32)
+    peaks[0, 0, 0], peaks[1, 0, 0] = [0.5, 0, 0], [0, 1, 0]
+    assert ask(Peaks(peaks), [1.0, 0.5, 0.5], [1.0, 0.2, 0.0]) == [1, 0, 0]
+    assert ask(Peaks(peaks), [1.5, 0.5, 0.5], [1.0, 0.2, 0.0]) == [0, 0, 0]
+    assert ask(Peaks(peaks, least=0.2), [1.0, 0.5, 0.5], [1.0, 0.2, 0.0]) == [1, 0, 0]
+    assert ask(Peaks(peaks, least=0.3), [1.0, 0.5, 0.5], [1.0, 0.2, 0.0]) == [0, 0, 0]  # half of 0.5 is left
 
 
 def test_copying_goes_straight_on() -> None:

@@ -74,6 +74,7 @@ class LineLoader:
         infos = [s.volumes[g] for s, g in zip(self.subjects, self.volume_group, strict=True) if g is not None]
         self.info = self._common(infos) if infos else None
         lines = [s.lines[g] for s, g in zip(self.subjects, self.lines_group, strict=True)]
+        self.names = [subject.name for subject in self.subjects]
         self.spaces = [each.space for each in lines]
         self.lengths = np.concatenate([each.lengths for each in lines])
         self.millimetres = np.concatenate([each.millimetres for each in lines])
@@ -158,6 +159,8 @@ class LineLoader:
         final[parts.offsets[1:] - 1] = True
         steps = np.zeros_like(parts.clean)
         steps[:-1] = np.diff(parts.clean, axis=0)
+        if self.training and self.settings.pull > 0:
+            steps += self.settings.pull * (parts.clean - parts.seen)
         steps[final] = 0
         if self.training and self.settings.noise_targets > 0:
             steps += target_noise(parts, steps, self.settings.noise_targets)
@@ -216,7 +219,7 @@ class LineLoader:
         ends = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
         return Streamlines(points[np.repeat(offsets[own] - ends[:-1], counts) + np.arange(ends[-1])], ends)
 
-    def _resampled(self, number: int, own: np.ndarray | None) -> Streamlines:
+    def _resampled(self, number: int, own: np.ndarray) -> Streamlines:
         subject = self._sources[number].subject
         assert subject is not None
         lines = subject.streamlines(self.lines_group[number], own)
@@ -235,15 +238,21 @@ class LineLoader:
     def _load(self, number: int) -> None:
         """Read one subject whole."""
         source = self._sources[number]
-        lines = self._resampled(number, None)
-        source.points, source.offsets = torch.from_numpy(lines.points), torch.from_numpy(lines.offsets)
+        counts = self.lengths[self.firsts[number] : self.firsts[number + 1]].copy()
+        usable = np.flatnonzero(counts >= 2)  # the others come in no batch, and a line without points has no others
+        lines = self._resampled(number, usable)
+        counts[:] = 0
+        counts[usable] = lines.lengths
+        source.points = torch.from_numpy(lines.points)
+        source.offsets = torch.from_numpy(np.concatenate(([0], np.cumsum(counts))).astype(np.int64))
         source.volume = self._read_volume(number) if self.info is not None else None
         source.subject = None
 
     def _read_volume(self, number: int) -> Tensor:
         subject, group = self._sources[number].subject, self.volume_group[number]
         assert subject is not None and group is not None
-        return torch.from_numpy(np.array(subject.volume(group), np.float32, order="C"))
+        values = np.ascontiguousarray(subject.volume(group), np.float32)
+        return torch.from_numpy(values if values.flags.writeable else values.copy())
 
     def _volume_of(self, subject: Subject) -> str | None:
         if not self.features or (self.settings.volume is None and not subject.volumes):
@@ -278,12 +287,8 @@ def _turned(values: np.ndarray, size: int, matrices: np.ndarray, offsets: np.nda
 
 def _only(subject: Subject, group: str | None, kind: str) -> str:
     """The group that is meant: `kind` is "volumes" or "lines"."""
-    known = list(getattr(subject, kind))
-    if group is None and len(known) == 1:
-        return str(known[0])
     if group is None:
-        there = ", ".join(map(repr, known)) or "none"
-        raise UsageError(f"{subject.name} has {len(known)} groups of {kind} ({there}): say which, {kind.rstrip('s')}=")
-    if group not in known:
+        return subject.only(kind)
+    if group not in getattr(subject, kind):
         raise subject.unknown(group, kind)
     return group

@@ -23,9 +23,9 @@ class LinesSettings(Settings):
     lines: str | None = setting(None, common=True)
     """The group of streamlines; null: the only one."""
 
-    batch_size: float = setting(100.0, above=0, common=True)
+    batch_size: int = setting(100, least=1, common=True)
     """How much a batch holds at most, in `batch_units`; a line that is longer than that is a batch of its own."""
-    validation_batch_size: float | None = setting(None, above=0)
+    validation_batch_size: int | None = setting(None, least=1)
     """The same in validation; null: as in training."""
     batch_units: Literal["nb_streamlines", "length_mm"] = setting("nb_streamlines", common=True)
     """Lines, or their length in millimetres as they are in the data."""
@@ -52,6 +52,9 @@ class LinesSettings(Settings):
     noise: float = setting(0.0, least=0)
     """Standard deviation, in millimetres, of the noise on the points that a model sees. It is cut at twice that, and a
     point moves by at most half the way to the nearer of its neighbours."""
+    pull: float = setting(0.0, least=0, most=1)
+    """How much of that noise the direction to be told takes back: 0 goes on beside the line, 1 leads to its next point,
+    so that a model learns to come back to where lines run."""
     noise_targets: float = setting(0.0, least=0)
     """The same of the directions that it is trained towards; cut at twice that, and at half their length."""
     rotate: bool = False
@@ -77,12 +80,8 @@ class LinesSettings(Settings):
         chosen = [name for name in ("step_size", "nb_points", "compress") if getattr(self, name) is not None]
         if len(chosen) > 1:
             require(self, chosen[1], False, f"null, since {chosen[0]} says where points are")
-        if self.batch_units == "nb_streamlines":
-            for name in ("batch_size", "validation_batch_size"):
-                value = getattr(self, name)
-                require(self, name, value is None or (value >= 1 and value == int(value)), "a whole number of lines")
 
-    def budget(self, training: bool) -> float:
+    def budget(self, training: bool) -> int:
         """What a batch holds at most."""
         return self.batch_size if training or self.validation_batch_size is None else self.validation_batch_size
 

@@ -33,10 +33,11 @@ class TractFeed(DatasetFeed):
     Args:
         subjects: whose lines; numbered one after the other.
         settings: what is said about lines.
-        training: shuffle and augment.
+        training: augment, and draw the order.
         ends: whether ends are learnt: see `LineBatch`.
         workers: processes that make batches; 0: a thread here.
         features: read the volume; False where a model sees lines alone.
+        shuffle: False has the same batches in every epoch of a training, too; what is done to lines differs.
         seed: instead of the run's.
 
     Raises:
@@ -52,6 +53,7 @@ class TractFeed(DatasetFeed):
         ends: bool,
         workers: int = 0,
         features: bool = True,
+        shuffle: bool = True,
         seed: int | None = None,
     ) -> None:
         given = tuple(subjects)
@@ -67,7 +69,7 @@ class TractFeed(DatasetFeed):
             subjects_per_batch=settings.subjects_per_batch,
             cycles=settings.cycles,
             most=settings.max_batches if training else settings.max_validation_batches,
-            shuffle=training,
+            shuffle=training and shuffle,
             lines=usable,
         )
         super().__init__(loader, batching=self.order, workers=workers, seed=seed, name="the streamlines")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,21 +12,33 @@ from torch import Tensor
 from treadle.errors import UsageError
 from treadle.tracts.tracking.propagator import Propagator
 
+_ASIDE = math.cos(math.radians(45))
+
 
 class Peaks(Propagator):
     """Follows directions that are known in each voxel: a tensor's principal one, or the true ones of a phantom.
 
     Of each of the eight voxels around a point the direction that fits the line's best is taken, with the sign that
-    fits; they are weighted as in trilinear interpolation. At a seed the voxel's first direction leads.
+    fits, if it is not more than 45 degrees off: another bundle's is not followed. They are weighted as in trilinear
+    interpolation. At a seed the voxel's first direction leads.
     """
 
     both_ways = True
 
-    def __init__(self, peaks: np.ndarray) -> None:
-        """`peaks`: (x, y, z, 3), or (x, y, z, k, 3) in the order of their weight; 0 where there are fewer."""
+    def __init__(self, peaks: np.ndarray, least: float = 0.0) -> None:
+        """
+        Args:
+            peaks: (x, y, z, 3), or (x, y, z, k, 3) in the order of their weight; 0 where there are fewer. Longer ones
+                count for more.
+            least: where what is read between voxels is shorter than this, there is no direction, and lines end.
+
+        Raises:
+            UsageError: another shape.
+        """
         peaks = peaks[..., None, :] if peaks.ndim == 4 else peaks
         if peaks.ndim != 5 or peaks.shape[4] != 3 or peaks.shape[3] == 0:
             raise UsageError(f"expected directions (x, y, z, k, 3) or (x, y, z, 3), not {peaks.shape}")
+        self._least = least
         self._shape = torch.tensor(peaks.shape[:3])
         self._places = torch.tensor([peaks.shape[1] * peaks.shape[2], peaks.shape[2], 1])
         self._peaks = torch.from_numpy(np.ascontiguousarray(peaks, np.float32)).reshape(-1, *peaks.shape[3:])
@@ -47,9 +60,11 @@ class Peaks(Propagator):
             fit = (there * towards[:, None]).sum(dim=2)
             best = fit.abs().argmax(dim=1, keepdim=True)
             chosen = there.gather(1, best[..., None].expand(-1, 1, 3))[:, 0]
-            total += weight * chosen * fit.gather(1, best).sign()
+            near = fit.gather(1, best)
+            aside = near.abs() < _ASIDE * chosen.norm(dim=1, keepdim=True) * towards.norm(dim=1, keepdim=True)
+            total += torch.where(aside, 0.0, weight * chosen * near.sign())
         length = total.norm(dim=1, keepdim=True)
-        return torch.where(length > 1e-6, total / length, 0.0), points.new_zeros(len(points)), None
+        return torch.where(length > max(self._least, 1e-6), total / length, 0.0), points.new_zeros(len(points)), None
 
     def keep(self, state: Any, indices: Tensor) -> Any:
         """Nothing to keep."""

@@ -36,4 +36,5 @@ def place_seeds(mask: np.ndarray, *, seed: int, per_voxel: int | None = None, to
         drawn = uniforms(seed, "seeds", np.arange(total or 0), 4)
         chosen = voxels[(drawn[:, 3].astype(np.float64) * len(voxels)).astype(np.int64)]
     # Rounded to float32, a place next to the voxel's far side would lie in the next voxel.
-    return np.minimum((chosen + drawn[:, :3]).astype(np.float32), np.nextafter(np.float32(1) + chosen, np.float32(0)))
+    last = np.nextafter((chosen + 1).astype(np.float32), np.float32(0))
+    return np.minimum((chosen + drawn[:, :3]).astype(np.float32), last)

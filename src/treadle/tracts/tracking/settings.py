@@ -33,7 +33,7 @@ class TrackingSettings(Settings):
     """Seeds in each voxel of the seeding mask."""
     total: int | None = setting(None, least=1)
     """Seeds in all; null takes `per_voxel`, and one for each voxel where that is null, too."""
-    batch: int = setting(5000, least=1)
+    batch: int = setting(2000, least=1)
     """Lines that grow at once. Memory grows with it; the lines stay the same."""
 
     def __post_init__(self) -> None:

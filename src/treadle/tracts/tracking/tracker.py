@@ -14,6 +14,7 @@ import numpy as np
 
 from treadle.errors import RunError, UsageError
 from treadle.files import cannot_write, write_whole
+from treadle.tracts.masks import at_points
 from treadle.tracts.resampling import compress
 from treadle.tracts.space import Space
 from treadle.tracts.streamlines import Streamlines
@@ -122,7 +123,7 @@ def _track_batch(
     settings: TrackingSettings,
     seed: int,
 ) -> Tracked:
-    inside = _within(all_seeds[numbers], mask)
+    inside = at_points(mask, all_seeds[numbers])
     outside = int((~inside).sum())
     numbers = numbers[inside]
     seeds = all_seeds[numbers]
@@ -145,12 +146,6 @@ def _track_batch(
     if settings.compress > 0:
         lines = compress(lines, settings.compress, space.voxel_sizes)
     return Tracked(lines, seeds[long], numbers[long], reasons[long], outside, int((~long).sum()))
-
-
-def _within(points: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    voxel = np.floor(np.nan_to_num(points, nan=-1.0)).astype(np.int64)
-    inside = ((voxel >= 0) & (voxel < mask.shape)).all(axis=1)
-    return inside & mask[tuple(np.clip(voxel, 0, np.array(mask.shape) - 1).T)]
 
 
 def _identity(

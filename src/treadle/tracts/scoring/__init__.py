@@ -1,0 +1,1 @@
+"""Scoring: what is right about a tractogram, where the truth is known."""
