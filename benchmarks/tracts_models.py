@@ -120,9 +120,17 @@ def subject(name: str, lines: int, features: int, seed: int) -> MemorySubject:
 def epochs(batches: int, validated: int, size: int, rounds: int) -> tuple[dict[str, list[float]], int]:
     """CPU seconds of an epoch by side and round, and how many objects the scan looks through."""
     data = [subject(name, count * 100, 29, seed) for name, count, seed in (("a", batches, 0), ("b", validated, 1))]
-    settings: Any = {"model": "lstm", "sizes": [size, size], "seed": 0, "max_epochs": rounds + 1, "device": "cpu"}
+    settings: Any = {
+        "model": "lstm",
+        "sizes": [size, size],
+        "seed": 0,
+        "max_epochs": rounds + 1,
+        "first_direction": "as_is",
+    }
     settings |= {"max_batches": batches, "max_validation_batches": validated, "validate_every": "1 epoch"}
-    trainer = TractsTrainer(data=TractData((data[0],), (data[1],)), log_every="1 epoch", track_seeds=0, **settings)
+    trainer = TractsTrainer(
+        data=TractData((data[0],), (data[1],)), log_every="1 epoch", device="cpu", track_seeds=0, **settings
+    )
     sources = [
         Source(torch.from_numpy(each.volume("volume")), [lines[k] for k in range(len(lines))])
         for each, lines in ((each, each.streamlines("lines")) for each in data)

@@ -178,6 +178,10 @@ def test_directions_are_the_likeliest_and_of_length_1(name: str, ends: bool) -> 
     parameters, _, _ = points(getter, ends)
     found = getter.direction(parameters)
     assert torch.allclose(found.norm(dim=1), torch.ones(12, dtype=torch.float64), atol=1e-6)
+    if ends:
+        surely = parameters.clone()
+        surely[:, -1] = 60  # whether a line ends does not say where it goes
+        assert torch.equal(getter.direction(surely), found)
     o = parameters.numpy()
     for row, direction in zip(o, found.numpy(), strict=True):
         if "sphere" in name:
@@ -201,6 +205,22 @@ def test_about_a_known_direction_zeros_say_that_direction(name: str, ends: bool)
     # Neither the end nor the shares are touched, and nothing is known at the start of a line.
     assert torch.allclose(getter.end(parameters), getter.end(zeros), atol=1e-7)
     assert torch.allclose(parameters[3], zeros[3], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cosine", "sphere", "smooth-sphere", "fisher", "fisher-mixture"])
+def test_how_long_a_known_direction_is_means_nothing_to_angles(name: str) -> None:
+    getter = make(name)
+    parameters, targets, _ = points(getter, False)
+    assert torch.allclose(getter.about(parameters, targets), getter.about(parameters, 7 * targets))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "sphere" not in name])
+def test_the_first_head_says_the_end(name: str) -> None:
+    getter: Any = make(name, ends=True)
+    before = getter(torch.ones(1, WIDTH)).detach()
+    with torch.no_grad():
+        getter.heads[0][-1].bias[-1] += 1
+    assert (getter(torch.ones(1, WIDTH)) - before).round(decimals=5).tolist() == [[0.0] * (before.shape[1] - 1) + [1.0]]
 
 
 @pytest.mark.parametrize("name", ["l2", "cosine-l2", "gaussian", "gaussian-mixture"])

@@ -28,7 +28,7 @@ def draw(name: str, parameters: list[float], ends: bool) -> np.ndarray:
     getter = build_getter(GetterSettings(**settings), 4)
     rng = torch.Generator().manual_seed(7)
     uniforms = torch.rand(DRAWN, getter.uniforms, generator=rng).clamp(1e-7, 1 - 1e-7)
-    rows = torch.tensor([*parameters, *([0.4] if ends else [])]).expand(DRAWN, -1)
+    rows = torch.tensor([*parameters, *([9.0] if ends else [])]).expand(DRAWN, -1)
     found = getter.sample(rows, uniforms)
     assert torch.allclose(found.norm(dim=1), torch.ones(DRAWN), atol=1e-5)
     return found.double().numpy()

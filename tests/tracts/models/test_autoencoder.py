@@ -29,6 +29,22 @@ def test_lines_become_few_numbers_and_lines_again() -> None:
     assert torch.allclose(model(lines[2:3]), back[2:3], atol=1e-6)
 
 
+def test_layers_are_applied_as_dwi_ml_applies_them() -> None:
+    torch.manual_seed(0)
+    model, lines = LineAutoencoder(64, 5, 2), torch.randn(3, 64, 3)
+    pad, larger = torch.nn.ReflectionPad1d(1), torch.nn.Upsample(scale_factor=2, mode="linear", align_corners=False)
+    found = lines.swapaxes(1, 2)
+    for index, layer in enumerate(model.down):
+        found = torch.nn.functional.conv1d(pad(found), layer.weight, layer.bias, stride=2 if index < 5 else 1)
+        found = found.relu() if index < 5 else found
+    assert torch.allclose(model.encode(lines), model.to_latent(found.flatten(1)), atol=1e-6)
+    found = model.from_latent(model.encode(lines)).view(found.shape)
+    for index, layer in enumerate(model.up):
+        found = torch.nn.functional.conv1d(pad(found), layer.weight, layer.bias)
+        found = larger(found.relu()) if index < 5 else found
+    assert torch.allclose(model(lines), found.swapaxes(1, 2), atol=1e-6)
+
+
 def test_it_learns_lines() -> None:
     torch.manual_seed(0)
     lines = torch.randn(5, 1, 3) + torch.linspace(0, 1, 64)[:, None] * torch.randn(5, 1, 3)
