@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -153,7 +152,7 @@ def run_feed(path: Path, mode: str, epochs: int) -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     interpolate(torch.zeros(2, 2, 2, 28), torch.zeros(1, 3))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_megabytes()
     feed = TractFeed(open_prepared(path).training, LinesSettings(**MODES[mode]), training=True, ends=False)
     digest, seconds = hashlib.sha256(), []
     for epoch in range(epochs):
@@ -162,10 +161,16 @@ def run_feed(path: Path, mode: str, epochs: int) -> None:
             if epoch == 0 and position < 5:
                 digest.update(batch.features.numpy().tobytes())
         seconds.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    taken = peak_megabytes() - before
     feed.close()
-    told = {"seconds": seconds, "megabytes": peak / 1024, "hits": feed.hits, "digest": digest.hexdigest()}
+    told = {"seconds": seconds, "megabytes": taken, "hits": feed.hits, "digest": digest.hexdigest()}
     print(json.dumps(told))
+
+
+def peak_megabytes() -> float:
+    """The most memory this process ever had. What `getrusage` tells may be that of the process it came from."""
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def feeds(quick: bool) -> tuple[str, list[Gate]]:

@@ -19,7 +19,7 @@ def bench(monkeypatch) -> Any:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import tracts_data
 
-    monkeypatch.setattr(tracts_data, "SHAPE", (9, 8, 7))
+    monkeypatch.setattr(tracts_data, "SHAPE", (28, 29, 30))
     return tracts_data
 
 
@@ -38,7 +38,6 @@ def test_who_reads_something_else_ends_the_benchmark(bench, monkeypatch):
 
 def test_the_feed_tells_what_it_took(tmp_path, bench):
     pytest.importorskip("h5py")
-    pytest.importorskip("treadle.tracts.prepared_writer")
     bench.write_data(tmp_path / "lines.h5", 2, 40)
     command = [sys.executable, str(BENCHMARKS / "tracts_data.py"), "--feed", str(tmp_path / "lines.h5"), "lazily", "1"]
     done = subprocess.run(

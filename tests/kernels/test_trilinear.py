@@ -85,8 +85,8 @@ def test_any_number_of_threads_gives_the_same_bits(features):
 )
 @settings(max_examples=60, deadline=None)
 def test_no_point_reads_outside_the_volume(points, shape):
-    # What lies beside the volume in memory would be seen: it is huge.
-    room = torch.full((500 + 27 + 500,), 1e30)
+    # What lies beside the volume in memory would be seen, even with the weight 0.
+    room = torch.full((500 + 27 + 500,), float("inf"))
     size = shape[0] * shape[1] * shape[2]
     room[500 : 500 + size] = 1.0
     volume = room[500 : 500 + size].view(*shape, 1)

@@ -18,6 +18,7 @@ KINDS = {
 
 EXAMPLES = """  treadle tracts prepare data data.h5 config.json train.txt valid.txt
   treadle tracts show data.h5
+  treadle tracts preview tracts --data data.h5 --out batch.trk
   treadle tracts score tracks.trk --truth phantom
 
 each explains itself: treadle tracts prepare --help"""

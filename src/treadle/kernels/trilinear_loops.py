@@ -29,7 +29,7 @@ def _place(x, size):
         u = np.float32(0)
     if u > last:
         u = last
-    c = min(np.int64(u), max(size - 2, 0)) if u > np.float32(0) else np.int64(0)
+    c = min(np.int64(u), size - 2) if u > np.float32(0) else np.int64(0)
     return c, u - np.float32(c)
 
 

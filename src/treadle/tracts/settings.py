@@ -77,13 +77,11 @@ class ReportSettings(Settings):
 
 
 @dataclass(kw_only=True)
-class TractsConfig(  # type: ignore[misc]
+class TractsConfig(
     ReportSettings, GenerationSettings, UpdateSettings, GetterSettings, ModelSettings, LinesSettings, TrainerConfig
 ):
     """Settings of `TractsTrainer`."""
 
-    batch_size: float = setting(100.0, above=0, common=True)  # type: ignore[assignment]
-    """How much a batch holds at most, in `batch_units`; a line that is longer than that is a batch of its own."""
     max_epochs: int | None = setting(100, least=1, resumable=True, common=True)
     """Epochs to train for; with `max_steps`, whichever comes first."""
 

@@ -128,6 +128,14 @@ def test_batches_by_length_are_nearly_full():
     assert (sums[:-1] > 370).all()
 
 
+def test_many_short_lines_beside_few_long_ones_fill_a_batch_and_no_more():
+    costs = np.array([1.0] * 2000 + [290.0] * 20)
+    sums = [costs[batch].sum() for batch in LineBatches(np.zeros(2020, int), costs, 300).epoch(0, 0)]
+    assert max(sums) <= 300
+    # The long ones come one to a batch; among short ones alone no batch ends early.
+    assert sum(total > 280 for total in sums) >= len(sums) - 21
+
+
 def test_a_fixed_count_is_told_where_it_is_one():
     subjects = np.repeat([0, 1], 50)
     assert LineBatches(subjects, None, 7).count == 15

@@ -66,6 +66,7 @@ def test_relational_scores_depend_on_the_distance() -> None:
     assert torch.allclose(found[0], attention.out(torch.stack(rows)), atol=1e-6)
 
 
+@torch.no_grad()
 def test_places_are_told_one_way_or_the_other(lines: Any) -> None:
     """The same features all along: only its place can tell a point from another."""
     features, previous, offsets = lines([6])

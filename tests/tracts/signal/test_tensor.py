@@ -94,6 +94,8 @@ def test_normalised_tensors_say_directions_alone():
 
 def test_anisotropy_of_a_line_and_of_a_ball():
     np.testing.assert_allclose(fractional_anisotropy(np.array([[1.0, 0, 0, 0, 0, 0], [1.0, 0, 0, 1, 0, 1]])), [1, 0])
+    below, without = np.array([3.0, 0, 0, 1, 0, -2]), np.array([3.0, 0, 0, 1, 0, 0])
+    assert fractional_anisotropy(below) == fractional_anisotropy(without) < 1
 
 
 def test_a_turned_tensor_is_turned():

@@ -70,7 +70,6 @@ def augmented_parts(
     counts = np.diff(offsets)
     cut = (uniforms(stream, _SPLIT) < split) & (counts >= 3)
     at = 1 + np.floor(uniforms(stream, _CUT) * np.maximum(counts - 2, 1)).astype(np.int64)
-    at = np.minimum(at, np.maximum(counts - 2, 1))
     # First and last point of each part, in the order of the lines, a line's second part after its first.
     of = np.repeat(np.arange(len(lines)), 1 + cut)
     second = np.zeros(len(of), bool)

@@ -23,7 +23,7 @@ def _mixed(bits: np.ndarray) -> np.ndarray:
 def streams(seed: int, epoch: int, lines: np.ndarray) -> np.ndarray:
     """(n,) uint64: where the numbers of each of the lines (n,) int64 begin."""
     start = np.uint64(derive_seed(seed, "lines", epoch))
-    return _mixed(_mixed(np.asarray(lines).astype(np.uint64) * _STEP + start))
+    return _mixed(np.asarray(lines).astype(np.uint64) * _STEP + start)
 
 
 def uniforms(stream: np.ndarray, counters: np.ndarray | int) -> np.ndarray:

@@ -56,6 +56,8 @@ class LineBatches:
         self._budget, self._cycles, self._most, self._shuffle = float(budget), cycles, most, shuffle
         over = np.zeros(len(every), bool) if self._costs is None else self._costs[every] > self._budget
         self._alone, self._lines = every[over], every[~over]
+        whole = 0.0 if self._costs is None else float(self._costs[self._lines].sum())
+        self._mean = max(whole / max(len(self._lines), 1), 1e-9)
         self._groups = [group for group in self._by_subject(subjects) if len(group)]
         self._subjects_per_batch = min(subjects_per_batch or len(self._groups), len(self._groups))
         self._always: list[Indices] | None = None
@@ -131,8 +133,7 @@ class LineBatches:
         found: list[Indices] = []
         room = self._budget
         while left[chosen].any():
-            mean = max(float(self._costs[self._lines].mean()), 1e-9)
-            counts = _shares(rng, left[chosen], min(int(2 * room / mean) + 8, len(self._lines)))
+            counts = _shares(rng, left[chosen], min(int(2 * room / self._mean) + 8, len(self._lines)))
             candidates = [queues[s][left[s] - n : left[s]][::-1] for s, n in zip(chosen, counts, strict=True)]
             # Whose turn it is, at random; of each subject's lines the last of its queue come first.
             turns = rng.permutation(np.repeat(np.arange(len(chosen)), counts))
