@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treadle.tracts.scoring.geometry import ends_of, walked, winding
+from treadle.tracts.scoring.geometry import ends_of, touching, walked, winding
 from treadle.tracts.streamlines import Streamlines
 
 
@@ -34,6 +34,13 @@ def test_how_far_lines_go() -> None:
     offsets = np.array([0, 3, 3, 5])
     assert walked(points, offsets, to_and_fro=False).tolist() == [[1, 2, 0], [0, 0, 0], [0, 1, 2]]
     assert walked(points, offsets, to_and_fro=True).tolist() == [[5, 2, 0], [0, 0, 0], [0, 1, 2]]
+
+
+def test_lines_touch_voxels_between_their_points() -> None:
+    mask = np.zeros((9, 2, 1), bool)
+    mask[4, 0] = True
+    over, beside = np.array([[0.5, 0.5, 0.5], [8.5, 0.5, 0.5]]), np.array([[0.5, 1.5, 0.5], [8.5, 1.5, 0.5]])
+    assert touching(Streamlines.of([over, beside, np.zeros((0, 3)), over[:1]]), mask).tolist() == [True] + [False] * 3
 
 
 def test_ends_of_lines() -> None:

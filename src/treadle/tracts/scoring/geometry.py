@@ -1,9 +1,10 @@
-"""What is measured of lines: how far they go along each axis, how much they wind, where they end."""
+"""What is measured of lines: how far they go along each axis, how much they wind, where they end, what they touch."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from treadle.kernels.traversal import traverse
 from treadle.tracts.streamlines import Streamlines
 
 
@@ -16,6 +17,13 @@ def ends_of(lines: Streamlines) -> tuple[np.ndarray, np.ndarray]:
     last = len(lines.points) - 1
     first = lines.points[np.minimum(lines.offsets[:-1], last)]
     return np.where(empty, np.nan, first), np.where(empty, np.nan, lines.points[np.maximum(lines.offsets[1:] - 1, 0)])
+
+
+def touching(lines: Streamlines, mask: np.ndarray) -> np.ndarray:
+    """(n,) bool: which lines go through a voxel of the mask (x, y, z)."""
+    voxels, bounds = traverse(lines.points, lines.offsets, mask.shape)
+    line = np.repeat(np.arange(len(lines)), np.diff(bounds))
+    return np.asarray(np.bincount(line[mask.reshape(-1)[voxels]], minlength=len(lines)) > 0)
 
 
 def walked(points: np.ndarray, offsets: np.ndarray, *, to_and_fro: bool) -> np.ndarray:

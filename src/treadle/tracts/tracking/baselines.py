@@ -23,8 +23,6 @@ class Peaks(Propagator):
     interpolation. At a seed the voxel's first direction leads.
     """
 
-    both_ways = True
-
     def __init__(self, peaks: np.ndarray, least: float = 0.0) -> None:
         """
         Args:
@@ -78,8 +76,6 @@ class Peaks(Propagator):
 
 class Straight(Propagator):
     """Goes on as it came: copies the previous direction. At a seed another propagator says where to."""
-
-    both_ways = True
 
     def __init__(self, first: Propagator) -> None:
         self._first = first

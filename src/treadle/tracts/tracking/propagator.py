@@ -36,5 +36,3 @@ class Propagator(ABC):
 
     uniforms: int = 0
     """Random numbers per line and point; 0: it is deterministic."""
-    both_ways: bool = False
-    """Whether the direction at a seed is as good as its opposite (an axis), as a tensor's is."""
