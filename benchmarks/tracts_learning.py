@@ -301,7 +301,7 @@ def phantom_tables(runs: dict[int, Any]) -> tuple[str, list[Gate]]:
     for name, base in first["judged"].items():
         angles = [run["judged"][name]["angle"] for run in runs.values()]
         rows.append([name, *(f"{angle:.5f}" for angle in angles), f"{base['copying']:.5f}", f"{base['principal']:.5f}",
-                     f"{np.mean(angles) / base['copying']:.2f}"])  # fmt: skip
+                     f"{np.mean(angles) / base['copying']:.2f}" if base["copying"] > 1e-4 else ""])  # fmt: skip
     rows.append(["CPU-s", *(f"{run['cpu']:.0f}" for run in runs.values()), "", "", ""])
     text += table(head, rows)
     text += f"\n\n### The same phantom tracked, {first['crossing']} voxels of it where bundles cross\n\n"
