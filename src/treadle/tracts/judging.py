@@ -51,7 +51,7 @@ def principal_directions(features: np.ndarray, kind: str) -> np.ndarray | None:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Every point of every line of a feed, in its order."""
+    """Every point of every line of a feed, in the order of the lines, whatever that of the batches is."""
 
     offsets: np.ndarray
     """(n + 1,) int64: line k has the rows `offsets[k]:offsets[k + 1]` of all that follows."""
@@ -137,7 +137,6 @@ def judge(
         kind: what they are; see `VolumeInfo`.
     """
     parts: dict[str, list[np.ndarray]] = {name: [] for name in Judged.__dataclass_fields__}
-    at = 0
     for batch in batches:
         parameters = call(batch)
         there = batch.targets.abs().sum(1) > 0
@@ -145,7 +144,7 @@ def judge(
         moved = batch.previous.abs().sum(1) > 0
         axis = principal_directions(batch.features[:, :width].numpy(), kind) if width else None
         found = {
-            "offsets": batch.offsets[:-1] + at,
+            "offsets": batch.offsets.diff(),
             "lines": batch.lines,
             "subject": batch.subject,
             "points": batch.points,
@@ -157,12 +156,14 @@ def judge(
             "end": getter.end(parameters),
             "last": batch.last,
         }
-        at += len(batch.points)
         for name, values in found.items():
             parts[name].append(values.detach().cpu().numpy())
     joined = {name: np.concatenate(values) for name, values in parts.items()}
-    joined["offsets"] = np.append(joined["offsets"], at)
-    return Judged(**joined)
+    lengths = joined.pop("offsets")
+    order = np.argsort(joined["lines"], kind="stable")
+    rows = np.argsort(np.repeat(joined["lines"], lengths), kind="stable")
+    ordered = {name: values[order if name in ("lines", "subject") else rows] for name, values in joined.items()}
+    return Judged(np.append(0, np.cumsum(lengths[order])), **ordered)
 
 
 def groups_of(judged: Judged, subjects: Sequence[Subject], lines: str) -> dict[str, np.ndarray]:

@@ -276,6 +276,8 @@ class TractsTrainer(Trainer):
         """The streamlines of a file, in the subject that is shown, to be judged by `test_report`."""
         subject = self.shown()
         given, space = read_streamlines(path, subject.volumes[self.config.volume].space)
+        if not (given.lengths >= 2).any():
+            raise UsageError(f"{path} has no streamlines of two points or more: there is nothing to judge")
         volume = subject.volume(self.config.volume), subject.volumes[self.config.volume].kind
         return self.feed_of(
             [MemorySubject(subject.name, space, {self.config.volume: volume}, {self.config.lines: given})]
