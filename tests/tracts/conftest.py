@@ -1,10 +1,13 @@
-"""Where the real diffusion data is, for the tests that use it."""
+"""Where the real diffusion data is, for the tests that use it; makes helpers importable, in spawned workers, too."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 

@@ -64,7 +64,7 @@ def _evaluate(trainer: Trainer, directory: Path, lines: Path | None) -> dict[str
     feed = trainer.test_feed or trainer.validation_feed
     if lines is not None:
         if not hasattr(trainer, "feed_of_lines"):
-            raise UsageError(f"--lines: {type(trainer).__name__} is not about streamlines")
+            raise UsageError(f"--lines: {type(trainer).__name__} does not learn where streamlines go on")
         feed = trainer.feed_of_lines(lines)
     if feed is None:
         raise UsageError(f"{type(trainer).__name__} has neither test nor validation data to test on")

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
+from treadle.config.settings import require
 from treadle.engine.events import Hook
 from treadle.engine.lr import LearningRate
 from treadle.engine.settings import TrainerConfig
@@ -35,6 +36,7 @@ class LineAutoencoderConfig(AutoencoderSettings, UpdateSettings, LinesSettings, 
     def __post_init__(self) -> None:
         """Check types and ranges, and what must fit together; raises UsageError naming the field."""
         super().__post_init__()
+        require(self, "drop_last", not self.drop_last, "false, every line comes in every epoch (see max_batches)")
         for name in ("step_size", "compress"):
             if getattr(self, name) is not None:
                 raise UsageError(
@@ -91,7 +93,15 @@ class LineAutoencoderTrainer(Trainer):
     def feed_of(self, subjects: Sequence[Subject], *, training: bool = False) -> TractFeed:
         """The batches of some subjects, lines alone: every point of them."""
         config = self.config
-        return TractFeed(subjects, config, training=training, ends=True, workers=config.workers, features=False)
+        return TractFeed(
+            subjects,
+            config,
+            training=training,
+            ends=True,
+            workers=config.workers,
+            features=False,
+            shuffle=config.shuffle,
+        )
 
     def lines_of(self, batch: LineBatch) -> Tensor:
         """(n, points, 3): the lines of a batch as the autoencoder sees them."""

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from treadle.config.settings import Settings, setting
+from treadle.config.settings import Settings, require, setting
 from treadle.engine.curves import parse_curve
 from treadle.engine.schedule import Every
 from treadle.engine.settings import TrainerConfig
@@ -88,6 +88,7 @@ class TractsConfig(
     def __post_init__(self) -> None:
         """Check types and ranges, and what must fit together; raises UsageError naming the field."""
         super().__post_init__()
+        require(self, "drop_last", not self.drop_last, "false, every line comes in every epoch (see max_batches)")
         if self.monitor in OF_GENERATION:
             mode = OF_GENERATION[self.monitor]
             if self.generate_every is None:

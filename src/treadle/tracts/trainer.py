@@ -98,13 +98,17 @@ class TractsTrainer(Trainer):
         self.held: list[Held] = []
         if config.generate_every is not None:
             self.held = hold(tracts.validation, config.lines, config.volume, config.generate_lines, config.regions)
+        if config.monitor in OF_GENERATION and not self.held:
+            raise UsageError(f"monitor is {config.monitor!r}, and there is no line to validate on: set monitor=loss")
         if config.examples_every is not None:
             self.add_hook(Examples(config.examples_every))
 
     def feed_of(self, subjects: Sequence[Subject], *, training: bool = False) -> TractFeed:
         """The batches of some subjects; only training changes lines, and draws their order."""
         config = self.config
-        return TractFeed(subjects, config, training=training, ends=config.ends, workers=config.workers)
+        return TractFeed(
+            subjects, config, training=training, ends=config.ends, workers=config.workers, shuffle=config.shuffle
+        )
 
     def mean_step(self) -> float:
         """mm from point to point of the lines that are trained on."""
@@ -162,12 +166,21 @@ class TractsTrainer(Trainer):
             angle = disagreement(self.model.getter.direction(parameters), targets)[~batch.last]
         return found | {"angle": angle.mean()}
 
+    def post_epoch(self) -> None:
+        """Tell the journal how often a volume was still there: no metric, for a process that resumes has read none."""
+        super().post_epoch()
+        assert isinstance(self.feed, TractFeed)
+        if self.feed.hits is not None:
+            self.note("volume cache", hits=round(self.feed.hits, 3))
+
     # Tracking ------------------------------------------------------------------------------------------------------
 
     def post_validation(self, metrics: dict[str, float]) -> None:
         """Where it is due, and in the run's final state, see where tracked lines end."""
         super().post_validation(metrics)
-        if self.held and (self.generation.due_between_steps(self.progress) or self.progress.at_limit):
+        progress = self.progress
+        final = progress.at_limit or progress.step == progress.total_steps  # the epoch may not be counted yet
+        if self.held and (final or self.generation.due_between_steps(progress)):
             settings = replace(self.tracking(), shortest=0.0)
             with self.quiet():
                 metrics |= generate(self.held, self.propagator, self.mask_of, settings, seed=self.config.seed)
@@ -262,9 +275,7 @@ class TractsTrainer(Trainer):
     def feed_of_lines(self, path: Path) -> TractFeed:
         """The streamlines of a file, in the subject that is shown, to be judged by `test_report`."""
         subject = self.shown()
-        given, space = read_streamlines(path)
-        if not space.same(subject.volumes[self.config.volume].space):
-            raise UsageError(f"{path} lies on another grid than {subject.name}: give streamlines of that subject")
+        given, space = read_streamlines(path, subject.volumes[self.config.volume].space)
         volume = subject.volume(self.config.volume), subject.volumes[self.config.volume].kind
         return self.feed_of(
             [MemorySubject(subject.name, space, {self.config.volume: volume}, {self.config.lines: given})]

@@ -273,7 +273,7 @@ class LineLoader:
         if self.training and self.settings.rotate and infos[0].kind not in ("tensor", "sh"):
             raise UsageError(
                 f"rotate: the volume {self.volume_group[0]!r} does not say that it holds tensors or harmonics "
-                f"(its kind is {infos[0].kind!r}): leave it out, or prepare the volume as one of those"
+                f"(its kind is {infos[0].kind!r}): set rotate=false, or prepare the volume as one of those"
             )
         return infos[0]
 
