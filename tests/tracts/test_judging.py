@@ -93,9 +93,9 @@ def test_figures_are_means_over_the_points_that_all_of_them_have() -> None:
     assert figures["angle"] == pytest.approx(0, abs=1e-6) and figures["loss"] == pytest.approx(0, abs=1e-6)
     assert figures["copying"] == pytest.approx((1 + slanted) / 5, abs=1e-6)  # of 8 points 3 are first ones
     assert figures["principal"] == pytest.approx((1 + 1 + slanted) / 5, abs=1e-5)
-    assert figures["step"] == pytest.approx((2 + 2 + 2 + 2 + 8**0.5) / 5)
+    assert figures["step_mm"] == pytest.approx((2 + 2 + 2 + 2 + 8**0.5) / 5)
     only = found.figures(np.array([False, True, False]))
-    assert only["copying"] == pytest.approx(0.5, abs=1e-6) and only["step"] == 2
+    assert only["copying"] == pytest.approx(0.5, abs=1e-6) and only["step_mm"] == 2
     assert found.per_line(found.copying).tolist() == pytest.approx([0, 0.5, slanted], abs=1e-6)
     assert "end_missed" not in figures
 
@@ -168,4 +168,4 @@ def test_the_axis_of_the_small_heads_is_that_of_their_lines() -> None:
         getter = build_getter(GetterSettings(), 4)
         found = judge(lambda batch: batch.targets, getter, feed.iterate(0), one.volumes["input"].features, kind)
         figures = found.figures()
-        assert figures["principal"] < 2e-3 and figures["step"] == pytest.approx(0.5, abs=0.02)
+        assert figures["principal"] < 2e-3 and figures["step_mm"] == pytest.approx(0.5, abs=0.02)

@@ -80,7 +80,7 @@ class Judged:
         """Means over the points (of the lines `chosen`, (n,) bool) that have a previous direction and a target.
 
         The same points for all three: "angle", "copying" and, where it is told, "principal"; "loss" over all points
-        that have one; "step" in mm; with ends also "end_missed" and "end_false": the shares of ends that are told not
+        that have one; "step_mm"; with ends also "end_missed" and "end_false": the shares of ends that are told not
         to be, and of other points that are told to be one (at 1/2).
         """
         mask = np.ones(len(self.angle), bool)
@@ -91,7 +91,7 @@ class Judged:
         if not np.isnan(self.principal[common]).all():
             found["principal"] = _mean(self.principal[common & ~np.isnan(self.principal)])
         found["loss"] = _mean(self.loss[mask & ~np.isnan(self.loss)])
-        found["step"] = _mean(np.linalg.norm(self.targets[common], axis=1))
+        found["step_mm"] = _mean(np.linalg.norm(self.targets[common], axis=1))
         if self.last.any():
             found["end_missed"] = _mean(self.end[mask & self.last] < 0.5)
             found["end_false"] = _mean(self.end[mask & ~self.last] >= 0.5)

@@ -131,7 +131,7 @@ def histogram(judged: Judged, chosen: np.ndarray, width: int = 420, height: int 
         heights = bottom - (bottom - top) * share / most
         path = [point for k, y in enumerate(heights) for point in ((across[k], y), (across[k + 1], y))]
         pen.line([(float(x), float(y)) for x, y in path], fill=_COLORS[name], width=2)
-        pen.text((left + 6, top + 14 * number), name, fill=_COLORS[name])
+        pen.text((left + 6, top + 14 * number), "the model" if name == "angle" else name, fill=_COLORS[name])
     pen.line([(left, bottom), (right, bottom)], fill=(90, 92, 100))
     for power in range(-6, 1, 2):
         x = left + (right - left) * (power + 6) / (np.log10(2) + 6)
