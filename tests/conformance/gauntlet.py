@@ -35,6 +35,9 @@ VALIDATED = (
     "own_densification",
     "sdf",
     "nerf",
+    "tracts",
+    "tracts_memory",
+    "tracts-autoencoder",
 )
 STAGES_OF = {
     "row edit": ("growing_gaussians", "everything", "splats", "splats_adc", "own_densification", "sdf", "nerf"),

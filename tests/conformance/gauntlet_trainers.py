@@ -32,6 +32,29 @@ TRANSLATION = [
     *("features=4", "downs=2", "d_features=4", "patch=16", "diffaugment=color,translation,cutout"),
     *("ema=0.9", "validate_every=5 steps", "examples=1", "examples_every=4 steps"),
 ]
+LINES = {
+    "max_steps": 23,
+    "device": "cpu",
+    "batch_size": 12,
+    "sizes": [8],
+    "dropout": 0.2,
+    "ends": True,
+    "split": 0.5,
+    "reverse": 0.5,
+    "noise": 0.4,
+    "noise_targets": 0.1,
+    "pull": 1.0,
+    "rotate": True,
+    "subjects_per_batch": 1,
+    "clip_norm": 1.0,
+    "validate_every": "3 steps",
+    "generate_every": "6 steps",
+    "generate_lines": 4,
+    "examples_every": "7 steps",
+    "track_seeds": 0,
+    "track_shortest": 0.0,
+}
+"""A training on streamlines, with everything that is done to them; it ends in the middle of an epoch."""
 RECIPES = {
     "image": ["max_steps=12", "device=cpu", "batch_size=256", "log2_size=8", "validate_every=5 steps"],
     "pix2pix": [
@@ -73,6 +96,11 @@ RECIPES = {
         ),
         *("first_rays=20", "batch_size=200", "exposure_rate=1e-2", "pose_rate=1e-3", "weights.distortion=1e-3"),
         *("weights.opacity=1e-2", "validate_every=5 steps", "examples_every=6 steps", "turntable=0"),
+    ],
+    "tracts": [*(f"{name}={value}" for name, value in LINES.items()), "lazy=true", "cache_mb=0"],
+    "tracts-autoencoder": [
+        *("max_steps=20", "device=cpu", "points=64", "latent=4", "channels=2", "batch_size=12", "noise=0.1"),
+        *("validate_every=3 steps", "lazy=true"),
     ],
 }
 """Overrides that make a shipped recipe small, with all that has state; one that is missing is found by a test."""
@@ -260,6 +288,13 @@ def own_field(workers: int, **where: Any) -> Trainer:
     return example("own_field").BallsTrainer(data=ViewFeed(views), max_steps=26, device="cpu", **SHORT, **where)
 
 
+def tracts_memory(workers: int, **where: Any) -> Trainer:
+    from treadle.tracts.trainer import TractsTrainer
+
+    chosen = {"getter": "gaussian", "monitor": "connectivity", "monitor_mode": "max", "optimizer": "radam"}
+    return TractsTrainer(data=heads(), workers=workers, **LINES, **chosen, **SHORT, **where)
+
+
 BUILDERS: dict[str, Callable[..., Trainer]] = {
     builder.__name__: builder
     for builder in (
@@ -273,10 +308,11 @@ BUILDERS: dict[str, Callable[..., Trainer]] = {
             splats_adc,
             own_densification,
             own_field,
+            tracts_memory,
         ),
     )
 }
-MAP_STYLE = ("ragged_sequences", "everything", "pix2pix", "cyclegan")
+MAP_STYLE = ("ragged_sequences", "everything", "pix2pix", "cyclegan", "tracts", "tracts_memory", "tracts-autoencoder")
 """Those whose data may come from worker processes."""
 
 
@@ -289,7 +325,8 @@ def build(name: str, workers: int = 0, **where: Any) -> Trainer:
     """The trainer of that name; `where` is run_dir and resume. The data of a recipe is written beside the run."""
     if name in BUILDERS:
         return BUILDERS[name](workers, **where)
-    data = Path(where["run_dir"]).parent / (f"{name}-data" + (".ply" if name == "sdf" else ""))
+    ending = ".ply" if name == "sdf" else ".h5" if name.startswith("tracts") else ""
+    data = Path(where["run_dir"]).parent / f"{name}-data{ending}"
     if not data.exists():
         aside = data.with_name(f".{data.name}")  # a kill may come while it is written
         shutil.rmtree(aside, ignore_errors=True)
@@ -301,6 +338,11 @@ def build(name: str, workers: int = 0, **where: Any) -> Trainer:
 
 def write_pictures(name: str, data: Path) -> None:
     """What a recipe trains on: a picture, or folders of them (7 to train on, so every fourth batch is a single one)."""
+    if name.startswith("tracts"):
+        from treadle.tracts.prepared_writer import write_prepared
+
+        write_prepared(data, heads())
+        return
     if name in ("splats", "nerf"):
         write_scene(data)
         return
@@ -320,6 +362,23 @@ def write_pictures(name: str, data: Path) -> None:
         for index in range(7 if split.startswith("train") else 3):
             pixels = rng.integers(0, 256, (3, 3, 3), dtype=np.uint8)
             Image.fromarray(pixels).resize((width, 24)).save(data / split / f"{index}.jpg")
+
+
+def heads() -> Any:
+    """Two subjects to train on and one to validate on: lines that turn, and a volume of tensors that says nothing."""
+    from treadle.tracts.space import Space
+    from treadle.tracts.streamlines import Streamlines
+    from treadle.tracts.subject import MemorySubject, TractData
+
+    made = []
+    for number, count in enumerate((40, 30, 9)):
+        rng = np.random.default_rng(number)
+        t = np.linspace(0, 4, 9)[:, None]
+        lines = [rng.uniform(2, 4, 3) + t * rng.uniform(0.5, 1, 3) + 0.1 * t**2 for _ in range(count)]
+        volume = rng.normal(size=(10, 10, 10, 6)).astype(np.float32)
+        space = Space(np.diag([2.0, 2.0, 2.0, 1.0]), (10, 10, 10))
+        made.append(MemorySubject(f"head-{number}", space, {"input": (volume, "tensor")}, {"f": Streamlines.of(lines)}))
+    return TractData(tuple(made[:2]), (made[2],))
 
 
 def write_scene(data: Path) -> None:

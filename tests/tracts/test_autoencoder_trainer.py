@@ -12,6 +12,7 @@ from PIL import Image
 from small_tracts import arcs, data
 
 from treadle.errors import UsageError
+from treadle.recipes.registry import load_recipe
 from treadle.tracts.autoencoder_trainer import LineAutoencoderTrainer
 from treadle.tracts.resampling import resample_count
 from treadle.tracts.space import Space
@@ -37,7 +38,7 @@ def test_lines_are_seen_in_millimetres_from_the_middle_of_the_volume() -> None:
 
 
 def test_it_learns_to_bring_lines_back() -> None:
-    trainer = trainer_of(max_epochs=20, batch_size=4, reverse=0.5, learning_rate=1e-2)
+    trainer = trainer_of(max_epochs=40, batch_size=8, channels=8, learning_rate=1e-3)
     before = trainer.validate()
     trainer.train()
     after = trainer.validation_metrics
@@ -85,6 +86,14 @@ def test_what_does_not_fit_is_told_in_one_line(settings: dict[str, Any], said: s
     with pytest.raises(UsageError) as caught:
         trainer_of(**settings)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_recipe_s_number_of_points_can_be_overridden() -> None:
+    recipe = load_recipe("tracts-autoencoder").with_overrides(["points=64"])
+    assert (recipe.config.points, recipe.config.nb_points) == (64, None)
+    feed = trainer_of().feed
+    assert feed is not None
+    assert torch.diff(next(feed.iterate(0)).offsets).unique().tolist() == [64]
 
 
 def test_nobody_to_train_on_is_told() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -46,7 +46,6 @@ class LineAutoencoderConfig(AutoencoderSettings, UpdateSettings, LinesSettings, 
             raise UsageError(f"nb_points is {self.nb_points}: expected null, or {self.points} as points")
         if self.split > 0:
             raise UsageError(f"split is {self.split}: expected 0, an autoencoder sees whole lines")
-        self.nb_points = self.points
 
 
 class LineAutoencoderTrainer(Trainer):
@@ -92,7 +91,7 @@ class LineAutoencoderTrainer(Trainer):
 
     def feed_of(self, subjects: Sequence[Subject], *, training: bool = False) -> TractFeed:
         """The batches of some subjects, lines alone: every point of them."""
-        config = self.config
+        config = replace(self.config, nb_points=self.config.points)
         return TractFeed(
             subjects,
             config,
