@@ -336,7 +336,7 @@ def real_tables(runs: dict[str, Any] | None) -> tuple[str, list[Gate]]:
     text = "\n\n### Trained on small_64D, tested on dwi_canon: 1 - cos of the next step\n\n"
     head = ["run", "mm", "model", "copying", "principal axis", "of copying", "of the axis", "CPU-s"]
     text += table(head, [
-        [name, f"{run['step']:.2f}", f"{run['angle']:.5f}", f"{run['copying']:.5f}", f"{run['principal']:.5f}",
+        [name, f"{run['step_mm']:.2f}", f"{run['angle']:.5f}", f"{run['copying']:.5f}", f"{run['principal']:.5f}",
          f"{run['angle'] / run['copying']:.2f}", f"{run['angle'] / run['principal']:.2f}", f"{run['cpu']:.0f}"]
         for name, run in runs.items()
     ])  # fmt: skip
