@@ -79,6 +79,10 @@ class LineLoader:
         self.lengths = np.concatenate([each.lengths for each in lines])
         self.millimetres = np.concatenate([each.millimetres for each in lines])
         self.firsts = np.cumsum([0, *(len(each.lengths) for each in lines)], dtype=np.int64)
+        self._open()
+
+    def _open(self) -> None:
+        """Find where each subject's part comes from; read it now unless that is to be done lazily."""
         self.cache = VolumeCache(self.settings.cache_mb << 20)
         firsts = self.firsts[:-1].tolist()
         self._sources = [
@@ -127,7 +131,7 @@ class LineLoader:
             if not self.training:
                 yield number, plain_parts(points, found.offsets, lines)
                 continue
-            it = self.settings
+            settings = self.settings
             yield (
                 number,
                 augmented_parts(
@@ -136,9 +140,9 @@ class LineLoader:
                     lines,
                     seed=seed,
                     epoch=epoch,
-                    split=it.split,
-                    reverse=it.reverse,
-                    noise=it.noise,
+                    split=settings.split,
+                    reverse=settings.reverse,
+                    noise=settings.noise,
                 ),
             )
 
@@ -228,12 +232,12 @@ class LineLoader:
             raise UsageError(
                 f"{subject.name}: the streamlines {self.lines_group[number]!r} have points that are NaN or infinite"
             )
-        sizes, it = self.spaces[number].voxel_sizes, self.settings
-        if it.step_size is not None:
-            return resample_step(lines, it.step_size, sizes)
-        if it.nb_points is not None:
-            return resample_count(lines, it.nb_points, sizes)
-        return lines if it.compress is None else compress(lines, it.compress, sizes)
+        sizes, settings = self.spaces[number].voxel_sizes, self.settings
+        if settings.step_size is not None:
+            return resample_step(lines, settings.step_size, sizes)
+        if settings.nb_points is not None:
+            return resample_count(lines, settings.nb_points, sizes)
+        return lines if settings.compress is None else compress(lines, settings.compress, sizes)
 
     def _load(self, number: int) -> None:
         """Read one subject whole."""
