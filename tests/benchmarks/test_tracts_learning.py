@@ -36,7 +36,7 @@ def test_the_quick_run_measures_the_other_phantom(
         assert f"| {name} " in told
     kept = json.loads((tmp_path / "phantom-0.json").read_text())
     figures = kept["judged"]["arc"]
-    assert figures["step"] == pytest.approx(2, abs=0.05)
+    assert figures["step_mm"] == pytest.approx(2, abs=0.05)
     assert figures["copying"] == pytest.approx(0.0088, abs=0.001), "an arc of 14 mm turns by 8 degrees in 2 mm"
     overlap = {name: way["bundles"]["arc"]["OL"] for name, way in kept["tracked"].items()}
     assert overlap["true directions"] > 0.3 > overlap["straight on"]
@@ -57,7 +57,7 @@ def test_the_quick_run_goes_from_one_scan_to_the_other(bench: Any, tmp_path: Pat
     assert bench.main(["--quick", "--part", "real", "--keep", str(tmp_path)]) == 0
     run = json.loads((tmp_path / "real.json").read_text())["as it is, seed 0"]
     assert run["lines"] == pytest.approx(2820, rel=0.05), "as many as dipy makes of this scan"
-    assert run["step"] == pytest.approx(2, abs=0.01)
+    assert run["step_mm"] == pytest.approx(2, abs=0.01)
 
 
 def test_without_the_scans_the_part_is_left_out(
@@ -69,7 +69,7 @@ def test_without_the_scans_the_part_is_left_out(
 
 
 def test_a_promise_that_is_not_held_is_told(bench: Any, tmp_path: Path) -> None:
-    good = {"step": 2.0, "angle": 0.007, "copying": 0.015, "principal": 0.011, "cpu": 1.0}
+    good = {"step_mm": 2.0, "angle": 0.007, "copying": 0.015, "principal": 0.011, "cpu": 1.0}
     for angle, held in ((0.007, True), (0.009, False)):
         runs = {f"{bench.AS_IT_IS}, seed 0": good, f"{bench.AS_IT_IS}, seed 1": good | {"angle": angle}}
         gates = bench.real_tables(runs | {bench.OFF: good | {"angle": 1.0}})[1]
