@@ -62,7 +62,7 @@ def test_every_field_of_a_shipped_trainer_is_read_somewhere(name: str) -> None:
 
 
 def reads(path: Path) -> set[str]:
-    """The names x in `config.x`, `settings.x`, `a.config.x` or `a.settings.x` loaded outside `__post_init__`.
+    """The names x in every `config.x`, `settings.x`, `a.config.x` or `a.settings.x` loaded outside `__post_init__`.
 
     In the methods of a class named ...Config or ...Settings, `self.x` counts too; and where one of them takes
     `getattr(self, x)` for each x of a table, the keys of the file's tables do.

@@ -18,8 +18,9 @@ EXAMPLES = """  treadle runs                                  all runs below ./r
   treadle runs runs/image/v001 runs/image/v002  what differs, and their curves
   treadle runs runs/image runs/other            the newest of each
   treadle runs runs/a/v001 runs/a/v002 --metric train/loss
-  treadle runs runs/a/v001 --metric loss --expr 'diff(validation, train)' --png gap.png
-  treadle runs runs/a runs/b --expr 'correlation(a/v001:train/loss, b/v001:train/loss)'"""
+  treadle runs runs/a --metric loss --expr 'diff(validation, epoch)'
+  treadle runs runs/a --metric loss --csv loss.csv --png loss.png
+  treadle runs runs/a runs/b --expr 'diff(a/v001:train/loss, b/v001:train/loss)'"""
 
 HOME = "runs"
 SMALL = 10
