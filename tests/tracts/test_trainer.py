@@ -208,9 +208,13 @@ def test_another_data_set_is_refused_by_name(tmp_path: Path) -> None:
 # Generation-validation ---------------------------------------------------------------------------------------------
 
 
-def test_validations_track_where_it_is_due_and_at_the_end() -> None:
+@pytest.mark.parametrize("units", [{}, {"batch_units": "length_mm", "batch_size": 250}])
+def test_validations_track_where_it_is_due_and_at_the_end(units: dict[str, Any]) -> None:
+    """Where batches have a length, nobody knows beforehand how many steps there will be."""
     seen = Seen()
-    trainer_of(generate_every="2 epochs", max_epochs=5, hooks=[seen]).train()
+    trainer = trainer_of(generate_every="2 epochs", max_epochs=5, hooks=[seen], **units)
+    assert (trainer.progress.total_steps is None) is bool(units)
+    trainer.train()
     assert ["connectivity" in metrics for metrics in seen.metrics] == [False, True, False, True, True]
     last = seen.metrics[-1]
     assert 0 <= last["connectivity"] <= 1 and 0 < last["endpoint_distance"] < 30

@@ -64,11 +64,11 @@ class GenerationSettings(Settings):
 class ReportSettings(Settings):
     """What is tracked to be looked at, and how."""
 
-    track_step: float | None = setting(None, above=0, resumable=True)
+    track_step: float | None = setting(None, above=0)
     """Step of tracking in mm; null takes the mean step of the lines."""
-    track_theta: float = setting(30.0, above=0, most=180, resumable=True)
+    track_theta: float = setting(30.0, above=0, most=180)
     """Largest angle, in degrees, from one step of tracking to the next."""
-    track_shortest: float = setting(10.0, least=0, resumable=True)
+    track_shortest: float = setting(10.0, least=0)
     """Tracked lines shorter than this, in mm, are dropped."""
     track_seeds: int = setting(2000, least=0, resumable=True, affects_state=False, common=True)
     """Seeds of the tracking when the run ends; 0 tracks nothing."""
