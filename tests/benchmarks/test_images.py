@@ -46,7 +46,7 @@ def test_fields_are_smaller_than_their_picture_and_as_large_as_that_allows(bench
 
 def test_before_and_now_learn_alike_and_a_threshold_counts_from_when_it_holds_for_good(bench, monkeypatch):
     monkeypatch.setattr(bench, "TURN", 4)
-    courses = bench.race(bench.made(30, 40), 3, log2_size=8, levels=4, n_min=4, hidden=16, batch_size=300)
+    courses = bench.race(bench.made(30, 40), 3, bench.BOTH, log2_size=8, levels=4, n_min=4, hidden=16, batch_size=300)
     now, then = courses.values()
     assert [step for step, _, _ in now.points] == [step for step, _, _ in then.points] == [4, 8, 11]
     assert now.points[-1][2] == pytest.approx(then.points[-1][2], abs=3)

@@ -24,7 +24,7 @@ class Line(Line):
     def load_model(cls, run):
         torch.manual_seed(0)
         model = build_direction_model(ModelSettings(), GetterSettings(getter="fisher"), 28)
-        return SimpleNamespace(model=model, offsets=None, group="input", step=1.5)
+        return SimpleNamespace(model=model, offsets=lambda space: None, group="input", step=1.5)
 """
 """A trainer whose model is a network with fresh weights: it goes somewhere, and that is enough."""
 
