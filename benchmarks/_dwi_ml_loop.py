@@ -10,6 +10,7 @@ that both sides compute the same numbers.
 
 from __future__ import annotations
 
+import copy
 import gc
 import importlib
 import itertools
@@ -114,6 +115,13 @@ class Loop:
         """`scans`: look through all objects before each batch."""
         self.model, self.scans = model, scans
         self.optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=False)
+
+    def begin_as(self, model: DirectionModel, optimizer: torch.optim.Optimizer) -> None:
+        """Take the weights of another training, and the moments of its Adam."""
+        self.model.load_state_dict(model.state_dict())
+        self.optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        for group in self.optimizer.param_groups:
+            group["fused"] = False
 
     def epoch(self, source: Source, batches: Sequence[Sequence[int]], *, learns: bool) -> float:
         """Train on batches of lines, or validate: the mean loss, weighted by points."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from turns import directions, turn
 
 from treadle.errors import UsageError
 from treadle.tracts.signal.harmonics import (
@@ -13,16 +14,6 @@ from treadle.tracts.signal.harmonics import (
     rotate,
     rotation_matrix,
 )
-
-
-def directions(count, seed=0):
-    found = np.random.default_rng(seed).normal(size=(count, 3))
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
-
-
-def turn(seed=0):
-    found, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
-    return found * np.sign(np.linalg.det(found))
 
 
 def scheme(count=64):

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from turns import directions, turn
 
 from treadle.errors import UsageError
 from treadle.tracts.signal.tensor import (
@@ -15,16 +16,6 @@ from treadle.tracts.signal.tensor import (
     rotate,
     rotation_matrix,
 )
-
-
-def directions(count, seed=0):
-    found = np.random.default_rng(seed).normal(size=(count, 3))
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
-
-
-def turn(seed=0):
-    found, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
-    return found * np.sign(np.linalg.det(found))
 
 
 def scheme():
