@@ -46,7 +46,7 @@ class LineAutoencoderConfig(AutoencoderSettings, UpdateSettings, LinesSettings, 
         for name in OF_DIRECTIONS:
             default = LineAutoencoderConfig.__dataclass_fields__[name].default
             require(
-                self, name, getattr(self, name) == default, f"{json.dumps(default)}, an autoencoder sees lines alone"
+                self, name, getattr(self, name) == default, f"{json.dumps(default)}, it sees lines alone"
             )
         if self.nb_points not in (None, self.points):
             raise UsageError(f"nb_points is {self.nb_points}: expected null, or {self.points} as points")
