@@ -112,6 +112,7 @@ class Trainer(Subject):
         run_setup(self, self.random, ("config", "device", "driver", "loop", "parts", "random", "run"))
         self.loop.adopt()
         self.loop.adopt_feeds()
+        self.loop.state.set_up()
         if run_dir is not None:
             (attach.resume_run if resume else attach.open_run)(self, run_dir)
         elif resume:
@@ -173,6 +174,8 @@ class Trainer(Subject):
             return
         self.loop.hooks.append(hook)
         self.loop.listen()
+        if not self.loop.lifecycle.in_step:  # whoever drives the run can add it again
+            self.loop.state.late.know_hooks(stateless=True)
 
     # Updating parameters ----------------------------------------------------------------------------------------
 
