@@ -44,8 +44,8 @@ class Fit(Trainer):
         losses: list[Tensor] = []
 
         def closure() -> Tensor:
-            noise = self.noise * torch.randn(())
-            losses.append(type(self).bad(self.progress.step) * ((self.model(batch[0]) - batch[1]).square().mean() + noise))
+            error = self.model(batch[0]) - batch[1] + self.noise * torch.randn(())
+            losses.append(type(self).bad(self.progress.step) * error.square().mean())
             return losses[-1]
 
         assert self.minimize(closure)
@@ -125,7 +125,7 @@ def test_a_bad_loss_stops_before_any_parameter_changes(bad: float) -> None:
     trainer = fit(kind(bad=lambda step: bad if step == 2 else 1.0))
     trainer.iterate(), trainer.iterate()
     before = weights(trainer.model)
-    with pytest.raises(NonFiniteError, match="the loss is .* at step 3 .* no parameter was touched"):
+    with pytest.raises(NonFiniteError, match=r"the loss is .* at step 3 .* no parameter was touched"):
         trainer.train()
     assert torch.equal(weights(trainer.model), before)
 
@@ -281,7 +281,9 @@ def test_a_loss_where_a_closure_is_needed_is_one_clear_line() -> None:
             self.minimize((self.model(batch[0]) - batch[1]).square().mean())
             return {}
 
-    with pytest.raises(UsageError, match=r"'optimizer' \(LBFGS\) evaluates the loss several times .* give minimize a fun"):
+    with pytest.raises(
+        UsageError, match=r"'optimizer' \(LBFGS\) evaluates the loss several times .* give minimize a fun"
+    ):
         fit(Plain).train()
 
 

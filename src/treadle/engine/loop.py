@@ -261,7 +261,6 @@ class Loop:
         """Take in what `pre_training` has made, and have a state to go back to where bad steps roll back."""
         self.parts.find()
         self.adopt()
-        self.minimizer.check_names()
         if self.config.on_bad_step == "rollback" and not self.snapshots.steps:
             self.snapshots.take(self.state.capture())
 

@@ -111,6 +111,7 @@ class Trainer(Subject):
             self.add_hook(hook)
         run_setup(self, self.random, ("config", "device", "driver", "loop", "parts", "random", "run"))
         self.loop.adopt()
+        self.loop.minimizer.check_names()
         self.loop.adopt_feeds()
         if run_dir is not None:
             (attach.resume_run if resume else attach.open_run)(self, run_dir)
