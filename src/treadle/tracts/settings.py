@@ -82,6 +82,8 @@ class TractsConfig(
 ):
     """Settings of `TractsTrainer`."""
 
+    batch_size: int = setting(100, common=True)
+    """How much a batch holds at most, in `batch_units`; a line that is longer than that is a batch of its own."""
     max_epochs: int | None = setting(100, least=1, resumable=True, common=True)
     """Epochs to train for; with `max_steps`, whichever comes first."""
 
