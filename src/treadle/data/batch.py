@@ -104,7 +104,8 @@ def tensors_of(batch: Batch) -> Iterator[Tensor]:
 def batch_elements(batch: Batch) -> int:
     """What a mean over `batch` is weighted by: the elements of a `Padded`, else the first tensor's first dimension.
 
-    A tensor without dimensions counts as one. Raises UsageError where there is no tensor.
+    A tensor without dimensions counts as one, and so does a batch that is a number. Raises UsageError where there is no
+    tensor.
     """
     # A tensor, or a tuple that begins with one, is nearly every batch there is: no generator for those.
     first = batch[0] if type(batch) is tuple and batch else batch
@@ -113,6 +114,8 @@ def batch_elements(batch: Batch) -> int:
             return batch.elements
         first = next(tensors_of(batch), None)
         if first is None:
+            if isinstance(batch, int | float):
+                return 1
             raise UsageError(
                 f"cannot count the elements of a batch that holds no tensor ({type(batch).__name__}): "
                 "override elements(batch) in the trainer"
