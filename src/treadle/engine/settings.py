@@ -26,8 +26,8 @@ class RunLimits(Settings):
 class DataSettings(Settings):
     """Batches, and their order."""
 
-    batch_size: int = setting(32, least=1, common=True)
-    """Samples per batch."""
+    batch_size: int | None = setting(32, least=1, common=True)
+    """Samples per batch; null where the data gives ready batches."""
     shuffle: bool = setting(True)
     """Draw the training samples in a new order each epoch, a function of (seed, epoch)."""
     drop_last: bool = setting(False)

@@ -23,6 +23,7 @@ from treadle.engine.events import Hook
 from treadle.engine.lifecycle import Stage
 from treadle.engine.loop import Loop
 from treadle.engine.minimize import Minimizer
+from treadle.engine.names import check_assignment, check_class, names_of
 from treadle.engine.parts import Parts
 from treadle.engine.progress import Progress
 from treadle.engine.settings import TrainerConfig, settings_from
@@ -109,7 +110,7 @@ class Trainer(Subject):
         self.driver = Driver(self.loop, self.random)
         for hook in [*hooks, *attach.default_hooks(self.config)]:
             self.add_hook(hook)
-        run_setup(self, self.random, ("config", "device", "driver", "loop", "parts", "random", "run"))
+        run_setup(self, self.random)
         self.loop.adopt()
         self.loop.minimizer.check_names()
         self.loop.adopt_feeds()
@@ -121,24 +122,19 @@ class Trainer(Subject):
         self.driver.open()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuse a class attribute that would hide one of the engine's."""
+        """Refuse what would hide something of the engine's."""
         super().__init_subclass__(**kwargs)
         for former, name in (("write_report", "report"), ("write_test_report", "test_report")):
             if former in vars(cls) and name not in vars(cls):
                 warnings.warn(f"{cls.__name__}.{former} is now called {name}", FutureWarning, stacklevel=2)
                 setattr(cls, name, vars(cls)[former])
-        for name in Trainer.__slots__:
-            if name in vars(cls):
-                raise UsageError(f"{cls.__name__}.{name} hides what the trainer itself needs: choose another name")
+        check_class(cls, Trainer)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        try:
-            object.__setattr__(self, name, value)
-        except AttributeError:  # a property
-            raise UsageError(
-                f"{type(self).__name__} sets self.{name}, which the trainer itself needs: choose another name"
-            ) from None
-        if type(value) not in _DULL and name not in Trainer.__slots__:
+        if name in _TAKEN:
+            check_assignment(self, Trainer, name, value)
+        object.__setattr__(self, name, value)
+        if type(value) not in _DULL and name not in _TAKEN:
             self.parts.stale = True
 
     def __delattr__(self, name: str) -> None:
@@ -458,3 +454,7 @@ class Trainer(Subject):
         """The former way to `commands.validate()`."""
         warnings.warn("Trainer.request_validation() is now commands.validate()", FutureWarning, stacklevel=2)
         self.commands.validate()
+
+
+_TAKEN = frozenset(names_of(Trainer))
+"""What the trainer itself has by name: setting one of these is looked at."""
