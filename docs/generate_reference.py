@@ -65,9 +65,10 @@ PAGES = (
     Page(
         "optimization.md",
         "Learning rates, groups, averages",
-        ("LearningRate", "treadle.engine.curves:parse_curve", "parameter_groups", "EMA", "Every", "Span"),
+        ("LearningRate", "treadle.engine.curves:parse_curve", "parameter_groups", "EMA", "Every", "Span", "Progress"),
     ),
     Page("rows.md", "Row edits", ("RowEdit",)),
+    Page("checkpoints.md", "Checkpoints of any loop", ("capture", "restore", "State", "Checkpoints")),
     Page(
         "data.md",
         "Data",
@@ -76,6 +77,7 @@ PAGES = (
             "TensorFeed",
             "DatasetFeed",
             "StreamFeed",
+            "seed_everything",
             "treadle.data.length:LengthBuckets",
             "treadle.data.length:pad_collate",
         ),

@@ -58,7 +58,7 @@ class Packer:
             return {"~items": [[self.pack(key, f"{path}/key"), item] for key, item in items.items()]}
         raise StateError(
             f"{path} is a {type(value).__module__}.{type(value).__qualname__}, which cannot be saved: give it "
-            "state_dict() and load_state_dict(), or name the attribute in the trainer's `transient` if it has no state"
+            "state_dict() and load_state_dict(), or leave it out if it has no state: a trainer names it in `transient`"
         )
 
     def _collect(self, tensor: Tensor, path: str) -> str:
@@ -68,6 +68,8 @@ class Packer:
         key = (tensor.data_ptr(), tensor.device, tensor.dtype, tuple(tensor.shape), tensor.stride(), signs)
         if tensor.numel() and key in self._seen:
             return self._seen[key]
+        while path in self.tensors:  # {"a/b": x, "a": {"b": y}}
+            path += "'"
         self._seen[key] = path
         self.tensors[path] = tensor
         return path
