@@ -78,6 +78,7 @@ PAGES = (
             "DatasetFeed",
             "StreamFeed",
             "seed_everything",
+            "Steps",
             "treadle.data.length:LengthBuckets",
             "treadle.data.length:pad_collate",
         ),

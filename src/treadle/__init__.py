@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from treadle.data.dataset import DatasetFeed
     from treadle.data.feed import Feed
     from treadle.data.random import seed_everything
+    from treadle.data.steps import Steps
     from treadle.data.stream import StreamFeed
     from treadle.data.tensors import TensorFeed
     from treadle.engine.ema import EMA
@@ -53,6 +54,7 @@ _HOMES = {
     "RowEdit": "engine.rows",
     "Span": "engine.schedule",
     "State": "checkpoint.state",
+    "Steps": "data.steps",
     "StreamFeed": "data.stream",
     "Overview": "engine.summary",
     "Summary": "engine.summary",
@@ -89,6 +91,7 @@ __all__ = [
     "Span",
     "State",
     "StateError",
+    "Steps",
     "StreamFeed",
     "Summary",
     "TensorFeed",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -174,14 +174,14 @@ def test_gradients_under_way_belong_to_it_and_no_others_stay() -> None:
 
 
 def test_numbers_and_text_are_replaced_containers_refilled() -> None:
-    objects: dict[str, Any] = {"step": 3, "name": "a", "log": [1, [2.5]], "n": Counter("aab")}
+    objects: dict[str, Any] = {"step": 3, "name": "a", "log": [1, [2.5]], "last": deque([1, 2], 2), "n": Counter("aab")}
     state = treadle.capture(objects)
-    inner = [0]
-    here: dict[str, Any] = {"step": 0, "name": "", "log": [7, inner, 8], "n": Counter()}
+    inner, last = [0], deque([9], 2)
+    here: dict[str, Any] = {"step": 0, "name": "", "log": [7, inner, 8], "last": last, "n": Counter()}
     log = here["log"]
     treadle.restore(here, state)
     assert here == objects and log == [1, [2.5]] and here["log"] is log and log[1] is inner
-    assert type(here["n"]) is Counter
+    assert here["last"] is last and type(here["n"]) is Counter
     assert treadle.restore({**here, "step": 0}, state)["step"] == 3
 
 

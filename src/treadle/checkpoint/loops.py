@@ -12,6 +12,7 @@ from __future__ import annotations
 import types
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from treadle.checkpoint import state as sections
+from treadle.checkpoint.kinds import Kinds
 from treadle.checkpoint.objects import is_plain, is_stateless, load_object, put, restore_order, state_of
 from treadle.checkpoint.state import Section, State, Value
 from treadle.data.feed import Feed
@@ -33,6 +35,10 @@ _NOTHING_TO_SAVE = (
     types.ModuleType,
     type,
 )
+
+_RESTORED_IN_PLACE = (nn.Module, torch.optim.Optimizer, Tensor, torch.Generator, np.random.Generator, Random)
+_PROGRAM = type("Program", (), {"__module__": "__main__"})()
+"""Stands for the program: classes of data are looked up beside it, and in what the objects hold."""
 
 
 def capture(objects: Mapping[str, Any], *, random: bool = False) -> State:
@@ -60,7 +66,7 @@ def capture(objects: Mapping[str, Any], *, random: bool = False) -> State:
         parts["data"] = Value(lambda: prints, found.check_data)
     if random:
         parts["random"] = Value(program_state, set_program_state)
-    return sections.capture(parts)
+    return sections.capture(parts, found.kinds)
 
 
 def restore(objects: dict[str, Any], state: State) -> dict[str, Any]:
@@ -83,7 +89,7 @@ def restore(objects: dict[str, Any], state: State) -> dict[str, Any]:
     }
     if other := sorted(set(state.values) - {"format", *parts}):
         raise StateError(f"the state is a trainer's (it has {other[0]!r}): restore it with such a trainer")
-    sections.restore({name: part for name, part in parts.items() if name in state.values}, state)
+    sections.restore({name: part for name, part in parts.items() if name in state.values}, state, found.kinds)
     return objects
 
 
@@ -92,6 +98,7 @@ class _Found:
 
     def __init__(self, objects: dict[str, Any]) -> None:
         self.items: dict[str, Any] = {}
+        self.kinds = Kinds(_PROGRAM, lambda: objects)
         self._replace: dict[str, Callable[[Any], None]] = {}
         for name, value in objects.items():
             if not isinstance(name, str):
@@ -125,10 +132,10 @@ class _Found:
                 raise StateError(f"the objects have {name!r}, the state has not{nearest(name, saved)}")
         self.set_gradients({})  # whose shapes may not be those of what comes
         for name, item in sorted(self.items.items(), key=lambda pair: restore_order(pair[1])):
-            if is_plain(item):
-                self._replace[name](_refilled(item, saved[name]))
-            else:
+            if not is_plain(item) and (isinstance(item, _RESTORED_IN_PLACE) or hasattr(item, "load_state_dict")):
                 load_object(None, name, item, saved[name])
+            else:
+                self._replace[name](_refilled(item, saved[name]))
 
     def check(self) -> None:
         """Raise StateError for an optimizer or scheduler that would come back without what it works on."""
