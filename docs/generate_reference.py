@@ -65,7 +65,16 @@ PAGES = (
     Page(
         "optimization.md",
         "Learning rates, groups, averages",
-        ("LearningRate", "treadle.engine.curves:parse_curve", "parameter_groups", "EMA", "Every", "Span", "Progress"),
+        (
+            "LearningRate",
+            "treadle.engine.curves:parse_curve",
+            "parameter_groups",
+            "EMA",
+            "Every",
+            "Span",
+            "Progress",
+            "BadStepGuard",
+        ),
     ),
     Page("rows.md", "Row edits", ("RowEdit",)),
     Page("checkpoints.md", "Checkpoints of any loop", ("capture", "restore", "State", "Checkpoints")),
@@ -95,7 +104,7 @@ PAGES = (
             "treadle.testing:line_data",
         ),
     ),
-    Page("errors.md", "Errors", ("TreadleError", "UsageError", "RunError", "StateError")),
+    Page("errors.md", "Errors", ("TreadleError", "UsageError", "RunError", "BadStep", "StateError")),
 )
 
 

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from treadle.data.steps import Steps
     from treadle.data.stream import StreamFeed
     from treadle.data.tensors import TensorFeed
+    from treadle.engine.bad_steps import BadStep
     from treadle.engine.ema import EMA
     from treadle.engine.events import Hook, Order, Record
+    from treadle.engine.guard import BadStepGuard
     from treadle.engine.interrupts import Interrupts
     from treadle.engine.lr import LearningRate
     from treadle.engine.objective import Losses, Objective
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BadStep": "engine.bad_steps",
+    "BadStepGuard": "engine.guard",
     "Checkpoints": "runs.checkpoints",
     "DatasetFeed": "data.dataset",
     "EMA": "engine.ema",
@@ -73,6 +77,8 @@ _FORMER = {"Snapshot": "Overview"}
 
 __all__ = [
     "EMA",
+    "BadStep",
+    "BadStepGuard",
     "Checkpoints",
     "DatasetFeed",
     "Every",
