@@ -15,7 +15,9 @@ from treadle.files import LineFile, cannot_write, open_regular, read_lines, read
 from treadle.runs.metrics import METRICS, MetricLog
 
 CONFIG, ENVIRONMENT, JOURNAL, SUMMARY = "config.yaml", "environment.json", "journal.jsonl", "summary.json"
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, BEST = "checkpoints", "best_model"
+WEIGHTS, INFO = "weights.safetensors", "metrics.json"
+"""The files of a best model."""
 VERSION = re.compile(r"v(\d+)")
 
 
