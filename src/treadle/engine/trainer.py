@@ -113,6 +113,7 @@ class Trainer(Subject):
         self.loop.count_batches()
         run_setup(self, self.random)
         self.loop.adopt()
+        self.loop.minimizer.check_names()
         self.loop.adopt_feeds()
         if run_dir is not None:
             (attach.resume_run if resume else attach.open_run)(self, run_dir)
@@ -181,6 +182,7 @@ class Trainer(Subject):
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
         *,
         elements: float | None = None,
+        retain_graph: bool = False,
     ) -> bool:
         """Let `optimizer` (or several, from one backward pass) reduce `loss`; returns whether it updated.
 
@@ -188,15 +190,18 @@ class Trainer(Subject):
         EMA, count. Only parameters of the given optimizers receive gradients, so opponents need no freezing.
 
         Args:
-            loss: a scalar tensor, an Objective's `Losses`, or a dict of scalar terms, which are summed.
+            loss: a scalar tensor, an Objective's `Losses`, or a dict of scalar terms, which are summed. Or a closure: a
+                function without arguments that computes one of these, for optimizers that evaluate the loss several
+                times an update (LBFGS). It only computes; `pre_update` and clipping follow each evaluation.
             optimizer: may be left out when the trainer has exactly one.
             elements: what the loss is a mean over, its weight under accumulation; by default `self.elements(batch)`.
+            retain_graph: keep the graph of the loss, for another `minimize` that goes back through it.
 
         Raises:
             UsageError: for a loss that is not scalar or has no gradients, or an optimizer that is no attribute.
             NonFiniteError: for a NaN or Inf loss or gradient, before it reaches a parameter.
         """
-        return self.loop.minimizer.minimize(loss, optimizer, elements)
+        return self.loop.minimizer.minimize(loss, optimizer, elements, retain_graph=retain_graph)
 
     def updates(self, optimizer: torch.optim.Optimizer | None = None) -> int:
         """How many updates `optimizer` (or the only one) has made."""
