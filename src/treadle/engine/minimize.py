@@ -144,10 +144,15 @@ class Minimizer:
         several = len(self.updaters) > 1
         inputs = [p for u in updaters for p in u.parameters if p.requires_grad] if several else None
         if torch.is_autocast_enabled(self._device.type):
+            # What `step` computes is cast; its gradients, `pre_update` and the optimizer's own arithmetic are not.
             with torch.autocast(self._device.type, enabled=False):
-                self._backward(updaters, total, elements, inputs)
-        else:
-            self._backward(updaters, total, elements, inputs)
+                return self._take(updaters, total, elements, inputs)
+        return self._take(updaters, total, elements, inputs)
+
+    def _take(self, updaters: list[Updater], total: Tensor, elements: float, inputs: Sequence[Tensor] | None) -> bool:
+        """Take in the gradients of a loss; returns whether they completed a window, and made an update."""
+        self._backward(updaters, total, elements, inputs)
+        first = updaters[0]
         if first.micro_batches < first.accumulate and not first.window_ends(last=self._last_step()):
             return False
         return self._update(updaters)

@@ -83,25 +83,29 @@ def test_schedules_count_micro_batches() -> None:
             self.rate = LearningRate(self.optimizer, "linear 0.6 to 0")
 
     rates: list[float] = []
-    note = At("pre_step", lambda t, b: None), At("post_step", lambda t, *_: rates.append(t.optimizer.param_groups[0]["lr"]))
+    note = (
+        At("pre_step", lambda t, b: None),
+        At("post_step", lambda t, *_: rates.append(t.optimizer.param_groups[0]["lr"])),
+    )
     trained(Scheduled, batch_size=2, accumulate=3, max_epochs=1, hooks=note)
     assert rates == pytest.approx([0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
 
 
+@asserted_by("Lightning test_invalid_values_for_grad_accum_scheduler")
 def test_refuses_windows_of_no_batches() -> None:
     """`accumulate=0` is refused by name when the trainer is made."""
     with pytest.raises(UsageError, match=r"accumulate is 0.*at least 1"):
         fit(accumulate=0)
 
 
-@asserted_by("Lightning test_gradient_accumulation_scheduler")
+@asserted_by("Lightning test_trainer_accumulate_grad_batches_with_callback")
 def test_refuses_a_window_for_each_epoch() -> None:
     """`accumulate={0: 1, 4: 8}`, a window that changes with the epoch, is refused when the trainer is made."""
     with pytest.raises(UsageError, match="accumulate"):
         fit(accumulate={0: 1, 4: 8})
 
 
-@asserted_by("Lightning test_gradient_accumulation_scheduler")
+@asserted_by("Lightning test_trainer_accumulate_grad_batches_zero_grad")
 def test_refuses_another_window_in_the_middle_of_a_run() -> None:
     """`config.accumulate` set in a running program is refused, instead of weighing the window under way wrongly."""
     trainer = after(1, fit(accumulate=2))
@@ -186,7 +190,7 @@ def test_a_validation_inside_a_window_leaves_it_alone() -> None:
 @asserted_by("Lightning test_closure_result_apply_accumulation")
 def test_the_logged_loss_is_not_divided() -> None:
     """The loss that is logged is the one that was computed, not one k-th of it."""
-    plain = trained(lr=0.0) if False else fit(shuffle=False, log_every="1 step")
+    plain = fit(shuffle=False, log_every="1 step")
     windowed = fit(shuffle=False, accumulate=3, log_every="1 step")
     assert after(1, plain).metrics["loss"] == after(1, windowed).metrics["loss"]
 

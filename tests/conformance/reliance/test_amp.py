@@ -57,7 +57,7 @@ def test_only_steps_are_under_autocast() -> None:
 
 
 class Overflows(Fit):
-    """Its gradient overflows once, at step 1, as one in fp16 may."""
+    """Its loss is finite, and its gradient overflows in some of the first steps, as one in fp16 may."""
 
     at = frozenset({1})
 
@@ -65,16 +65,16 @@ class Overflows(Fit):
         super().setup()
         self.told: list[bool] = []
         self.ema = EMA(self.model, decay=0.5)
+        self.model.weight.register_hook(lambda gradient: gradient * (math.inf if self.progress.step in self.at else 1))
 
     def step(self, batch: Any) -> Any:
-        loss = self.loss(batch)
-        if self.progress.step in self.at:
-            loss = loss * torch.tensor(1e38) * 1e3 / 1e3 + 0 * (self.model.weight * math.inf).detach().nan_to_num(0, 0, 0).sum()
-        self.told.append(self.minimize(loss))
+        self.told.append(self.minimize(1e-3 * self.loss(batch)))
         return {}
 
 
-@asserted_by("Lightning test_skip_training_step_with_grad_scaler", "Accelerate test_accelerated_optimizer_step_was_skipped")
+@asserted_by(
+    "Lightning test_skip_training_step_with_grad_scaler", "Accelerate test_accelerated_optimizer_step_was_skipped"
+)
 def test_an_overflow_in_fp16_skips_the_update_and_halves_the_scale() -> None:
     """In fp16 an overflow skips its update and halves the loss scale; `minimize` says False, no update is counted."""
     trainer = fit(Overflows, precision="fp16")
@@ -148,10 +148,8 @@ def test_each_optimizer_has_a_scale_of_its_own() -> None:
             self.second = torch.optim.SGD(self.other.parameters(), lr=0.1)
 
         def step(self, batch: Any) -> Any:
-            factor = math.inf if self.progress.step == 1 else 1.0
-            self.model.weight.register_hook(lambda g: g * factor) if self.progress.step == 1 else None
-            self.minimize(self.loss(batch), self.optimizer)
-            self.minimize(self.other(batch[0]).square().mean(), self.second)
+            self.minimize(1e-3 * self.loss(batch), self.optimizer)
+            self.minimize(1e-3 * self.other(batch[0]).float().square().mean(), self.second)
             return {}
 
     updaters = after(2, fit(Two, precision="fp16")).minimizer.updaters
@@ -271,8 +269,13 @@ def test_auto_is_settled_when_the_trainer_is_made() -> None:
 @asserted_by("Composer test_microbatch")
 def test_it_accumulates_in_fp16() -> None:
     """Micro-batches accumulate in fp16 too: close to the large batch, with one update a window."""
-    small = trained(precision="fp16", accumulate=3, shuffle=False)
-    large = trained(precision="fp16", batch_size=12, shuffle=False)
+
+    class Gentle(Fit):
+        def loss(self, batch: Any) -> Any:
+            return 1e-2 * super().loss(batch)
+
+    small = trained(Gentle, precision="fp16", accumulate=3, shuffle=False)
+    large = trained(Gentle, precision="fp16", batch_size=12, shuffle=False)
     assert small.updates() == large.updates() == 2
     assert torch.allclose(small.model.weight, large.model.weight, atol=2e-3)
 

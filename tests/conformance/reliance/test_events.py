@@ -12,7 +12,9 @@ from treadle import Hook, Order, Trainer, UsageError
 from treadle.hooks import Periodic
 
 
-@asserted_by("Lightning test_trainer_model_hook_system_fit", "Composer test_event_calls", "torchtnt test_fit")
+@asserted_by(
+    "Lightning test_trainer_model_hook_system_fit", "Composer test_event_calls", "torchtnt test_fit_with_callback"
+)
 def test_the_whole_order_of_a_run() -> None:
     """All events of a run with validation come in the documented order, each exactly as often as it says."""
     diary = Diary(
@@ -87,7 +89,7 @@ def test_pre_update_is_told_which_optimizer() -> None:
     assert seen == [("first", True), ("second", True)] * 2
 
 
-@asserted_by("Lightning test_train_step_no_return", "Composer test_loss")
+@asserted_by("Lightning test_train_step_no_return", "Lightning test_training_step_no_return_when_even")
 def test_post_step_is_given_what_step_returned() -> None:
     """`post_step` is given the batch and exactly what `step` returned for it."""
     seen: list[tuple[Any, float]] = []
@@ -116,7 +118,7 @@ def test_a_batch_changed_in_pre_step_is_what_step_gets_and_the_data_stay() -> No
     assert means == [0.0] * 6 and torch.equal(DATA[1], before)
 
 
-@asserted_by("Lightning test_on_exception_hook", "Ignite test_custom_exception_handler", "Keras on_train_error")
+@asserted_by("Lightning test_on_exception_hook", "Ignite test_custom_exception_handler")
 def test_an_error_is_told_once_and_then_torn_down() -> None:
     """An error in `step` reaches `on_exception` once, as itself, then `teardown`, and then the caller."""
     error, seen = RuntimeError("boom"), []
@@ -193,9 +195,9 @@ def test_a_periodic_hook_acts_every_so_many_steps() -> None:
     assert acted == [5, 10]
 
 
-@asserted_by("Lightning test_lambda_callback", "Keras test_lambda_callback")
+@asserted_by("Lightning test_lambda_call", "Keras test_lambda_callback")
 def test_the_loops_inner_calls_can_be_replaced_by_functions() -> None:
-    """A function with arguments of its own may stand for `step` in one trainer, without a subclass, and be taken back."""
+    """A function with arguments of its own may stand for `step` in one trainer, without a subclass, and be undone."""
 
     def half(trainer: Any, batch: Any, factor: float) -> Any:
         loss = trainer.loss(batch) * factor
@@ -250,7 +252,7 @@ def test_a_failing_observer_is_reported_and_the_run_is_the_same(capsys: Any) -> 
 def test_events_see_the_weights_of_their_moment() -> None:
     """`post_step` sees the weights after that step's update, and `post_epoch` those of the epoch's last."""
     seen: list[float] = []
-    note = lambda trainer, *_: seen.append(float(trainer.model.weight))  # noqa: E731
+    note = lambda trainer, *_: seen.append(trainer.model.weight.item())  # noqa: E731
     trained(max_epochs=1, hooks=[At("pre_step", note), At("post_step", note), At("post_epoch", note)])
     before, after_ = seen[:-1:2], seen[1::2]
     assert before[1:] == after_[:2] and seen[-1] == seen[-2] and len(set(after_)) == 3

@@ -77,7 +77,7 @@ def test_refuses_a_limit_that_is_no_whole_number() -> None:
         fit(max_epochs=1.5)
 
 
-@asserted_by("Lightning test_timer", "torchtnt test_should_stop", "Ignite test_terminate_on_time_limit")
+@asserted_by("Lightning test_timer_stops_training", "torchtnt test_should_stop", "Ignite test_terminate_on_time_limit")
 def test_a_time_limit_stops_after_the_step_under_way() -> None:
     """`max_time` stops the run after the step under way, resumable, and says why."""
     trainer = fit(max_epochs=None, max_time=1e-9)
@@ -86,7 +86,7 @@ def test_a_time_limit_stops_after_the_step_under_way() -> None:
     assert trainer.train().step == 2, "each session has the whole time again"
 
 
-@asserted_by("Lightning test_estimated_stepping_batches")
+@asserted_by("Lightning test_num_stepping_batches_basic")
 def test_the_number_of_steps_is_known_in_advance() -> None:
     """The run's number of steps is known before the first one, from whichever limit is the earlier."""
     assert fit(max_epochs=4).progress.total_steps == 12
@@ -176,7 +176,7 @@ def test_a_program_may_take_the_steps_one_by_one() -> None:
     assert trainer.digest() == end(fit())
 
 
-@asserted_by("torchtnt test_progress", "Ignite test_current_epoch_counter_increases_every_epoch")
+@asserted_by("torchtnt test_progress_state_dict", "Ignite test_current_epoch_counter_increases_every_epoch")
 def test_counters_count_what_is_finished() -> None:
     """Counters hold what is finished: 0 in the first epoch and step, never repeated, in every event."""
     diary = Diary("pre_step", "post_step", "post_epoch")
@@ -184,7 +184,7 @@ def test_counters_count_what_is_finished() -> None:
     assert diary.lines == ["pre_step 0.0", "post_step 0.1", "pre_step 0.1", "post_step 0.2", "post_epoch 1.2"]
 
 
-@asserted_by("Ignite test_terminate_stops_run_mid_epoch", "Keras stop_training", "Lightning test_should_stop_mid_epoch")
+@asserted_by("Ignite test_terminate_stops_run_mid_epoch", "Lightning test_should_stop_mid_epoch")
 def test_a_hook_may_end_the_run_after_the_step_under_way() -> None:
     """A hook may end the run: the step under way is finished, `post_training` fires, the status is "finished"."""
     diary = Diary("post_step", "post_epoch", "post_training")
