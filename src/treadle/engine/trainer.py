@@ -134,6 +134,8 @@ class Trainer(Subject):
         try:
             object.__setattr__(self, name, value)
         except AttributeError:  # a property
+            if not hasattr(Trainer, name):  # of the author's own
+                raise
             raise UsageError(
                 f"{type(self).__name__} sets self.{name}, which the trainer itself needs: choose another name"
             ) from None
