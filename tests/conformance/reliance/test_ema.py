@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from relied_on import DATA, X, At, Fit, after, asserted_by, end, fit, resumes_exactly, trained
+from relied_on import DATA, At, Fit, X, after, asserted_by, end, fit, resumes_exactly, trained
 from torch import nn
 
 from treadle import EMA, UsageError
