@@ -182,19 +182,20 @@ class Minimizer:
         if torch.is_autocast_enabled(self._device.type):
             # What `step` computes is cast; its gradients, `pre_update` and the optimizer's own arithmetic are not.
             with torch.autocast(self._device.type, enabled=False):
-<<<<<<< HEAD
-                return self._take(updaters, total, elements, inputs)
-        return self._take(updaters, total, elements, inputs)
+                return self._take(updaters, total, elements, inputs, retain_graph)
+        return self._take(updaters, total, elements, inputs, retain_graph)
 
-    def _take(self, updaters: list[Updater], total: Tensor, elements: float, inputs: Sequence[Tensor] | None) -> bool:
+    def _take(
+        self,
+        updaters: list[Updater],
+        total: Tensor,
+        elements: float,
+        inputs: Sequence[Tensor] | None,
+        retain_graph: bool,
+    ) -> bool:
         """Take in the gradients of a loss; returns whether they completed a window, and made an update."""
-        self._backward(updaters, total, elements, inputs)
+        self._backward(updaters, total, elements, inputs, retain_graph)
         first = updaters[0]
-=======
-                self._backward(updaters, total, elements, inputs, retain_graph)
-        else:
-            self._backward(updaters, total, elements, inputs, retain_graph)
->>>>>>> main
         if first.micro_batches < first.accumulate and not first.window_ends(last=self._last_step()):
             return False
         return self._update(updaters)
