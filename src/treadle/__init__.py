@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from treadle.engine.settings import TrainerConfig
     from treadle.engine.summary import Overview, Summary
     from treadle.engine.trainer import Trainer
+    from treadle.recipes.actions import fork, resume, test, verify
 
 __version__ = "0.1.0"
 
@@ -51,8 +52,12 @@ _HOMES = {
     "TensorFeed": "data.tensors",
     "Trainer": "engine.trainer",
     "TrainerConfig": "engine.settings",
+    "fork": "recipes.actions",
     "parameter_groups": "engine.optim",
+    "resume": "recipes.actions",
     "setting": "config.settings",
+    "test": "recipes.actions",
+    "verify": "recipes.actions",
 }
 
 _FORMER = {"Snapshot": "Overview"}
@@ -83,8 +88,12 @@ __all__ = [
     "TreadleError",
     "UsageError",
     "__version__",
+    "fork",
     "parameter_groups",
+    "resume",
     "setting",
+    "test",
+    "verify",
 ]
 
 

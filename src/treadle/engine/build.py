@@ -50,7 +50,9 @@ def check_ready(loop: Loop) -> None:
     subject, config = loop.subject, loop.config
     kind = type(subject)
     if subject.feed is None:
-        raise UsageError("nothing to train on: give the trainer data=, or set self.feed in setup")
+        raise UsageError(
+            "nothing to train on: give the trainer data=, write load_data, which commands call, or set self.feed"
+        )
     if config.max_epochs is None and config.max_steps is None and config.max_time is None:
         raise UsageError("nothing says when to end: give max_epochs, max_steps or max_time")
     if kind.step is Subject.step and loop.step_replacement is None:

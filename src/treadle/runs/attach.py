@@ -57,6 +57,7 @@ def resume_run(trainer: Trainer, path: str | Path) -> None:
     from treadle.runs.resume import go_on
     from treadle.runs.run import Run
 
+    check_ready(trainer.loop)
     archive = _attach(trainer, Run.open(path))
     try:
         go_on(trainer)
