@@ -13,7 +13,7 @@ from small_tracts import arcs, data
 
 from treadle.errors import UsageError
 from treadle.recipes.registry import load_recipe
-from treadle.tracts.autoencoder_trainer import LineAutoencoderTrainer
+from treadle.tracts.autoencoder_trainer import Box, LineAutoencoderTrainer
 from treadle.tracts.resampling import resample_count
 from treadle.tracts.space import Space
 from treadle.tracts.subject import MemorySubject, TractData
@@ -35,6 +35,23 @@ def test_lines_are_seen_in_millimetres_from_the_middle_of_the_volume() -> None:
     assert found.shape == (5, 64, 3) and trainer.elements(batch) == 5
     assert np.allclose(found, (expected * [2, 1, 3] - [12, 6, 7.5]) / 12, atol=1e-5)
     assert float(trainer.lines_of(batch).abs().max()) <= 1
+
+
+def test_subjects_of_unlike_grids_are_refused() -> None:
+    cube = Space(np.diag([2.0, 2.0, 2.0, 1.0]), (12, 12, 12))
+    finer = Space(np.diag([1.0, 1.0, 1.0, 1.0]), (12, 12, 12))
+    subjects = [MemorySubject(name, space, {}, {"f": arcs(5)}) for name, space in (("a", cube), ("b", finer))]
+    with pytest.raises(UsageError, match="b has a grid of another size than a: prepare all alike"):
+        trainer_of(TractData(tuple(subjects)))
+    with pytest.raises(UsageError, match="b has a grid of another size"):
+        trainer_of(TractData((subjects[0],), (subjects[1],)))
+
+
+def test_what_is_seen_goes_back_to_where_it_was() -> None:
+    uneven = Space(np.diag([2.0, 1.0, 3.0, 1.0]), (12, 12, 5))
+    box = Box.of([MemorySubject("a", uneven, {}, {"f": arcs(5)})], "f")
+    points = torch.rand(20, 3) * 12
+    assert box.unit == 12 and torch.allclose(box.leave(box.enter(points)), points, atol=1e-5)
 
 
 def test_it_learns_to_bring_lines_back() -> None:
@@ -74,8 +91,11 @@ def test_without_held_out_lines_there_is_nothing_to_show(tmp_path: Path) -> None
     ("settings", "said"),
     [
         ({"split": 0.5}, "split is 0.5: expected 0, an autoencoder sees whole lines"),
-        ({"step_size": 1.0}, "step_size is 1.0: expected null, lines have 64 points here"),
-        ({"compress": 0.1}, "compress is 0.1: expected null, lines have 64 points here"),
+        ({"step_size": 1.0}, "step_size is 1.0: expected null, lines have points=64 here"),
+        ({"compress": 0.1}, "compress is 0.1: expected null, lines have points=64 here"),
+        ({"volume": "input"}, "volume is 'input': expected null, it sees lines alone"),
+        ({"rotate": True}, "rotate is True: expected false, it sees lines alone"),
+        ({"pull": 0.5}, "pull is 0.5: expected 0.0, it sees lines alone"),
         ({"nb_points": 32}, "nb_points is 32: expected null, or 64 as points"),
         ({"points": 70}, "points is 70: expected a multiple of 32"),
         ({"drop_last": True}, "drop_last is True: expected false, every line comes in every epoch (see max_batches)"),

@@ -39,6 +39,9 @@ class Straight(Propagator):
         return state
 
 
+EVERYWHERE = np.ones(SPACE.shape, bool)
+
+
 def lines(*ends: tuple[float, float, float]) -> Streamlines:
     """Straight lines of three points along x, (first x, last x, y); their middle is at x = 5, z is 2.5.
 
@@ -54,10 +57,9 @@ def subject(given: Streamlines, **more: Any) -> MemorySubject:
 def measured(
     given: Streamlines, direction: tuple[float, float, float], mask: np.ndarray | None = None, blocs: int = 2
 ) -> dict[str, float]:
-    one = subject(given)
-    held = [Held(one, given, bloc_regions(SPACE.shape, (blocs,) * 3))]
-    inside = np.ones(SPACE.shape, bool) if mask is None else mask
-    return generate(held, lambda _: Straight(direction), lambda _: inside, SETTINGS, seed=0)
+    inside = EVERYWHERE if mask is None else mask
+    held = [Held(subject(given), given, bloc_regions(SPACE.shape, (blocs,) * 3), SPACE, inside)]
+    return generate(held, lambda _: Straight(direction), SETTINGS, seed=0)
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -92,9 +94,9 @@ def test_what_does_not_grow_ends_where_it_began() -> None:
 def test_subjects_count_by_their_lines() -> None:
     several, one = lines((0, 9.5, 1.5), (0, 9.5, 2.5), (0, 9.5, 3.5)), lines((0, 9.5, 5.5))
     regions = bloc_regions(SPACE.shape, (2, 2, 2))
-    held = [Held(subject(several), several, regions), Held(subject(one), one, regions)]
+    held = [Held(subject(given), given, regions, SPACE, EVERYWHERE) for given in (several, one)]
     ways = iter([Straight((1.0, 0.0, 0.0)), Straight((0.0, 1.0, 0.0))])
-    found = generate(held, lambda _: next(ways), lambda _: np.ones(SPACE.shape, bool), SETTINGS, seed=0)
+    found = generate(held, lambda _: next(ways), SETTINGS, seed=0)
     assert found["connectivity"] == 0.75
 
 

@@ -12,6 +12,7 @@ from small_tracts import SMALL, SPACE, data, subject
 from treadle.cli.main import main
 from treadle.errors import UsageError
 from treadle.hooks.best_model import load_best
+from treadle.tracts.data import tracking_mask
 from treadle.tracts.files import read_streamlines
 from treadle.tracts.loaded import TrackingModel
 from treadle.tracts.prepared_writer import write_prepared
@@ -47,7 +48,7 @@ def test_it_tracks_the_lines_of_the_trainers_best_state(place: Path) -> None:
         loaded = TractsTrainer.load_model(place)
         assert loaded.group == "input" and loaded.step == 2.0
         volume = torch.from_numpy(one.volume("input"))
-        mask = trainer.mask_of(one)
+        mask = tracking_mask(one, "input")
         seeds = place_seeds(mask, seed=0, total=40)
         settings = TrackingSettings(step=2.0, theta=60, shortest=0)
 

@@ -130,7 +130,7 @@ def test_a_test_report_has_a_row_per_bundle_and_a_page_and_writes_the_lines(tmp_
 
         def judge(self, feed: Any) -> Judged:
             class Copy(torch.nn.Module):
-                getter = self.model.getter
+                model, getter = self.model.model, self.model.getter
 
                 def forward(self, features: Tensor, previous: Tensor, offsets: Tensor) -> Tensor:
                     return previous

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,22 +12,25 @@ import numpy as np
 from torch import Tensor
 
 from treadle.config.settings import require
-from treadle.engine.events import Hook
+from treadle.data.batch import to_device
 from treadle.engine.lr import LearningRate
 from treadle.engine.settings import TrainerConfig
-from treadle.engine.trainer import Trainer
 from treadle.errors import UsageError
 from treadle.images.display import write_png
 from treadle.runs.best import best_config, read_best
 from treadle.tracts import panels
 from treadle.tracts.batch import LineBatch
-from treadle.tracts.data import load_tracts
 from treadle.tracts.feeds.settings import LinesSettings
 from treadle.tracts.feeds.tract_feed import TractFeed
+from treadle.tracts.lines_trainer import LinesTrainer
 from treadle.tracts.models.autoencoder import AutoencoderSettings, LineAutoencoder
 from treadle.tracts.settings import UpdateSettings
+from treadle.tracts.space import Space
 from treadle.tracts.streamlines import Streamlines
-from treadle.tracts.subject import Subject, TractData
+from treadle.tracts.subject import Subject
+
+OF_DIRECTIONS = ("volume", "neighbourhood", "radius", "rings", "radius_units", "rotate", "pull", "noise_targets")
+"""Settings of lines that are about a volume, or about directions to be told."""
 
 
 @dataclass(kw_only=True)
@@ -38,53 +42,73 @@ class LineAutoencoderConfig(AutoencoderSettings, UpdateSettings, LinesSettings, 
         super().__post_init__()
         require(self, "drop_last", not self.drop_last, "false, every line comes in every epoch (see max_batches)")
         for name in ("step_size", "compress"):
-            if getattr(self, name) is not None:
-                raise UsageError(
-                    f"{name} is {getattr(self, name)}: expected null, lines have {self.points} points here"
-                )
+            require(self, name, getattr(self, name) is None, f"null, lines have points={self.points} here")
+        for name in OF_DIRECTIONS:
+            default = LineAutoencoderConfig.__dataclass_fields__[name].default
+            require(
+                self, name, getattr(self, name) == default, f"{json.dumps(default)}, it sees lines alone"
+            )
         if self.nb_points not in (None, self.points):
             raise UsageError(f"nb_points is {self.nb_points}: expected null, or {self.points} as points")
         if self.split > 0:
             raise UsageError(f"split is {self.split}: expected 0, an autoencoder sees whole lines")
 
 
-class LineAutoencoderTrainer(Trainer):
+@dataclass(frozen=True, eq=False)
+class Box:
+    """Where lines lie in a volume, in millimetres from its middle, in units of half of its longest side."""
+
+    sizes: np.ndarray
+    """(3,): mm of a voxel."""
+    middle: np.ndarray
+    """(3,): mm from the corner."""
+
+    @property
+    def unit(self) -> float:
+        """mm."""
+        return float(self.middle.max())
+
+    @classmethod
+    def of(cls, subjects: Sequence[Subject], lines: str) -> Box:
+        """That of all subjects. Raises UsageError where their grids are of several sizes."""
+        boxes = {subject.name: cls._of(subject.lines[lines].space) for subject in subjects if lines in subject.lines}
+        first = next(iter(boxes.values()))
+        for name, box in boxes.items():
+            if not (np.allclose(box.sizes, first.sizes) and np.allclose(box.middle, first.middle)):
+                raise UsageError(f"{name} has a grid of another size than {next(iter(boxes))}: prepare all alike")
+        return first
+
+    @classmethod
+    def _of(cls, space: Space) -> Box:
+        return cls(space.voxel_sizes, np.array(space.shape) * space.voxel_sizes / 2)
+
+    def enter(self, points: Tensor) -> Tensor:
+        """Points (..., 3) of voxel space as the autoencoder sees them."""
+        return (points * points.new_tensor(self.sizes) - points.new_tensor(self.middle)) / self.unit
+
+    def leave(self, points: Tensor) -> Tensor:
+        """The way back."""
+        return (points * self.unit + points.new_tensor(self.middle)) / points.new_tensor(self.sizes)
+
+
+class LineAutoencoderTrainer(LinesTrainer):
     """Bring whole streamlines to a few numbers and back (FINTA, Legarreta et al. 2021).
 
-    Lines are seen in millimetres from the middle of the volume, in units of half of its longest side.
+    Lines are seen in millimetres from the middle of the volume, in units of half of its longest side; all subjects'
+    grids have to be of one size.
 
     Args:
         data, config, hooks, settings: as for `TractsTrainer`; no volume is read.
     """
 
     Config: ClassVar[type[TrainerConfig]] = LineAutoencoderConfig
-    transient: ClassVar[tuple[str, ...]] = ("tracts",)
-
-    def __init__(
-        self,
-        config: LineAutoencoderConfig | None = None,
-        *,
-        data: TractData | None = None,
-        hooks: Sequence[Hook] = (),
-        **settings: Any,
-    ) -> None:
-        self.tracts = load_tracts(None) if data is None else data
-        super().__init__(config, hooks=hooks, **settings)
-
-    @classmethod
-    def load_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
-        """The subjects of a file that `treadle tracts prepare` wrote; None takes phantoms of our own."""
-        return {"data": load_tracts(path)}
+    transient: ClassVar[tuple[str, ...]] = (*LinesTrainer.transient, "box")
 
     def setup(self) -> None:
         """Build the feeds, the autoencoder and its optimizer."""
-        config, tracts = self.config, self.tracts
-        if not tracts.training:
-            raise UsageError(f"{tracts.path or 'the data'} has no subject to train on: training_subjs is empty")
-        config.lines = config.lines or tracts.training[0].only("lines")
-        self.feed = self.feed_of(tracts.training, training=True)
-        self.validation_feed = self.feed_of(tracts.validation) if tracts.validation else None
-        self.test_feed = self.feed_of(tracts.testing) if tracts.testing else None
+        super().setup()
+        config = self.config
+        self.box = Box.of([*self.tracts.training, *self.tracts.validation, *self.tracts.testing], config.lines)
         self.model = LineAutoencoder(config.points, config.latent, config.channels)
         self.optimizer = config.build_optimizer(self.model)
         self.rate = LearningRate(self.optimizer, config.learning_rate)
@@ -104,10 +128,7 @@ class LineAutoencoderTrainer(Trainer):
 
     def lines_of(self, batch: LineBatch) -> Tensor:
         """(n, points, 3): the lines of a batch as the autoencoder sees them."""
-        first = self.tracts.training[0].lines[self.config.lines].space
-        sizes, shape = first.voxel_sizes, np.array(first.shape)
-        points = batch.points * batch.points.new_tensor(sizes) - batch.points.new_tensor(shape * sizes / 2)
-        return points.reshape(-1, self.config.points, 3) / float((shape * sizes).max() / 2)
+        return self.box.enter(batch.points).reshape(-1, self.config.points, 3)
 
     def step(self, batch: LineBatch) -> Mapping[str, Any]:
         """One update on the mean squared error of points."""
@@ -122,10 +143,8 @@ class LineAutoencoderTrainer(Trainer):
     def validation_step(self, batch: LineBatch) -> Mapping[str, Any]:
         """The loss, and by how many millimetres points are off."""
         lines = self.lines_of(batch)
-        found = self.model(lines)
-        first = self.tracts.training[0].lines[self.config.lines].space
-        unit = float((np.array(first.shape) * first.voxel_sizes).max() / 2)
-        return {"loss": (found - lines).square().mean(), "distance": (found - lines).norm(dim=2).mean() * unit}
+        off = self.model(lines) - lines
+        return {"loss": off.square().mean(), "distance": off.norm(dim=2).mean() * self.box.unit}
 
     def report(self, directory: Path) -> dict[str, Any]:
         """Write a picture of held-out lines, there and back above as they are; returns figures and its path."""
@@ -134,19 +153,12 @@ class LineAutoencoderTrainer(Trainer):
         if feed is None:
             return found
         assert isinstance(feed, TractFeed)
-        subject = feed.subjects[0]
-        space = subject.lines[self.config.lines].space
+        space = feed.subjects[0].lines[self.config.lines].space
         with self.evaluating():
-            batch: LineBatch = next(feed.iterate(0))
-            mine = (batch.subject == 0).numpy()
-            lines = self.lines_of(batch)
-            sizes, shape = space.voxel_sizes, np.array(space.shape)
-            unit = float((shape * sizes).max() / 2)
-            pictures = []
-            for each in (self.model(lines), lines):
-                points = (each.cpu().numpy()[mine] * unit + shape * sizes / 2) / sizes
-                drawn = panels.draw(Streamlines.of(list(points)), space)
-                pictures.append(panels.picture(drawn))
+            batch: LineBatch = to_device(next(feed.iterate(0)), self.device)
+            lines = self.lines_of(batch)[batch.subject == 0]
+            both = [Streamlines.of(list(self.box.leave(each).cpu().numpy())) for each in (self.model(lines), lines)]
+        pictures = [panels.picture(panels.draw(each, space)) for each in both]
         found["picture"] = directory / "lines.png"
         write_png(found["picture"], np.concatenate(pictures, axis=0))
         return found

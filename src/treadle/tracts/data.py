@@ -49,18 +49,24 @@ def load_tracts(path: Path | None) -> TractData:
     return open_prepared(path)
 
 
+def tracking_mask(subject: Subject, volume: str) -> np.ndarray:
+    """(x, y, z) bool: where lines of a subject may be: a phantom's own mask; of others where `volume` is not 0."""
+    if isinstance(subject, PhantomSubject) and subject.phantom is not None:
+        return subject.phantom.tracking_mask
+    return np.asarray((subject.volume(volume) != 0).any(axis=3))
+
+
 def ground_of(subject: Subject, volume: str, lines: str) -> Ground:
-    """Where to track a subject: a phantom in its masks; others where their volume is not 0, from where lines run.
+    """Where to track a subject, and from where: a phantom in its masks, others from where their lines run.
 
     Args:
         subject: which.
         volume: the group that the model sees.
         lines: the group of its real streamlines.
     """
+    mask = tracking_mask(subject, volume)
     if isinstance(subject, PhantomSubject) and subject.phantom is not None:
-        phantom = subject.phantom
-        return Ground(phantom.tracking_mask, phantom.seeding_mask, truth_of(phantom))
-    mask = np.asarray((subject.volume(volume) != 0).any(axis=3))
+        return Ground(mask, subject.phantom.seeding_mask, truth_of(subject.phantom))
     seeding = mask & voxels_of(subject.streamlines(lines), mask.shape)
     if not seeding.any():
         raise UsageError(f"{subject.name}: no streamline of {lines!r} runs where the volume {volume!r} is not 0")

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from treadle.tracts.data import tracking_mask
 from treadle.tracts.scoring.connectivity import bloc_regions, end_regions, label_regions
 from treadle.tracts.scoring.geometry import ends_of
+from treadle.tracts.space import Space
 from treadle.tracts.streamlines import Streamlines
 from treadle.tracts.subject import Subject
 from treadle.tracts.tracking.propagator import Propagator
@@ -24,6 +26,9 @@ class Held:
     lines: Streamlines
     regions: np.ndarray
     """(x, y, z) int64: the region of each voxel; -1: none."""
+    space: Space
+    mask: np.ndarray
+    """(x, y, z) bool: where lines may be."""
 
 
 def hold(subjects: Sequence[Subject], group: str, volume: str, count: int, regions: int) -> list[Held]:
@@ -32,7 +37,7 @@ def hold(subjects: Sequence[Subject], group: str, volume: str, count: int, regio
     Args:
         subjects: those held out.
         group: their streamlines.
-        volume: the grid on which lines lie.
+        volume: what the model sees; see `tracking_mask`.
         count: lines; those of fewer than three points are not chosen, for they have no middle.
         regions: along each axis, where a subject has no connectivity of its own.
     """
@@ -50,14 +55,14 @@ def hold(subjects: Sequence[Subject], group: str, volume: str, count: int, regio
         else:
             blocs = (regions,) * 3 if known is None or known.blocs is None else known.blocs
             where = bloc_regions(subject.volumes[volume].space.shape, blocs)
-        held.append(Held(subject, subject.streamlines(group, chosen), where))
+        lines, space = subject.streamlines(group, chosen), subject.lines[group].space
+        held.append(Held(subject, lines, where, space, tracking_mask(subject, volume)))
     return held
 
 
 def generate(
     held: Sequence[Held],
     propagator_of: Callable[[Subject], Propagator],
-    mask_of: Callable[[Subject], np.ndarray],
     settings: TrackingSettings,
     *,
     seed: int,
@@ -66,7 +71,7 @@ def generate(
 
     Args:
         held: from `hold`.
-        propagator_of, mask_of: what leads lines in a subject, and where they may be, (x, y, z) bool.
+        propagator_of: what leads lines in a subject.
         settings: how to track; lines of any length are kept.
         seed: of all randomness.
 
@@ -76,12 +81,11 @@ def generate(
     """
     distances, linked = [], []
     for one in held:
-        space = one.subject.lines[next(iter(one.subject.lines))].space
         middles = one.lines.points[(one.lines.offsets[:-1] + one.lines.offsets[1:]) // 2]
-        tracked = track(propagator_of(one.subject), middles, space, mask_of(one.subject), settings, seed=seed)
+        tracked = track(propagator_of(one.subject), middles, one.space, one.mask, settings, seed=seed)
         real, made = np.stack(ends_of(one.lines)), np.stack([middles, middles])  # what did not grow ends where it began
         made[:, tracked.numbers] = np.stack(ends_of(tracked.lines))
-        ways = [np.linalg.norm((way - real) * space.voxel_sizes, axis=2).mean(axis=0) for way in (made, made[::-1])]
+        ways = [np.linalg.norm((way - real) * one.space.voxel_sizes, axis=2).mean(axis=0) for way in (made, made[::-1])]
         distances.append(np.minimum(*ways))
         wanted, found = (np.sort(end_regions(_between(ends), one.regions), axis=1) for ends in (real, made))
         linked.append((wanted == found).all(axis=1))

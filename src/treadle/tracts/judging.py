@@ -11,7 +11,7 @@ from torch import Tensor
 
 from treadle.tracts.batch import LineBatch
 from treadle.tracts.getters.getter import DirectionGetter
-from treadle.tracts.signal.harmonics import basis, order_of
+from treadle.tracts.signal.harmonics import basis, half_sphere, order_of
 from treadle.tracts.signal.tensor import fit_tensors, principal
 from treadle.tracts.space import Space
 from treadle.tracts.streamlines import Streamlines
@@ -38,11 +38,7 @@ def principal_directions(features: np.ndarray, kind: str) -> np.ndarray | None:
         return principal(features[:, :6])
     if kind != "sh":
         return None
-    index = np.arange(_MANY) + 0.5
-    around = np.pi * (1 + 5**0.5) * index
-    height = 1 - index / _MANY  # half a sphere
-    radius = np.sqrt(1 - height**2)
-    directions = np.stack([radius * np.cos(around), radius * np.sin(around), height], axis=1)
+    directions = half_sphere(_MANY)
     signal = np.clip(features @ basis(order_of(features.shape[1]), directions).T, 1e-3, 1.0)
     signal = np.concatenate([np.ones((len(signal), 1)), signal], axis=1)
     bvalues = np.append(0.0, np.full(_MANY, 1000.0))  # its size does not matter to an eigenvector

@@ -23,11 +23,8 @@ OF_GENERATION: dict[str, Literal["min", "max"]] = {"endpoint_distance": "min", "
 
 @dataclass(kw_only=True)
 class UpdateSettings(Settings):
-    """What the network is trained towards, and how it is updated."""
+    """How the network is updated."""
 
-    first_direction: Literal["axis", "as_is"] = setting("axis", common=True)
-    """What is right at a line's first point, to which nothing leads: either sense of its direction ("axis": tracking
-    goes both ways from a seed), or the one that the line happens to have."""
     optimizer: Literal["adam", "radam", "sgd"] = setting("adam", common=True)
     """Adam (Kingma and Ba), RAdam (rectified: it needs no warm-up) or SGD with Nesterov's momentum."""
     learning_rate: float | str = setting(1e-3, parse=parse_curve, common=True, command="LearningRateMultiplier")
@@ -82,6 +79,9 @@ class TractsConfig(
 ):
     """Settings of `TractsTrainer`."""
 
+    first_direction: Literal["axis", "as_is"] = setting("axis", common=True)
+    """What is right at a line's first point, to which nothing leads: either sense of its direction ("axis": tracking
+    goes both ways from a seed), or the one that the line happens to have."""
     max_epochs: int | None = setting(100, least=1, resumable=True, common=True)
     """Epochs to train for; with `max_steps`, whichever comes first."""
 

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,11 +16,9 @@ from torch import Tensor
 
 from treadle.data.batch import to_device
 from treadle.data.feed import Feed
-from treadle.engine.events import Hook
 from treadle.engine.lr import LearningRate
 from treadle.engine.schedule import every
 from treadle.engine.settings import TrainerConfig
-from treadle.engine.trainer import Trainer
 from treadle.errors import UsageError
 from treadle.hooks.examples import Examples
 from treadle.kernels.threads import left_to_kernels
@@ -28,16 +27,19 @@ from treadle.reports.report import write_report
 from treadle.runs.best import best_config, read_best
 from treadle.tracts import panels
 from treadle.tracts.batch import LineBatch
-from treadle.tracts.data import ground_of, load_tracts
+from treadle.tracts.data import Ground, ground_of
+from treadle.tracts.extras import extra
 from treadle.tracts.feeds.tract_feed import TractFeed
 from treadle.tracts.files import read_streamlines
 from treadle.tracts.generation import Held, generate, hold
 from treadle.tracts.judging import Judged, disagreement, groups_of, judge
+from treadle.tracts.lines_trainer import LinesTrainer
 from treadle.tracts.loaded import Facts, TrackingModel
 from treadle.tracts.models.direction_model import build_direction_model
 from treadle.tracts.report import report_tracking, rows_of, write_judged
+from treadle.tracts.resampling import compress
 from treadle.tracts.settings import OF_GENERATION, TractsConfig
-from treadle.tracts.subject import MemorySubject, Subject, TractData
+from treadle.tracts.subject import MemorySubject, Subject
 from treadle.tracts.tracking.model_propagator import ModelPropagator
 from treadle.tracts.tracking.seeds import place_seeds
 from treadle.tracts.tracking.settings import TrackingSettings
@@ -47,7 +49,7 @@ SMALL = 256
 """Neurons of a layer up to which a step takes one thread: two would mostly wait for each other."""
 
 
-class TractsTrainer(Trainer):
+class TractsTrainer(LinesTrainer):
     """Learn the next direction along streamlines.
 
     Args:
@@ -61,35 +63,23 @@ class TractsTrainer(Trainer):
     """
 
     Config: ClassVar[type[TrainerConfig]] = TractsConfig
-    transient: ClassVar[tuple[str, ...]] = ("tracts", "generation", "held")
+    transient: ClassVar[tuple[str, ...]] = (*LinesTrainer.transient, "generation", "held", "ground")
     occasional_metrics = tuple(OF_GENERATION)
-
-    def __init__(
-        self,
-        config: TractsConfig | None = None,
-        *,
-        data: TractData | None = None,
-        hooks: Sequence[Hook] = (),
-        **settings: Any,
-    ) -> None:
-        self.tracts = load_tracts(None) if data is None else data
-        super().__init__(config, hooks=hooks, **settings)
 
     @classmethod
     def load_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
         """The subjects of a file that `treadle tracts prepare` wrote; None takes phantoms of our own."""
-        return {"data": load_tracts(path)}
+        if config.track_seeds:
+            extra("nibabel", "tracks.trk")  # now, and not when a run has ended
+        return super().load_data(config, path)
 
     def setup(self) -> None:
         """Build the feeds, the network with its direction getter, and the optimizer."""
         config, tracts = self.config, self.tracts
-        if not tracts.training:
-            raise UsageError(f"{tracts.path or 'the data'} has no subject to train on: training_subjs is empty")
-        config.volume = config.volume or tracts.training[0].only("volumes")
-        config.lines = config.lines or tracts.training[0].only("lines")
-        self.feed = self.feed_of(tracts.training, training=True)
-        self.validation_feed = self.feed_of(tracts.validation) if tracts.validation else None
-        self.test_feed = self.feed_of(tracts.testing) if tracts.testing else None
+        if tracts.training:
+            config.volume = config.volume or tracts.training[0].only("volumes")
+        super().setup()
+        assert isinstance(self.feed, TractFeed)
         self.model = build_direction_model(config, config, self.feed.inputs, config.neighbours)
         self.facts = Facts(self.feed.inputs, self.mean_step())
         self.optimizer = config.build_optimizer(self.model)
@@ -115,6 +105,13 @@ class TractsTrainer(Trainer):
         config = self.config
         if config.step_size is not None:
             return float(config.step_size)
+        if config.compress is not None:  # only the lines themselves tell how many points are left: some of them do
+            subject = self.tracts.training[0]
+            info = subject.lines[config.lines]
+            some = np.unique(np.linspace(0, len(info.lengths) - 1, min(len(info.lengths), 1000)).astype(np.int64))
+            lines = compress(subject.streamlines(config.lines, some), config.compress, info.space.voxel_sizes)
+            steps = int(np.maximum(lines.lengths - 1, 0).sum())
+            return max(float(lines.millimetres(info.space.voxel_sizes).sum()) / max(steps, 1), 1e-3)
         infos = [subject.lines[config.lines] for subject in self.tracts.training]
         points = [info.lengths if config.nb_points is None else np.full_like(info.lengths, config.nb_points)
                   for info in infos]  # fmt: skip
@@ -125,7 +122,7 @@ class TractsTrainer(Trainer):
 
     def quiet(self) -> AbstractContextManager[None]:
         """Within, a small network takes one thread."""
-        return left_to_kernels() if max(self.config.sizes) <= SMALL else nullcontext()
+        return left_to_kernels() if self.model.model.width <= SMALL else nullcontext()
 
     def step(self, batch: LineBatch) -> Mapping[str, Any]:
         """One update on what the getter finds wrong, a mean over points."""
@@ -183,7 +180,7 @@ class TractsTrainer(Trainer):
         if self.held and (final or self.generation.due_between_steps(progress)):
             settings = replace(self.tracking(), shortest=0.0)
             with self.quiet():
-                metrics |= generate(self.held, self.propagator, self.mask_of, settings, seed=self.config.seed)
+                metrics |= generate(self.held, self.propagator, settings, seed=self.config.seed)
 
     def tracking(self) -> TrackingSettings:
         """How lines are tracked here."""
@@ -199,10 +196,6 @@ class TractsTrainer(Trainer):
         volume = torch.from_numpy(np.ascontiguousarray(subject.volume(self.config.volume)))
         return ModelPropagator(loaded.model, volume, loaded.offsets(subject.volumes[self.config.volume].space))
 
-    def mask_of(self, subject: Subject) -> np.ndarray:
-        """Where lines of a subject may be."""
-        return ground_of(subject, self.config.volume, self.config.lines).mask
-
     def tracking_model(self) -> TrackingModel:
         """The model as it is now, as `load_model` returns the best one."""
         return TrackingModel(self.model, self.config, float(self.facts.step))
@@ -213,10 +206,14 @@ class TractsTrainer(Trainer):
         """The subject that pictures are of: one that nothing was learnt from, where there is one."""
         return [*self.tracts.testing, *self.tracts.validation, *self.tracts.training][0]
 
+    @cached_property
+    def ground(self) -> Ground:
+        """Where that one is tracked."""
+        return ground_of(self.shown(), self.config.volume, self.config.lines)
+
     def examples(self) -> dict[str, Any]:
         """Lines tracked in the subject that is shown, from a tenth of the seeds."""
-        subject = self.shown()
-        ground = ground_of(subject, self.config.volume, self.config.lines)
+        subject, ground = self.shown(), self.ground
         space = subject.volumes[self.config.volume].space
         seeds = place_seeds(ground.seeding, seed=self.config.seed, total=max(50, self.config.track_seeds // 10))
         tracked = track(self.propagator(subject), seeds, space, ground.mask, self.tracking(), seed=self.config.seed)
@@ -231,7 +228,7 @@ class TractsTrainer(Trainer):
             space = subject.volumes[volume].space
             with self.evaluating(), self.quiet():
                 found |= report_tracking(
-                    directory, self.propagator(subject), space, ground_of(subject, volume, lines), self.tracking(),
+                    directory, self.propagator(subject), space, self.ground, self.tracking(),
                     real=subject.streamlines(lines), behind=subject.volume(volume)[..., 0], seed=self.config.seed,
                 )  # fmt: skip
         if self.run is not None:
@@ -270,7 +267,7 @@ class TractsTrainer(Trainer):
                 overall=judged.figures,
             )
         write_judged(directory, judged, spaces, names)
-        return found | judged.figures() | {"lines": len(judged.lines)}
+        return found | {"lines": len(judged.lines)}
 
     def feed_of_lines(self, path: Path) -> TractFeed:
         """The streamlines of a file, in the subject that is shown, to be judged by `test_report`."""

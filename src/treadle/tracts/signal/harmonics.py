@@ -148,14 +148,18 @@ def _solution(directions: np.ndarray, order: int, smooth: float) -> np.ndarray:
     return np.asarray(np.linalg.pinv(functions.T @ functions + penalty) @ functions.T)
 
 
-@lru_cache(8)
-def _sphere(order: int) -> tuple[np.ndarray, np.ndarray]:
-    """Directions spread over half a sphere, by the golden angle, and (c, n) from values there to coefficients."""
-    count = 3 * count_of(order)
+def half_sphere(count: int) -> np.ndarray:
+    """(count, 3) float64: directions spread evenly over half a sphere, by the golden angle."""
     z = 1 - (np.arange(count) + 0.5) / count
     angle = np.pi * (3 - math.sqrt(5)) * np.arange(count)
     around = np.sqrt(1 - z**2)
-    directions = np.stack([around * np.cos(angle), around * np.sin(angle), z], axis=1)
+    return np.stack([around * np.cos(angle), around * np.sin(angle), z], axis=1)
+
+
+@lru_cache(8)
+def _sphere(order: int) -> tuple[np.ndarray, np.ndarray]:
+    """Directions enough for the order, and (c, n) from values there to coefficients."""
+    directions = half_sphere(3 * count_of(order))
     return directions, np.linalg.pinv(basis(order, directions))
 
 
