@@ -33,11 +33,7 @@ def run(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     directory = find_run(options.run)
     recipe = recipe_at(directory, options).with_overrides(options.overrides)
-    trainer = recipe.build(run_dir=directory, hooks=sinks(options), resume=True)
-    if trainer.ended:
-        print(f"nothing to do: {directory} has finished at step {trainer.progress.step}")
-        print(f"next: treadle resume {directory} --set max_steps=... (or max_epochs), or treadle fork {directory}")
-        return 0
-    print(f"resuming {directory} after step {trainer.progress.step}")
-    with trainer:
+    with recipe.build(run_dir=directory, hooks=sinks(options), resume=True) as trainer:
+        if not trainer.ended:
+            print(f"resuming {directory} after step {trainer.progress.step}")
         return drive(trainer, options)

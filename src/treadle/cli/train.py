@@ -54,6 +54,8 @@ def parser() -> Parser:
     result.add_argument(
         "--run", metavar="DIR", help="where the run goes; DIR/v001 is made, then v002 (default: runs/RECIPE)"
     )
+    result.add_argument("--resume", choices=["auto"], help="go on with the newest run in DIR, unless it has finished; "
+                        "where there is none begin one")  # fmt: skip
     add_sinks(result)
     add_trainer(result, data=None)
     return result
@@ -77,8 +79,10 @@ def run(arguments: list[str]) -> int:
         return _explain(named, recipe, arguments[-1] == "all")
     recipe = resolved(recipe, named, options, flags)
     hooks = sinks(options)
-    trainer = recipe.build(run_dir=options.run or Path("runs") / recipe.name, hooks=hooks)
-    with trainer:
+    where = options.run or Path("runs") / recipe.name
+    with recipe.build(run_dir=where, hooks=hooks, resume=options.resume or False) as trainer:
+        if trainer.progress.step and not trainer.ended:
+            print(f"resuming {shown(trainer.run.path)} after step {trainer.progress.step}")
         return drive(trainer, options)
 
 
@@ -98,6 +102,11 @@ def drive(trainer: Trainer, options: Namespace) -> int:
 
     directory: Path = trainer.run.path
     code = f" --trainer {options.trainer}" if options.trainer else ""
+    if trainer.ended:
+        run = f"{shown(directory)}{code}"
+        print(f"nothing to do: {shown(directory)} has finished at step {trainer.progress.step}")
+        print(f"next: treadle resume {run} --set max_steps=... (or max_epochs), or treadle fork {run} --at STEP")
+        return 0
     with outliving_the_terminal(), Interrupts(trainer) as interrupts:
         summary = trainer.train()
         if summary.status == "stopped":

@@ -169,6 +169,13 @@ def find_run(path: str | Path) -> Path:
     raise UsageError(f"no run {text}{tail}")
 
 
+def newest_run(path: str | Path) -> Path | None:
+    """The run at `path`, or else the newest of its versions; None where there is neither."""
+    path = Path(path).expanduser()
+    found = [version for version in [path, *reversed(versions(path))] if is_run(version)]
+    return found[0] if found else None
+
+
 def versions(directory: Path) -> list[Path]:
     """The versions in `directory`, in the order of their numbers."""
     if not directory.is_dir():

@@ -45,9 +45,7 @@ class LineAutoencoderConfig(AutoencoderSettings, UpdateSettings, LinesSettings, 
             require(self, name, getattr(self, name) is None, f"null, lines have points={self.points} here")
         for name in OF_DIRECTIONS:
             default = LineAutoencoderConfig.__dataclass_fields__[name].default
-            require(
-                self, name, getattr(self, name) == default, f"{json.dumps(default)}, it sees lines alone"
-            )
+            require(self, name, getattr(self, name) == default, f"{json.dumps(default)}, it sees lines alone")
         if self.nb_points not in (None, self.points):
             raise UsageError(f"nb_points is {self.nb_points}: expected null, or {self.points} as points")
         if self.split > 0:
