@@ -76,6 +76,7 @@ PAGES = (
             "TensorFeed",
             "DatasetFeed",
             "StreamFeed",
+            "Steps",
             "treadle.data.length:LengthBuckets",
             "treadle.data.length:pad_collate",
         ),

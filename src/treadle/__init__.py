@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from treadle.config.settings import setting
     from treadle.data.dataset import DatasetFeed
     from treadle.data.feed import Feed
+    from treadle.data.steps import Steps
     from treadle.data.stream import StreamFeed
     from treadle.data.tensors import TensorFeed
     from treadle.engine.ema import EMA
@@ -46,6 +47,7 @@ _HOMES = {
     "Record": "engine.events",
     "RowEdit": "engine.rows",
     "Span": "engine.schedule",
+    "Steps": "data.steps",
     "StreamFeed": "data.stream",
     "Overview": "engine.summary",
     "Summary": "engine.summary",
@@ -80,6 +82,7 @@ __all__ = [
     "RunError",
     "Span",
     "StateError",
+    "Steps",
     "StreamFeed",
     "Summary",
     "TensorFeed",

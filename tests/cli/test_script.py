@@ -127,7 +127,10 @@ def test_a_trainer_of_ones_own_is_trained_like_a_recipe(treadle: Any, program: s
     [
         (["--trainer", "P:Deep"], "Deep cannot be made by a command, which gives config, data, validation_data"),
         (["--trainer", "P:Deep"], "missing a required argument: 'depth'; hand these on (**kwargs), and make"),
-        (["--trainer", "P:Bare", "--max-steps", "3"], "give the trainer data=, write load_data, which commands call,"),
+        (
+            ["--trainer", "P:Bare", "--max-steps", "3"],
+            "Steps(n) where step makes its own; load_data for commands",
+        ),
         (["--trainer", "P:Bare", "--data", "P"], "Bare takes no data path"),
         (["--trainer", "P:Mine"], "nothing says when to end: give max_epochs, max_steps or max_time"),
         (["--trainer", "P:Mine", "--max-step", "3"], "unknown flag --max-step; did you mean '--max-steps'?"),

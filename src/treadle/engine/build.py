@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from treadle.data.convert import as_feed
@@ -30,9 +30,8 @@ def feed_for(config: TrainerConfig, data: Any, name: str, *, training: bool = Fa
     )
 
 
-def run_setup(subject: Subject, random: RandomStreams, taken: Iterable[str]) -> None:
-    """Call `setup` in the run's own random streams. Raises UsageError where it sets a name that is `taken`."""
-    engine = {name: getattr(subject, name) for name in taken}
+def run_setup(subject: Subject, random: RandomStreams) -> None:
+    """Call `setup` in the run's own random streams. Raises UsageError for an optimizer without parameters."""
     with random:
         try:
             subject.setup()
@@ -40,9 +39,6 @@ def run_setup(subject: Subject, random: RandomStreams, taken: Iterable[str]) -> 
             if "empty parameter list" in str(error):
                 raise UsageError("setup builds an optimizer without parameters: has the model any to train?") from error
             raise
-    for name, value in engine.items():
-        if getattr(subject, name) is not value:
-            raise UsageError(f"setup sets self.{name}, which the trainer itself needs: choose another name")
 
 
 def check_ready(loop: Loop) -> None:
@@ -51,7 +47,8 @@ def check_ready(loop: Loop) -> None:
     kind = type(subject)
     if subject.feed is None:
         raise UsageError(
-            "nothing to train on: give the trainer data=, write load_data, which commands call, or set self.feed"
+            "nothing to train on: give the trainer data= (Steps(n) where step makes its own; load_data for commands), "
+            "or set self.feed in setup"
         )
     if config.max_epochs is None and config.max_steps is None and config.max_time is None:
         raise UsageError("nothing says when to end: give max_epochs, max_steps or max_time")

@@ -26,8 +26,8 @@ class RunLimits(Settings):
 class DataSettings(Settings):
     """Batches, and their order."""
 
-    batch_size: int = setting(32, least=1, common=True)
-    """Samples per batch."""
+    batch_size: int | None = setting(32, least=1, common=True)
+    """Samples per batch; null where the data gives ready batches."""
     shuffle: bool = setting(True)
     """Draw the training samples in a new order each epoch, a function of (seed, epoch)."""
     drop_last: bool = setting(False)
@@ -58,12 +58,16 @@ class OptimizationSettings(Settings):
 
     accumulate: int = setting(1, least=1, common=True)
     """Micro-batches per update; gradients are averaged over their elements."""
-    clip_norm: float | None = setting(None, above=0, common=True)
-    """Largest gradient norm of an optimizer's parameters, L2."""
+    clip_norm: float | dict[str, float] | None = setting(None, above=0, common=True)
+    """Largest gradient norm of an optimizer's parameters, L2: one for all, or by their names ({"optimizer_G": 1.0})."""
     clip_value: float | None = setting(None, above=0)
     """Largest absolute value of a gradient's entry, applied before `clip_norm`."""
     fused: bool = setting(True)
     """Use torch's fused kernels for optimizers built without an explicit choice."""
+
+    def clip_norm_of(self, optimizer: str) -> float | None:
+        """The largest gradient norm of the optimizer that is the trainer's attribute of that name; None clips none."""
+        return self.clip_norm.get(optimizer) if isinstance(self.clip_norm, dict) else self.clip_norm
 
 
 @dataclass(kw_only=True)
