@@ -61,7 +61,7 @@ class Objects:
         for name, item in items.items():
             if name not in saved and not self._optional(name) and not was_stateless(item):
                 raise StateError(f"the trainer has {kind} {name!r}, the checkpoint has not{nearest(name, saved)}")
-        for name, item in sorted(items.items(), key=lambda pair: _order(pair[1])):
+        for name, item in sorted(items.items(), key=lambda pair: restore_order(pair[1])):
             if name in saved:
                 self._load(name, item, saved[name])
         for name in saved:
@@ -96,7 +96,7 @@ def _was_apart(name: str, items: Mapping[str, Any]) -> bool:
     return any(name.startswith(f"{known}.") and was_stateless(item) for known, item in items.items())
 
 
-def _order(value: Any) -> int:
+def restore_order(value: Any) -> int:
     """Restoring goes by this: parameters have their shapes before the optimizers that hold moments of them."""
     if isinstance(value, nn.Module | Tensor):
         return 0

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from treadle.config.settings import require
+from treadle.config.settings import require, setting
 from treadle.data.batch import to_device
 from treadle.engine.lr import LearningRate
 from treadle.engine.settings import TrainerConfig
@@ -36,6 +36,9 @@ OF_DIRECTIONS = ("volume", "neighbourhood", "radius", "rings", "radius_units", "
 @dataclass(kw_only=True)
 class LineAutoencoderConfig(AutoencoderSettings, UpdateSettings, LinesSettings, TrainerConfig):
     """Settings of `LineAutoencoderTrainer`."""
+
+    batch_size: int = setting(100, common=True)
+    """How much a batch holds at most, in `batch_units`; a line that is longer than that is a batch of its own."""
 
     def __post_init__(self) -> None:
         """Check types and ranges, and what must fit together; raises UsageError naming the field."""
