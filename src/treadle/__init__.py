@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from treadle.engine.settings import TrainerConfig
     from treadle.engine.summary import Overview, Summary
     from treadle.engine.trainer import Trainer
+    from treadle.recipes.actions import fork, resume, test, verify
     from treadle.runs.checkpoints import Checkpoints
 
 __version__ = "0.1.0"
@@ -66,10 +67,14 @@ _HOMES = {
     "Trainer": "engine.trainer",
     "TrainerConfig": "engine.settings",
     "capture": "checkpoint.loops",
+    "fork": "recipes.actions",
     "parameter_groups": "engine.optim",
     "restore": "checkpoint.loops",
+    "resume": "recipes.actions",
     "seed_everything": "data.random",
     "setting": "config.settings",
+    "test": "recipes.actions",
+    "verify": "recipes.actions",
 }
 
 _FORMER = {"Snapshot": "Overview"}
@@ -107,10 +112,14 @@ __all__ = [
     "UsageError",
     "__version__",
     "capture",
+    "fork",
     "parameter_groups",
     "restore",
+    "resume",
     "seed_everything",
     "setting",
+    "test",
+    "verify",
 ]
 
 
