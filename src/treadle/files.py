@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from treadle.errors import RunError, TreadleError, UsageError, one_line
+from treadle.errors import RunError, TreadleError, UsageError, nearest, one_line
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
 NAN_AND_INF = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -190,6 +190,15 @@ def make_directory(path: Path) -> None:
     path.mkdir(exist_ok=True)
 
 
+def make_report_directory(directory: Path) -> None:
+    """Make the directory of a report in a run. Raises UsageError where that fails, or a link leads out."""
+    try:
+        make_directory(directory)
+    except OSError as error:
+        raise UsageError(f"{directory} cannot be made: {reason(error)}") from None
+    refuse_links(directory)
+
+
 def refuse_links(directory: Path) -> None:
     """Raise UsageError, naming it, for a link anywhere in `directory` that leads out of it.
 
@@ -252,6 +261,21 @@ def blamed(path: Path) -> Iterator[None]:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise RunError(f"{path} is damaged ({one_line(error)}): restore it from a copy") from error
+
+
+def existing(text: str | Path, option: str) -> Path:
+    """The absolute path of a file or directory that exists; raises UsageError, beginning with `option`, otherwise."""
+    path = Path(text).expanduser()
+    if path.exists():
+        return path.resolve()
+    raise UsageError(f"{option} {text}: no such file or directory{near_sibling(path)}")
+
+
+def near_sibling(path: Path) -> str:
+    """`"; did you mean ...?"`, where something beside `path` has nearly its name; for error messages."""
+    siblings = [str(path.with_name(sibling.name)) for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
+    tail = nearest(str(path), siblings)
+    return tail if "did you mean" in tail else ""
 
 
 def cannot_write(path: Path, error: OSError) -> RunError:

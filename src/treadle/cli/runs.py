@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from treadle.cli.common import Parser, find_run, show, terminal_width
+from treadle.cli.common import Parser, show, terminal_width
 from treadle.errors import UsageError
-from treadle.runs.run import CONFIG
+from treadle.runs.run import CONFIG, find_run
 
 EXAMPLES = """  treadle runs                                  all runs below ./runs
   treadle runs runs/image                       those of one name

@@ -16,6 +16,7 @@ from treadle.files import (
     NAN_AND_INF,
     LineFile,
     cannot_write,
+    near_sibling,
     open_regular,
     read_lines,
     read_regular,
@@ -178,10 +179,36 @@ def check_info(path: Path, info: Mapping[str, Any]) -> Mapping[str, Any]:
         counts
         and isinstance(info["monitor"], str | None)
         and isinstance(info["metrics"], dict)
-        and (value is None or value in NAN_AND_INF or type(value) in (int, float))
+        and (value is None or (value in NAN_AND_INF if type(value) is str else type(value) in (int, float)))
     ):
         raise RunError(f"{path} is damaged: expected monitor, value, step, epoch and metrics; restore it from a copy")
     return info
+
+
+def find_run(path: str | Path) -> Path:
+    """The run directory that `path` names: `runs/image/v001`, or `runs/image` for its newest version.
+
+    Raises UsageError where there is none.
+    """
+    text, path = path, Path(path).expanduser()
+    if (path / CONFIG).is_file():
+        return path
+    if path.is_file():
+        raise UsageError(f"{text} is a file: expected a run directory, such as runs/image/v001")
+    started = [version for version in versions(path) if (version / CONFIG).is_file()]
+    if started:
+        return started[-1]
+    if path.is_dir():
+        raise UsageError(f"{text} is not a run: it has no {CONFIG} (treadle runs lists the runs)")
+    tail = near_sibling(path) or " (treadle runs lists the runs)"
+    raise UsageError(f"no run {text}{tail}")
+
+
+def newest_run(path: str | Path) -> Path | None:
+    """The run at `path`, or else the newest of its versions; None where there is neither."""
+    path = Path(path).expanduser()
+    found = [version for version in [path, *reversed(versions(path))] if is_run(version)]
+    return found[0] if found else None
 
 
 def versions(directory: Path) -> list[Path]:
