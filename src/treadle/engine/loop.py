@@ -313,6 +313,7 @@ class Loop:
 
     def log(self, name: str, value: Any) -> None:
         """Add a scalar to the training metrics."""
+        self.events.refuse_observers("log")
         self.logbook.meter.add({name: value}, 1.0)
 
     def note(self, event: str, **fields: Any) -> None:
