@@ -103,6 +103,8 @@ class Loop:
             config.on_bad_step, config.max_recoveries, self.progress, parts, self.note, self._keep_batch
         )
         self.snapshots = Snapshots(config.keep_snapshots)
+        self.own_batch_size: int | None = None
+        """Samples per batch of data that makes its batches itself."""
         self.archive: Archive | None = None
         """The run on disk, where there is one."""
         self.hooks: list[Hook] = []

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from treadle.config.settings import seal
 from treadle.data.random import RandomStreams
-from treadle.engine.build import check_replacement, feed_for, run_setup
+from treadle.engine.build import check_replacement, check_settings, feed_for, own_batch_size, run_setup
 from treadle.engine.commands import CommandQueue
 from treadle.engine.devices import choose_device, choose_precision
 from treadle.engine.driver import Driver
@@ -114,6 +114,10 @@ class Trainer(Subject):
         self.loop.adopt()
         self.loop.minimizer.check_names()
         self.loop.adopt_feeds()
+        self.loop.own_batch_size = own_batch_size(data)
+        if not resume:
+            check_settings(self, self.config, data, settings)
+            self.config.batch_size = self.loop.own_batch_size or self.config.batch_size
         if run_dir is not None:
             (attach.resume_run if resume else attach.open_run)(self, run_dir)
         elif resume:

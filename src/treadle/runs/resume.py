@@ -85,7 +85,11 @@ def go_on(trainer: Trainer) -> None:
     run: Run = trainer.run
     lifecycle = trainer.loop.lifecycle
     journal = read_journal(run.path)
-    recorded, config = recorded_settings(run.path, journal), to_dict(trainer.config)
+    recorded = recorded_settings(run.path, journal)
+    own = trainer.loop.own_batch_size
+    if own is not None and recorded.get("batch_size") != trainer.config.batch_size:
+        trainer.config.batch_size = own  # as new runs record it; older ones recorded the default beside such data
+    config = to_dict(trainer.config)
     known = not_yet_there(recorded, type(trainer.config)) | recorded
     changes = changed_settings(known, json.loads(to_json(config))) if recorded else {}
     check_changes(changes, type(trainer.config))
