@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -54,7 +54,9 @@ class Trainer(Subject):
         validation_data, test_data: the same, never shuffled.
         hooks: `Hook` objects, called in their declared order.
         run_dir: makes it a run on disk: `runs/line` creates `runs/line/v001`, and so on. None writes nothing.
-        resume: go on with the run at `run_dir` (`runs/line/v001`) from its newest good checkpoint.
+        resume: go on with the run at `run_dir` from its newest good checkpoint; `runs/line` means the newest of its
+            versions. "auto" starts or resumes: the newest version goes on unless it has finished, and where there is
+            none to go on with a new one begins. Of a version named (`runs/line/v001`), "auto" resumes that one.
         settings: any field of the config, by name; they win over `config`.
 
     Raises:
@@ -93,7 +95,7 @@ class Trainer(Subject):
         test_data: Any = None,
         hooks: Sequence[Hook] = (),
         run_dir: str | Path | None = None,
-        resume: bool = False,
+        resume: bool | Literal["auto"] = False,
         **settings: Any,
     ) -> None:
         from treadle.runs import attach  # the one door to what stands above the engine
@@ -110,6 +112,7 @@ class Trainer(Subject):
         self.driver = Driver(self.loop, self.random)
         for hook in [*hooks, *attach.default_hooks(self.config)]:
             self.add_hook(hook)
+        self.loop.count_batches()
         run_setup(self, self.random)
         self.loop.adopt()
         self.loop.minimizer.check_names()
@@ -119,7 +122,7 @@ class Trainer(Subject):
             check_settings(self, self.config, data, settings)
             self.config.batch_size = self.loop.own_batch_size or self.config.batch_size
         if run_dir is not None:
-            (attach.resume_run if resume else attach.open_run)(self, run_dir)
+            attach.begin_run(self, run_dir, resume)
         elif resume:
             raise UsageError("resume needs the run to go on with: give run_dir='runs/line/v001'")
         seal(self.config)
@@ -138,6 +141,8 @@ class Trainer(Subject):
         if name in _TAKEN:
             check_assignment(self, Trainer, name, value)
         object.__setattr__(self, name, value)
+        if name == "feed" and hasattr(self, "loop"):
+            self.loop.count_batches()
         if type(value) not in _DULL and name not in _TAKEN:
             self.parts.stale = True
 
@@ -238,7 +243,10 @@ class Trainer(Subject):
         self.commands.stop(reason)
 
     def finish(self, reason: str) -> None:
-        """End the run, as finished, after the current step: say because nothing improves any more."""
+        """End the run, as finished, after the current step: say because nothing improves any more.
+
+        With `min_steps` it goes on until these are finished.
+        """
         self.loop.lifecycle.finish_reason = reason
 
     def rewind(self, step: int) -> None:
@@ -279,7 +287,7 @@ class Trainer(Subject):
             raise UsageError("nothing to test on: give the trainer test_data, or call test(data)")
         feed.bind(self.config.seed, self.device)
         with self.driver.active, self.driver.evaluating():
-            metrics = self.loop.evaluator.evaluate(feed, self.test_step)
+            metrics = self.loop.evaluator.evaluate(feed, self.test_step, self.config.limit_test_batches)
             self.loop.logbook.scalars("test", metrics)
         return metrics
 
