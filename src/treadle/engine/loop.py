@@ -106,8 +106,8 @@ class Loop:
             config.on_bad_step, config.max_recoveries, self.progress, parts, self.note, self._keep_batch
         )
         self.snapshots = Snapshots(config.keep_snapshots)
-        self.own_batch_size: int | None = None
-        """Samples per batch of data that makes its batches itself."""
+        self.asked_batch_size = config.batch_size
+        """What the settings said, where the data makes its batches itself and they now say what it does."""
         self.archive: Archive | None = None
         """The run on disk, where there is one."""
         self.hooks: list[Hook] = []
@@ -153,6 +153,7 @@ class Loop:
                 ),
                 "recovery": self.recovery,
             },
+            self.adopt,
         )
 
     # Around a step ------------------------------------------------------------------------------------------------
@@ -256,11 +257,14 @@ class Loop:
         if self.archive is None:
             raise UsageError("nowhere to save: make the trainer a run on disk with run_dir=")
         self.save_requested = False
+        self.state.late.check()
         return self.archive.save(self.state.capture(), wait=wait)
 
     def _file_state(self, archive: Archive) -> None:
         if self._save is not NEVER:
             archive.prepare(lambda: self.state.capture(ask=False))
+            if self.taken == 1:
+                self.state.late.check()  # not only at the first checkpoint, which may be hours from here
         if self.save_requested or self._save.due_between_steps(self.progress):
             self.save(wait=False)
         archive.take_reports()

@@ -117,10 +117,11 @@ class Trainer(Subject):
         self.loop.adopt()
         self.loop.minimizer.check_names()
         self.loop.adopt_feeds()
-        self.loop.own_batch_size = own_batch_size(data)
-        if not resume:
+        if resume is not True:
             check_settings(self, self.config, data, settings)
-            self.config.batch_size = self.loop.own_batch_size or self.config.batch_size
+        self.loop.asked_batch_size = self.config.batch_size
+        self.config.batch_size = own_batch_size(data) or self.config.batch_size
+        self.loop.state.set_up()
         if run_dir is not None:
             attach.begin_run(self, run_dir, resume)
         elif resume:
@@ -179,6 +180,8 @@ class Trainer(Subject):
             return
         self.loop.hooks.append(hook)
         self.loop.listen()
+        if not self.loop.lifecycle.in_step:  # whoever drives the run can add it again
+            self.loop.state.late.know_hooks(stateless=True)
 
     # Updating parameters ----------------------------------------------------------------------------------------
 
