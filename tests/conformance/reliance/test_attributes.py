@@ -230,7 +230,7 @@ def test_refuses_a_name_that_the_engine_needs() -> None:
 
 def test_refuses_a_class_attribute_that_hides_one_of_the_engines() -> None:
     """A class attribute, or a method, that would hide one of the engine's is refused where the class is defined."""
-    with pytest.raises(UsageError, match=r"Hides\.parts"):
+    with pytest.raises(UsageError, match=r"Hides.parts hides what the trainer itself needs: choose another name"):
 
         class Hides(Trainer):
             parts = 3

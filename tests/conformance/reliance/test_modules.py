@@ -359,7 +359,7 @@ def test_a_group_added_in_the_middle_is_part_of_the_run(tmp_path: Path) -> None:
 def test_refuses_a_model_with_other_layers_at_a_resume(tmp_path: Path) -> None:
     """A resume with a model that has other layers than the saved one is refused before any step, naming one."""
     path = killed(2, tmp_path)
-    with pytest.raises((StateError, RuntimeError), match=r"0\.weight|model"):
+    with pytest.raises(StateError, match=r"'model' does not take the checkpoint's state: .*Missing key"):
         fit(with_model(lambda: nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))), run_dir=path, resume=True)
 
 

@@ -137,7 +137,7 @@ def test_refuses_other_data(tmp_path: Path) -> None:
 @asserted_by("Lightning test_try_resume_from_non_existing_checkpoint", "Composer test_load_incorrect_path")
 def test_refuses_a_run_that_is_not_there(tmp_path: Path) -> None:
     """A resume of a directory that is no run is refused when the trainer is made; nothing is begun there."""
-    with pytest.raises(UsageError, match="is no run"):
+    with pytest.raises(UsageError, match=r"nothing is no run: it has neither config.yaml nor environment.json"):
         fit(run_dir=tmp_path / "nothing", resume=True)
     assert not (tmp_path / "nothing").exists()
 
