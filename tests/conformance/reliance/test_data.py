@@ -140,9 +140,9 @@ def test_what_a_sample_draws_follows_from_seed_epoch_and_index() -> None:
 
 @asserted_by("Lightning test_dataloader_distributed_sampler", "Accelerate test_dataloader_inheritance")
 def test_a_loader_keeps_its_own_batch_size_and_collate() -> None:
-    """A torch `DataLoader` keeps its batch size, `collate_fn` and `drop_last`, whatever the settings say."""
+    """A torch `DataLoader` keeps its own batch size, `collate_fn` and `drop_last`."""
     loader = DataLoader(Numbers(), batch_size=4, drop_last=True, collate_fn=lambda rows: torch.stack(rows) + 100)
-    assert values(batches(loader, batch_size=2)) == [[100, 101, 102, 103], [104, 105, 106, 107]]
+    assert values(batches(loader)) == [[100, 101, 102, 103], [104, 105, 106, 107]]
 
 
 @asserted_by("Ignite test_resume_random_dataloader_from_epoch", "Accelerate test_sampler_epoch")

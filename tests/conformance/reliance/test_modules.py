@@ -150,13 +150,11 @@ class Remembers(nn.Module):
 
 
 @asserted_by("Lightning test_strict_model_load_more_params")
-@arrives
 def test_non_persistent_buffers_that_change_come_back(tmp_path: Path) -> None:
     """A non-persistent buffer that training changes goes on after a kill, though no state dict has it."""
     resumes_exactly(4, tmp_path, with_model(lambda: Remembers(False)))
 
 
-@arrives
 def test_tensors_that_a_module_keeps_as_attributes_come_back(tmp_path: Path) -> None:
     """A plain tensor attribute of a module that training changes goes on after a kill, or the first save refuses it."""
     resumes_exactly(4, tmp_path, with_model(lambda: Remembers(None)))
@@ -337,7 +335,6 @@ def test_a_graph_may_be_kept_for_another_backward() -> None:
 
 
 @asserted_by("Lightning test_unfreeze_and_add_param_group_function", "Lightning test_finetuning_with_ckpt_path")
-@arrives
 def test_a_group_added_in_the_middle_is_part_of_the_run(tmp_path: Path) -> None:
     """A group of parameters that is added to an optimizer in the middle of a run is trained, saved and resumed."""
 

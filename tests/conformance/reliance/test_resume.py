@@ -276,19 +276,34 @@ def test_refuses_to_go_back_to_what_was_not_kept() -> None:
     assert end(trainer) == end(fit())
 
 
+class Counts(Diary):
+    """With state of its own."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"lines": self.lines}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.lines = state["lines"]
+
+
 @asserted_by("Lightning test_on_load_checkpoint_missing_callbacks", "Composer test_checkpoint_multiple_callbacks")
-def test_refuses_a_hook_whose_state_is_not_there(tmp_path: Path) -> None:
-    """A hook with state that is new at a resume, and does not say that this is fine, is refused by name."""
+def test_refuses_to_go_on_without_a_hook_that_had_state(tmp_path: Path) -> None:
+    """A resume without a hook that has state in the checkpoint is refused before any step, by its name."""
+    path = killed(2, tmp_path, hooks=[Counts("post_step")])
+    with pytest.raises(StateError, match=r"the checkpoint has hook 'Counts.1', the trainer has not: give it again"):
+        fit(run_dir=path, resume=True).train()
 
-    class Counts(At):
-        def state_dict(self) -> dict[str, int]:
-            return {}
 
-        def load_state_dict(self, state: Any) -> None: ...
-
-    path = killed(2, tmp_path)
-    with pytest.raises(StateError, match="Counts"):
-        fit(run_dir=path, resume=True, hooks=[Counts("post_epoch", lambda trainer: None)])
+@asserted_by("Lightning test_callbacks_state_fit_ckpt_path")
+def test_a_hook_with_state_may_join_at_a_resume(tmp_path: Path, capsys: Any) -> None:
+    """A hook with state that is new at a resume begins there, a line on stderr says so, and it is saved from then on."""
+    path, hook = killed(2, tmp_path), Counts("post_step")
+    fit(run_dir=path, resume=True, hooks=[hook]).train()
+    assert hook.lines == ["post_step 0.3", "post_step 1.4", "post_step 1.5", "post_step 1.6"]
+    assert "no hook Counts so far" in capsys.readouterr().err
+    again = Counts("post_step")
+    fit(run_dir=path, resume=True, hooks=[again]).train()
+    assert again.lines == hook.lines
 
 
 def test_hooks_without_state_may_come_and_go(tmp_path: Path) -> None:
