@@ -257,6 +257,8 @@ class Loop:
         if self.archive is None:
             raise UsageError("nowhere to save: make the trainer a run on disk with run_dir=")
         self.save_requested = False
+        if self.lifecycle.stage is Stage.NEW:
+            self.state.late.know_hooks()  # before the first step all of them are those that the trainer was made with
         self.state.late.check()
         return self.archive.save(self.state.capture(), wait=wait)
 
