@@ -16,7 +16,7 @@ from torch import Tensor
 
 from treadle.config.settings import seal
 from treadle.data.random import RandomStreams
-from treadle.engine.build import check_replacement, feed_for, run_setup
+from treadle.engine.build import check_replacement, check_settings, feed_for, own_batch_size, run_setup
 from treadle.engine.commands import CommandQueue
 from treadle.engine.devices import choose_device, choose_precision
 from treadle.engine.driver import Driver
@@ -118,6 +118,10 @@ class Trainer(Subject):
         self.loop.adopt()
         self.loop.minimizer.check_names()
         self.loop.adopt_feeds()
+        if resume is not True:
+            check_settings(self, self.config, data, settings)
+        self.loop.asked_batch_size = self.config.batch_size
+        self.config.batch_size = own_batch_size(data) or self.config.batch_size
         self.loop.state.set_up()
         if run_dir is not None:
             attach.begin_run(self, run_dir, resume)
