@@ -31,7 +31,7 @@ from treadle.engine.settings import TrainerConfig, settings_from
 from treadle.engine.subject import Subject
 from treadle.engine.summary import Overview, Summary
 from treadle.errors import UsageError, nearest
-from treadle.parallel import ALONE
+from treadle.parallel import this_world
 
 if TYPE_CHECKING:
     from treadle.engine.rows import RowEdit
@@ -109,7 +109,7 @@ class Trainer(Subject):
         self.validation_feed = feed_for(self.config, validation_data, "validation_data")
         self.test_feed = feed_for(self.config, test_data, "test_data")
         self.run = None
-        self.loop = Loop(self, self.config, self.parts, self.device, self.random, ALONE)
+        self.loop = Loop(self, self.config, self.parts, self.device, self.random, this_world())
         self.driver = Driver(self.loop, self.random)
         for hook in [*hooks, *attach.default_hooks(self.config)]:
             self.add_hook(hook)
