@@ -15,7 +15,7 @@ from treadle.engine.loop import Loop
 from treadle.engine.schedule import every
 from treadle.engine.settings import TrainerConfig
 from treadle.engine.subject import Subject
-from treadle.errors import UsageError
+from treadle.errors import UsageError, nearest
 
 
 def feed_for(config: TrainerConfig, data: Any, name: str, *, training: bool = False) -> Feed | None:
@@ -120,7 +120,14 @@ def check_replacement(name: str, function: Any, kwargs: Mapping[str, Any]) -> No
         raise UsageError(f"the replacement for {name!r} is a {type(function).__name__}: expected a function")
     positional = (None, None) if name == "step" else (None,)
     try:
-        inspect.signature(function).bind(*positional, **kwargs)
+        signature = inspect.signature(function)
+        takes = [each.name for each in list(signature.parameters.values())[len(positional) :]]
+        for keyword in kwargs:
+            if keyword not in takes and not any(
+                each.kind is each.VAR_KEYWORD for each in signature.parameters.values()
+            ):
+                raise UsageError(f"the replacement for {name!r} takes no {keyword!r}{nearest(keyword, takes)}")
+        signature.bind(*positional, **kwargs)
     except TypeError as error:
         called = "function(trainer, batch, ...)" if name == "step" else "function(trainer, ...)"
         raise UsageError(f"the replacement for {name!r} cannot be called as {called}: {error}") from None
