@@ -38,6 +38,9 @@ VALIDATED = (
     "tracts",
     "tracts_memory",
     "tracts-autoencoder",
+    "char_gpt",
+    "byol",
+    "word_lstm",
 )
 STAGES_OF = {
     "row edit": ("growing_gaussians", "everything", "splats", "splats_adc", "own_densification", "sdf", "nerf"),
