@@ -86,8 +86,7 @@ def test_ppo_plays_anew_after_its_passes() -> None:
 
 def test_byol_tells_shapes_that_it_has_no_labels_of() -> None:
     before, after = load("byol").main(max_steps=60, batch_size=48)
-    assert before > 0.4
-    assert after > before + 0.05
+    assert 0.3 < before < 0.5 and after > before + 0.1, "chance is 0.2"
 
 
 def test_the_lstm_comes_close_to_the_grammar() -> None:
