@@ -104,7 +104,7 @@ def test_help_of_a_shipped_recipe_fits_two_screens(treadle: Any, recipe: str, mo
         (["--max-steps", "3", "line"], "treadle train: the recipe comes first: treadle train RECIPE --max-steps ..."),
         (["line", "--max-step", "3"], "treadle train line: unknown flag --max-step; did you mean '--max-steps'?"),
         (["line", "--max-steps", "x"], "--max-steps is 'x': expected a whole number, or None"),
-        (["line", "--batch-size", "0"], "flags: batch_size is 0: expected at least 1"),
+        (["line", "--batch-size", "0"], "flags: batch_size is 0: expected at least 1, or null"),
         (["line", "--log-every", "5 stepz"], "log_every"),
         (["line", "--set", "slop=3"], "--set: slop is not a setting of LineConfig; did you mean 'slope'?"),
         (["line", "--set", "slope"], "--set slope: expected KEY=VALUE"),

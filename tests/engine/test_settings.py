@@ -19,9 +19,9 @@ from treadle.engine.settings import OptimizationSettings, settings_from
     [
         ({"max_epochs": "3"}, "max_epochs is '3': expected a whole number, or null"),
         ({"max_steps": 3.5}, "max_steps is 3.5: expected a whole number, or null"),
-        ({"batch_size": True}, "batch_size is True: expected a whole number"),
+        ({"batch_size": True}, "batch_size is True: expected a whole number, or null"),
         ({"shuffle": "no"}, "shuffle is 'no': expected true or false"),
-        ({"clip_norm": "high"}, "clip_norm is 'high': expected a number, or null"),
+        ({"clip_norm": "high"}, "clip_norm is 'high': expected a number or a group of settings, or null"),
         ({"precision": "fp8"}, "precision is 'fp8': expected one of 'fp32', 'bf16', 'fp16', 'auto'"),
         ({"monitor_mode": "least"}, "monitor_mode is 'least': expected one of 'min', 'max'"),
         ({"on_bad_step": "retry"}, "on_bad_step is 'retry': expected one of 'stop', 'skip', 'rollback'"),
@@ -53,8 +53,8 @@ def test_all_schedules_are_read_as_such() -> None:
 @pytest.mark.parametrize(
     ("name", "values", "expected"),
     [
-        *((name, (0, -1), "at least 1") for name in ("batch_size", "accumulate", "keep_checkpoints", "keep_snapshots")),
-        *((name, (0, -1), "at least 1, or null") for name in ("max_epochs", "max_steps", "patience")),
+        *((name, (0, -1), "at least 1") for name in ("accumulate", "keep_checkpoints", "keep_snapshots")),
+        *((name, (0, -1), "at least 1, or null") for name in ("batch_size", "max_epochs", "max_steps", "patience")),
         *(
             (name, (0.0, -1.0, float("inf"), float("nan")), "above 0, or null")
             for name in ("max_time", "clip_norm", "clip_value", "spike")

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from treadle.checkpoint.kinds import Kinds
 from treadle.checkpoint.packing import Packer, Plain, unpack
 from treadle.checkpoint.tensorfile import hash_tensors
 from treadle.errors import StateError
@@ -60,13 +61,13 @@ class State:
 
     @property
     def step(self) -> int:
-        """Finished steps."""
-        return int(self.values["progress"]["step"])
+        """Finished steps; of a state of somebody's own loop, the number that it was saved by."""
+        return int(self.values.get("progress", self.clock).get("step", 0))
 
     @property
     def epoch(self) -> int:
-        """Finished epochs."""
-        return int(self.values["progress"]["epoch"])
+        """Finished epochs; 0 where the state is one of somebody's own loop."""
+        return int(self.values["progress"]["epoch"]) if "progress" in self.values else 0
 
     def copy(self, into: State | None = None) -> State:
         """A copy with CPU memory of its own, that of `into` where it has tensors of the same shape and dtype.
@@ -93,21 +94,22 @@ def digest_of(values: Mapping[str, Plain], tensors_sha256: str) -> str:
     return hashlib.sha256(f"{text}\n{tensors_sha256}".encode()).hexdigest()
 
 
-def capture(sections: Mapping[str, Section]) -> State:
+def capture(sections: Mapping[str, Section], kinds: Kinds | None = None) -> State:
     """The state of all sections; tensors are references, not copies.
 
-    The entries of "attributes" are told apart by their own names, those of other sections by "section/name". Raises
-    StateError naming what has state and cannot be saved.
+    The entries of "attributes" are told apart by their own names, those of other sections by "section/name". `kinds`
+    names the program's own enumerations, named tuples and dataclasses. Raises StateError naming what has state and
+    cannot be saved.
     """
-    packer = Packer()
+    packer = Packer(kinds)
     values: dict[str, Plain] = {"format": FORMAT}
     for name, section in sections.items():
         values[name] = packer.pack(section.state_dict(), "" if name == "attributes" else name)
     return State(values, packer.tensors)
 
 
-def restore(sections: Mapping[str, Section], state: State) -> None:
-    """Put all sections, in their order, into `state`.
+def restore(sections: Mapping[str, Section], state: State, kinds: Kinds | None = None) -> None:
+    """Put all sections, in their order, into `state`, that `capture` gave with the same `kinds`.
 
     Raises StateError naming what the sections have and the state has not, or the other way round.
     """
@@ -118,4 +120,4 @@ def restore(sections: Mapping[str, Section], state: State) -> None:
     for name, section in sections.items():
         if name not in values:
             raise StateError(f"the checkpoint has no section {name!r}: it is not of such a run")
-        section.load_state_dict(unpack(values[name], tensors))
+        section.load_state_dict(unpack(values[name], tensors, kinds))

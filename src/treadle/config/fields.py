@@ -105,7 +105,7 @@ def describe(hint: Any) -> str:
         return f"one of {', '.join(map(repr, arguments))}"
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return f"one of {', '.join(hint.__members__)}"
-    if dataclasses.is_dataclass(hint) or (origin or hint) is dict:
+    if _is_group(hint):
         return "a group of settings"
     if (origin or hint) is tuple and arguments and arguments[-1] is not Ellipsis:
         return f"a list of {len(arguments)} ({', '.join(map(describe, arguments))})"
@@ -138,8 +138,14 @@ def _convert_union(value: Any, hint: Any, source: str, at: str) -> Any:
             # What is wrong inside the one group or list that it can be is worth saying; else say all that it can be.
             if len(options) == 1 and isinstance(value, (Mapping, list, tuple)):
                 raise
+            if isinstance(value, Mapping) and [option] == [each for each in options if _is_group(each)]:
+                raise
     choices = next((get_args(option) for option in options if get_origin(option) is Literal), ())
     raise _wrong(source, at, value, describe(hint), choices)
+
+
+def _is_group(hint: Any) -> bool:
+    return dataclasses.is_dataclass(hint) or (get_origin(hint) or hint) is dict
 
 
 def _convert_container(value: Any, hint: Any, source: str, at: str) -> Any:

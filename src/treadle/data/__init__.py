@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from treadle.data.loader import LoaderFeed
     from treadle.data.random import derive_seed
     from treadle.data.sampler import Batching, FixedBatches
+    from treadle.data.steps import Steps
     from treadle.data.stream import StreamFeed
     from treadle.data.tensors import TensorFeed
 
@@ -27,6 +28,7 @@ _HOMES = {
     "LengthBuckets": "length",
     "LoaderFeed": "loader",
     "Padded": "batch",
+    "Steps": "steps",
     "StreamFeed": "stream",
     "TensorFeed": "tensors",
     "as_feed": "convert",
@@ -45,6 +47,7 @@ __all__ = [
     "LengthBuckets",
     "LoaderFeed",
     "Padded",
+    "Steps",
     "StreamFeed",
     "TensorFeed",
     "as_feed",

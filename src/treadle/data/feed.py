@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -155,6 +155,32 @@ class Feed(ABC):
         """The batches of `epoch` (from 0) from batch `start` on, without touching the samples before it."""
         reader = self._open(epoch, start)
         return _Unbounded(reader, start) if reader.count is None else Batches(reader, start, reader.count)
+
+    def epoch(self, number: int, start: int = 0) -> BatchIterator:
+        """The batches of epoch `number`, for a loop of one's own: `for batch in feed.epoch(3)`.
+
+        Args:
+            number: of the epoch, from 0; each has its own order and its own augmentation.
+            start: how many of its batches are done already, where a loop goes on in the middle of it.
+
+        Raises:
+            UsageError: a number below 0, or more batches done than the epoch has.
+        """
+        for name, value in (("epoch", number), ("start", start)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise UsageError(f"{type(self).__name__}.epoch: {name} is {value!r}, expected a whole number from 0 on")
+        if self.batches is not None and start > self.batches:
+            raise UsageError(
+                f"{type(self).__name__} has {self.batches} batches an epoch, but {start} of epoch {number} are said to "
+                "be done: give it the data and batch size that it had"
+            )
+        return self.iterate(number, start)
+
+    def __iter__(self) -> NoReturn:
+        """Refused: which epoch is meant has to be said, with `epoch`."""
+        raise UsageError(
+            f"{type(self).__name__} has another order in each epoch: write `for batch in feed.epoch(n)`, with n from 0"
+        )
 
     def _open(self, epoch: int, start: int) -> Reader:
         """What `iterate` reads from: here the plan, gathered when asked for. Feeds without a plan give their own."""

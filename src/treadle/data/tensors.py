@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from treadle.data.batch import Batch
+from treadle.data.batch import Batch, like
 from treadle.data.feed import Feed
 from treadle.data.fingerprint import Fingerprint
 from treadle.data.sampler import batch_count, check_batches, epoch_order
@@ -23,11 +23,11 @@ _BLOCK = 256
 
 
 class TensorFeed(Feed):
-    """Batches from tensors that share their first dimension: one tensor or array, or a tuple or dict of them.
+    """Batches from tensors that share their first dimension: one tensor or array, or a tuple or mapping of them.
 
-    Batches have the same structure and are copies: a step may change them in place. With `shuffle` each epoch has its
-    own order; a ragged last batch is kept unless `drop_last`. On a GPU, tensors that fill less than a quarter of its
-    free memory are moved there once, and gathered there.
+    Batches have the same structure and class, and are copies: a step may change them in place. With `shuffle` each
+    epoch has its own order; a ragged last batch is kept unless `drop_last`. On a GPU, tensors that fill less than a
+    quarter of its free memory are moved there once, and gathered there.
 
     Raises UsageError for no tensors, no rows, different numbers of rows, or a batch size that gives no batch.
 
@@ -135,7 +135,7 @@ def _columns(tensors: Any, name: str) -> tuple[list[tuple[str, Tensor]], Callabl
         entries = [(str(key), value) for key, value in tensors.items()]
 
         def build(parts: list[Tensor]) -> Batch:
-            return dict(zip(keys, parts, strict=True))
+            return like(tensors, dict(zip(keys, parts, strict=True)))
 
     elif isinstance(tensors, tuple):
         fields = getattr(tensors, "_fields", range(len(tensors)))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from treadle.data.convert import as_feed
 from treadle.data.feed import Feed
 from treadle.data.random import RandomStreams
 from treadle.engine.loop import Loop
+from treadle.engine.schedule import every
 from treadle.engine.settings import TrainerConfig
 from treadle.engine.subject import Subject
 from treadle.errors import UsageError
@@ -30,9 +31,8 @@ def feed_for(config: TrainerConfig, data: Any, name: str, *, training: bool = Fa
     )
 
 
-def run_setup(subject: Subject, random: RandomStreams, taken: Iterable[str]) -> None:
-    """Call `setup` in the run's own random streams. Raises UsageError where it sets a name that is `taken`."""
-    engine = {name: getattr(subject, name) for name in taken}
+def run_setup(subject: Subject, random: RandomStreams) -> None:
+    """Call `setup` in the run's own random streams. Raises UsageError for an optimizer without parameters."""
     with random:
         try:
             subject.setup()
@@ -40,9 +40,6 @@ def run_setup(subject: Subject, random: RandomStreams, taken: Iterable[str]) -> 
             if "empty parameter list" in str(error):
                 raise UsageError("setup builds an optimizer without parameters: has the model any to train?") from error
             raise
-    for name, value in engine.items():
-        if getattr(subject, name) is not value:
-            raise UsageError(f"setup sets self.{name}, which the trainer itself needs: choose another name")
 
 
 def check_ready(loop: Loop) -> None:
@@ -50,13 +47,29 @@ def check_ready(loop: Loop) -> None:
     subject, config = loop.subject, loop.config
     kind = type(subject)
     if subject.feed is None:
-        raise UsageError("nothing to train on: give the trainer data=, or set self.feed in setup")
+        raise UsageError(
+            "nothing to train on: give the trainer data= (Steps(n) where step makes its own; load_data for commands), "
+            "or set self.feed in setup"
+        )
     if config.max_epochs is None and config.max_steps is None and config.max_time is None:
         raise UsageError("nothing says when to end: give max_epochs, max_steps or max_time")
     if kind.step is Subject.step and loop.step_replacement is None:
         raise UsageError(f"{kind.__name__} has no step(self, batch): write one that calls self.minimize(loss)")
     if subject.validation_feed is not None and kind.validation_step is Subject.validation_step:
         raise UsageError(f"{kind.__name__} has validation data but no validation_step(self, batch): write one")
+    check_schedules(loop)
+
+
+def check_schedules(loop: Loop) -> None:
+    """Raise UsageError for a period that cannot be told in this run, and for limits that contradict each other."""
+    for name in ("log_every", "validate_every", "save_every", "snapshot_every"):
+        try:
+            every(getattr(loop.config, name)).due_after_step(loop.progress)
+        except UsageError as error:
+            raise UsageError(f"{name}: {error}") from None
+    total, least = loop.progress.total_steps, loop.progress.min_steps
+    if total is not None and total < least:
+        raise UsageError(f"min_steps is {least}, but max_steps and max_epochs end the run after {total}: raise them")
 
 
 def check_replacement(name: str, function: Any, kwargs: Mapping[str, Any]) -> None:

@@ -55,6 +55,17 @@ def check_finite(total: Tensor, terms: Mapping[str, Tensor]) -> None:
     raise NonFiniteError(f"the loss is {total.item()}")
 
 
+def check_closures(settings: TrainerConfig) -> None:
+    """Raise UsageError where the settings ask for what an optimizer that evaluates the loss itself cannot do."""
+    if settings.accumulate > 1:
+        raise UsageError(
+            f"accumulate is {settings.accumulate}, but a closure evaluates the loss of one batch, anew at every call: "
+            "set accumulate=1, and take larger batches"
+        )
+    if settings.precision == "fp16":
+        raise UsageError("precision is fp16, whose loss scale may not change within a closure: set precision='bf16'")
+
+
 class Minimizer:
     """All updaters of a run, and what `Trainer.minimize` does with them.
 
@@ -92,8 +103,10 @@ class Minimizer:
         for name, optimizer in self._parts.optimizers.items():
             known = self._by_id.get(id(optimizer))
             if known is not None:
-                known.name = name
+                known.name, known.clip_norm = name, self._settings.clip_norm_of(name)
             self.updaters[name] = known or Updater(name, optimizer, self._device, self._settings)
+            if self.updaters[name].needs_closure:
+                check_closures(self._settings)
         self._by_id = {id(updater.optimizer): updater for updater in self.updaters.values()}
         self._rates = []
         for rate in self._parts.rates.values():
@@ -101,10 +114,33 @@ class Minimizer:
             if owner is None:
                 raise UsageError("a LearningRate's optimizer is no attribute of the trainer: make it one")
             self._rates.append((rate, owner.name))
+        if self._rates:
+            self._refuse_other_schedules()
         for updater in self.updaters.values():
             held = {id(p) for p in updater.parameters}
             averages = self._parts.emas.values()
             updater.emas = [ema for ema in averages if any(id(p) in held for p in ema.parameters())]
+
+    def _refuse_other_schedules(self) -> None:
+        """Raise UsageError where one of torch's schedulers sets the rates that a `LearningRate` sets, too."""
+        scheduled = {id(rate.optimizer): owner for rate, owner in self._rates}
+        for name, item in self._parts.walk():
+            if isinstance(item, torch.optim.lr_scheduler.LRScheduler):
+                owner = scheduled.get(id(getattr(item, "optimizer", None)))
+                if owner is not None:
+                    raise UsageError(
+                        f"self.{name} ({type(item).__name__}) and a LearningRate both set the rates of "
+                        f"self.{owner}: keep one of them"
+                    )
+
+    def check_names(self) -> None:
+        """Raise UsageError where `clip_norm` names an optimizer that there is not."""
+        named = self._settings.clip_norm
+        for name in named if isinstance(named, dict) else ():
+            if name not in self.updaters:
+                raise UsageError(
+                    f"clip_norm.{name}: the trainer has no optimizer {name!r}{nearest(name, self.updaters)}"
+                )
 
     def of(self, optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None) -> list[Updater]:
         """The updaters of one or several optimizers; None means the only one. Raises UsageError otherwise."""
@@ -129,8 +165,10 @@ class Minimizer:
         except KeyError:
             raise UsageError("minimize got an optimizer that is no attribute of the trainer: make it one") from None
 
-    def minimize(self, loss: Any, optimizer: Any, elements: float | None) -> bool:
+    def minimize(self, loss: Any, optimizer: Any, elements: float | None, *, retain_graph: bool = False) -> bool:
         """See `Trainer.minimize`."""
+        if type(loss) is not Tensor and callable(loss):
+            return self._minimize_by(loss, self.of(optimizer), retain_graph)
         total, terms = as_loss(loss)
         updaters = self.of(optimizer)
         first = updaters[0]
@@ -140,17 +178,58 @@ class Minimizer:
             first.spikes.check(total.item())
         if elements is None:
             elements = self._elements() if first.accumulate > 1 else 1
-        # With opponents about, only the parameters of the optimizers at hand may receive gradients.
-        several = len(self.updaters) > 1
-        inputs = [p for u in updaters for p in u.parameters if p.requires_grad] if several else None
+        inputs = self._inputs(updaters) if len(self.updaters) > 1 else None
         if torch.is_autocast_enabled(self._device.type):
+            # What `step` computes is cast; its gradients, `pre_update` and the optimizer's own arithmetic are not.
             with torch.autocast(self._device.type, enabled=False):
-                self._backward(updaters, total, elements, inputs)
-        else:
-            self._backward(updaters, total, elements, inputs)
+                return self._take(updaters, total, elements, inputs, retain_graph)
+        return self._take(updaters, total, elements, inputs, retain_graph)
+
+    def _take(
+        self,
+        updaters: list[Updater],
+        total: Tensor,
+        elements: float,
+        inputs: Sequence[Tensor] | None,
+        retain_graph: bool,
+    ) -> bool:
+        """Take in the gradients of a loss; returns whether they completed a window, and made an update."""
+        self._backward(updaters, total, elements, inputs, retain_graph)
+        first = updaters[0]
         if first.micro_batches < first.accumulate and not first.window_ends(last=self._last_step()):
             return False
         return self._update(updaters)
+
+    def _minimize_by(self, closure: Callable[[], Any], updaters: list[Updater], retain_graph: bool) -> bool:
+        """One update by an optimizer that evaluates the loss itself; `closure` computes it."""
+        check_closures(self._settings)
+        if len(updaters) > 1:
+            raise UsageError("a closure is evaluated by one optimizer: call minimize once for each")
+        (updater,) = updaters
+        inputs = self._inputs(updaters) if len(self.updaters) > 1 else None
+        kind = self._device.type
+        dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+
+        def evaluate(first: bool) -> Tensor:
+            with torch.enable_grad(), torch.autocast(kind, dtype=dtype, enabled=enabled):
+                total, terms = as_loss(closure())
+            if first and updater.finite_check:
+                check_finite(total, terms)
+            if first and updater.spikes is not None:
+                updater.spikes.check(total.item())
+            updater.backward(total, 1, inputs, retain_graph=retain_graph)
+            return total.detach()
+
+        listened = self._events.listens("pre_update")
+        before = partial(self._events.fire, "pre_update", updater.optimizer) if listened else None
+        with torch.autocast(kind, enabled=False):
+            updater.update_by(evaluate, before)
+        self._log_norms(updater)
+        return True
+
+    def _inputs(self, updaters: Sequence[Updater]) -> list[Tensor]:
+        """With opponents about, only the parameters of the optimizers at hand may receive gradients."""
+        return [p for u in updaters for p in u.parameters if p.requires_grad]
 
     def end_step(self) -> None:
         """`step` has returned: close the windows that the last step of an epoch, or of the run, leaves open."""
@@ -163,17 +242,26 @@ class Minimizer:
         for updater in updaters:
             before = partial(self._events.fire, "pre_update", updater.optimizer) if listened else None
             updated |= updater.update(before)
-            for name, norm in updater.norms.items():
-                self._log(self._prefix(updater.name) + name, norm)
+            if updater.norms:
+                self._log_norms(updater)
         return updated
 
+    def _log_norms(self, updater: Updater) -> None:
+        for name, norm in updater.norms.items():
+            self._log(self._prefix(updater.name) + name, norm)
+
     def _backward(
-        self, updaters: list[Updater], loss: Tensor, elements: float, inputs: Sequence[Tensor] | None
+        self,
+        updaters: list[Updater],
+        loss: Tensor,
+        elements: float,
+        inputs: Sequence[Tensor] | None,
+        retain_graph: bool,
     ) -> None:
         first, *others = updaters
         if others and first.scaler is not None:
             raise UsageError("fp16 scales each optimizer's loss by itself: call minimize once per optimizer")
-        first.backward(loss, elements, inputs)
+        first.backward(loss, elements, inputs, retain_graph=retain_graph)
         for other in others:
             other.micro_batches, other.elements, other.calls = first.micro_batches, first.elements, first.calls
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from treadle.engine.events import Hook
 from treadle.engine.lifecycle import Stage
 from treadle.engine.loop import Loop
 from treadle.engine.minimize import Minimizer
+from treadle.engine.names import check_assignment, check_class, names_of
 from treadle.engine.parts import Parts
 from treadle.engine.progress import Progress
 from treadle.engine.settings import TrainerConfig, settings_from
@@ -53,7 +54,9 @@ class Trainer(Subject):
         validation_data, test_data: the same, never shuffled.
         hooks: `Hook` objects, called in their declared order.
         run_dir: makes it a run on disk: `runs/line` creates `runs/line/v001`, and so on. None writes nothing.
-        resume: go on with the run at `run_dir` (`runs/line/v001`) from its newest good checkpoint.
+        resume: go on with the run at `run_dir` from its newest good checkpoint; `runs/line` means the newest of its
+            versions. "auto" starts or resumes: the newest version goes on unless it has finished, and where there is
+            none to go on with a new one begins. Of a version named (`runs/line/v001`), "auto" resumes that one.
         settings: any field of the config, by name; they win over `config`.
 
     Raises:
@@ -92,7 +95,7 @@ class Trainer(Subject):
         test_data: Any = None,
         hooks: Sequence[Hook] = (),
         run_dir: str | Path | None = None,
-        resume: bool = False,
+        resume: bool | Literal["auto"] = False,
         **settings: Any,
     ) -> None:
         from treadle.runs import attach  # the one door to what stands above the engine
@@ -109,35 +112,34 @@ class Trainer(Subject):
         self.driver = Driver(self.loop, self.random)
         for hook in [*hooks, *attach.default_hooks(self.config)]:
             self.add_hook(hook)
-        run_setup(self, self.random, ("config", "device", "driver", "loop", "parts", "random", "run"))
+        self.loop.count_batches()
+        run_setup(self, self.random)
         self.loop.adopt()
+        self.loop.minimizer.check_names()
         self.loop.adopt_feeds()
         if run_dir is not None:
-            (attach.resume_run if resume else attach.open_run)(self, run_dir)
+            attach.begin_run(self, run_dir, resume)
         elif resume:
             raise UsageError("resume needs the run to go on with: give run_dir='runs/line/v001'")
         seal(self.config)
         self.driver.open()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuse a class attribute that would hide one of the engine's."""
+        """Refuse what would hide something of the engine's."""
         super().__init_subclass__(**kwargs)
         for former, name in (("write_report", "report"), ("write_test_report", "test_report")):
             if former in vars(cls) and name not in vars(cls):
                 warnings.warn(f"{cls.__name__}.{former} is now called {name}", FutureWarning, stacklevel=2)
                 setattr(cls, name, vars(cls)[former])
-        for name in Trainer.__slots__:
-            if name in vars(cls):
-                raise UsageError(f"{cls.__name__}.{name} hides what the trainer itself needs: choose another name")
+        check_class(cls, Trainer)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        try:
-            object.__setattr__(self, name, value)
-        except AttributeError:  # a property
-            raise UsageError(
-                f"{type(self).__name__} sets self.{name}, which the trainer itself needs: choose another name"
-            ) from None
-        if type(value) not in _DULL and name not in Trainer.__slots__:
+        if name in _TAKEN:
+            check_assignment(self, Trainer, name, value)
+        object.__setattr__(self, name, value)
+        if name == "feed" and hasattr(self, "loop"):
+            self.loop.count_batches()
+        if type(value) not in _DULL and name not in _TAKEN:
             self.parts.stale = True
 
     def __delattr__(self, name: str) -> None:
@@ -182,6 +184,7 @@ class Trainer(Subject):
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
         *,
         elements: float | None = None,
+        retain_graph: bool = False,
     ) -> bool:
         """Let `optimizer` (or several, from one backward pass) reduce `loss`; returns whether it updated.
 
@@ -189,15 +192,18 @@ class Trainer(Subject):
         EMA, count. Only parameters of the given optimizers receive gradients, so opponents need no freezing.
 
         Args:
-            loss: a scalar tensor, an Objective's `Losses`, or a dict of scalar terms, which are summed.
+            loss: a scalar tensor, an Objective's `Losses`, or a dict of scalar terms, which are summed. Or a closure: a
+                function without arguments that computes one of these, for optimizers that evaluate the loss several
+                times an update (LBFGS). It only computes; `pre_update` and clipping follow each evaluation.
             optimizer: may be left out when the trainer has exactly one.
             elements: what the loss is a mean over, its weight under accumulation; by default `self.elements(batch)`.
+            retain_graph: keep the graph of the loss, for another `minimize` that goes back through it.
 
         Raises:
             UsageError: for a loss that is not scalar or has no gradients, or an optimizer that is no attribute.
             NonFiniteError: for a NaN or Inf loss or gradient, before it reaches a parameter.
         """
-        return self.loop.minimizer.minimize(loss, optimizer, elements)
+        return self.loop.minimizer.minimize(loss, optimizer, elements, retain_graph=retain_graph)
 
     def updates(self, optimizer: torch.optim.Optimizer | None = None) -> int:
         """How many updates `optimizer` (or the only one) has made."""
@@ -233,7 +239,10 @@ class Trainer(Subject):
         self.commands.stop(reason)
 
     def finish(self, reason: str) -> None:
-        """End the run, as finished, after the current step: say because nothing improves any more."""
+        """End the run, as finished, after the current step: say because nothing improves any more.
+
+        With `min_steps` it goes on until these are finished.
+        """
         self.loop.lifecycle.finish_reason = reason
 
     def rewind(self, step: int) -> None:
@@ -274,7 +283,7 @@ class Trainer(Subject):
             raise UsageError("nothing to test on: give the trainer test_data, or call test(data)")
         feed.bind(self.config.seed, self.device)
         with self.driver.active, self.driver.evaluating():
-            metrics = self.loop.evaluator.evaluate(feed, self.test_step)
+            metrics = self.loop.evaluator.evaluate(feed, self.test_step, self.config.limit_test_batches)
             self.loop.logbook.scalars("test", metrics)
         return metrics
 
@@ -453,3 +462,7 @@ class Trainer(Subject):
         """The former way to `commands.validate()`."""
         warnings.warn("Trainer.request_validation() is now commands.validate()", FutureWarning, stacklevel=2)
         self.commands.validate()
+
+
+_TAKEN = frozenset(names_of(Trainer))
+"""What the trainer itself has by name: setting one of these is looked at."""

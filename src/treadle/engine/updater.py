@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from treadle.engine.bad_steps import NonFiniteError, SpikeDetector
+from treadle.engine.closures import Backup, needs_closure
 from treadle.engine.ema import EMA
+from treadle.engine.gradients import as_data, clip, entries, from_data, name_bad, resolve
 from treadle.engine.optim import backpropagate, prefer_fused, take_step
 from treadle.engine.settings import TrainerConfig
 from treadle.errors import UsageError
@@ -31,10 +33,12 @@ class Updater:
     ) -> None:
         self.name = name
         self.optimizer = optimizer
+        self.needs_closure = needs_closure(optimizer)
         self.accumulate = settings.accumulate
-        self.clip_norm, self.clip_value = settings.clip_norm, settings.clip_value
+        self.clip_norm, self.clip_value = settings.clip_norm_of(name), settings.clip_value
         self.finite_check = settings.finite_check
-        self.fuse = settings.fused
+        self._fuse = settings.fused
+        self._skips = settings.on_bad_step == "skip"
         self.check_at_once = settings.on_bad_step != "stop" or device.type == "cpu"
         self.spikes = SpikeDetector(settings.spike) if settings.spike is not None else None
         self.scaler = torch.amp.GradScaler(device.type) if settings.precision == "fp16" else None
@@ -47,6 +51,9 @@ class Updater:
         self.calls_per_step: int | None = None
         """Calls in the last step that had any."""
         self.norms: dict[str, Tensor] = {}
+        self._looked_at = -1
+        """How many parameters there were when they were last looked at."""
+        self._complex = False
         self._one = torch.ones((), device=device)
         self._found = torch.zeros((), device=device)
         self._bad_update = torch.full((), -1.0, device=device)
@@ -56,7 +63,9 @@ class Updater:
         """The parameters of all groups, as they are now."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
-    def backward(self, loss: Tensor, elements: float, inputs: Sequence[Tensor] | None) -> None:
+    def backward(
+        self, loss: Tensor, elements: float, inputs: Sequence[Tensor] | None, *, retain_graph: bool = False
+    ) -> None:
         """Add the gradient of `loss`, weighted by `elements` where several micro-batches make one update."""
         self.micro_batches += 1
         self.calls += 1
@@ -65,7 +74,7 @@ class Updater:
             loss = loss * elements
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
-        backpropagate(loss, inputs)
+        backpropagate(loss, inputs, retain_graph)
 
     def update(self, pre_update: Callable[[], None] | None) -> bool:
         """Turn the accumulated gradients into one update; returns whether there was one (fp16 may skip it).
@@ -74,43 +83,97 @@ class Updater:
         NonFiniteError before any parameter changes.
         """
         parameters = self.parameters
+        if len(parameters) != self._looked_at:
+            self._look_at(parameters)
+        if self.scaler is not None and self._overflowed(self.scaler):
+            self._drop(parameters)
+            return False
+        mean = 1.0 / self.elements if self.accumulate > 1 else 1.0
+        self._complete(parameters, mean, pre_update, check=self.finite_check)
+        try:
+            if self.scaler is not None:
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+            else:
+                take_step(self.optimizer)
+        except RuntimeError as error:
+            self._explain(error)
+            raise
+        self._count(parameters)
+        return True
+
+    def update_by(self, evaluate: Callable[[bool], Tensor], pre_update: Callable[[], None] | None) -> None:
+        """One update by an optimizer that evaluates the loss itself, as often as it wants.
+
+        `evaluate` computes the loss and adds its gradient; it is told whether it is the first time, at the parameters
+        as they are. That evaluation has to be finite, and so have the parameters that the update ends with; what lies
+        between, a line search that goes too far, is the optimizer's business. Raises NonFiniteError with the
+        parameters as they were.
+        """
+        parameters = self.parameters
+        self._look_at(parameters, closure=True)
+        backup = Backup(self.optimizer, parameters, state=self._skips) if self.finite_check else None
+        norms: dict[str, Tensor] = {}
+        evaluations = 0
+
+        def closure() -> Any:
+            nonlocal evaluations, norms
+            first = evaluations == 0
+            evaluations += 1
+            self._drop(parameters)
+            torch.clear_autocast_cache()  # it holds casts of the weights as they were at the evaluation before
+            loss = evaluate(first)
+            self._complete(parameters, 1.0, pre_update, check=self.finite_check and first)
+            if first:
+                norms = self.norms
+            if isinstance(self.optimizer, torch.optim.LBFGS):  # which lays them end to end by views
+                for p in parameters:
+                    if p.grad is not None and not p.grad.is_sparse:
+                        p.grad = p.grad.contiguous()
+            return loss
+
+        self.optimizer.step(closure)
+        if not evaluations:
+            raise UsageError(f"{self.name!r} ({type(self.optimizer).__name__}) never evaluated its closure")
+        if backup is not None and not all(bool(torch.isfinite(p).all()) for p in parameters):
+            backup.restore()
+            raise NonFiniteError(f"{self.name!r} made a parameter NaN or Inf in {evaluations} evaluations of the loss")
+        self.norms = norms
+        self._count(parameters)
+
+    def _complete(
+        self, parameters: list[Tensor], mean: float, pre_update: Callable[[], None] | None, *, check: bool
+    ) -> None:
+        """From what backward left to what the update takes: mean, `pre_update`, finite check, clipping."""
+        if self._complex:
+            resolve(parameters)
         gradients = [gradient for p in parameters if (gradient := p.grad) is not None]
         if not gradients:
             raise UsageError(
                 f"the loss reaches no parameter of {self.name!r}: compute it from the parameters that it updates"
             )
-        if self.fuse:
-            self._choose_kernels()
-        mean = 1.0 / self.elements if self.accumulate > 1 else 1.0
-        if self.scaler is not None and self._overflowed(self.scaler):
-            self._drop(parameters)
-            return False
         # Where nobody looks at the gradients in between, taking their mean and checking them is one pass over memory.
-        check_first = self.finite_check and self.scaler is None and pre_update is None
-        if check_first:
+        if check and self.scaler is None and pre_update is None:
             self._mean_and_check(gradients, mean)
         elif mean != 1.0:
-            torch._foreach_mul_(_entries(gradients), mean)
+            torch._foreach_mul_(entries(gradients, complex_too=self._complex), mean)
         if pre_update is not None:
             pre_update()
             self._lay_out_gradients(parameters)
-        # Before clipping, so that the right gradient is named: clipping makes NaN of all, or hides an Inf.
-        if self.finite_check and pre_update is not None:
-            self._mean_and_check([p.grad for p in parameters if p.grad is not None], 1.0)
+            # Before clipping, so that the right gradient is named: clipping makes NaN of all, or hides an Inf.
+            if check:
+                self._mean_and_check([p.grad for p in parameters if p.grad is not None], 1.0)
         if self.clip_norm is not None or self.clip_value is not None:
-            self._clip(parameters)
-        if self.scaler is not None:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        else:
-            take_step(self.optimizer)
+            self.norms = clip(parameters, self.clip_norm, self.clip_value, complex_too=self._complex)
+
+    def _count(self, parameters: list[Tensor]) -> None:
+        """The parameters have been updated: gradients are done with, averages follow."""
         # Autocast keeps its casts of weights until the step ends: what comes after must not meet those of before.
         torch.clear_autocast_cache()
         self._drop(parameters)
         self.updates += 1
         for ema in self.emas:
             ema.update()
-        return True
 
     def _overflowed(self, scaler: torch.amp.GradScaler) -> bool:
         """Take the loss scale out of the gradients; returns whether they overflowed, so that the update is skipped.
@@ -128,12 +191,34 @@ class Updater:
         scaler.update()
         return True
 
-    def _choose_kernels(self) -> None:
-        """Before the first update, when it can be seen whether gradients are sparse."""
-        self.fuse = False
-        prefer_fused(self.optimizer)
+    def _look_at(self, parameters: list[Tensor], *, closure: bool = False) -> None:
+        """Before the first update, when it can be seen whether gradients are sparse; again when parameters join."""
+        if self.needs_closure and not closure:
+            raise UsageError(
+                f"{self.name!r} ({type(self.optimizer).__name__}) evaluates the loss several times an update: give "
+                "minimize a function that computes it, e.g. self.minimize(lambda: loss(self.model(x), y))"
+            )
+        self._complex = any(p.is_complex() for p in parameters)
+        if self._complex and self.scaler is not None:
+            raise UsageError(f"{self.name!r} has complex parameters, which fp16 cannot scale: set precision='bf16'")
+        if closure:
+            return
+        self._looked_at = len(parameters)
+        if self._fuse:
+            self._fuse = False
+            prefer_fused(self.optimizer)
         # Only a fused kernel can be told, on the device, to skip its update.
         self.check_at_once |= not all(group.get("fused") for group in self.optimizer.param_groups)
+
+    def _explain(self, error: RuntimeError) -> None:
+        """Raise UsageError where the optimizer does not take sparse gradients, or no others."""
+        sparse = [p.grad.is_sparse for p in self.parameters if p.grad is not None]
+        if any(sparse) and "support" in str(error):
+            remedy = "build one optimizer from the sparse parameters (SparseAdam, SGD), another from the dense ones"
+            if "fused" in str(error):
+                remedy = "build it with fused=False, since the first update could not see that some are sparse"
+            kind = type(self.optimizer).__name__
+            raise UsageError(f"{self.name!r} ({kind}) cannot take these gradients: {error}; {remedy}") from error
 
     def _mean_and_check(self, gradients: list[Tensor], mean: float) -> None:
         """Multiply the gradients by `mean` and look for NaN and Inf in the same pass over memory.
@@ -141,15 +226,16 @@ class Updater:
         The kernel is the one behind `torch.amp.GradScaler`. On a CPU its verdict is read at once (3 us); elsewhere it
         stays on the device until `check_device`, because reading it would make every step wait for the device.
         """
-        if mean != 1.0 and any(g.dtype == torch.float64 for g in gradients):
-            torch._foreach_mul_(_entries(gradients), mean)  # the kernel's factor is a float32
+        flat = entries(gradients, complex_too=self._complex)
+        if mean != 1.0 and any(g.dtype == torch.float64 for g in flat):
+            torch._foreach_mul_(flat, mean)  # the kernel's factor is a float32
             mean = 1.0
         inverse = self._one if mean == 1.0 else torch.full_like(self._one, mean)
-        torch._amp_foreach_non_finite_check_and_unscale_(_entries(gradients), self._found, inverse)
+        torch._amp_foreach_non_finite_check_and_unscale_(flat, self._found, inverse)
         if self.check_at_once or self.scaler is not None:
             if self._found.item():
                 self._found.zero_()
-                raise NonFiniteError(self._name_gradient())
+                raise NonFiniteError(name_bad(self.optimizer, self.name))
         else:
             first = (self._found > 0) & (self._bad_update < 0)
             self._bad_update = torch.where(first, float(self.updates), self._bad_update)
@@ -170,33 +256,6 @@ class Updater:
             if bad >= 0:
                 raise NonFiniteError(f"a gradient of {self.name!r} is NaN or Inf at its update {bad}")
 
-    def _name_gradient(self) -> str:
-        for group_index, group in enumerate(self.optimizer.param_groups):
-            for index, p in enumerate(group["params"]):
-                gradient = _entries([p.grad])[0] if p.grad is not None else None
-                if gradient is not None and not bool(torch.isfinite(gradient).all()):
-                    kind = "NaN" if bool(torch.isnan(gradient).any()) else "Inf"
-                    where = f"parameter {index} of group {group.get('name', group_index)!r}, shape {tuple(p.shape)}"
-                    return f"the gradient of {where} ({self.name!r}) is {kind}"
-        return f"a gradient of {self.name!r} is NaN or Inf"
-
-    def _clip(self, parameters: list[Tensor]) -> None:
-        """Clip by value, then by norm; keeps the norm before and after for the log."""
-        for p in parameters:
-            if p.grad is not None and p.grad.is_sparse:
-                p.grad = p.grad.coalesce()  # a row that comes twice counts as the sum of both
-        entries = _entries([p.grad for p in parameters if p.grad is not None])
-        before = norm = torch.nn.utils.get_total_norm(entries)
-        if self.clip_value is not None:
-            torch._foreach_clamp_min_(entries, -self.clip_value)
-            torch._foreach_clamp_max_(entries, self.clip_value)
-            norm = torch.nn.utils.get_total_norm(entries)
-        if self.clip_norm is not None:
-            factor = torch.clamp(self.clip_norm / (norm + 1e-6), max=1.0)
-            torch._foreach_mul_(entries, factor.to(entries[0].device))
-            norm = norm * factor
-        self.norms = {"grad_norm": before, "grad_norm_clipped": norm}
-
     def end_step(self, *, last: bool) -> bool:
         """A step is over; returns whether what is left of a window has to be applied now: in the `last` step."""
         if self.calls:
@@ -212,7 +271,7 @@ class Updater:
 
     def state_dict(self) -> dict[str, Any]:
         """Counter, scaler and the accumulation that is under way, gradients included."""
-        gradients = [p.grad for p in self.parameters] if self.micro_batches else []
+        gradients = [as_data(p.grad) for p in self.parameters] if self.micro_batches else []
         scaler = self.scaler.state_dict() if self.scaler is not None else None
         # Only where it is not what it would be taken for: states of version 0.1.0 have none.
         irregular = self.accumulate > 1 and self.calls_per_step != self._usual_calls()
@@ -227,15 +286,15 @@ class Updater:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave; the parameters have their restored shapes already."""
+        parameters = self.parameters
+        self._drop(parameters)
         self.updates = state["updates"]
         self.micro_batches = state["micro_batches"]
         self.elements = state["elements"]
         self.calls_per_step = state.get("calls_per_step", self._usual_calls())
         self._forget_step()
-        for p in self.parameters:
-            p.grad = None
-        for p, gradient in zip(self.parameters, state["gradients"], strict=False):
-            p.grad = None if gradient is None else gradient.to(p.device, copy=True)
+        for p, gradient in zip(parameters, state["gradients"], strict=False):
+            p.grad = from_data(gradient, p.device)
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
         if self.spikes is not None and state["spikes"] is not None:
@@ -259,8 +318,3 @@ class Updater:
         for p in parameters:
             p.grad = None
         self.micro_batches, self.elements = 0, 0.0
-
-
-def _entries(gradients: list[Tensor]) -> list[Tensor]:
-    """The memory of gradients; of sparse ones, their values."""
-    return [g._values() if g.is_sparse else g for g in gradients]

@@ -49,7 +49,7 @@ TILED = 2**24
 MEASURED = 2**22
 """Pixels at most on which a tiled picture's fit is measured during training; at its end all are."""
 
-SINES_RATE = 0.05
+SINES_RATE = 0.1
 """The learning rate of sines, relative to that of layers with ReLU: 5e-4 where a grid takes 1e-2."""
 
 
@@ -90,8 +90,9 @@ class ImageConfig(TrainerConfig):
         "cosine 1e-2 to 1e-4", parse=parse_curve, common=True, command="LearningRateMultiplier"
     )
     """Learning rate of the grid."""
-    decoder_rate: float = setting(1.0, above=0)
-    """The decoder's learning rate, relative to the grid's; sines take a twentieth of it."""
+    decoder_rate: float = setting(0.5, above=0)
+    """The decoder's learning rate, relative to the grid's; sines take a tenth of it. At the grid's own rate a large
+    grid's fit keeps falling back by some dB."""
     examples_every: str | None = setting("20%", parse=Every, resumable=True, affects_state=False, common=True)
     """When a picture of the fit is logged."""
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from treadle.config.settings import require
+from treadle.config.settings import require, setting
 from treadle.data.batch import to_device
 from treadle.engine.lr import LearningRate
 from treadle.engine.settings import TrainerConfig
@@ -37,6 +37,9 @@ OF_DIRECTIONS = ("volume", "neighbourhood", "radius", "rings", "radius_units", "
 class LineAutoencoderConfig(AutoencoderSettings, UpdateSettings, LinesSettings, TrainerConfig):
     """Settings of `LineAutoencoderTrainer`."""
 
+    batch_size: int = setting(100, common=True)
+    """How much a batch holds at most, in `batch_units`; a line that is longer than that is a batch of its own."""
+
     def __post_init__(self) -> None:
         """Check types and ranges, and what must fit together; raises UsageError naming the field."""
         super().__post_init__()
@@ -45,9 +48,7 @@ class LineAutoencoderConfig(AutoencoderSettings, UpdateSettings, LinesSettings, 
             require(self, name, getattr(self, name) is None, f"null, lines have points={self.points} here")
         for name in OF_DIRECTIONS:
             default = LineAutoencoderConfig.__dataclass_fields__[name].default
-            require(
-                self, name, getattr(self, name) == default, f"{json.dumps(default)}, it sees lines alone"
-            )
+            require(self, name, getattr(self, name) == default, f"{json.dumps(default)}, it sees lines alone")
         if self.nb_points not in (None, self.points):
             raise UsageError(f"nb_points is {self.nb_points}: expected null, or {self.points} as points")
         if self.split > 0:

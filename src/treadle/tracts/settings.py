@@ -79,6 +79,8 @@ class TractsConfig(
 ):
     """Settings of `TractsTrainer`."""
 
+    batch_size: int = setting(100, common=True)
+    """How much a batch holds at most, in `batch_units`; a line that is longer than that is a batch of its own."""
     first_direction: Literal["axis", "as_is"] = setting("axis", common=True)
     """What is right at a line's first point, to which nothing leads: either sense of its direction ("axis": tracking
     goes both ways from a seed), or the one that the line happens to have."""
