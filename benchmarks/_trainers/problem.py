@@ -15,7 +15,6 @@ import hashlib
 import os
 import signal
 
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, max_pool2d, relu, softmax
@@ -98,5 +97,3 @@ def report(model: nn.Module) -> None:
     for name, value in sorted(model.state_dict().items()):
         sha.update(name.encode() + value.detach().contiguous().numpy().tobytes())
     print("digest", sha.hexdigest())
-
-
