@@ -106,6 +106,8 @@ class Loop:
             config.on_bad_step, config.max_recoveries, self.progress, parts, self.note, self._keep_batch
         )
         self.snapshots = Snapshots(config.keep_snapshots)
+        self.asked_batch_size = config.batch_size
+        """What the settings said, where the data makes its batches itself and they now say what it does."""
         self.archive: Archive | None = None
         """The run on disk, where there is one."""
         self.hooks: list[Hook] = []
@@ -151,6 +153,7 @@ class Loop:
                 ),
                 "recovery": self.recovery,
             },
+            self.adopt,
         )
 
     # Around a step ------------------------------------------------------------------------------------------------
@@ -254,11 +257,16 @@ class Loop:
         if self.archive is None:
             raise UsageError("nowhere to save: make the trainer a run on disk with run_dir=")
         self.save_requested = False
+        if self.lifecycle.stage is Stage.NEW:
+            self.state.late.know_hooks()  # before the first step all of them are those that the trainer was made with
+        self.state.late.check()
         return self.archive.save(self.state.capture(), wait=wait)
 
     def _file_state(self, archive: Archive) -> None:
         if self._save is not NEVER:
             archive.prepare(lambda: self.state.capture(ask=False))
+            if self.taken == 1:
+                self.state.late.check()  # not only at the first checkpoint, which may be hours from here
         if self.save_requested or self._save.due_between_steps(self.progress):
             self.save(wait=False)
         archive.take_reports()
@@ -309,6 +317,7 @@ class Loop:
 
     def log(self, name: str, value: Any) -> None:
         """Add a scalar to the training metrics."""
+        self.events.refuse_observers("log")
         self.logbook.meter.add({name: value}, 1.0)
 
     def note(self, event: str, **fields: Any) -> None:
