@@ -15,7 +15,7 @@ from torch import Tensor
 
 from treadle.config.settings import seal
 from treadle.data.random import RandomStreams
-from treadle.engine.build import check_replacement, feed_for, run_setup
+from treadle.engine.build import check_replacement, feed_for, feed_to_evaluate, run_setup
 from treadle.engine.commands import CommandQueue
 from treadle.engine.devices import choose_device, choose_precision
 from treadle.engine.driver import Driver
@@ -51,7 +51,8 @@ class Trainer(Subject):
     Args:
         config: a `TrainerConfig` (or the subclass's own `Config`); None takes the defaults.
         data: what to train on: a tensor, a tuple or dict of tensors, a map-style dataset, an iterable, or a `Feed`.
-        validation_data, test_data: the same, never shuffled.
+        validation_data, test_data: the same, never shuffled; or several sets by name ({"easy": (x, y), "hard": ...}),
+            whose metrics are then "easy/loss" and "hard/loss".
         hooks: `Hook` objects, called in their declared order.
         run_dir: makes it a run on disk: `runs/line` creates `runs/line/v001`, and so on. None writes nothing.
         resume: go on with the run at `run_dir` (`runs/line/v001`) from its newest good checkpoint.
@@ -276,7 +277,7 @@ class Trainer(Subject):
 
     def test(self, data: Any = None) -> dict[str, float]:
         """Evaluate `data` (by default the test data) with `test_step`, as the weights are. Returns the means."""
-        feed = self.test_feed if data is None else feed_for(self.config, data, "data")
+        feed = self.test_feed if data is None else feed_to_evaluate(self, self.config, data)
         if feed is None:
             raise UsageError("nothing to test on: give the trainer test_data, or call test(data)")
         feed.bind(self.config.seed, self.device)
@@ -284,6 +285,24 @@ class Trainer(Subject):
             metrics = self.loop.evaluator.evaluate(feed, self.test_step, self.config.limit_test_batches)
             self.loop.logbook.scalars("test", metrics)
         return metrics
+
+    def predict(self, data: Any) -> list[Any]:
+        """What `predict_step` makes of each batch of `data`, in their order and on the CPU: one entry for each batch.
+
+        As in validation: eval mode, averaged weights (EMA), no gradients, random streams of its own. `data` is what
+        `validation_data` may be, in batches of `batch_size`. For tensors: `torch.cat(trainer.predict(x))`.
+        """
+        feed = feed_to_evaluate(self, self.config, data)
+        if feed is None:
+            raise UsageError("nothing to predict from: call predict(data)")
+        feed.bind(self.config.seed, self.device)
+        with self.driver.active, self.driver.evaluating():
+            return self.loop.evaluator.predict(feed, self.predict_step)
+
+    @property
+    def evaluated_set(self) -> str:
+        """The name of the set that a validation or test is at ("hard" of {"easy": ..., "hard": ...}), or empty."""
+        return self.loop.evaluator.evaluated_set
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Within the block: modules in eval mode, averaged weights (EMA), no gradients, random streams apart."""
