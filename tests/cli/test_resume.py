@@ -130,3 +130,16 @@ def test_a_damaged_checkpoint_costs_steps_not_the_run(treadle: Any, line: None) 
 def test_bad_usage_is_one_line(treadle: Any, line: None, arguments: list[str], said: str) -> None:
     assert treadle("resume", *arguments) == 2
     assert said in treadle.err and treadle.err.count("\n") == 1
+
+
+def test_train_starts_or_resumes_in_one_call(treadle: Any, line: None) -> None:
+    """The same line in a job script, each time that the job is started again."""
+    command = ("train", "line", "--resume", "auto", "--set", "save_every=5 steps")
+    assert treadle(*command, "max_time=1e-9") == 0 and "stopped" in treadle.out
+    assert treadle(*command) == 0
+    assert f"resuming {RUN} after step " in treadle.out and "finished: step 20" in treadle.out
+    assert treadle(*command) == 0 and "resuming" not in treadle.out and "run: runs/line/v002" in treadle.out
+    assert treadle(*command, "--run", "runs/line/v002") == 0 and "nothing to do: runs/line/v002" in treadle.out
+    assert treadle(*command, "seed=3", "--run", "runs/line/v002") == 2
+    assert "a resume cannot change seed" in treadle.err and "(resume='auto' found " in treadle.err
+    assert treadle("train", "line", "--resume", "atuo") == 2 and "invalid choice: 'atuo'" in treadle.err

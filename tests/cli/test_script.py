@@ -26,7 +26,8 @@ class Mine(Trainer):
     @classmethod
     def load_data(cls, config, path):
         x = torch.linspace(-1, 1, 64)[:, None]
-        return {"data": (x, numbers_of_mine.SLOPE * x), "validation_data": (x, numbers_of_mine.SLOPE * x)}
+        slope = numbers_of_mine.SLOPE if path is None else float(path.read_text())
+        return {"data": (x, slope * x), "validation_data": (x, slope * x)}
 
     def setup(self):
         self.model = torch.nn.Linear(1, 1)
@@ -43,6 +44,17 @@ class Mine(Trainer):
 
 class Other(Mine):
     pass
+
+
+class Deep(Mine):
+    def __init__(self, depth, **given):
+        super().__init__(**given)
+
+
+class Bare(Mine):
+    @classmethod
+    def load_data(cls, config, path):
+        return Trainer.load_data.__func__(cls, config, path)
 
 
 if __name__ == "__main__":
@@ -90,6 +102,57 @@ def test_every_command_that_needs_the_trainer_takes_it(treadle: Any, program: st
         assert read_config(f"runs/mine/{run}")["trainer"] == "__main__:Mine", "no file names code"
 
 
+def test_a_trainer_of_ones_own_is_trained_like_a_recipe(treadle: Any, program: str) -> None:
+    code = ("--trainer", f"{program}:Mine")
+    slope, moved = Path("slope"), Path("moved")
+    slope.write_text("3")
+    assert treadle("train", *code, "--data", "slope", "--max-steps", "10", "--set", "save_every=5 steps") == 0
+    run = Path("runs/mine/v002")  # by default a run is named by its trainer
+    assert treadle.out.endswith(f"next: treadle test {run} --trainer {program}:Mine\n")
+    assert read_config(run)["trainer"] == "prog:Mine" and read_config(run)["data"] == str(slope.resolve())
+    assert read_summary(run)["step"] == 10
+    slope.rename(moved)
+    for command in (("verify", str(run)), ("resume", str(run), "--set", "max_steps=12")):
+        assert treadle(*command, *code) == 2 or "No such file" in treadle.err  # what load_data itself says
+        assert treadle(*command, *code, "--data", "moved") == 0, treadle.err
+    # A file with settings, which a class of that name may use: a run's own is one.
+    assert treadle("train", f"{run}/config.yaml", *code, "--data", "moved", "--run", "again") == 0
+    assert read_summary("again/v001")["step"] == 12
+    Path("mine.yaml").write_text("trainer: Mine\nconfig: {max_steps: 4}\n")
+    assert treadle("train", "mine.yaml", *code) == 0 and read_summary("runs/mine/v003")["step"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--trainer", "P:Deep"], "Deep cannot be made by a command, which gives config, data, validation_data"),
+        (["--trainer", "P:Deep"], "missing a required argument: 'depth'; hand these on (**kwargs), and make"),
+        (
+            ["--trainer", "P:Bare", "--max-steps", "3"],
+            "Steps(n) where step makes its own; load_data for commands",
+        ),
+        (["--trainer", "P:Bare", "--data", "P"], "Bare takes no data path"),
+        (["--trainer", "P:Mine"], "nothing says when to end: give max_epochs, max_steps or max_time"),
+        (["--trainer", "P:Mine", "--max-step", "3"], "unknown flag --max-step; did you mean '--max-steps'?"),
+        (["--trainer=P:Mne"], "has no trainer 'Mne'; did you mean 'Mine'?"),
+        (["image", "--trainer", "P:Mine"], "image.yaml was written by the trainer 'image', not by 'Mine'"),
+        (["mine.yaml"], "trainer 'Mine' is unknown; known: "),
+        (["mine.yaml"], "(--trainer FILE.py:CLASS names one of your own)"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(treadle: Any, program: str, arguments: list[str], said: str) -> None:
+    Path("mine.yaml").write_text("trainer: Mine\n")
+    assert treadle("train", *(argument.replace("P", program, 1) for argument in arguments)) == 2
+    assert said in treadle.err and treadle.err.count("\n") == 1
+    assert not Path("runs/mine/v002").exists()
+
+
+def test_help_shows_the_settings_of_a_trainer_of_ones_own(treadle: Any, program: str) -> None:
+    assert treadle("train", "--trainer", f"{program}:Mine", "--help") == 0
+    assert "Fits a line." in treadle.out and "--max-epochs " in treadle.out
+    assert f"treadle train --trainer {program}:Mine --help all" in treadle.out
+
+
 @pytest.mark.parametrize("command", ["verify", "resume", "test"])
 def test_without_it_the_remedy_is_named(treadle: Any, program: str, command: str) -> None:
     assert treadle(command, str(RUN)) == 2
@@ -103,7 +166,7 @@ def test_without_it_the_remedy_is_named(treadle: Any, program: str, command: str
         ("../programs/prog.py", "expected FILE.py:CLASS, such as prog.py:LM"),
         ("../programs:Mine", "expected FILE.py:CLASS"),
         ("../programs/prog.py:Mne", "prog.py has no trainer 'Mne'; did you mean 'Mine'?"),
-        ("../programs/prog.py:torch", "prog.py has no trainer 'torch'; known: Mine, Other"),
+        ("../programs/prog.py:torch", "prog.py has no trainer 'torch'; known: Bare, Deep, Mine, Other"),
         ("../programs/prog.py:Other", "config.yaml was written by the trainer '__main__:Mine', not by 'Other'"),
         ("../programs/bad.py:Mine", "bad.py cannot be imported: ZeroDivisionError: division by zero"),
         ("../programs/leaves.py:Mine", "leaves.py cannot be imported: SystemExit: 3"),

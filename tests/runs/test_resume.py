@@ -212,6 +212,55 @@ def test_resume_needs_a_run(line, tmp_path):
         line(resume=True)
     with pytest.raises(UsageError, match="is no run"):
         line(run_dir=tmp_path / "nothing", resume=True)
+    with pytest.raises(UsageError, match="resume is 'atuo': expected True, False or 'auto'"):
+        line(run_dir=tmp_path / "nothing", resume="atuo")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_the_newest_version_is_resumed(line, killed):
+    first, second = killed(2), killed(4)
+    assert (first.name, second.name) == ("v001", "v002")
+    settings = {"save_every": "2 steps", "log_every": "1 step"}
+    resumed = line(run_dir=first.parent, resume=True, **settings)
+    assert resumed.run.path == second and resumed.progress.step == 4
+    resumed.close()
+    first.rename(first.with_name("v010"))  # versions are numbers
+    resumed = line(run_dir=str(first.parent), resume=True, **settings)
+    assert resumed.run.path == first.with_name("v010") and resumed.progress.step == 2
+
+
+def test_auto_starts_or_resumes_in_one_call(line, tmp_path):
+    def call(where="line", **settings):
+        return line(run_dir=tmp_path / where, resume="auto", save_every="2 steps", log_every="1 step", **settings)
+
+    first = call()
+    for _ in range(3):
+        first.iterate()
+    kill(first)
+    again = call()
+    assert again.run.path == first.run.path == tmp_path / "line" / "v001" and again.progress.step == 2
+    with pytest.raises(UsageError, match=r"is being trained.*\(resume='auto' found .*v001; resume=False begins a new"):
+        call()
+    again.train()
+    assert_same_end(line, again)
+    following = call()
+    assert following.run.path.name == "v002" and following.progress.step == 0, "the newest has finished"
+    following.iterate()
+    following.close()
+    with pytest.raises(UsageError, match=r"cannot change seed .*\(resume='auto' found .*v002; resume=False begins"):
+        call(seed=5)
+    assert call().run.path.name == "v002", "what was stopped goes on"
+
+
+def test_auto_on_a_version_is_about_that_one(line, tmp_path):
+    path = tmp_path / "line" / "v003"
+    first = line(run_dir=path, resume="auto")
+    assert first.run.path == path
+    step = first.train().step
+    done = line(run_dir=path, resume="auto")
+    assert done.ended and done.train().step == step and not path.with_name("v004").exists()
+    more = line(run_dir=path, resume="auto", max_epochs=3)
+    assert more.run.path == path and more.train().step > step
 
 
 def test_a_run_killed_before_its_summary_gets_it(line, tmp_path):

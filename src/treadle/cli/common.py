@@ -1,4 +1,4 @@
-"""What the commands share: argument parsers that explain themselves, and finding runs."""
+"""What the commands share: argument parsers that explain themselves, and tables."""
 
 from __future__ import annotations
 
@@ -35,41 +35,6 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{self.prog}: {message} ({self.prog} --help explains)")
 
 
-def find_run(text: str) -> Path:
-    """Return the run directory that `text` names: `runs/image/v001`, or `runs/image` for its newest version.
-
-    Raises UsageError where there is none.
-    """
-    from treadle.runs.run import CONFIG, versions
-
-    path = Path(text)
-    if (path / CONFIG).is_file():
-        return path
-    if path.is_file():
-        raise UsageError(f"{text} is a file: expected a run directory, such as runs/image/v001")
-    started = [version for version in versions(path) if (version / CONFIG).is_file()]
-    if started:
-        return started[-1]
-    if path.is_dir():
-        raise UsageError(f"{text} is not a run: it has no {CONFIG} (treadle runs lists the runs)")
-    tail = _near_sibling(path) or " (treadle runs lists the runs)"
-    raise UsageError(f"no run {text}{tail}")
-
-
-def existing(text: str, option: str) -> Path:
-    """Return the absolute path of a file or directory that exists; raises UsageError with the nearest name."""
-    path = Path(text).expanduser()
-    if path.exists():
-        return path.resolve()
-    raise UsageError(f"{option} {text}: no such file or directory{_near_sibling(path)}")
-
-
-def _near_sibling(path: Path) -> str:
-    siblings = [str(path.with_name(sibling.name)) for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
-    tail = nearest(str(path), siblings)
-    return tail if "did you mean" in tail else ""
-
-
 def terminal_width() -> int:
     """Columns of the terminal; 80 where there is none."""
     return shutil.get_terminal_size((80, 24)).columns
@@ -88,17 +53,6 @@ def show(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequen
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console(width=terminal_width()).print(table)
-
-
-def make_report_directory(directory: Path) -> None:
-    """Make the directory of a report in a run. Raises UsageError where that fails, or a link leads out."""
-    from treadle.files import make_directory, reason, refuse_links
-
-    try:
-        make_directory(directory)
-    except OSError as error:
-        raise UsageError(f"{directory} cannot be made: {reason(error)}") from None
-    refuse_links(directory)
 
 
 def shown(path: Path) -> str:

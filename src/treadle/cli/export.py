@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from treadle.cli.common import Parser, find_run, print_results, shown
-from treadle.cli.script import add_trainer, recipe_of
+from treadle.cli.common import Parser, print_results, shown
+from treadle.cli.script import add_trainer, recipe_at
 from treadle.errors import UsageError, nearest
+from treadle.runs.run import find_run
 
 if TYPE_CHECKING:
     from treadle.export.exporter import Exporter, Option
@@ -54,7 +55,7 @@ def _subject(arguments: Sequence[str]) -> tuple[Path | None, type[Any] | None]:
     head.add_argument("words", nargs="*")
     for option in ("--out", "--model", "--opset"):
         head.add_argument(option)
-    add_trainer(head)
+    add_trainer(head, data=None)
     known, rest = head.parse_known_args([argument for argument in arguments if argument not in ("-h", "--help")])
     words = [word for word in [*known.words, *rest] if not word.startswith("-")]
     if not words:
@@ -64,7 +65,7 @@ def _subject(arguments: Sequence[str]) -> tuple[Path | None, type[Any] | None]:
             directory = find_run(word)
         except UsageError:
             continue
-        return directory, recipe_of(directory, known).trainer_class
+        return directory, recipe_at(directory, known).trainer_class
     return find_run(words[0]), None
 
 
@@ -88,7 +89,7 @@ def _parser(formats: Mapping[str, Exporter], trainer: str | None) -> tuple[Parse
     parser.add_argument("--out", metavar="FILE", help=f"where it goes (default: {files})")
     parser.add_argument("--model", metavar="NAME", help="which model, where the run has several")
     parser.add_argument("--opset", metavar="N", type=int, help="version of ONNX's operators, 9 to 20 (default: 17)")
-    add_trainer(parser)
+    add_trainer(parser, data=None)
     every = {option.name: option for exporter in formats.values() for option in exporter.options}
     group = parser.add_argument_group(f"what else {trainer} lets one choose") if every else parser
     for option in every.values():

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from treadle.cli.common import Parser, find_run
-from treadle.cli.script import add_trainer, recipe_of
+from treadle.cli.common import Parser
+from treadle.cli.script import add_trainer, recipe_at
 
 EXAMPLES = """  treadle fork runs/image/v001 --at 500 --set lr="cosine 5e-3 to 1e-4"
-  treadle fork runs/image/v001 --at 500 --set seed=2 --run runs/other"""
+  treadle fork runs/image/v001 --at 500 --set seed=2 --run runs/other
+  treadle fork runs/mine --at 500 --trainer prog.py:Mine"""
 
 
 def run(arguments: list[str]) -> int:
     """Fork and train on; returns the exit code."""
     from treadle.cli.sinks import add_sinks, sinks
     from treadle.cli.train import drive
-    from treadle.runs.fork import changed_hyperparameters, fork_run
+    from treadle.recipes.actions import branch
+    from treadle.runs.run import find_run
 
     parser = Parser(
         "fork",
@@ -33,12 +33,7 @@ def run(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     hooks = sinks(options)
     parent = find_run(options.run)
-    before = recipe_of(parent, options)
-    recipe = before.with_overrides(options.overrides)
-    target = Path(options.target) if options.target else None
-    with before.build() as old, recipe.build() as new:
-        changes = changed_hyperparameters(old.parts.optimizers, new.parts.optimizers)
-    directory = fork_run(parent, options.at, recipe.document(), target, changes)
-    print(f"forked {parent} at step {options.at} into {directory}")
-    with recipe.build(run_dir=directory, hooks=hooks, resume=True) as trainer:
-        return drive(trainer)
+    before = recipe_at(parent, options)
+    with branch(parent, before, before.with_overrides(options.overrides), options.at, options.target, hooks) as trainer:
+        print(f"forked {parent} at step {options.at} into {trainer.run.path}")
+        return drive(trainer, options)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from treadle.cli.common import Parser, find_run
-from treadle.cli.script import add_trainer, recipe_of
+from treadle.cli.common import Parser
+from treadle.cli.script import add_trainer, recipe_at
 
 EXAMPLES = """  treadle resume runs/image/v001
   treadle resume runs/image                           its newest version
@@ -18,6 +18,7 @@ def run(arguments: list[str]) -> int:
     """Resume; returns the exit code."""
     from treadle.cli.sinks import add_sinks, sinks
     from treadle.cli.train import drive
+    from treadle.runs.run import find_run
 
     parser = Parser(
         "resume",
@@ -31,14 +32,8 @@ def run(arguments: list[str]) -> int:
     add_trainer(parser)
     options = parser.parse_args(arguments)
     directory = find_run(options.run)
-    recipe = recipe_of(directory, options)
-    if options.overrides:
-        recipe = recipe.with_overrides(options.overrides)
-    trainer = recipe.build(run_dir=directory, hooks=sinks(options), resume=True)
-    if trainer.ended:
-        print(f"nothing to do: {directory} has finished at step {trainer.progress.step}")
-        print(f"next: treadle resume {directory} --set max_steps=... (or max_epochs), or treadle fork {directory}")
-        return 0
-    print(f"resuming {directory} after step {trainer.progress.step}")
-    with trainer:
-        return drive(trainer)
+    recipe = recipe_at(directory, options).with_overrides(options.overrides)
+    with recipe.build(run_dir=directory, hooks=sinks(options), resume=True) as trainer:
+        if not trainer.ended:
+            print(f"resuming {directory} after step {trainer.progress.step}")
+        return drive(trainer, options)

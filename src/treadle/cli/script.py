@@ -1,4 +1,4 @@
-"""`--trainer FILE.py:CLASS`: the trainer of a run that a program of one's own has made, named where no file can."""
+"""`--trainer FILE.py:CLASS`: the trainer in a program of one's own, named where no file can."""
 
 from __future__ import annotations
 
@@ -9,30 +9,36 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from treadle.cli.common import Parser, existing
+from treadle.cli.common import Parser
 from treadle.errors import UsageError, nearest, one_line
-from treadle.recipes.registry import Recipe, load_recipe
+from treadle.files import existing
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
+    from treadle.recipes.registry import Recipe
+
+DATA = "what the trainer's load_data gets, in place of the path on record"
 
 
-def add_trainer(parser: Parser) -> None:
-    """Give `parser` the option that names the code of a run's trainer."""
+def add_trainer(parser: Parser, data: str | None = DATA) -> None:
+    """Give `parser` the options that name the code of a run's trainer, and where its `data` is, in these words."""
+    if data is not None:
+        parser.add_argument("--data", metavar="PATH", help=data)
     parser.add_argument("--trainer", metavar="FILE.py:CLASS",
-                        help="the run's trainer, where a program of your own has made the run; FILE.py is imported, so "
-                        "what it does when it is started belongs under if __name__ == '__main__'")  # fmt: skip
+                        help="the trainer, where it is in a program of your own; FILE.py is imported, so what it does "
+                        "when it is started belongs under if __name__ == '__main__'")  # fmt: skip
 
 
-def recipe_of(run: Path, options: Namespace) -> Recipe:
-    """The recipe of a run: its config.yaml, and the trainer that the command line or else the registry names.
+def recipe_at(run: Path, options: Namespace) -> Recipe:
+    """The recipe of a run: its config.yaml, and the trainer and data that the command line names.
 
     Raises UsageError in one line, also where the run was trained by a class of another name.
     """
-    path = run / "config.yaml"
-    if options.trainer is None:
-        return load_recipe(path)
-    return load_recipe(path, load_trainer(options.trainer))
+    from treadle.recipes.actions import recipe_of_run
+
+    data = getattr(options, "data", None)
+    trainer = None if options.trainer is None else load_trainer(options.trainer)
+    return recipe_of_run(run, trainer, None if data is None else existing(data, "--data"))
 
 
 def load_trainer(text: str) -> type[Trainer]:

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from argparse import Namespace
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from treadle.cli.common import Parser, existing, find_run, make_report_directory, print_results
-from treadle.cli.script import add_trainer, recipe_of
+from treadle.cli.common import Parser, print_results
+from treadle.cli.script import add_trainer, recipe_at
 from treadle.errors import UsageError
-
-if TYPE_CHECKING:
-    from treadle.data.feed import Feed
-    from treadle.engine.trainer import Trainer
+from treadle.files import existing
 
 EXAMPLES = """  treadle test runs/image/v001
   treadle test runs/image                  its newest version
@@ -25,6 +20,9 @@ EXAMPLES = """  treadle test runs/image/v001
 
 def run(arguments: list[str]) -> int:
     """Evaluate, write the report into RUN/test, print what came out."""
+    from treadle.recipes.actions import evaluate
+    from treadle.runs.run import find_run
+
     parser = Parser(
         "test",
         "Evaluate the best model of a run on its test data (its validation data, where "
@@ -34,12 +32,11 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("run", metavar="RUN", nargs="?", help="a run's directory, or the one that holds its versions")
     parser.add_argument("--ply", metavar="FILE", help="in place of a run, test the splats of a 3DGS PLY on the "
                         "held-out photographs of --data; the report goes beside it, into FILE-test")  # fmt: skip
-    parser.add_argument("--data", metavar="PATH", help="test on other data than the run's own")
     parser.add_argument("--lines", metavar="FILE", help="tractography: judge the streamlines of a TRK, TCK or TRX of "
                         "the test subject, in place of its own")  # fmt: skip
     parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], dest="overrides",
                         help="override settings of the run that concern its evaluation, as YAML")  # fmt: skip
-    add_trainer(parser)
+    add_trainer(parser, data="test on other data than the run's own")
     options = parser.parse_args(arguments)
     if (options.run is None) == (options.ply is None):
         parser.error("expected either RUN or --ply FILE")
@@ -47,32 +44,16 @@ def run(arguments: list[str]) -> int:
         return _test_ply(options)
 
     directory = find_run(options.run)
-    recipe = recipe_of(directory, options).with_overrides(options.overrides)
-    if options.data:
-        recipe = replace(recipe, data=existing(options.data, "--data"))
-    with recipe.build() as trainer:
-        results = _evaluate(trainer, directory, None if options.lines is None else existing(options.lines, "--lines"))
+    recipe = recipe_at(directory, options).with_overrides(options.overrides)
+    results = evaluate(directory, recipe, None if options.lines is None else existing(options.lines, "--lines"))
     print(f"best model of {directory} on {recipe.data or 'the data of its recipe'}")
     print_results(results)
     return 0
 
 
-def _evaluate(trainer: Trainer, directory: Path, lines: Path | None) -> dict[str, Any]:
-    from treadle.runs.best import load_best
-
-    best = load_best(trainer.parts, directory)
-    feed = trainer.test_feed or trainer.validation_feed
-    if lines is not None:
-        if not hasattr(trainer, "feed_of_lines"):
-            raise UsageError(f"--lines: {type(trainer).__name__} does not learn where streamlines go on")
-        feed = trainer.feed_of_lines(lines)
-    if feed is None:
-        raise UsageError(f"{type(trainer).__name__} has neither test nor validation data to test on")
-    return _reported(trainer, feed, directory.absolute() / "test", {"step": best["step"]})
-
-
 def _test_ply(options: Namespace) -> int:
     """Test splats that need not have come from a run."""
+    from treadle.recipes.actions import tested
     from treadle.recipes.registry import load_recipe
 
     if options.data is None:
@@ -84,16 +65,7 @@ def _test_ply(options: Namespace) -> int:
         feed = trainer.test_feed or trainer.validation_feed
         if feed is None:
             raise UsageError(f"{options.data} holds no photograph out: say which with --set every=8 or lists")
-        results = _reported(trainer, feed, ply.with_name(f"{ply.stem}-test"), {})
+        results = tested(trainer, feed, ply.with_name(f"{ply.stem}-test"), {})
     print(f"{options.ply} on {options.data}")
     print_results(results)
     return 0
-
-
-def _reported(trainer: Trainer, feed: Feed, report: Path, results: dict[str, Any]) -> dict[str, Any]:
-    from treadle.files import to_json, write_whole
-
-    make_report_directory(report)
-    results = results | trainer.test_report(report, feed)
-    write_whole(report / "metrics.json", to_json(results) + "\n")
-    return results | {"report": report}

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from treadle.cli.common import Parser, existing, find_run, print_results, shown
-from treadle.cli.script import add_trainer, recipe_of
+from treadle.cli.common import Parser, print_results, shown
+from treadle.cli.script import add_trainer, recipe_at
 from treadle.errors import UsageError, nearest
+from treadle.files import existing
+from treadle.runs.run import find_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +34,7 @@ def run(arguments: list[str]) -> int:
     """Track, write the streamlines, print what became of the seeds; returns the exit code."""
     options = _parser().parse_args(arguments)
     directory = find_run(options.run)
-    trainer = recipe_of(directory, options).trainer_class
+    trainer = recipe_at(directory, options).trainer_class
     # What is cheap to check first: a model takes a moment to load.
     out = _out(options.out)
     source = existing(options.input, "INPUT")
@@ -105,7 +107,7 @@ def _parser() -> Parser:
                      help="do not take the opposite of a direction that leads back")  # fmt: skip
     how.add_argument("--compress", metavar="MM", type=float, help="leave out points this near to the line without them")
     how.add_argument("--batch", metavar="N", type=int, help="lines at once (default: 2000)")
-    add_trainer(parser)
+    add_trainer(parser, data=None)
     return parser
 
 

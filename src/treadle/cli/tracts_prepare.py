@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from treadle.cli.common import Parser, existing, show, shown
+from treadle.cli.common import Parser, show, shown
+from treadle.files import existing
 
 if TYPE_CHECKING:
     from treadle.tracts.prepare import Report

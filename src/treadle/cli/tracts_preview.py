@@ -33,14 +33,15 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--batch", metavar="N", type=int, default=0, help="the batch, from 0")
     parser.add_argument("--validation", action="store_true", help="a batch of the validation: as the lines are")
     options = parser.parse_args(arguments)
-    from treadle.cli.train import resolve
+    from treadle.cli.train import resolved
     from treadle.engine.settings import TrainerConfig
+    from treadle.recipes.registry import load_recipe
     from treadle.tracts.data import load_tracts
     from treadle.tracts.feeds.preview import preview
     from treadle.tracts.feeds.settings import LinesSettings
     from treadle.tracts.feeds.tract_feed import TractFeed
 
-    recipe = resolve(options.recipe, options.overrides, options.data, [])
+    recipe = resolved(load_recipe(options.recipe), options.recipe, options, [])
     config = recipe.config
     if not isinstance(config, LinesSettings) or not isinstance(config, TrainerConfig):
         raise UsageError(f"treadle tracts preview: the recipe {options.recipe!r} does not train on streamlines")

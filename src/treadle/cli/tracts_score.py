@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from treadle.cli.common import Parser, existing, make_report_directory, show, shown
+from treadle.cli.common import Parser, show, shown
 from treadle.errors import UsageError
+from treadle.files import existing, make_report_directory
 
 EXAMPLES = """  treadle tracts score tracks.trk --truth phantom
   treadle tracts score tracks.tck --truth ismrm/config.json --wpc --dilate-ends 1

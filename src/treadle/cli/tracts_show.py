@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from treadle.cli.common import Parser, existing, show, shown
+from treadle.cli.common import Parser, show, shown
 from treadle.errors import UsageError, nearest
+from treadle.files import existing
 
 if TYPE_CHECKING:
     import numpy as np

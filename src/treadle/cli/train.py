@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import textwrap
-from argparse import SUPPRESS
+from argparse import SUPPRESS, Namespace
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from treadle.cli.common import Parser, existing, make_report_directory, print_results, shown, terminal_width
+from treadle.cli.common import Parser, print_results, shown, terminal_width
+from treadle.cli.script import add_trainer, load_trainer
 from treadle.cli.sinks import add_sinks, sinks
 from treadle.errors import UsageError
-from treadle.recipes.registry import Recipe, load_recipe
+from treadle.files import existing, make_report_directory
+from treadle.recipes.registry import Recipe, load_recipe, recipe_of
 from treadle.terminal import outliving_the_terminal
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ EXAMPLES = """  treadle train image
   treadle train image --set log_every="100 steps" seed=1 --run runs/try
   treadle train image --log tensorboard visdom=http://gpu-box:8097
   treadle train runs/image/v001/config.yaml      the same run once more
+  treadle train --trainer prog.py:Mine           a trainer of your own
   treadle train image --help                     the recipe's own page of help
   treadle train image --help all                 every setting, in full
 
@@ -40,16 +43,21 @@ def parser() -> Parser:
         "Train a recipe and keep everything about the run in a new directory.",
         EXAMPLES,
         usage="treadle train RECIPE [--set KEY=VALUE ...] [--data PATH] [--run DIR]\n"
-        "                     [--log NAME[=WHERE] ...] [FLAGS of the recipe]",
+        "                     [--log NAME[=WHERE] ...] [--trainer FILE.py:CLASS]\n"
+        "                     [FLAGS of the recipe]",
     )
-    result.add_argument("recipe", metavar="RECIPE", help="a name from 'treadle recipes', or a YAML file")
+    result.add_argument("recipe", metavar="RECIPE", help="a name from 'treadle recipes', or a YAML file; --trainer "
+                        "alone is one, too")  # fmt: skip
     result.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], dest="overrides",
                         help="override settings, as YAML; dots reach into groups")  # fmt: skip
     result.add_argument("--data", metavar="PATH", help="what to train on, instead of the recipe's data")
     result.add_argument(
         "--run", metavar="DIR", help="where the run goes; DIR/v001 is made, then v002 (default: runs/RECIPE)"
     )
+    result.add_argument("--resume", choices=["auto"], help="go on with the newest run in DIR, unless it has finished; "
+                        "where there is none begin one")  # fmt: skip
     add_sinks(result)
+    add_trainer(result, data=None)
     return result
 
 
@@ -59,33 +67,46 @@ def run(arguments: list[str]) -> int:
         parser().print_help()
         return 0 if arguments else 2
     if arguments[0].startswith("-"):
-        raise UsageError(f"treadle train: the recipe comes first: treadle train RECIPE {arguments[0]} ...")
-    if "-h" in arguments or "--help" in arguments:
-        return _explain(arguments[0], arguments[-1] == "all")
-    options, flags = parser().parse_known_args(arguments)
-    recipe = resolve(options.recipe, options.overrides, options.data, flags)
+        if not any(argument.partition("=")[0] == "--trainer" for argument in arguments):
+            raise UsageError(f"treadle train: the recipe comes first: treadle train RECIPE {arguments[0]} ...")
+        arguments = ["", *arguments]
+    help_wanted = "-h" in arguments or "--help" in arguments
+    options, flags = parser().parse_known_args([each for each in arguments if each not in ("-h", "--help")])
+    kind = None if options.trainer is None else load_trainer(options.trainer)
+    named = options.recipe or f"--trainer {options.trainer}"
+    recipe = load_recipe(options.recipe, kind) if kind is None or options.recipe else recipe_of(kind)
+    if help_wanted:
+        return _explain(named, recipe, arguments[-1] == "all")
+    recipe = resolved(recipe, named, options, flags)
     hooks = sinks(options)
-    trainer = recipe.build(run_dir=options.run or Path("runs") / recipe.name, hooks=hooks)
-    with trainer:
-        return drive(trainer)
+    where = options.run or Path("runs") / recipe.name
+    with recipe.build(run_dir=where, hooks=hooks, resume=options.resume or False) as trainer:
+        if trainer.progress.step and not trainer.ended:
+            print(f"resuming {shown(trainer.run.path)} after step {trainer.progress.step}")
+        return drive(trainer, options)
 
 
-def resolve(name: str, overrides: list[str], data: str | None, flags: list[str]) -> Recipe:
+def resolved(recipe: Recipe, named: str, options: Namespace, flags: list[str]) -> Recipe:
     """Return the recipe with everything from the command line applied: recipe, then `--set`, then flags."""
     from treadle.cli.flags import parse_flags
 
-    recipe = load_recipe(name)
-    if overrides:
-        recipe = recipe.with_overrides(overrides)
-    recipe = replace(recipe, config=parse_flags(recipe.config, flags, f"treadle train {name}"))
-    return recipe if data is None else replace(recipe, data=existing(data, "--data"))
+    if options.overrides:
+        recipe = recipe.with_overrides(options.overrides)
+    recipe = replace(recipe, config=parse_flags(recipe.config, flags, f"treadle train {named}"))
+    return recipe if options.data is None else replace(recipe, data=existing(options.data, "--data"))
 
 
-def drive(trainer: Trainer) -> int:
+def drive(trainer: Trainer, options: Namespace) -> int:
     """Train to the end, or to a signal, and say what came of it; returns the exit code."""
     from treadle.engine.interrupts import Interrupts
 
     directory: Path = trainer.run.path
+    code = f" --trainer {options.trainer}" if options.trainer else ""
+    if trainer.ended:
+        run = f"{shown(directory)}{code}"
+        print(f"nothing to do: {shown(directory)} has finished at step {trainer.progress.step}")
+        print(f"next: treadle resume {run} --set max_steps=... (or max_epochs), or treadle fork {run} --at STEP")
+        return 0
     with outliving_the_terminal(), Interrupts(trainer) as interrupts:
         summary = trainer.train()
         if summary.status == "stopped":
@@ -93,21 +114,21 @@ def drive(trainer: Trainer) -> int:
             trainer.close()
     if summary.status == "stopped":
         print(f"stopped: {summary.reason}, at step {summary.step}; checkpoint in {shown(directory / 'checkpoints')}")
-        print(f"next: treadle resume {shown(directory)}")
+        print(f"next: treadle resume {shown(directory)}{code}")
         return interrupts.exit_code
     print(f"finished: step {summary.step} in {summary.seconds:.1f} s{f' ({summary.reason})' if summary.reason else ''}")
     make_report_directory(directory / "report")
     print_results(trainer.report(directory / "report") or {**summary.metrics, **summary.validation_metrics})
     print(f"run: {shown(directory)}")
-    print(f"next: treadle test {shown(directory)}")
+    print(f"next: treadle test {shown(directory)}{code}")
     return 0
 
 
-def _explain(name: str, everything: bool) -> int:
+def _explain(name: str, recipe: Recipe, everything: bool) -> int:
     """Print a recipe's settings: the common ones on two screens at most, or all of them."""
     from treadle.cli.settings_page import clause, full_page, short_page
 
-    recipe, train, width = load_recipe(name), parser(), terminal_width()
+    train, width = parser(), terminal_width()
     usage = " ".join(f"usage: {train.usage}".replace("RECIPE", name, 1).split())
     whole = re.sub(r"\[(?:[^][]|\[[^]]*\])*\]", lambda option: option[0].replace(" ", "\0"), usage)
     page = [textwrap.fill(whole, width, subsequent_indent=" " * 21).replace("\0", " "), ""]

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from treadle.cli.common import Parser, find_run
-from treadle.cli.script import add_trainer, recipe_of
-
-if TYPE_CHECKING:
-    from treadle.engine.trainer import Trainer
+from treadle.cli.common import Parser
+from treadle.cli.script import add_trainer, recipe_at
 
 EXAMPLES = """  treadle verify runs/image/v001             up to the newest checkpoint
   treadle verify runs/image/v001 --from 500  from the checkpoint at step 500 on
@@ -20,6 +14,7 @@ SHOWN = 10
 
 def run(arguments: list[str]) -> int:
     """Verify; 0 where all digests are equal, 1 where one differs."""
+    from treadle.runs.run import find_run
     from treadle.runs.verify import verify_run
 
     parser = Parser(
@@ -35,12 +30,8 @@ def run(arguments: list[str]) -> int:
     add_trainer(parser)
     options = parser.parse_args(arguments)
     directory = find_run(options.run)
-    recipe = recipe_of(directory, options)
-
-    def build(where: Path) -> Trainer:
-        return recipe.build(run_dir=where)
-
-    verdict = verify_run(directory, build, options.start)
+    recipe = recipe_at(directory, options)
+    verdict = verify_run(directory, lambda where: recipe.build(run_dir=where), options.start)
     steps = ", ".join(map(str, verdict.compared))
     if verdict.holds:
         print(f"verified: {directory}, replayed from step {verdict.start}, has equal digests at step {steps}")

@@ -7,7 +7,7 @@ object, no alias can grow a document, `1e-3` is a number and `no` is text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -74,16 +74,26 @@ def override(mapping: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, 
     """Return a copy of nested `mapping` with each `a.b=VALUE` put in its place; the last one for a key holds."""
     result: dict[str, Any] = deepcopy(dict(mapping))
     for text in overrides:
-        names, value = parse_override(text)
-        group = result
-        for depth, name in enumerate(names[:-1], 1):
-            if group.get(name) is None:
-                group[name] = {}
-            if not isinstance(group[name], dict):
-                raise UsageError(f"--set {text}: {'.'.join(names[:depth])} is a single value, not a group of settings")
-            group = group[name]
-        group[names[-1]] = value
+        _put(result, *parse_override(text), f"--set {text}: ")
     return result
+
+
+def changed(mapping: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of nested `mapping` with each value of `settings` put at its dotted key."""
+    result: dict[str, Any] = deepcopy(dict(mapping))
+    for key, value in settings.items():
+        _put(result, key.split("."), value, "")
+    return result
+
+
+def _put(mapping: dict[str, Any], names: Sequence[str], value: Any, source: str) -> None:
+    for depth, name in enumerate(names[:-1], 1):
+        if mapping.get(name) is None:
+            mapping[name] = {}
+        if not isinstance(mapping[name], dict):
+            raise UsageError(f"{source}{'.'.join(names[:depth])} is a single value, not a group of settings")
+        mapping = mapping[name]
+    mapping[names[-1]] = value
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

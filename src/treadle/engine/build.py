@@ -75,7 +75,8 @@ def check_ready(loop: Loop) -> None:
     kind = type(subject)
     if subject.feed is None:
         raise UsageError(
-            "nothing to train on: give the trainer data= (Steps(n) where step makes its own), or set self.feed in setup"
+            "nothing to train on: give the trainer data= (Steps(n) where step makes its own; load_data for commands), "
+            "or set self.feed in setup"
         )
     if config.max_epochs is None and config.max_steps is None and config.max_time is None:
         raise UsageError("nothing says when to end: give max_epochs, max_steps or max_time")

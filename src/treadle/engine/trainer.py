@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -55,7 +55,9 @@ class Trainer(Subject):
             whose metrics are then "easy/loss" and "hard/loss".
         hooks: `Hook` objects, called in their declared order.
         run_dir: makes it a run on disk: `runs/line` creates `runs/line/v001`, and so on. None writes nothing.
-        resume: go on with the run at `run_dir` (`runs/line/v001`) from its newest good checkpoint.
+        resume: go on with the run at `run_dir` from its newest good checkpoint; `runs/line` means the newest of its
+            versions. "auto" starts or resumes: the newest version goes on unless it has finished, and where there is
+            none to go on with a new one begins. Of a version named (`runs/line/v001`), "auto" resumes that one.
         settings: any field of the config, by name; they win over `config`.
 
     Raises:
@@ -94,7 +96,7 @@ class Trainer(Subject):
         test_data: Any = None,
         hooks: Sequence[Hook] = (),
         run_dir: str | Path | None = None,
-        resume: bool = False,
+        resume: bool | Literal["auto"] = False,
         **settings: Any,
     ) -> None:
         from treadle.runs import attach  # the one door to what stands above the engine
@@ -117,7 +119,7 @@ class Trainer(Subject):
         self.loop.minimizer.check_names()
         self.loop.adopt_feeds()
         if run_dir is not None:
-            (attach.resume_run if resume else attach.open_run)(self, run_dir)
+            attach.begin_run(self, run_dir, resume)
         elif resume:
             raise UsageError("resume needs the run to go on with: give run_dir='runs/line/v001'")
         seal(self.config)

@@ -15,18 +15,19 @@ default config. One that names a file (`name = "package.recipes:file.yaml"`) mak
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from treadle.config.fields import convert, from_dict, to_dict
-from treadle.config.files import load, override
+from treadle.config.files import changed, load, override
 from treadle.errors import UsageError, nearest, one_line
-from treadle.runs.names import GROUP, comes_with_treadle, document, is_file, registered
+from treadle.runs.names import GROUP, comes_with_treadle, document, is_file, label, registered, trainer_name
 
 if TYPE_CHECKING:
     from treadle.engine.events import Hook
@@ -43,7 +44,7 @@ class Recipe:
     """Its name in the registry, or the file's name without its ending; the trainer's for a `config.yaml`."""
     description: str
     trainer: str
-    """The trainer's name in the registry."""
+    """What config.yaml calls the trainer: its name in the registry, else "module:Class"."""
     trainer_class: type[Any]
     config: Any
     """An instance of `trainer_class.Config`."""
@@ -51,6 +52,11 @@ class Recipe:
     """What to train on, absolute; None lets the trainer choose."""
     source: str
     """The file it was read from, for messages."""
+    feeds: Mapping[str, Any] = field(default_factory=dict)
+    """Objects to train and evaluate on, as the trainer's keywords: `data`, `validation_data`, `test_data`.
+
+    They take the place of what `load_data` gives, which is not called where there is a `data`.
+    """
 
     def document(self) -> dict[str, Any]:
         """Return it as plain data in the shape of a recipe file: what a run's `config.yaml` holds."""
@@ -61,14 +67,30 @@ class Recipe:
         plain = override(to_dict(self.config), overrides)
         return replace(self, config=from_dict(type(self.config), plain, source="--set"))
 
-    def build(self, *, run_dir: str | Path | None = None, hooks: Sequence[Hook] = (), resume: bool = False) -> Trainer:
+    def with_settings(self, settings: Mapping[str, Any]) -> Recipe:
+        """Return a copy with settings of the config changed, by (dotted) name, checked like a file."""
+        if not settings:
+            return self
+        plain = changed(to_dict(self.config), settings)
+        return replace(self, config=from_dict(type(self.config), plain, source=""))
+
+    def build(
+        self,
+        *,
+        run_dir: str | Path | None = None,
+        hooks: Sequence[Hook] = (),
+        resume: bool | Literal["auto"] = False,
+    ) -> Trainer:
         """Return the trainer, ready to train; with `run_dir` as a run on disk, whose `config.yaml` is this recipe.
 
-        With `resume` it goes on with the run that is there.
+        With `resume` it goes on with the run that is there, as `Trainer` says. Raises UsageError for a trainer whose
+        `__init__` asks for more than a command can give.
         """
-        data = self.trainer_class.load_data(self.config, self.data)
-        trainer: Trainer = self.trainer_class(self.config, **data, run_dir=run_dir, hooks=hooks, resume=resume)
-        if trainer.run is not None and not resume:
+        data = {} if "data" in self.feeds else self.trainer_class.load_data(self.config, self.data)
+        given = {"config": self.config, **data, **self.feeds, "run_dir": run_dir, "hooks": hooks, "resume": resume}
+        _check_makeable(self.trainer_class, given)
+        trainer: Trainer = self.trainer_class(**given)
+        if trainer.run is not None and not trainer.run.has("config.yaml"):
             # The trainer's own config: what was left to it ("auto") is settled there.
             trainer.run.write_config(document(self.trainer, trainer.config, self.data))
         return trainer
@@ -84,6 +106,13 @@ class Listed:
     problem: str = ""
 
 
+def recipe_of(trainer_class: type[Any]) -> Recipe:
+    """The recipe that a trainer class is by itself: its default config, and its own choice of data."""
+    name = trainer_name(trainer_class) or trainer_class.__name__.lower()
+    default = from_dict(trainer_class.Config, {}, source=trainer_class.__name__)
+    return Recipe(name, _first_line(trainer_class), label(trainer_class), trainer_class, default, None, name)
+
+
 def load_recipe(name: str | Path, trainer_class: type[Any] | None = None) -> Recipe:
     """Load a recipe by its name in the registry, or from a YAML file (a run's `config.yaml` is one).
 
@@ -91,16 +120,13 @@ def load_recipe(name: str | Path, trainer_class: type[Any] | None = None) -> Rec
     be in the registry. Raises UsageError in one line for an unknown name, an unreadable file, and everything wrong in
     its content.
     """
-    text = str(name)
+    text, files = str(name), _files()
     if trainer_class is not None:
-        return _read(Path(name), trainer_class)
-    files = _files()
+        return _read(files.get(text, Path(name)), trainer_class)
     if text in files:
         return replace(_read(files[text]), name=text)
     if text in registered():
-        trainer_class = trainer(text)
-        default = from_dict(trainer_class.Config, {}, source=text)
-        return Recipe(text, _first_line(trainer_class), text, trainer_class, default, None, text)
+        return replace(recipe_of(trainer(text)), name=text, trainer=text)
     if isinstance(name, Path) or text.endswith((".yaml", ".yml")) or "/" in text or "\\" in text or Path(text).exists():
         return _read(Path(text))
     tail = nearest(text, [*files, *registered()])
@@ -138,7 +164,9 @@ def trainer(name: str, *, source: str = "") -> type[Any]:
     if not any(map(comes_with_treadle, points.values())):
         raise UsageError(f"{where}no trainer is registered here, not even Treadle's: install it again (make env)")
     if name not in points:
-        raise UsageError(f"{where}trainer {name!r} is unknown{nearest(name, points)}")
+        raise UsageError(
+            f"{where}trainer {name!r} is unknown{nearest(name, points)} (--trainer FILE.py:CLASS names one of your own)"
+        )
     target = points[name].value
     module, _, attribute = target.partition(":")
     try:
@@ -157,17 +185,18 @@ def trainer(name: str, *, source: str = "") -> type[Any]:
 def _read(path: Path, given: type[Any] | None = None) -> Recipe:
     content = _checked(path)
     source = str(path)
-    if given is not None and content["trainer"].rpartition(":")[2] != given.__qualname__:
-        raise UsageError(f"{source} was written by the trainer {content['trainer']!r}, not by {given.__qualname__!r}")
-    trainer_class = trainer(content["trainer"], source=source) if given is None else given
+    named = content["trainer"]
+    if given is not None and given.__qualname__ != named.rpartition(":")[2] and label(given) != named:
+        raise UsageError(f"{source} was written by the trainer {named!r}, not by {given.__qualname__!r}")
+    trainer_class = trainer(named, source=source) if given is None else given
     settings = content.get("config")
     config = from_dict(trainer_class.Config, {} if settings is None else settings, source=source, at="config")
     data = convert(content.get("data"), Path | None, source=source, at="data")
     if data is not None:
         data = (path.parent / data.expanduser()).resolve()
     description = content.get("description") or ""
-    name = content["trainer"] if path.stem == "config" else path.stem  # a run's config.yaml is named by its trainer
-    return Recipe(name, description, content["trainer"], trainer_class, config, data, source)
+    name = named.rpartition(":")[2].lower() if path.stem == "config" else path.stem  # a run's is named by its trainer
+    return Recipe(name, description, named, trainer_class, config, data, source)
 
 
 def _checked(path: Path) -> dict[str, Any]:
@@ -196,6 +225,16 @@ def _files() -> dict[str, Path]:
             except ImportError:
                 found.setdefault(name, Path(point.value))
     return found
+
+
+def _check_makeable(trainer_class: type[Any], given: Mapping[str, Any]) -> None:
+    try:
+        inspect.signature(trainer_class).bind(**given)
+    except TypeError as error:
+        raise UsageError(
+            f"{trainer_class.__name__} cannot be made by a command, which gives {', '.join(given)} by name: {error}; "
+            "hand these on (**kwargs), and make what else it needs settings of its Config"
+        ) from None
 
 
 def _distribution(point: EntryPoint) -> str:

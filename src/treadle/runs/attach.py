@@ -6,11 +6,12 @@ A trainer imports this file when it is made. Nothing else of `runs` or `hooks` i
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from treadle.engine.build import check_ready
 from treadle.engine.events import Hook
 from treadle.engine.settings import TrainerConfig
+from treadle.errors import UsageError
 from treadle.hooks.best_model import BestModel
 from treadle.hooks.early_stopping import EarlyStopping
 from treadle.hooks.time_limit import TimeLimit
@@ -41,6 +42,31 @@ def default_hooks(config: TrainerConfig) -> list[Hook]:
     return hooks
 
 
+def begin_run(trainer: Trainer, run_dir: str | Path, resume: bool | Literal["auto"]) -> None:
+    """Make the trainer a run on disk: a new one, or, as `resume` asks for it, one that is there.
+
+    With "auto" that is the version that `run_dir` names, or the newest in it, unless that one has finished: then, and
+    where there is none, a new one begins. Raises what `open_run` and `resume_run` do, and UsageError for another
+    `resume`.
+    """
+    from treadle.runs.run import newest_run, read_summary
+
+    if resume not in (True, False, "auto"):
+        raise UsageError(f"resume is {resume!r}: expected True, False or 'auto'")
+    if not resume:
+        return open_run(trainer, run_dir)
+    wanted = Path(run_dir).expanduser()
+    found = newest_run(wanted)
+    if resume != "auto":
+        return resume_run(trainer, wanted if found is None else found)
+    if found is None or (found != wanted and read_summary(found).get("status") == "finished"):
+        return open_run(trainer, run_dir)
+    try:
+        resume_run(trainer, found)
+    except UsageError as error:
+        raise type(error)(f"{error} (resume='auto' found {found}; resume=False begins a new run)") from error
+
+
 def open_run(trainer: Trainer, run_dir: str | Path) -> None:
     """Make the trainer a run on disk, in a new directory, once all that can be checked has been."""
     from treadle.runs.aside import create_run
@@ -57,6 +83,7 @@ def resume_run(trainer: Trainer, path: str | Path) -> None:
     from treadle.runs.resume import go_on
     from treadle.runs.run import Run
 
+    check_ready(trainer.loop)
     archive = _attach(trainer, Run.open(path))
     try:
         go_on(trainer)

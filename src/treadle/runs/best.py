@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -18,12 +18,7 @@ from treadle.engine.parts import Parts
 from treadle.engine.weights import put_weights
 from treadle.errors import UsageError, nearest
 from treadle.files import cannot_write, read_regular, replace_directory, settled, sync, to_json, write_whole
-
-if TYPE_CHECKING:
-    from treadle.runs.run import Run
-
-BEST = "best_model"
-WEIGHTS, INFO, CONFIG = "weights.safetensors", "metrics.json", "config.yaml"
+from treadle.runs.run import BEST, CONFIG, INFO, WEIGHTS, Run
 
 
 @dataclass(frozen=True)

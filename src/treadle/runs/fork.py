@@ -12,9 +12,9 @@ from treadle.checkpoint.store import checkpoint_name, list_checkpoints, pin, rea
 from treadle.errors import RunError, UsageError
 from treadle.files import copy_regular, reason
 from treadle.runs.aside import create_run
-from treadle.runs.best import BEST, best_directory, has_best, read_best
+from treadle.runs.best import best_directory, has_best, read_best
 from treadle.runs.metrics import METRICS
-from treadle.runs.run import Run, read_journal
+from treadle.runs.run import BEST, Run, read_journal
 from treadle.terminal import say
 
 if TYPE_CHECKING:

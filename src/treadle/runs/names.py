@@ -36,6 +36,11 @@ def trainer_name(trainer_class: type[Any]) -> str | None:
     return next((name for name, point in registered().items() if point.value.replace(" ", "") == target), None)
 
 
+def label(trainer_class: type[Any]) -> str:
+    """What config.yaml calls `trainer_class`: its registered name, else "module:Class", which nothing can import."""
+    return trainer_name(trainer_class) or f"{trainer_class.__module__}:{trainer_class.__qualname__}"
+
+
 def document(trainer: str, config: Any, data: Path | None) -> dict[str, Any]:
     """Return what config.yaml holds, in the shape of a recipe: `trainer` by name, absolute `data` or None, `config`."""
     return {"trainer": trainer, "data": None if data is None else str(data), "config": to_dict(config)}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from treadle.engine.events import Hook, Order, Record
 from treadle.errors import RunError
-from treadle.runs.names import document, trainer_name
+from treadle.runs.names import document, label
 from treadle.runs.run import CONFIG, Run
 
 if TYPE_CHECKING:
@@ -30,9 +30,7 @@ class RunRecorder(Hook):
     def pre_training(self, trainer: Trainer) -> None:
         """Write config.yaml."""
         if not self.run.has(CONFIG):
-            kind = type(trainer)
-            name = trainer_name(kind) or f"{kind.__module__}:{kind.__qualname__}"
-            self.run.write_config(document(name, trainer.config, None))
+            self.run.write_config(document(label(type(trainer)), trainer.config, None))
 
     def on_log(self, trainer: Trainer, record: Record) -> None:
         """Append scalars to metrics.jsonl."""

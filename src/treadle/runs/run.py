@@ -11,11 +11,23 @@ from typing import Any
 
 from treadle.config.files import dumps, load
 from treadle.errors import RunError, UsageError
-from treadle.files import LineFile, cannot_write, open_regular, read_lines, read_regular, reason, to_json, write_whole
+from treadle.files import (
+    LineFile,
+    cannot_write,
+    near_sibling,
+    open_regular,
+    read_lines,
+    read_regular,
+    reason,
+    to_json,
+    write_whole,
+)
 from treadle.runs.metrics import METRICS, MetricLog
 
 CONFIG, ENVIRONMENT, JOURNAL, SUMMARY = "config.yaml", "environment.json", "journal.jsonl", "summary.json"
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, BEST = "checkpoints", "best_model"
+WEIGHTS, INFO = "weights.safetensors", "metrics.json"
+"""The files of a best model."""
 VERSION = re.compile(r"v(\d+)")
 
 
@@ -138,6 +150,32 @@ def read_environment(run: str | Path) -> dict[str, Any]:
 def read_journal(run: str | Path) -> list[dict[str, Any]]:
     """What happened to a run, in order."""
     return list(read_lines(Path(run) / JOURNAL))
+
+
+def find_run(path: str | Path) -> Path:
+    """The run directory that `path` names: `runs/image/v001`, or `runs/image` for its newest version.
+
+    Raises UsageError where there is none.
+    """
+    text, path = path, Path(path).expanduser()
+    if (path / CONFIG).is_file():
+        return path
+    if path.is_file():
+        raise UsageError(f"{text} is a file: expected a run directory, such as runs/image/v001")
+    started = [version for version in versions(path) if (version / CONFIG).is_file()]
+    if started:
+        return started[-1]
+    if path.is_dir():
+        raise UsageError(f"{text} is not a run: it has no {CONFIG} (treadle runs lists the runs)")
+    tail = near_sibling(path) or " (treadle runs lists the runs)"
+    raise UsageError(f"no run {text}{tail}")
+
+
+def newest_run(path: str | Path) -> Path | None:
+    """The run at `path`, or else the newest of its versions; None where there is neither."""
+    path = Path(path).expanduser()
+    found = [version for version in [path, *reversed(versions(path))] if is_run(version)]
+    return found[0] if found else None
 
 
 def versions(directory: Path) -> list[Path]:

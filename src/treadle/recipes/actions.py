@@ -1,0 +1,208 @@
+"""What `treadle resume`, `fork`, `verify` and `test` do, as functions of a run.
+
+    import treadle
+
+    trainer = treadle.resume("runs/line", trainer=Line, data=(x, y))
+    trainer.train()
+    assert treadle.verify("runs/line", trainer=Line, data=(x, y)).holds
+
+A run's files say which trainer it is, by name, and which data, by path; whatever has no name or path is given here:
+
+- `trainer`: the class, or its name in the registry. It may be left out where the run's config.yaml has such a name.
+- `data`: a path for the trainer's `load_data`, in place of the one on record; or what its constructor takes as `data`.
+  `validation_data` and `test_data` are given as the constructor takes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from treadle.errors import UsageError
+from treadle.files import existing, make_report_directory, to_json, write_whole
+from treadle.recipes import registry
+from treadle.recipes.registry import Recipe, load_recipe
+from treadle.runs.best import load_best
+from treadle.runs.fork import changed_hyperparameters, fork_run
+from treadle.runs.run import CONFIG, find_run
+from treadle.runs.verify import Verdict, verify_run
+
+if TYPE_CHECKING:
+    from treadle.data.feed import Feed
+    from treadle.engine.events import Hook
+    from treadle.engine.trainer import Trainer
+
+    Named = type[Trainer] | str | None
+    """A trainer's class, its name in the registry, or None for the one that a file names."""
+
+
+def resume(
+    run: str | Path,
+    *,
+    trainer: Named = None,
+    data: Any = None,
+    validation_data: Any = None,
+    test_data: Any = None,
+    hooks: Sequence[Hook] = (),
+    **settings: Any,
+) -> Trainer:
+    """The trainer of a run, where its newest good checkpoint left it; `train` or `iterate` go on from there.
+
+    Args:
+        run: its directory, `runs/line/v001`, or `runs/line` for its newest version.
+        trainer, data, validation_data, test_data: see `treadle.recipes.actions`.
+        hooks: for this session.
+        settings: those that a resume may change, such as `max_epochs`; a dotted name reaches into a group.
+
+    Raises:
+        UsageError: no such run, a setting that determines the past, other data, or a trainer that is not the run's.
+        StateError: the run's state does not fit the trainer.
+
+    Example:
+        treadle.resume("runs/image", max_steps=5000).train()
+    """
+    directory = find_run(run)
+    recipe = recipe_of_run(directory, trainer, data, validation_data, test_data)
+    return recipe.with_settings(settings).build(run_dir=directory, hooks=hooks, resume=True)
+
+
+def fork(
+    run: str | Path,
+    at: int,
+    *,
+    trainer: Named = None,
+    data: Any = None,
+    validation_data: Any = None,
+    test_data: Any = None,
+    hooks: Sequence[Hook] = (),
+    run_dir: str | Path | None = None,
+    **settings: Any,
+) -> Trainer:
+    """The trainer of a new run that goes on from the checkpoint of `run` after `at` steps, with other settings.
+
+    The checkpoint is copied, and kept for good in the parent.
+
+    Args:
+        run, trainer, data, validation_data, test_data, hooks: as for `resume`.
+        at: the step of a checkpoint.
+        run_dir: where it goes; by default it is the next version beside its parent.
+        settings: those that are to differ, any of them.
+
+    Raises:
+        UsageError: no such run or checkpoint; StateError where the checkpoint is damaged or does not fit.
+
+    Example:
+        treadle.fork("runs/image", at=500, lr="cosine 5e-3 to 1e-4").train()
+    """
+    directory = find_run(run)
+    before = recipe_of_run(directory, trainer, data, validation_data, test_data)
+    return branch(directory, before, before.with_settings(settings), at, run_dir, hooks)
+
+
+def verify(
+    run: str | Path,
+    *,
+    start: int | None = None,
+    trainer: Named = None,
+    data: Any = None,
+    validation_data: Any = None,
+    test_data: Any = None,
+) -> Verdict:
+    """Take a run's steps again from a checkpoint, and compare the digest of the state at each later one.
+
+    Args:
+        run, trainer, data, validation_data, test_data: as for `resume`. Nothing in the run is changed.
+        start: the step of the checkpoint to start from, 0 for the beginning; by default the last but one.
+
+    Returns what was compared: `holds` says whether all was equal, `differences` name what was not.
+
+    Raises UsageError where there is nothing to compare with, StateError where a checkpoint is damaged.
+    """
+    directory = find_run(run)
+    recipe = recipe_of_run(directory, trainer, data, validation_data, test_data)
+    return verify_run(directory, lambda where: recipe.build(run_dir=where), start)
+
+
+def test(
+    run: str | Path,
+    *,
+    trainer: Named = None,
+    data: Any = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Evaluate the best model of a run on its test data, and write pictures and figures into `RUN/test`.
+
+    Without test data of its own the trainer's validation data is taken.
+
+    Args:
+        run, trainer: as for `resume`.
+        data: what to test on instead: a path for `load_data`, or an object, as `test_data` of the trainer takes it.
+        settings: those that concern the evaluation.
+
+    Returns the results by name: the metrics, the `step` of the best model, and where the `report` is.
+
+    Raises UsageError where there is no best model or nothing to test on.
+    """
+    directory = find_run(run)
+    path = isinstance(data, str | Path)
+    recipe = recipe_of_run(directory, trainer, data if path else None, test_data=None if path else data)
+    return evaluate(directory, recipe.with_settings(settings))
+
+
+test.__test__ = False  # type: ignore[attr-defined]  # of pytest, which would take it for one of its own
+
+
+# What the commands use, which have settings of their own to apply ---------------------------------------------------
+
+
+def recipe_of_run(
+    run: Path, trainer: Named = None, data: Any = None, validation_data: Any = None, test_data: Any = None
+) -> Recipe:
+    """The recipe of the run in the directory `run`: its config.yaml, and what is given besides.
+
+    Raises UsageError in one line, also where the run was trained by a class of another name.
+    """
+    kind = registry.trainer(trainer) if isinstance(trainer, str) else trainer
+    recipe = load_recipe(run / CONFIG, kind)
+    if isinstance(data, str | Path):
+        recipe, data = replace(recipe, data=existing(data, "data")), None
+    feeds = {"data": data, "validation_data": validation_data, "test_data": test_data}
+    return replace(recipe, feeds={name: given for name, given in feeds.items() if given is not None})
+
+
+def branch(
+    parent: Path, before: Recipe, recipe: Recipe, at: int, run_dir: str | Path | None, hooks: Sequence[Hook] = ()
+) -> Trainer:
+    """The trainer of a new run, with `recipe`, from the checkpoint of `parent` after `at` steps of `before`."""
+    with before.build() as old, recipe.build() as new:
+        changes = changed_hyperparameters(old.parts.optimizers, new.parts.optimizers)
+    target = None if run_dir is None else Path(run_dir)
+    directory = fork_run(parent, at, recipe.document(), target, changes)
+    return recipe.build(run_dir=directory, hooks=hooks, resume=True)
+
+
+def evaluate(run: Path, recipe: Recipe, lines: Path | None = None) -> dict[str, Any]:
+    """Test the best model of the run in the directory `run`; its results by name.
+
+    `lines` is a file of streamlines that are judged in place of the test data, for trainers that know them.
+    """
+    with recipe.build() as trainer:
+        best = load_best(trainer.parts, run)
+        feed = trainer.test_feed or trainer.validation_feed
+        if lines is not None:
+            if not hasattr(trainer, "feed_of_lines"):
+                raise UsageError(f"--lines: {type(trainer).__name__} does not learn where streamlines go on")
+            feed = trainer.feed_of_lines(lines)
+        if feed is None:
+            raise UsageError(f"{type(trainer).__name__} has neither test nor validation data to test on")
+        return tested(trainer, feed, run.absolute() / "test", {"step": best["step"]})
+
+
+def tested(trainer: Trainer, feed: Feed, report: Path, results: Mapping[str, Any]) -> dict[str, Any]:
+    """Let `trainer` report on `feed` into the directory `report`; `results` and its own, by name."""
+    make_report_directory(report)
+    known = {**results, **trainer.test_report(report, feed)}
+    write_whole(report / "metrics.json", to_json(known) + "\n")
+    return known | {"report": report}
