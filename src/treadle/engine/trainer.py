@@ -246,6 +246,19 @@ class Trainer(Subject):
         """
         self.loop.lifecycle.finish_reason = reason
 
+    def extend(self, *, max_epochs: int | None = None, max_steps: int | None = None) -> None:
+        """Raise the run's limits: one that had come to its end is open again, and `train` or `iterate` go on with it.
+
+        It goes on as a resume with these limits does, and as a run planned so from the start, where neither schedules
+        nor an unfinished accumulation depended on the former limit (docs/exactness.md). `post_training` and `teardown`
+        have fired, and will again. Called from inside a step or a hook, it happens once that step is over, before the
+        end if it was the last one. In a run on disk config and journal say so.
+
+        Raises UsageError for a limit that is not higher, or leaves the run at its end; and for a run that has not
+        begun, has failed or was closed.
+        """
+        self.driver.extend({"max_epochs": max_epochs, "max_steps": max_steps})
+
     def rewind(self, step: int) -> None:
         """Go back to the state after `step` steps, and forget what came later; `train` or `iterate` go on from there.
 
