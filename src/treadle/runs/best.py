@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from treadle.config.fields import from_dict
 from treadle.config.files import load
 from treadle.engine.parts import Parts
 from treadle.engine.weights import put_weights
-from treadle.errors import UsageError, nearest
-from treadle.files import cannot_write, read_regular, replace_directory, settled, sync, to_json, write_whole
-from treadle.runs.run import BEST, CONFIG, INFO, WEIGHTS, Run
+from treadle.errors import UsageError, nearest, one_line
+from treadle.files import cannot_write, replace_directory, settled, sync, to_json, write_whole
+from treadle.runs.run import BEST, CONFIG, INFO, WEIGHTS, Run, check_info, read_json
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,8 @@ def best_directory(run: str | Path) -> Path:
 def best_config(run: str | Path, kind: type[Any]) -> Any:
     """The settings, a `kind`, of a run's best model. Raises UsageError where there is none, or none of that kind."""
     source = best_directory(run) / CONFIG
+    if source.exists() and not source.is_file():
+        raise UsageError(f"{source} is no regular file: put back the settings of the best model")
     return from_dict(kind, load(source).get("config") or {}, source=str(source), at="config")
 
 
@@ -98,10 +99,11 @@ def read_best(run: str | Path) -> Best:
     from safetensors.torch import load_file
 
     directory = best_directory(run)
+    info = check_info(directory / INFO, read_json(directory / INFO))
     try:
-        return Best(load_file(directory / WEIGHTS), json.loads(read_regular(directory / INFO)))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UsageError(f"the best model in {directory} cannot be read: {error}") from None
+        return Best(load_file(directory / WEIGHTS), info)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise UsageError(f"{directory / WEIGHTS} cannot be read ({one_line(error)}): restore it from a copy") from None
 
 
 def load_best(parts: Parts, run: str | Path) -> Mapping[str, Any]:
