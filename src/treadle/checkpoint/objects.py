@@ -63,7 +63,7 @@ class Objects:
                 raise StateError(f"the trainer has {kind} {name!r}, the checkpoint has not{nearest(name, saved)}")
         for name, item in sorted(items.items(), key=lambda pair: restore_order(pair[1])):
             if name in saved:
-                self._load(name, item, saved[name])
+                load_object(self._owner, name, item, saved[name], self._memory, self._groups)
         for name in saved:
             if name not in items and _was_apart(name, items):
                 assign(self._owner, name, saved[name])
@@ -74,21 +74,6 @@ class Objects:
         if isinstance(value, torch.optim.Optimizer):
             return optimizer_state(value, self._groups)
         return state_of(value)
-
-    def _load(self, name: str, value: Any, state: Any) -> None:
-        """Put `state` back into `value`, the object at dotted `name`; plain data replaces what is there."""
-        try:
-            if isinstance(value, nn.Module):
-                load_module(value, state, self._memory)
-            elif isinstance(value, torch.optim.Optimizer):
-                load_optimizer(value, state, self._groups)
-            else:
-                _loader(self._owner, name, value, state)(state)
-        except StateError as error:
-            raise StateError(f"{name!r} does not take the checkpoint's state: {error}") from error
-        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-            first = one_line(error).partition(": ")[2] or one_line(error)
-            raise StateError(f"{name!r} does not take the checkpoint's state: {first}") from error
 
 
 def _was_apart(name: str, items: Mapping[str, Any]) -> bool:
@@ -118,6 +103,32 @@ def state_of(value: Any) -> Any:
     if not isinstance(value, Tensor) and hasattr(value, "state_dict") and hasattr(value, "load_state_dict"):
         return value.state_dict()
     return value
+
+
+def load_object(
+    owner: Any,
+    name: str,
+    value: Any,
+    state: Any,
+    memory: ModuleMemory | None = None,
+    groups: Groups | None = None,
+) -> None:
+    """Put `state` back into `value`, the object at dotted `name` of `owner`; plain data replaces what is there.
+
+    Raises StateError, naming it, where it does not take the state.
+    """
+    try:
+        if isinstance(value, nn.Module):
+            load_module(value, state, memory)
+        elif isinstance(value, torch.optim.Optimizer):
+            load_optimizer(value, state, groups)
+        else:
+            _loader(owner, name, value, state)(state)
+    except StateError as error:
+        raise StateError(f"{name!r} does not take the checkpoint's state: {error}") from error
+    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        first = one_line(error).partition(": ")[2] or one_line(error)
+        raise StateError(f"{name!r} does not take the checkpoint's state: {first}") from error
 
 
 def _loader(owner: Any, name: str, value: Any, state: Any) -> Callable[[Any], object]:
