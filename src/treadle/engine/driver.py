@@ -49,7 +49,7 @@ class Driver:
         self.commands = CommandQueue(self)
         loop.is_asked = self.commands.hold_the_end
         self._steps: Iterator[None] | None = None
-        self._halted = False
+        self._halted = self._begun = False
         self.active = Active(loop, random)
 
     def open(self) -> None:
@@ -104,7 +104,8 @@ class Driver:
         self._loop.parts.find()
         self._loop.adopt()
         self._loop.adopt_feeds()
-        if self._lifecycle.stage is Stage.NEW:
+        if not self._begun:  # also where it was paused, stopped or rewound before its first step here
+            self._begun = True
             self._loop.state.settle_hooks()
             self._loop.state.late.know_hooks()
         self._lifecycle.to(Stage.RUNNING)
