@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 VALIDATED = (
     "ragged_sequences",
     "everything",
+    "channels_last",
     "image",
     "pix2pix",
     "cyclegan",
@@ -38,6 +39,9 @@ VALIDATED = (
     "tracts",
     "tracts_memory",
     "tracts-autoencoder",
+    "char_gpt",
+    "byol",
+    "word_lstm",
 )
 LOOPS = ("plain_loop",)
 """Programs without a trainer, which leave checkpoints alone."""

@@ -27,7 +27,7 @@ from treadle.checkpoint.plain import is_plain, is_stateless
 from treadle.checkpoint.state import Section, State, Value
 from treadle.data.feed import Feed
 from treadle.data.random import program_state, set_program_state
-from treadle.errors import DataChanged, StateError, nearest
+from treadle.errors import DataChanged, StateError, TreadleError, nearest, one_line
 
 _NOTHING_TO_SAVE = (
     types.FunctionType,
@@ -47,7 +47,8 @@ _MEMORY = ModuleMemory()
 def capture(objects: Mapping[str, Any], *, random: bool = False) -> State:
     """The complete state of `objects`; its `digest` is the SHA-256 of it all, equal for equal states.
 
-    Tensors are references: `capture(objects).copy()` is a state in memory to go back to.
+    Tensors are references, of which the digest is made when it is first asked for: `capture(objects).copy()` is a state
+    in memory that stays as it is, to go back to.
 
     Args:
         objects: by name: modules, parameters, optimizers, torch's schedulers, random generators, feeds, EMAs,
@@ -92,7 +93,12 @@ def restore(objects: dict[str, Any], state: State) -> dict[str, Any]:
     }
     if other := sorted(set(state.values) - {"format", *parts}):
         raise StateError(f"the state is a trainer's (it has {other[0]!r}): restore it with such a trainer")
-    sections.restore({name: part for name, part in parts.items() if name in state.values}, state, found.kinds)
+    try:
+        sections.restore({name: part for name, part in parts.items() if name in state.values}, state, found.kinds)
+    except TreadleError:
+        raise
+    except Exception as error:
+        raise StateError(f"the state is damaged, or not one of such objects: {one_line(error)}") from error
     return objects
 
 
@@ -106,7 +112,8 @@ class _Found:
         for name, value in objects.items():
             if not isinstance(name, str):
                 raise StateError(f"the objects are named by text, not by {name!r}")
-            for path, item, replace in _walk(objects, name, value, name):
+            for path, given, replace in _walk(objects, name, value, name):
+                item = _unwrapped(given)
                 if isinstance(item, _NOTHING_TO_SAVE):
                     what = type(item).__name__
                     raise StateError(f"{path!r} is a {what}, which has no state: give what it makes, or leave it out")
@@ -194,6 +201,12 @@ class _Found:
 
 def _parameters_of(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
     return (p for group in optimizer.param_groups for p in group["params"])
+
+
+def _unwrapped(item: Any) -> Any:
+    """The optimizer inside of what wraps it: Lightning's wrapper would keep a state that its optimizer never sees."""
+    inner = getattr(item, "optimizer", None) if isinstance(item, torch.optim.Optimizer) else None
+    return _unwrapped(inner) if isinstance(inner, torch.optim.Optimizer) else item
 
 
 def _walk(holder: Any, key: Any, value: Any, path: str) -> Iterator[tuple[str, Any, Callable[[Any], None]]]:

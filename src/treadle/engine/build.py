@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import DataLoader
 
 from treadle.data.convert import as_feed
 from treadle.data.feed import Feed
+from treadle.data.named import NamedFeeds
 from treadle.data.random import RandomStreams
 from treadle.engine.loop import Loop
 from treadle.engine.schedule import every
 from treadle.engine.settings import TrainerConfig
 from treadle.engine.subject import Subject
-from treadle.errors import UsageError
+from treadle.errors import UsageError, nearest
 
 
 def feed_for(config: TrainerConfig, data: Any, name: str, *, training: bool = False) -> Feed | None:
-    """A feed of `data` as the config asks for it; evaluation data is neither shuffled nor cut."""
+    """A feed of `data` as the config asks for it; evaluation data is neither shuffled nor cut, and may be several sets.
+
+    A mapping of tensors is one set of named columns; one of other data (tuples, datasets, feeds) is sets by name.
+    """
     if data is None:
         return None
+    if isinstance(data, Mapping) and data and not training and not any(map(_is_column, data.values())):
+        return NamedFeeds({key: _set(config, value, f"{name}[{key!r}]") for key, value in data.items()})
     return as_feed(
         data,
         batch_size=config.batch_size,
@@ -29,6 +39,64 @@ def feed_for(config: TrainerConfig, data: Any, name: str, *, training: bool = Fa
         seed=config.seed,
         name=name,
     )
+
+
+def own_batch_size(data: Any) -> int | None:
+    """Samples per batch of data that makes its batches itself, a `Feed` or a `DataLoader`; None where nothing says."""
+    if not isinstance(data, Feed | DataLoader):
+        return None
+    for maker in (data, getattr(data, "batching", None)):
+        size = getattr(maker, "batch_size", None)
+        if isinstance(size, int):
+            return size
+    return None
+
+
+def check_settings(subject: Subject, config: TrainerConfig, data: Any, given: Mapping[str, Any]) -> None:
+    """Raise UsageError where a new run would not heed a setting, of which some were `given` by keyword."""
+    if config.patience is not None and subject.validation_feed is None:
+        raise UsageError(
+            f"patience is {config.patience}, but nothing is validated: give validation_data, or no patience"
+        )
+    _check_stream(config, data)
+    if not isinstance(data, Feed | DataLoader):
+        return
+    for name in ("batch_size", "shuffle", "drop_last"):
+        has = own_batch_size(data) if name == "batch_size" else getattr(data, name, None)
+        if name in given and has != getattr(config, name) and (has is not None or name == "batch_size"):
+            raise UsageError(
+                f"{name}={given[name]!r} beside data that is a {type(data).__name__}, which makes its batches itself"
+                f"{'' if has is None else f' ({name}={has!r})'}: leave it out, or say it there"
+            )
+
+
+def _check_stream(config: TrainerConfig, data: Any) -> None:
+    """Raise UsageError for an iterator that can be read once, where the run has to read it again."""
+    if not isinstance(data, Iterator) or hasattr(data, "load_state_dict"):
+        return
+    remedy = "give an iterable that starts anew, or a function of the epoch that returns one"
+    if config.max_steps is None and config.max_epochs is not None and config.max_epochs > 1:
+        raise UsageError(f"data is a {type(data).__name__}, which lasts one of {config.max_epochs} epochs: {remedy}")
+    if config.on_bad_step == "rollback":
+        raise UsageError(f"data is a {type(data).__name__}, which a rollback cannot read again: {remedy}")
+
+
+def feed_to_evaluate(subject: Subject, config: TrainerConfig, data: Any) -> Feed | None:
+    """A feed of `data` to evaluate beside the training. Raises UsageError for the stream that is trained on."""
+    feed = feed_for(config, data, "data")
+    if feed is not None and feed is subject.feed and feed.state_dict():
+        raise UsageError("data is the stream that the run trains on, which would lose its place: give data of its own")
+    return feed
+
+
+def _is_column(value: Any) -> bool:
+    return isinstance(value, Tensor | np.ndarray | list | str | int | float) or value is None
+
+
+def _set(config: TrainerConfig, data: Any, name: str) -> Feed:
+    feed = feed_for(config, data, name)
+    assert feed is not None
+    return feed
 
 
 def run_setup(subject: Subject, random: RandomStreams) -> None:
@@ -78,7 +146,14 @@ def check_replacement(name: str, function: Any, kwargs: Mapping[str, Any]) -> No
         raise UsageError(f"the replacement for {name!r} is a {type(function).__name__}: expected a function")
     positional = (None, None) if name == "step" else (None,)
     try:
-        inspect.signature(function).bind(*positional, **kwargs)
+        signature = inspect.signature(function)
+        takes = [each.name for each in list(signature.parameters.values())[len(positional) :]]
+        for keyword in kwargs:
+            if keyword not in takes and not any(
+                each.kind is each.VAR_KEYWORD for each in signature.parameters.values()
+            ):
+                raise UsageError(f"the replacement for {name!r} takes no {keyword!r}{nearest(keyword, takes)}")
+        signature.bind(*positional, **kwargs)
     except TypeError as error:
         called = "function(trainer, batch, ...)" if name == "step" else "function(trainer, ...)"
         raise UsageError(f"the replacement for {name!r} cannot be called as {called}: {error}") from None
