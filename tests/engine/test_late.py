@@ -388,6 +388,7 @@ REFUSED: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "a module that an average is of": (
         lambda t: (
+            delattr(t, "rate"),
             setattr(t, "optimizer", torch.optim.Adam(t.second.parameters())),
             setattr(t, "first", nn.Linear(2, 2)),
         ),
