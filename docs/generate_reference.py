@@ -65,9 +65,19 @@ PAGES = (
     Page(
         "optimization.md",
         "Learning rates, groups, averages",
-        ("LearningRate", "treadle.engine.curves:parse_curve", "parameter_groups", "EMA", "Every", "Span"),
+        (
+            "LearningRate",
+            "treadle.engine.curves:parse_curve",
+            "parameter_groups",
+            "EMA",
+            "Every",
+            "Span",
+            "Progress",
+            "BadStepGuard",
+        ),
     ),
     Page("rows.md", "Row edits", ("RowEdit",)),
+    Page("checkpoints.md", "Checkpoints of any loop", ("capture", "restore", "State", "Checkpoints")),
     Page(
         "data.md",
         "Data",
@@ -76,6 +86,7 @@ PAGES = (
             "TensorFeed",
             "DatasetFeed",
             "StreamFeed",
+            "seed_everything",
             "Steps",
             "treadle.data.length:LengthBuckets",
             "treadle.data.length:pad_collate",
@@ -93,7 +104,7 @@ PAGES = (
             "treadle.testing:line_data",
         ),
     ),
-    Page("errors.md", "Errors", ("TreadleError", "UsageError", "RunError", "StateError")),
+    Page("errors.md", "Errors", ("TreadleError", "UsageError", "RunError", "BadStep", "StateError")),
 )
 
 

@@ -12,28 +12,38 @@ from typing import TYPE_CHECKING, Any
 from treadle.errors import RunError, StateError, TreadleError, UsageError
 
 if TYPE_CHECKING:
+    from treadle.checkpoint.loops import capture, restore
+    from treadle.checkpoint.state import State
     from treadle.config.settings import setting
     from treadle.data.dataset import DatasetFeed
     from treadle.data.feed import Feed
+    from treadle.data.random import seed_everything
     from treadle.data.steps import Steps
     from treadle.data.stream import StreamFeed
     from treadle.data.tensors import TensorFeed
+    from treadle.engine.bad_steps import BadStep
     from treadle.engine.ema import EMA
     from treadle.engine.events import Hook, Order, Record
+    from treadle.engine.guard import BadStepGuard
     from treadle.engine.interrupts import Interrupts
     from treadle.engine.lr import LearningRate
     from treadle.engine.objective import Losses, Objective
     from treadle.engine.optim import parameter_groups
+    from treadle.engine.progress import Progress
     from treadle.engine.rows import RowEdit
     from treadle.engine.schedule import Every, Span
     from treadle.engine.settings import TrainerConfig
     from treadle.engine.summary import Overview, Summary
     from treadle.engine.trainer import Trainer
     from treadle.recipes.actions import fork, resume, test, verify
+    from treadle.runs.checkpoints import Checkpoints
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BadStep": "engine.bad_steps",
+    "BadStepGuard": "engine.guard",
+    "Checkpoints": "runs.checkpoints",
     "DatasetFeed": "data.dataset",
     "EMA": "engine.ema",
     "Every": "engine.schedule",
@@ -44,9 +54,11 @@ _HOMES = {
     "Losses": "engine.objective",
     "Objective": "engine.objective",
     "Order": "engine.events",
+    "Progress": "engine.progress",
     "Record": "engine.events",
     "RowEdit": "engine.rows",
     "Span": "engine.schedule",
+    "State": "checkpoint.state",
     "Steps": "data.steps",
     "StreamFeed": "data.stream",
     "Overview": "engine.summary",
@@ -54,9 +66,12 @@ _HOMES = {
     "TensorFeed": "data.tensors",
     "Trainer": "engine.trainer",
     "TrainerConfig": "engine.settings",
+    "capture": "checkpoint.loops",
     "fork": "recipes.actions",
     "parameter_groups": "engine.optim",
+    "restore": "checkpoint.loops",
     "resume": "recipes.actions",
+    "seed_everything": "data.random",
     "setting": "config.settings",
     "test": "recipes.actions",
     "verify": "recipes.actions",
@@ -67,6 +82,9 @@ _FORMER = {"Snapshot": "Overview"}
 
 __all__ = [
     "EMA",
+    "BadStep",
+    "BadStepGuard",
+    "Checkpoints",
     "DatasetFeed",
     "Every",
     "Feed",
@@ -77,10 +95,12 @@ __all__ = [
     "Objective",
     "Order",
     "Overview",
+    "Progress",
     "Record",
     "RowEdit",
     "RunError",
     "Span",
+    "State",
     "StateError",
     "Steps",
     "StreamFeed",
@@ -91,9 +111,12 @@ __all__ = [
     "TreadleError",
     "UsageError",
     "__version__",
+    "capture",
     "fork",
     "parameter_groups",
+    "restore",
     "resume",
+    "seed_everything",
     "setting",
     "test",
     "verify",

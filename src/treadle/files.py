@@ -14,15 +14,15 @@ import json
 import math
 import os
 import re
+import secrets
 import shutil
 import stat
-import tempfile
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from treadle.errors import RunError, UsageError, nearest
 
@@ -30,6 +30,8 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(", 
 _NAN_AND_INF = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _LINK, _NO_FILE = "it is a link", "it is no regular file"
+PART = ".part"
+"""How the names of files end that are being written, or whose writing was killed."""
 _REMEDIES = {
     _LINK: "put what it leads to in its place, or remove it",
     _NO_FILE: "remove it, or put the file back",
@@ -70,13 +72,18 @@ def _plain(value: Any) -> Any:
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, np.bool_):
         return bool(value)
-    if isinstance(value, Tensor | np.ndarray):
+    if isinstance(value, np.ndarray) or _is_tensor(value):
         return _plain(value.tolist())
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
     return str(value)
+
+
+def _is_tensor(value: Any) -> bool:
+    torch = sys.modules.get("torch")  # not imported for it: commands that only read runs do without
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def file_name(name: str) -> str:
@@ -88,21 +95,38 @@ def file_name(name: str) -> str:
     return kept or "unnamed"
 
 
+def text_cell(text: str) -> str:
+    """A text as a cell of a CSV table: spreadsheets compute what begins so, unless an apostrophe stands before it."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def write_whole(path: Path, content: bytes | str, *, sync: bool = False) -> None:
     """Write a file whole or not at all; `sync` waits until it is on the disk. An OSError leaves nothing behind."""
-    data = content.encode() if isinstance(content, str) else content
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:60]}.")
+    data = encoded(content) if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name[:60]}.{secrets.token_hex(4)}{PART}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def encoded(text: str) -> bytes:
+    """`text` as UTF-8. What that cannot say, such as bytes in a file's name, becomes an escape: \\udcff, as in JSON."""
+    return text.encode(errors="backslashreplace")
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what writes into `directory` have left that were killed; nobody may be writing there now."""
+    if directory.is_dir() and not directory.is_symlink():
+        for leftover in directory.glob(f".*.????????{PART}"):
+            leftover.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -295,7 +319,7 @@ class LineFile:
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Add one entry. Raises RunError when the disk refuses it, with the file as it was before."""
-        line = (to_json(entry) + "\n").encode()
+        line = encoded(to_json(entry) + "\n")
         try:
             if self._descriptor is None:
                 self._descriptor = self._open()
@@ -320,11 +344,23 @@ class LineFile:
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
+    @property
+    def size(self) -> int:
+        """Its bytes; 0 where there is no file."""
+        try:
+            return os.stat(self.path if self._descriptor is None else self._descriptor).st_size
+        except OSError:
+            return 0
+
     def close(self) -> None:
         """Close the file; the next `append` opens it again."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        if getattr(self, "_descriptor", None) is not None:
+            self.close()
 
     def _open(self) -> int:
         descriptor = open_regular(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
@@ -352,6 +388,21 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
     Raises RunError naming the line for anything else that is no JSON object, and the file where it cannot be read.
     """
+    for count, line in enumerate(raw_lines(path), 1):
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            entry = None
+        if not isinstance(entry, dict):
+            raise RunError(f"{path}, line {count} is damaged: it is no JSON object; delete it to read the rest")
+        yield entry
+
+
+def raw_lines(path: Path) -> Iterator[bytes]:
+    """Yield the whole lines of a file as they are, none where there is no file; a torn last one is left out.
+
+    Raises RunError naming the file where it cannot be read.
+    """
     try:
         file = os.fdopen(open_regular(path), "rb")
     except FileNotFoundError:
@@ -359,13 +410,6 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise RunError(f"{path} cannot be read: {reason(error)}") from None
     with file:
-        for count, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                entry = None
-            if not isinstance(entry, dict):
-                raise RunError(f"{path}, line {count} is damaged: it is no JSON object; delete it to read the rest")
-            yield entry
+        for line in file:
+            if line.endswith(b"\n"):
+                yield line

@@ -39,6 +39,8 @@ VALIDATED = (
     "tracts_memory",
     "tracts-autoencoder",
 )
+LOOPS = ("plain_loop",)
+"""Programs without a trainer, which leave checkpoints alone."""
 STAGES_OF = {
     "row edit": ("growing_gaussians", "everything", "splats", "splats_adc", "own_densification", "sdf", "nerf"),
     "validation": VALIDATED,
@@ -120,7 +122,10 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def outcome(run: Path) -> dict[str, Any]:
-    """Everything of a run that has to be equal."""
+    """Everything of a run that has to be equal; of a loop without a trainer, its state at the end."""
+    if name_of_loop(run):
+        newest = sorted(run.glob("step-*"))[-1]
+        return {"status": "finished", "digest": json.loads((newest / "manifest.json").read_text())["digest"]}
     summary = json.loads((run / "summary.json").read_text())
     found: dict[str, Any] = {name: summary[name] for name in ("status", "reason", "step", "epoch", "digest", "best")}
     found["metrics"] = summary["metrics"], summary["validation_metrics"]
@@ -137,6 +142,12 @@ def compare(reference: dict[str, Any], found: dict[str, Any]) -> list[str]:
     return [name for name in sorted(reference.keys() | found.keys()) if reference.get(name) != found.get(name)]
 
 
+def name_of_loop(run: Path) -> str | None:
+    """What the loop without a trainer is called whose directory `run` is; None for a trainer's run."""
+    name = run.parent.name.partition("-")[0]
+    return name if name in LOOPS else None
+
+
 def last_step(run: Path) -> int:
     """The step of the newest metric line: how far the run had come."""
     return max((line["step"] for line in lines(run / "metrics.jsonl")), default=0)
@@ -147,6 +158,8 @@ def random_kill(rng: random.Random, name: str, life: float, stages: list[str]) -
     if rng.random() < 1 / 3:
         return {"after": rng.uniform(0, life)}
     fitting = [s for s in stages if name in STAGES_OF.get(s.partition(":")[0], (name,))]
+    if name in LOOPS:
+        fitting = [s for s in fitting if s.startswith(("checkpoint", "snapshot"))]
     return {"at": rng.choice(fitting), "nth": rng.choice([1, 1, 2, 3, 5])}
 
 
@@ -175,11 +188,14 @@ def run_gauntlet(
             attempts += 1
             killing = (planned or row.kills < kills) and attempts <= 12
             kill = (planned.pop(0) if planned else random_kill(rng, name, life, stages)) if killing else None
+            there = sorted(run.glob("step-*")) if name in LOOPS else []
             before, journal = last_step(run), len(lines(run / "journal.jsonl"))
             task = {"name": name, "run": str(run), "workers": workers, "log": str(run.parent / "log"), "kill": kill}
             ended = child.run(task)
             entries = lines(run / "journal.jsonl")[journal:]
             resumed = next((entry["step"] for entry in entries if entry["event"] == "resume"), None)
+            if there:
+                resumed = int(there[-1].name.removeprefix("step-"))
             if attempts > 1 and resumed is not None:
                 row.resumes += 1
                 row.lost_steps += max(0, before - resumed)
@@ -243,7 +259,7 @@ def main() -> int:
     from gauntlet_child import STAGES
     from gauntlet_trainers import BUILDERS, MAP_STYLE, RECIPES, recipes
 
-    names = options.only or [*BUILDERS, *(name for name in recipes() if name in RECIPES)]
+    names = options.only or [*BUILDERS, *LOOPS, *(name for name in recipes() if name in RECIPES)]
     cases = [(name, workers) for name in names for workers in ((0, 2) if name in MAP_STYLE else (0,))]
     # Processes that start workers take seconds: they get half as many kills as the others.
     share = options.kills / sum(0.5 if workers else 1 for _, workers in cases)

@@ -312,6 +312,14 @@ BUILDERS: dict[str, Callable[..., Trainer]] = {
         ),
     )
 }
+
+
+def plain_loop(run: Path) -> None:
+    example("plain_loop").main(run, epochs=3, save_every="3 steps")
+
+
+LOOPS: dict[str, Callable[[Path], None]] = {"plain_loop": plain_loop}
+"""Programs without a trainer: each trains to its end, from where it was, with its checkpoints in a directory."""
 MAP_STYLE = ("ragged_sequences", "everything", "pix2pix", "cyclegan", "tracts", "tracts_memory", "tracts-autoencoder")
 """Those whose data may come from worker processes."""
 

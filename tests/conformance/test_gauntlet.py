@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from gauntlet import STAGES_OF, Child, Row, reference_of, run_gauntlet
 from gauntlet_child import STAGES
-from gauntlet_trainers import BUILDERS, EXAMPLES, RECIPES, recipes
+from gauntlet_trainers import BUILDERS, EXAMPLES, LOOPS, RECIPES, recipes
 
-NAMES = [*BUILDERS, *(name for name in recipes() if name in RECIPES)]
+NAMES = [*BUILDERS, *LOOPS, *(name for name in recipes() if name in RECIPES)]
 OWN_LOOP = {"own_loop"}
 """Examples that are about something else than one run from its beginning to its end."""
 
@@ -39,7 +39,7 @@ def assert_equal_after(row: Row, kills: int) -> None:
 
 def test_every_example_and_recipe_runs_the_gauntlet() -> None:
     examples = {path.stem for path in EXAMPLES.glob("*.py")}
-    assert examples - OWN_LOOP <= set(BUILDERS)
+    assert examples - OWN_LOOP <= set(BUILDERS) | set(LOOPS)
     assert set(recipes()) <= set(RECIPES)
 
 
@@ -49,6 +49,17 @@ def test_killed_at_random_it_ends_with_the_same_digest_and_metric_lines(
 ) -> None:
     row = run_gauntlet(child, name, 0, 5, 1, tmp_path, list(STAGES), references(name))
     assert_equal_after(row, 5)
+
+
+def test_a_loop_without_a_trainer_is_killed_in_every_stage_of_a_write(
+    child: Child, references: Any, tmp_path: Path
+) -> None:
+    of_the_writer = {"checkpoint: begins", "checkpoint: reported"}
+    stages = [stage for stage in STAGES if stage.startswith("checkpoint") and stage not in of_the_writer]
+    plan = [{"at": stage, "nth": nth} for stage in stages for nth in (1, 2)]
+    row = run_gauntlet(child, "plain_loop", 0, len(plan), 1, tmp_path, list(STAGES), references("plain_loop"), plan)
+    assert_equal_after(row, len(plan))
+    assert set(row.stages) == set(stages)
 
 
 def test_killed_with_worker_processes(child: Child, references: Any, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_feed_is_set_as_a_feed() -> None:
             super().setup()
             self.feed = line_data()
 
-    with pytest.raises(UsageError, match=r"self\.feed is set to a tuple: expected a Feed, such as .*as_feed"):
+    with pytest.raises(UsageError, match=r"self\.feed is set to a tuple: expected a Feed, as .*as_feed"):
         Feeding(max_steps=1)
 
 

@@ -163,9 +163,32 @@ def test_a_percentage_of_a_run_of_unknown_length_is_refused() -> None:
         Every("10%").due_after_step(Progress(step=1))
 
 
-def test_a_period_is_whole_epochs() -> None:
-    with pytest.raises(UsageError, match="whole epochs"):
-        Every("0.5 epochs")
+@pytest.mark.parametrize(
+    ("text", "batches", "due"),
+    [
+        ("0.25 epochs", 10, [3, 5, 8, 10, 13, 15, 18, 20]),
+        ("0.5 epochs", 4, [2, 4, 6, 8]),
+        ("1.5 epochs", 4, [6, 12]),
+        ("0.25 epochs", 2, [1, 2, 3, 4]),
+        ("0.1 epochs", 10, list(range(1, 21))),
+    ],
+)
+def test_a_part_of_an_epoch_is_due_after_steps_and_with_its_last_one(text: str, batches: int, due: list[int]) -> None:
+    period, progress = Every(text), Progress(max_epochs=20, batches_per_epoch=batches)
+    found = []
+    for _ in range(due[-1]):
+        progress.count_step()
+        if period.due_after_step(progress):
+            found.append(progress.step)
+        if progress.batch == batches:
+            progress.count_epoch()
+            assert not period.due_after_epoch(progress)
+    assert found == due
+
+
+def test_a_part_of_an_epoch_needs_its_length() -> None:
+    with pytest.raises(UsageError, match=r"'0\.5 epochs' needs the length of an epoch"):
+        Every("0.5 epochs").due_after_step(Progress(step=3, max_steps=9))
 
 
 def test_every_is_a_value() -> None:

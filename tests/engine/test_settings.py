@@ -21,7 +21,7 @@ from treadle.engine.settings import OptimizationSettings, settings_from
         ({"max_steps": 3.5}, "max_steps is 3.5: expected a whole number, or null"),
         ({"batch_size": True}, "batch_size is True: expected a whole number, or null"),
         ({"shuffle": "no"}, "shuffle is 'no': expected true or false"),
-        ({"clip_norm": "high"}, "clip_norm is 'high': expected a number, or null"),
+        ({"clip_norm": "high"}, "clip_norm is 'high': expected a number or a group of settings, or null"),
         ({"precision": "fp8"}, "precision is 'fp8': expected one of 'fp32', 'bf16', 'fp16', 'auto'"),
         ({"monitor_mode": "least"}, "monitor_mode is 'least': expected one of 'min', 'max'"),
         ({"on_bad_step": "retry"}, "on_bad_step is 'retry': expected one of 'stop', 'skip', 'rollback'"),

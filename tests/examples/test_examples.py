@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -147,6 +148,19 @@ def test_own_loop_ends_with_the_weights_of_train_and_journals_its_edit(capsys: p
     assert not torch.equal(edited.model[0].weight, plain.model[0].weight)
     assert told.count("|") == 2 * 8, "it has redrawn eight times"
     assert "bit for bit" in told and "learning rate: 0.01, then 0.001" in told
+
+
+def test_plain_loop_is_short_learns_and_goes_on_where_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert len((ROOT / "examples" / "plain_loop.py").read_text(encoding="utf-8").splitlines()) <= 60
+    example = load("plain_loop")
+    digest = example.main(tmp_path)
+    assert re.search(r"^480 steps, loss 0\.0\d+, digest " + digest, capsys.readouterr().out)
+    shutil.rmtree(tmp_path / "step-00000480")
+    assert example.main(tmp_path) == digest
+    assert "going on after step 450" in capsys.readouterr().out
+    assert example.main(tmp_path) == digest
 
 
 def test_own_loop_runs_as_a_program(tmp_path: Path) -> None:

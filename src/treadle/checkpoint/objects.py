@@ -68,7 +68,7 @@ class Objects:
         for name in items:
             if name not in saved and not self._optional(name):
                 raise StateError(f"the trainer has {kind} {name!r}, the checkpoint has not{nearest(name, saved)}")
-        for name, item in sorted(items.items(), key=lambda pair: _order(pair[1])):
+        for name, item in sorted(items.items(), key=lambda pair: restore_order(pair[1])):
             if name in saved:
                 load_object(self._owner, name, item, saved[name])
 
@@ -109,7 +109,7 @@ def is_stateless(value: Any) -> bool:
     return is_dataclass(value) and bool(getattr(type(value), "__dataclass_params__").frozen)  # noqa: B009
 
 
-def _order(value: Any) -> int:
+def restore_order(value: Any) -> int:
     """Restoring goes by this: parameters have their shapes before the optimizers that hold moments of them."""
     if isinstance(value, nn.Module | Tensor):
         return 0

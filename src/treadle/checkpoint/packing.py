@@ -80,7 +80,7 @@ class Packer:
             return packed
         raise StateError(
             f"{path} is a {kind.__module__}.{kind.__qualname__}, which cannot be saved: give it "
-            "state_dict() and load_state_dict(), or name the attribute in the trainer's `transient` if it has no state"
+            "state_dict() and load_state_dict(), or leave it out if it has no state: a trainer names it in `transient`"
         )
 
     def _rarer(self, value: Any, path: str) -> Plain:
@@ -159,6 +159,8 @@ class Packer:
         key = (tensor.data_ptr(), tensor.device, tensor.dtype, tuple(tensor.shape), tensor.stride(), signs)
         if tensor.numel() and key in self._seen:
             return self._seen[key]
+        while path in self.tensors:  # {"a/b": x, "a": {"b": y}}
+            path += "'"
         self._seen[key] = path
         self.tensors[path] = tensor
         return path

@@ -61,13 +61,13 @@ class State:
 
     @property
     def step(self) -> int:
-        """Finished steps."""
-        return int(self.values["progress"]["step"])
+        """Finished steps; of a state of somebody's own loop, the number that it was saved by."""
+        return int(self.values.get("progress", self.clock).get("step", 0))
 
     @property
     def epoch(self) -> int:
-        """Finished epochs."""
-        return int(self.values["progress"]["epoch"])
+        """Finished epochs; 0 where the state is one of somebody's own loop."""
+        return int(self.values["progress"]["epoch"]) if "progress" in self.values else 0
 
     def copy(self, into: State | None = None) -> State:
         """A copy with CPU memory of its own, that of `into` where it has tensors of the same shape and dtype.

@@ -122,10 +122,11 @@ def _reckon(runs: Sequence[Path], options: Namespace) -> int:
 
 def _draw(run: Path, metric: str | None) -> None:
     """The curves of one run: of one metric, or of each."""
-    from treadle.runs.plot import curves, draw, logged
+    from treadle.runs.glance import glance_series
+    from treadle.runs.plot import curves, draw, losses
 
-    for name in logged(run) if metric is None else [metric]:
-        picture = draw(curves([run], name), min(terminal_width(), 120), SMALL, color=sys.stdout.isatty())
+    for curve in losses(run) if metric is None else [curves([run], metric, glance_series)]:
+        picture = draw(curve, min(terminal_width(), 120), SMALL, color=sys.stdout.isatty())
         print("\n" + picture.rpartition("\n")[0])  # without the legend: there is one curve
 
 
@@ -134,7 +135,8 @@ def _compare(runs: Sequence[Path], metric: str | None) -> None:
     from treadle.runs.plot import curves, draw
 
     comparison = compare(runs)
-    drawn = curves(runs, metric)
+    read = {info.path: info.series for info in comparison.runs}
+    drawn = curves(runs, metric, read.__getitem__)
     for title, rows in (
         ("config", comparison.config),
         ("environment", comparison.environment),

@@ -18,12 +18,14 @@ import platform
 import random
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+
+from treadle.errors import StateError
 
 
 def derive_seed(seed: int, *parts: int | str) -> int:
@@ -363,18 +365,11 @@ class RandomStreams:
     def state_dict(self) -> dict[str, Any]:
         """The streams as plain data and tensors, whether they are swapped in or not."""
         inside = self._depth > 0
-        version, words, gauss = (_python if inside else self._python).getstate()
-        generator, normal = current_numpy() if inside else self._numpy
-        # The words are integers below 2**32: as a tensor they are compact and exact.
-        state: dict[str, Any] = {
-            "python": {"version": version, "words": torch.tensor(words, dtype=torch.int64), "gauss": gauss},
-            "numpy": {
-                "key": torch.from_numpy(generator.state["state"]["key"].astype(np.int64)),
-                "pos": int(generator.state["state"]["pos"]),
-                "gauss": normal,
-            },
-            "torch": torch.get_rng_state() if inside else self._torch,
-        }
+        state = _packed(
+            _python if inside else self._python,
+            current_numpy() if inside else self._numpy,
+            torch.get_rng_state() if inside else self._torch,
+        )
         if self._cuda is not None:
             state["cuda"] = torch.cuda.get_rng_state(self._cuda) if inside else self._gpu
         return state
@@ -382,12 +377,8 @@ class RandomStreams:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state`, whether swapped in or not."""
         inside = self._depth > 0
-        python = (state["python"]["version"], tuple(state["python"]["words"].tolist()), state["python"]["gauss"])
-        (_python if inside else self._python).setstate(python)
-        generator = MT19937(0)
-        key = state["numpy"]["key"].numpy().astype(np.uint32)
-        generator.state = {"bit_generator": "MT19937", "state": {"key": key, "pos": state["numpy"]["pos"]}}
-        stream = generator, state["numpy"]["gauss"]
+        (_python if inside else self._python).setstate(_python_state(state["python"]))
+        stream = _numpy_stream(state["numpy"])
         if inside:
             exchange_numpy(stream)
             torch.set_rng_state(state["torch"])
@@ -398,3 +389,74 @@ class RandomStreams:
                 torch.cuda.set_rng_state(state["cuda"], self._cuda)
             else:
                 self._gpu = state["cuda"]
+
+
+# The program's own generators, for loops of one's own ----------------------------------------------------------------
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and torch, those of GPUs too, each by a seed derived from `seed`.
+
+    For a loop of one's own whose states hold these generators: one that is left unseeded begins elsewhere in every
+    process, and so do the digests. A trainer needs none of it: its streams follow from its own seed.
+    """
+    with program_streams():
+        random.seed(derive_seed(seed, "python"))
+        np.random.seed(derive_seed(seed, "numpy") % 2**32)
+        torch.manual_seed(derive_seed(seed, "torch"))
+
+
+def program_state() -> dict[str, Any]:
+    """The states of the global generators of Python, NumPy and torch (with those of GPUs in use), to go on from.
+
+    Raises StateError where NumPy's is not an MT19937, as it is unless a program has set another one.
+    """
+    with program_streams():
+        numpy = current_numpy()
+        if not isinstance(numpy[0], MT19937):
+            raise StateError(
+                f"NumPy's global generator is a {type(numpy[0]).__name__}, whose state is not saved: let the program "
+                "draw from one of its own, numpy.random.default_rng(seed), and save that"
+            )
+        state = _packed(_python, numpy, torch.get_rng_state())
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            state["cuda"] = torch.cuda.get_rng_state_all()
+        return state
+
+
+def set_program_state(state: Mapping[str, Any]) -> None:
+    """Let the global generators go on where `program_state` was called."""
+    with program_streams():
+        _python.setstate(_python_state(state["python"]))
+        generator, gauss = _numpy_stream(state["numpy"])
+        np.random.set_state({**generator.state, "has_gauss": int(gauss is not None), "gauss": gauss or 0.0})
+        torch.set_rng_state(state["torch"])
+        if "cuda" in state:
+            torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _packed(python: random.Random, numpy: NumpyStream, cpu: torch.Tensor) -> dict[str, Any]:
+    """Three streams as plain data and tensors."""
+    # The words are integers below 2**32: as a tensor they are compact and exact.
+    version, words, gauss = python.getstate()
+    generator, normal = numpy
+    return {
+        "python": {"version": version, "words": torch.tensor(words, dtype=torch.int64), "gauss": gauss},
+        "numpy": {
+            "key": torch.from_numpy(generator.state["state"]["key"].astype(np.int64)),
+            "pos": int(generator.state["state"]["pos"]),
+            "gauss": normal,
+        },
+        "torch": cpu,
+    }
+
+
+def _python_state(state: Mapping[str, Any]) -> tuple[Any, ...]:
+    return state["version"], tuple(state["words"].tolist()), state["gauss"]
+
+
+def _numpy_stream(state: Mapping[str, Any]) -> NumpyStream:
+    generator = MT19937(0)
+    key = state["key"].numpy().astype(np.uint32)
+    generator.state = {"bit_generator": "MT19937", "state": {"key": key, "pos": state["pos"]}}
+    return generator, state["gauss"]

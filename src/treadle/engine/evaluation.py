@@ -11,6 +11,7 @@ from torch import Tensor
 
 from treadle.data.batch import to_device
 from treadle.data.feed import Feed
+from treadle.data.limit import iterate
 from treadle.data.random import RandomStreams, derive_seed
 from treadle.engine.devices import autocast
 from treadle.engine.means import Means
@@ -53,10 +54,14 @@ class Evaluator:
                 for m in training:
                     m.training = True
 
-    def evaluate(self, feed: Feed, step: Callable[[Any], Mapping[str, Any] | Tensor]) -> dict[str, float]:
-        """The means of what `step` returns over all batches of `feed`, weighted by their elements."""
+    def evaluate(
+        self, feed: Feed, step: Callable[[Any], Mapping[str, Any] | Tensor], limit: int | None = None
+    ) -> dict[str, float]:
+        """The means of what `step` returns over the first `limit` batches of `feed` (None: all), by their elements."""
+        if limit is not None:
+            feed.load_state_dict({})  # a stream was left where the limit was: it begins anew
         means = Means()
-        for batch in feed.iterate(0):
+        for batch in iterate(feed, 0, limit=limit):
             batch = to_device(batch, self._device)
             with autocast(self._device, self._precision):
                 outputs = scalars(step(batch), step.__name__)

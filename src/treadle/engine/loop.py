@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from treadle.checkpoint.state import Value
 from treadle.data.batch import to_device
 from treadle.data.feed import BatchIterator, Feed
+from treadle.data.limit import batch_count, iterate
 from treadle.data.random import RandomStreams
 from treadle.engine.bad_steps import BadStep, Recovery
 from treadle.engine.devices import autocast
@@ -91,7 +92,9 @@ class Loop:
             device, random, world: where it computes, what it draws from, and with whom.
         """
         self.subject, self.config, self.parts, self.device, self.world = subject, config, parts, device, world
-        self.progress = Progress(max_epochs=config.max_epochs, max_steps=config.max_steps)
+        self.progress = Progress(
+            max_epochs=config.max_epochs, max_steps=config.max_steps, min_steps=config.min_steps or 0
+        )
         self.lifecycle = Lifecycle()
         self.events = Dispatcher(subject, self.note, lambda: f"after step {self.progress.step}")
         self.minimizer = Minimizer(
@@ -155,7 +158,8 @@ class Loop:
     @property
     def over(self) -> bool:
         """Whether the run has reached its limit, or is to end before it."""
-        return self.progress.at_limit or self.lifecycle.finish_reason is not None
+        progress = self.progress
+        return progress.at_limit or (self.lifecycle.finish_reason is not None and progress.may_end)
 
     @property
     def epoch_is_over(self) -> bool:
@@ -166,7 +170,7 @@ class Loop:
         """The batches of the current epoch that are not finished yet, on the device."""
         feed = self.subject.feed
         assert feed is not None
-        self._batches = batches = feed.iterate(self.progress.epoch, self.progress.batch)
+        self._batches = batches = iterate(feed, self.progress.epoch, self.progress.batch, self.config.limit_batches)
         on_cpu, skipped = self.device.type == "cpu", self.recovery.skipped
         batch = None
         for batch in batches:
@@ -238,7 +242,9 @@ class Loop:
         self.validated_step = self.progress.step
         with self.lifecycle.occupied(), self.evaluator.evaluating():
             self.events.fire("pre_validation")
-            self.validation_metrics = metrics = self.evaluator.evaluate(feed, self.subject.validation_step)
+            self.validation_metrics = metrics = self.evaluator.evaluate(
+                feed, self.subject.validation_step, self.config.limit_validation_batches
+            )
             self.events.fire("post_validation", metrics)
             self.logbook.scalars("validation", metrics)
         return metrics
@@ -294,7 +300,12 @@ class Loop:
             feed.bind(self.config.seed, self.device)
         if self.world.size > 1 and self.subject.feed is not None:
             self.subject.feed.bind(self.config.seed, self.device, self.world)
-        self.progress.batches_per_epoch = self.subject.feed.batches if self.subject.feed is not None else None
+        self.count_batches()
+
+    def count_batches(self) -> None:
+        """Take in how many batches an epoch has."""
+        feed = self.subject.feed
+        self.progress.batches_per_epoch = None if feed is None else batch_count(feed, self.config.limit_batches)
 
     def log(self, name: str, value: Any) -> None:
         """Add a scalar to the training metrics."""

@@ -180,10 +180,22 @@ class Minimizer:
             elements = self._elements() if first.accumulate > 1 else 1
         inputs = self._inputs(updaters) if len(self.updaters) > 1 else None
         if torch.is_autocast_enabled(self._device.type):
+            # What `step` computes is cast; its gradients, `pre_update` and the optimizer's own arithmetic are not.
             with torch.autocast(self._device.type, enabled=False):
-                self._backward(updaters, total, elements, inputs, retain_graph)
-        else:
-            self._backward(updaters, total, elements, inputs, retain_graph)
+                return self._take(updaters, total, elements, inputs, retain_graph)
+        return self._take(updaters, total, elements, inputs, retain_graph)
+
+    def _take(
+        self,
+        updaters: list[Updater],
+        total: Tensor,
+        elements: float,
+        inputs: Sequence[Tensor] | None,
+        retain_graph: bool,
+    ) -> bool:
+        """Take in the gradients of a loss; returns whether they completed a window, and made an update."""
+        self._backward(updaters, total, elements, inputs, retain_graph)
+        first = updaters[0]
         if first.micro_batches < first.accumulate and not first.window_ends(last=self._last_step()):
             return False
         return self._update(updaters)

@@ -66,15 +66,14 @@ def _check_call(kind: type, name: str, method: Any, base: type, taken: Any) -> N
     parameters = list(theirs.parameters.values())
     if isinstance(taken, FunctionType) and not isinstance(method, FunctionType):
         parameters = parameters[1:]  # without self
-    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    for chosen in ([p for p in named if p.default is p.empty], named):
-        positional = [None for p in chosen if p.kind is not p.KEYWORD_ONLY]
-        keywords = {p.name: None for p in chosen if p.kind is p.KEYWORD_ONLY}
-        try:
-            mine.bind(*positional, **keywords)
-        except TypeError as error:
-            shown = ", ".join(str(p) if p.annotation is p.empty else p.name for p in parameters)
-            raise UsageError(
-                f"{kind.__name__}.{name} takes the place of the trainer's {name}({shown}), and cannot be called like "
-                f"it ({error}): choose another name"
-            ) from None
+    needed = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.default is p.empty]
+    positional = [None for p in needed if p.kind is not p.KEYWORD_ONLY]
+    keywords = {p.name: None for p in needed if p.kind is p.KEYWORD_ONLY}
+    try:
+        mine.bind(*positional, **keywords)
+    except TypeError as error:
+        shown = ", ".join(str(p) if p.annotation is p.empty else p.name for p in parameters)
+        raise UsageError(
+            f"{kind.__name__}.{name} takes the place of the trainer's {name}({shown}), and cannot be called like "
+            f"it ({error}): choose another name"
+        ) from None

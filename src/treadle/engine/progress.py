@@ -20,6 +20,7 @@ class Progress:
     max_epochs: int | None = None
     max_steps: int | None = None
     batches_per_epoch: int | None = None
+    min_steps: int = 0
 
     @property
     def total_steps(self) -> int | None:
@@ -30,6 +31,11 @@ class Progress:
         if self.max_epochs is not None and self.batches_per_epoch is not None:
             limits.append(self.max_epochs * self.batches_per_epoch)
         return min(limits) if limits else None
+
+    @property
+    def may_end(self) -> bool:
+        """Whether the run may end before its limit: `min_steps` are finished."""
+        return self.step >= self.min_steps
 
     @property
     def at_limit(self) -> bool:

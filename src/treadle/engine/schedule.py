@@ -122,28 +122,28 @@ class Span:
 
 @dataclass(frozen=True, init=False)
 class Every:
-    """Something periodic: `Every("500 steps")`, `Every("2 epochs")`, `Every("10%")`.
+    """Something periodic: `Every("500 steps")`, `Every("2 epochs")`, `Every("0.25 epochs")`, `Every("10%")`.
 
     It has no state: whether it is due follows from the counters of what is finished, so it never fires twice for the
-    same step or epoch, in a resumed run either. A period in steps or percent is due after steps, a period in epochs
-    after epochs. A percentage p of a run of n steps fires 100 / p times, rounded down (at most once a step), and with
-    the last step where p divides 100.
+    same step or epoch, in a resumed run either. A period of whole epochs is due after epochs; one in steps, percent or
+    parts of an epoch after steps. A percentage p of a run of n steps fires 100 / p times, rounded down (at most once a
+    step), and with the last step where p divides 100; so does a part of an epoch: "0.25 epochs" of 10 steps each after
+    steps 3, 5, 8, 10, 13 and so on.
 
     Raises:
-        UsageError: the notation is not understood, or a period is not a whole number of epochs.
+        UsageError: the notation is not understood.
     """
 
     span: Span
     _steps: int  # the period in steps, or 0
-    _epochs: int  # the period in epochs, or 0
+    _epochs: int  # the period in whole epochs, or 0
 
     def __init__(self, when: str | Span) -> None:
         span = Span.parse(when)
-        if span.unit == "epochs" and span.value != int(span.value):
-            raise UsageError(f"every '{span}': a period is whole epochs; write it in steps, or as a percentage")
+        whole = span.value == int(span.value)
         object.__setattr__(self, "span", span)
         object.__setattr__(self, "_steps", int(span.value) if span.unit == "steps" else 0)
-        object.__setattr__(self, "_epochs", int(span.value) if span.unit == "epochs" else 0)
+        object.__setattr__(self, "_epochs", int(span.value) if span.unit == "epochs" and whole else 0)
 
     def __str__(self) -> str:
         return str(self.span)
@@ -155,7 +155,7 @@ class Every:
         """Whether it is due now that `progress.step` steps are finished; asked once after each step.
 
         Raises:
-            UsageError: a percentage, and the run's length is not known.
+            UsageError: a percentage, and the run's length is not known; or a part of an epoch, and its length is not.
         """
         step = progress.step
         if self._steps:
@@ -163,9 +163,12 @@ class Every:
         if self._epochs:
             return False
         numerator, denominator = self.span._exact
-        # A period is numerator / (100 denominator) of the run: compare how many are complete after and before the step.
-        period = self.span._total(progress) * numerator
-        scale = 100 * denominator
+        # A period is numerator / scale of the run, or of an epoch: compare how many are complete after the step and
+        # before it.
+        if self.span.unit == "%":
+            period, scale = self.span._total(progress) * numerator, 100 * denominator
+        else:
+            period, scale = self.span._epoch_steps(progress) * numerator, denominator
         return step > 0 and period > 0 and step * scale // period > (step - 1) * scale // period
 
     def due_after_epoch(self, progress: Progress) -> bool:

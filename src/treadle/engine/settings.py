@@ -18,6 +18,8 @@ class RunLimits(Settings):
     """Epochs to train for; None where `max_steps` alone ends the run."""
     max_steps: int | None = setting(None, least=1, resumable=True, common=True)
     """Steps to train for; with `max_epochs`, whichever comes first."""
+    min_steps: int | None = setting(None, least=1, resumable=True)
+    """Steps before which early stopping, a time limit or `finish` do not end the run; null: it may end anywhere."""
     max_time: float | None = setting(None, above=0, resumable=True, affects_state=False)
     """Seconds after which the run stops, resumable."""
 
@@ -32,6 +34,9 @@ class DataSettings(Settings):
     """Draw the training samples in a new order each epoch, a function of (seed, epoch)."""
     drop_last: bool = setting(False)
     """Leave out an epoch's last batch when it is short."""
+    limit_batches: int | None = setting(None, least=1)
+    """Batches after which an epoch ends; with `shuffle` these are other ones in each epoch. Null takes all. A stream
+    that has a state goes on in the next epoch where it was."""
     workers: int = setting(0, least=0, resumable=True, affects_state=False, common=True)
     """Processes that load map-style data; 0 loads in the training process."""
     seed: int = setting(0, least=0, most=2**63 - 1, common=True)
@@ -101,7 +106,11 @@ class ValidationSettings(Settings):
     """Validation, and what follows from it."""
 
     validate_every: str | None = setting("1 epoch", parse=Every, common=True)
-    """When the validation data is evaluated; the final state always is."""
+    """When the validation data is evaluated, such as "1 epoch" or "0.25 epochs"; the final state always is."""
+    limit_validation_batches: int | None = setting(None, least=1)
+    """Batches of the validation data that are evaluated, from its beginning; null takes all."""
+    limit_test_batches: int | None = setting(None, least=1, resumable=True, affects_state=False)
+    """Batches of the test data that `test` evaluates, from its beginning; null takes all."""
     monitor: str = setting("loss")
     """The validation metric that says which model is best."""
     monitor_mode: Literal["min", "max"] = setting("min")

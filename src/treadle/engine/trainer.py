@@ -112,6 +112,7 @@ class Trainer(Subject):
         self.driver = Driver(self.loop, self.random)
         for hook in [*hooks, *attach.default_hooks(self.config)]:
             self.add_hook(hook)
+        self.loop.count_batches()
         run_setup(self, self.random)
         self.loop.adopt()
         self.loop.minimizer.check_names()
@@ -136,6 +137,8 @@ class Trainer(Subject):
         if name in _TAKEN:
             check_assignment(self, Trainer, name, value)
         object.__setattr__(self, name, value)
+        if name == "feed" and hasattr(self, "loop"):
+            self.loop.count_batches()
         if type(value) not in _DULL and name not in _TAKEN:
             self.parts.stale = True
 
@@ -236,7 +239,10 @@ class Trainer(Subject):
         self.commands.stop(reason)
 
     def finish(self, reason: str) -> None:
-        """End the run, as finished, after the current step: say because nothing improves any more."""
+        """End the run, as finished, after the current step: say because nothing improves any more.
+
+        With `min_steps` it goes on until these are finished.
+        """
         self.loop.lifecycle.finish_reason = reason
 
     def rewind(self, step: int) -> None:
@@ -277,7 +283,7 @@ class Trainer(Subject):
             raise UsageError("nothing to test on: give the trainer test_data, or call test(data)")
         feed.bind(self.config.seed, self.device)
         with self.driver.active, self.driver.evaluating():
-            metrics = self.loop.evaluator.evaluate(feed, self.test_step)
+            metrics = self.loop.evaluator.evaluate(feed, self.test_step, self.config.limit_test_batches)
             self.loop.logbook.scalars("test", metrics)
         return metrics
 

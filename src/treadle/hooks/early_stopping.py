@@ -64,7 +64,8 @@ class EarlyStopping(Hook):
     """Ends the run, as finished, when a validation metric has not improved for `patience` validations.
 
     A step that is validated twice counts once, and a validation without the metric (see
-    `Trainer.occasional_metrics`) does not count. A trainer with `patience=` makes one from its settings.
+    `Trainer.occasional_metrics`) does not count. Before `min_steps` nothing ends the run: the first validation after
+    them at which patience is at an end does. A trainer with `patience=` makes one from its settings.
 
     Args:
         patience: validations without improvement after which the run ends.
@@ -103,7 +104,7 @@ class EarlyStopping(Hook):
         warm = self.warm_up is None or self.warm_up.reached(trainer.progress)
         counts = warm and trainer.progress.step != self._last_step
         self._last_step = trainer.progress.step
-        if self.policy.give_up(value, counts=counts):
+        if self.policy.give_up(value, counts=counts) and trainer.progress.may_end:
             trainer.finish(f"early stopping: {self.monitor} has not improved in {self.policy.waited} validations")
 
     def state_dict(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ class TimeLimit(Hook):
 
     A session begins with its first step: a run that is continued after the limit, in the same program or by a resume,
     has the whole time again, which fits a queue that grants jobs of so many hours. It is wall-clock time: pauses count.
+    Before `min_steps` it does not stop.
 
     Args:
         seconds: above 0, finite.
@@ -39,7 +40,7 @@ class TimeLimit(Hook):
 
     def post_step(self, trainer: Trainer, batch: Any, outputs: Mapping[str, Any]) -> None:
         """Stop, where the time is over."""
-        if self._end is not None and time.monotonic() >= self._end:
+        if self._end is not None and time.monotonic() >= self._end and trainer.progress.may_end:
             self._end = None
             if trainer.run is not None:
                 trainer.request_save()

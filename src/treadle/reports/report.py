@@ -18,7 +18,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from treadle.errors import RunError, UsageError
-from treadle.files import file_name, replace_directory, to_json, write_whole
+from treadle.files import file_name, replace_directory, text_cell, to_json, write_whole
 from treadle.images.display import png
 from treadle.images.metrics import HIGHER_IS_BETTER
 from treadle.reports.page import page
@@ -158,13 +158,10 @@ def _csv(entries: list[Entry], metrics: list[str]) -> str:
     columns = list(dict.fromkeys(column for entry in entries for column in entry.files))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(map(_text, ["name", *metrics, *columns]))
+    writer.writerow(map(text_cell, ["name", *metrics, *columns]))
     for entry in entries:
         figures = [entry.metrics.get(metric, "") for metric in metrics]
-        writer.writerow([_text(entry.name), *figures, *(_text(entry.files.get(column, "")) for column in columns)])
+        writer.writerow(
+            [text_cell(entry.name), *figures, *(text_cell(entry.files.get(column, "")) for column in columns)]
+        )
     return buffer.getvalue()
-
-
-def _text(cell: str) -> str:
-    """A text that spreadsheets take for one: they compute what begins so, unless an apostrophe stands before it."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -31,12 +31,7 @@ from treadle.files import (
     to_json,
     write_whole,
 )
-
-if TYPE_CHECKING:
-    from treadle.runs.run import Run
-
-BEST, OTHERS = "best_model", "best_models"
-WEIGHTS, INFO, CONFIG = "weights.safetensors", "metrics.json", "config.yaml"
+from treadle.runs.run import BEST, CONFIG, INFO, OTHERS, WEIGHTS, Run
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from treadle.config.files import MISSING, differences
 from treadle.errors import TreadleError, UsageError
 from treadle.files import number
-from treadle.runs.best import BEST, INFO
+from treadle.runs.glance import glance_series, last_line
 from treadle.runs.lock import LOCK
-from treadle.runs.metrics import read_metrics
-from treadle.runs.run import VERSION, is_run, read_config, read_environment, read_json, read_summary
+from treadle.runs.metrics import Points
+from treadle.runs.run import BEST, INFO, VERSION, is_run, read_config, read_environment, read_json, read_summary
 
 SAME_MACHINE = ("python", "packages", "hardware", "threads", "variables", "git")
 """What of the environment is compared; time, directory and command differ always."""
@@ -25,8 +26,8 @@ class RunInfo:
     """What is known about a run. `status` is "finished", "stopped", "failed", "running" or "unfinished": it was killed,
     or is trained on another machine.
 
-    `values` are its last metrics by "split/name"; `best` has the keys monitor, value and step, or is empty; `seconds`
-    is None where the run has left no summary; `problem` says what of its files cannot be read.
+    `best` has the keys monitor, value and step, or is empty; `seconds` is None where the run has left no summary;
+    `problem` says what of its files cannot be read.
     """
 
     path: Path
@@ -35,17 +36,27 @@ class RunInfo:
     status: str
     step: int
     epoch: int
-    values: Mapping[str, float]
     best: Mapping[str, Any]
     seconds: float | None
     started: str
     problem: str = ""
+
+    @cached_property
+    def series(self) -> Mapping[str, Points]:
+        """What it has logged, at a glance; read when it is asked for. Raises RunError for a damaged log."""
+        return glance_series(self.path)
+
+    @property
+    def values(self) -> Mapping[str, float]:
+        """Its last metrics by "split/name"."""
+        return {name: float(values[-1]) for name, (_, values) in self.series.items()}
 
 
 @dataclass(frozen=True)
 class Comparison:
     """What differs between runs: rows of (dotted key, a value per run); `MISSING` stands where a run has none."""
 
+    runs: list[RunInfo]
     names: list[str]
     config: list[tuple[str, list[Any]]]
     environment: list[tuple[str, list[Any]]]
@@ -86,8 +97,7 @@ def describe(path: str | Path) -> RunInfo:
             return otherwise
 
     summary, environment = read(read_summary, {}), read(read_environment, {})
-    lines = read(read_metrics, [])
-    values = {f"{line['split']}/{name}": value for line in lines for name, value in line["values"].items()}
+    last = read(last_line, {})
     best = summary.get("best") or read(lambda run: read_json(run / BEST / INFO), {})
     seconds = summary.get("seconds")
     return RunInfo(
@@ -95,9 +105,8 @@ def describe(path: str | Path) -> RunInfo:
         name=f"{path.absolute().parent.name}/{path.absolute().name}",
         trainer=str(read(read_config, {}).get("trainer", "")),
         status=str(summary.get("status", "")) or ("running" if is_running(path) else "unfinished"),
-        step=int(summary.get("step", lines[-1]["step"] if lines else 0)),
-        epoch=int(summary.get("epoch", lines[-1]["epoch"] if lines else 0)),
-        values=values,
+        step=int(summary.get("step", last.get("step", 0))),
+        epoch=int(summary.get("epoch", last.get("epoch", 0))),
         best=best,
         seconds=None if seconds is None else number(seconds),
         started=str(environment.get("time", "")),
@@ -165,6 +174,7 @@ def compare(paths: Sequence[str | Path]) -> Comparison:
         for info in infos
     ]
     return Comparison(
+        runs=infos,
         names=distinct_names([info.path for info in infos]),
         config=_differing([read_config(path) for path in paths]),
         environment=_differing(environments),

@@ -41,10 +41,14 @@ class RunLock:
         _held.add(self)
 
     def release(self) -> None:
-        """Let others have the run."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        """Let others have the run; so does dropping this."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        if getattr(self, "_descriptor", None) is not None:
+            self.release()
 
 
 _held: weakref.WeakSet[RunLock] = weakref.WeakSet()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
 import time
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from treadle.errors import RunError
-from treadle.files import LineFile, cannot_write, file_name, make_directory, number, read_lines, write_whole
+from treadle.files import LineFile, cannot_write, file_name, make_directory, number, raw_lines, write_whole
 
 METRICS = "metrics.jsonl"
 SERIES_SPLITS = ("epoch", "validation", "test")
@@ -55,7 +57,7 @@ class MetricLog:
 
     def rewind(self, step: int) -> None:
         """Drop what was logged after `step`: the run goes on from there, and will log it again."""
-        kept = takewhile(lambda line: line["step"] <= step, _whole_lines(self.file.path))  # in the order of steps
+        kept = takewhile(lambda line: line["step"] <= step, metric_lines(self.file.path))  # in the order of steps
         self.file.cut_after(sum(1 for _ in kept))
         self._series, self._written, self._closed = None, {}, False
         self.write_series()
@@ -98,8 +100,8 @@ class MetricLog:
         """The series so far; of a run that is continued, from its lines."""
         if self._series is None:
             self._series = {}
-            for line in _whole_lines(self.file.path):
-                if line.get("split") in SERIES_SPLITS:
+            for line in metric_lines(self.file.path):
+                if line["split"] in SERIES_SPLITS:
                     for name, value in line["values"].items():
                         self._series.setdefault(f"{line['split']}.{name}", []).append((line["step"], number(value)))
         return self._series
@@ -108,13 +110,15 @@ class MetricLog:
 def read_metrics(run: str | Path) -> list[dict[str, Any]]:
     """The lines of a run's metric log in order, NaN and infinities as floats; a torn last line is left out.
 
+    Raises RunError naming the file and the line where one is damaged.
+
     Example:
         losses = [line["values"]["loss"] for line in read_metrics("runs/line/v001") if line["split"] == "train"]
     """
-    lines = []
-    for line in _whole_lines(Path(run) / METRICS):
-        lines.append(line | {"values": {name: number(value) for name, value in line.get("values", {}).items()}})
-    return lines
+    return [
+        line | {"values": {name: number(value) for name, value in line["values"].items()}}
+        for line in metric_lines(Path(run) / METRICS)
+    ]
 
 
 Points = tuple[NDArray[np.int64], NDArray[np.float64]]
@@ -123,13 +127,7 @@ Points = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 def all_series(run: str | Path) -> dict[str, Points]:
     """All that a run has logged, by "split/name"."""
-    found: dict[str, tuple[list[int], list[float]]] = {}
-    for line in read_metrics(run):
-        for name, value in line["values"].items():
-            steps, values = found.setdefault(f"{line['split']}/{name}", ([], []))
-            steps.append(line["step"])
-            values.append(value)
-    return {name: (np.array(steps, np.int64), np.array(values, np.float64)) for name, (steps, values) in found.items()}
+    return collect(metric_lines(Path(run) / METRICS))
 
 
 def series(run: str | Path, name: str, split: str = "train") -> Points:
@@ -137,9 +135,33 @@ def series(run: str | Path, name: str, split: str = "train") -> Points:
     return all_series(run).get(f"{split}/{name}", (np.empty(0, np.int64), np.empty(0, np.float64)))
 
 
-def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a metric log; raises RunError for one that lacks what every line has."""
-    for count, line in enumerate(read_lines(path), 1):
-        if not isinstance(line.get("step"), int) or not isinstance(line.get("values"), dict) or "split" not in line:
-            raise RunError(f"{path}, line {count} is damaged: it lacks step, split or values; delete it")
-        yield line
+def collect(lines: Iterable[Mapping[str, Any]]) -> dict[str, Points]:
+    """What is in `lines`, by "split/name"."""
+    found: dict[str, tuple[array[int], array[float]]] = {}
+    for line in lines:
+        for name, value in line["values"].items():
+            points = found.get(f"{line['split']}/{name}")
+            if points is None:
+                points = found[f"{line['split']}/{name}"] = array("q"), array("d")
+            points[0].append(line["step"])
+            points[1].append(number(value))
+    return {name: (np.array(steps, np.int64), np.array(values, np.float64)) for name, (steps, values) in found.items()}
+
+
+def metric_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a metric log, one after the other; raises RunError for one that lacks what every line has."""
+    for count, line in enumerate(raw_lines(path), 1):
+        yield parse_line(path, count, line)
+
+
+def parse_line(path: Path, number: int | str, line: bytes) -> dict[str, Any]:
+    """The content of a line of the metric log at `path`. Raises RunError naming it by `number`."""
+    try:
+        entry = json.loads(line)
+        counts = entry["step"], entry.setdefault("epoch", 0)
+        named = type(entry["split"]) is str and type(entry["values"]) is dict
+        if named and all(type(count) is int and abs(count) < 2**53 for count in counts):
+            return cast(dict[str, Any], entry)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    raise RunError(f"{path}, line {number} is damaged: it lacks step, split or values; delete it to read the rest")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treadle.errors import UsageError, nearest
-from treadle.files import write_whole
+from treadle.files import text_cell, write_whole
 from treadle.runs.compare import distinct_names
 from treadle.runs.expressions import Name, evaluate, names, parse
+from treadle.runs.glance import glance_series
 from treadle.runs.metrics import Points, all_series
 from treadle.runs.run import read_config
 
@@ -32,13 +33,16 @@ class Curves:
     points: Mapping[str, Points]
 
 
-def curves(runs: Sequence[str | Path], metric: str | None = None) -> Curves:
+def curves(
+    runs: Sequence[str | Path], metric: str | None = None, read: Callable[[Path], Mapping[str, Points]] = all_series
+) -> Curves:
     """The curves of a metric, "split/name" ("validation/psnr"; "psnr" alone takes the first split that has it).
 
-    By default it is what the runs monitor, else their training loss. Raises UsageError where no run has it.
+    By default it is what the runs monitor, else their training loss. `read` gives what a run has logged: all of it, or
+    with `glance_series` enough for a picture. Raises UsageError where no run has it.
     """
     paths = [Path(run) for run in runs]
-    found = [all_series(path) for path in paths]
+    found = [read(path) for path in paths]
     known = list(dict.fromkeys(name for series in found for name in series))
     chosen = _choose(metric, known, paths)
     labelled = zip(distinct_names(paths), found, strict=True)
@@ -84,13 +88,21 @@ def combined(runs: Sequence[str | Path], expression: str, metric: str | None = N
 
 def write_table(path: Path, curves: Curves) -> None:
     """The curves as CSV: a column of steps and one for each run, empty where it has no point."""
-    steps = np.unique(np.concatenate([steps for steps, _ in curves.points.values()]))
-    columns = [dict(zip(at.tolist(), values.tolist(), strict=True)) for at, values in curves.points.values()]
+    steps = np.unique(np.concatenate([at for at, _ in curves.points.values()]))
+    columns = [_at(steps, *points) for points in curves.points.values()]
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)
-    writer.writerow(["step", *curves.points])
-    writer.writerows([step, *(column.get(step, "") for column in columns)] for step in steps.tolist())
+    writer.writerow(["step", *map(text_cell, curves.points)])
+    for step, row in zip(steps, zip(*columns, strict=True), strict=True):
+        writer.writerow([step, *(value if there else "" for value, there in row)])
     write_whole(path, buffer.getvalue())
+
+
+def _at(steps: NDArray[np.int64], at: NDArray[np.int64], values: NDArray[np.float64]) -> Iterator[tuple[float, bool]]:
+    """For each of `steps` the value that a curve has there, the last of several, and whether it has one."""
+    order = np.argsort(at, kind="stable")
+    place = order[np.maximum(np.searchsorted(at[order], steps, side="right") - 1, 0)]
+    return zip(map(float, values[place]), at[place] == steps, strict=True)
 
 
 def write_plot(path: Path, curves: Curves) -> None:
@@ -114,10 +126,14 @@ def write_plot(path: Path, curves: Curves) -> None:
     write_whole(path, buffer.getvalue())
 
 
-def logged(run: str | Path) -> list[str]:
-    """The losses and metrics that a run has logged, "train/..." and "validation/...": without weights and rates."""
-    names = [name for name in all_series(run) if name.startswith(("train/", "validation/"))]
-    return [name for name in names if not name.endswith((".weight", ".lr"))]
+def losses(run: str | Path) -> list[Curves]:
+    """Each loss and metric that a run has logged in training and validation, without weights and rates, to be drawn."""
+    label = distinct_names([Path(run)])[0]
+    return [
+        Curves(name, {label: points})
+        for name, points in glance_series(run).items()
+        if name.startswith(("train/", "validation/")) and not name.endswith((".weight", ".lr", "/lr"))
+    ]
 
 
 def draw(curves: Curves, width: int = 80, height: int = 18, *, color: bool = False) -> str:

@@ -1,0 +1,39 @@
+"""The first batches of an epoch: all that some runs, and all that a quick look, take of their data."""
+
+from __future__ import annotations
+
+from treadle.data.batch import Batch
+from treadle.data.feed import BatchIterator, Feed
+
+
+def iterate(feed: Feed, epoch: int, start: int = 0, limit: int | None = None) -> BatchIterator:
+    """The batches of `epoch` from batch `start` on, as `feed.iterate` gives them, but none after the first `limit`."""
+    batches = feed.iterate(epoch, start)
+    return batches if limit is None else FirstBatches(batches, start, limit)
+
+
+def batch_count(feed: Feed, limit: int | None = None) -> int | None:
+    """Batches per epoch, of which no more than `limit` are taken; None where only reading tells."""
+    return feed.batches if limit is None or feed.batches is None else min(feed.batches, limit)
+
+
+class FirstBatches(BatchIterator):
+    """The batches that `batches`, which begins at batch `start`, gives before batch `limit` of the epoch.
+
+    What comes after that is not asked for, not even whether there is any.
+    """
+
+    def __init__(self, batches: BatchIterator, start: int, limit: int) -> None:
+        self._batches, self._left = batches, limit - start
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no batch is left."""
+        return self._left <= 0 or self._batches.exhausted
+
+    def __next__(self) -> Batch:
+        if self._left <= 0:
+            raise StopIteration
+        batch = next(self._batches)
+        self._left -= 1
+        return batch
