@@ -19,15 +19,16 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from treadle.errors import RunError, UsageError, nearest
+from treadle.errors import RunError, TreadleError, UsageError, nearest, one_line
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
-_NAN_AND_INF = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+NAN_AND_INF = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _LINK, _NO_FILE = "it is a link", "it is no regular file"
 PART = ".part"
@@ -51,7 +52,7 @@ def to_json(value: Any) -> str:
 def number(value: Any) -> float:
     """The number that `to_json` wrote as `value`; nan for what is no number."""
     if isinstance(value, str):
-        return _NAN_AND_INF.get(value, math.nan)
+        return NAN_AND_INF.get(value, math.nan)
     return float(value) if isinstance(value, int | float) else math.nan
 
 
@@ -246,6 +247,20 @@ def reason(error: OSError) -> str:
     """Why the system refused a file, and where it is not a plain file what to do about it."""
     why = error.strerror or str(error)
     return f"{why}: {_REMEDIES[why]}" if why in _REMEDIES else why
+
+
+@contextmanager
+def blamed(path: Path) -> Iterator[None]:
+    """Within the block, a value that is missing or of another kind than it should be is the fault of the file `path`.
+
+    Raises RunError for it, in a line that names the file.
+    """
+    try:
+        yield
+    except TreadleError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise RunError(f"{path} is damaged ({one_line(error)}): restore it from a copy") from error
 
 
 def existing(text: str | Path, option: str) -> Path:

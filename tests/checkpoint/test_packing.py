@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treadle import StateError
-from treadle.checkpoint.kinds import Kinds
+from treadle.checkpoint.kinds import Kinds, classes_in
 from treadle.checkpoint.packing import Packer, unpack
 
 
@@ -177,7 +177,7 @@ def test_classes_of_data_are_looked_up_where_the_program_is_and_nowhere_else():
 
     with pytest.raises(StateError, match=r"mode is a .*Hidden, a class that a resume would not find: import it where"):
         Packer(KINDS).pack(Hidden.A, "mode")
-    known = Kinds(Home(), lambda: {"mode": [{"deep": Hidden.A}]})
+    known = Kinds(Home(), lambda: classes_in({"mode": [{"deep": Hidden.A}]}))
     assert unpack(Packer(known).pack(Hidden.A, "mode"), {}, known) is Hidden.A
 
     class Nested(Home):

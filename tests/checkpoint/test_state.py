@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from pathlib import Path
 
@@ -165,18 +164,17 @@ def test_what_cannot_be_saved_raises_and_names_it():
     capture(aware)
 
 
-def test_a_frozen_dataclass_is_a_handle_and_frozen_parameters_stay_frozen():
-    @dataclasses.dataclass(frozen=True)
-    class Options:
-        depth: int = 3
-
+def test_frozen_parameters_stay_frozen():
     trainer, other = make(), make()
-    trainer.options = other.options = Options()
     trainer.model[0].weight.requires_grad_(False)
+    trainer.scale.requires_grad_(False)
     trainer.model[1].eval()
+    before = capture(other).copy()
     restore(other, capture(trainer))
     assert not other.model[0].weight.requires_grad and other.model[3].weight.requires_grad
-    assert not other.model[1].training and other.model[2].training
+    assert not other.model[1].training and other.model[2].training and not other.scale.requires_grad
+    restore(other, before)
+    assert other.model[0].weight.requires_grad and other.scale.requires_grad
 
 
 def test_a_state_of_another_trainer_is_refused_by_name():
@@ -186,8 +184,15 @@ def test_a_state_of_another_trainer_is_refused_by_name():
         restore(other, capture(trainer))
     with pytest.raises(StateError, match="the trainer has attribute 'extra_module', the checkpoint has not"):
         restore(trainer, capture(other))
-    trainer, other = make(), make()
-    other.model = torch.nn.Linear(1, 1)
+
+    class Smaller(Everything):
+        def setup(self):
+            super().setup()
+            self.model = torch.nn.Linear(1, 1)
+            self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.01)
+            self.rate, self.ema = LearningRate(self.optimizer, "cosine 1e-2 to 0"), EMA(self.model, 0.9)
+
+    trainer, other = make(), Smaller(data=(X, Y), max_epochs=1)
     with pytest.raises(StateError, match="'model' does not take the checkpoint's state"):
         restore(other, capture(trainer))
 

@@ -11,8 +11,8 @@ from gauntlet_child import STAGES
 from gauntlet_trainers import BUILDERS, EXAMPLES, LOOPS, RECIPES, recipes
 
 NAMES = [*BUILDERS, *LOOPS, *(name for name in recipes() if name in RECIPES)]
-OWN_LOOP = {"own_loop"}
-"""Examples that are about something else than one run from its beginning to its end."""
+OWN_LOOP = {"own_loop", "inside_lightning", "inside_accelerate"}
+"""Examples that are about something else than one run from its beginning to its end, or need what few have."""
 
 NEVER_REACHED = {"start: config.yaml"}
 """Stages that a run has only before its first checkpoint, so it starts anew instead of being resumed."""

@@ -106,7 +106,7 @@ def test_growing_gaussians_keep_adams_moments() -> None:
     example = load("growing_gaussians")
     picture, places = example.sunset()
     trainer = example.Cloud(
-        data=(places.flatten(0, 1), picture.flatten(0, 1)), batch_size=1024, max_epochs=80, device="cpu"
+        data=(places.flatten(0, 1), picture.flatten(0, 1)), batch_size=1024, max_epochs=70, device="cpu"
     )
     for _ in range(20):
         trainer.iterate()
@@ -161,6 +161,27 @@ def test_plain_loop_is_short_learns_and_goes_on_where_it_was(
     assert example.main(tmp_path) == digest
     assert "going on after step 450" in capsys.readouterr().out
     assert example.main(tmp_path) == digest
+
+
+@pytest.mark.parametrize(("package", "parts"), [("lightning", "bumps"), ("accelerate", "codes")])
+@pytest.mark.filterwarnings("ignore")  # theirs
+def test_inside_other_trainers_rows_grow_and_the_state_is_exact(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], package: str, parts: str
+) -> None:
+    pytest.importorskip(package, reason=f"{package} is not installed: pip install 'treadle[bench]'")
+    example = load(f"inside_{package}")
+    digest = example.main(tmp_path / "whole", epochs=7)
+    steps, rows = re.findall(rf"(\d+) steps, (\d+) {parts}, digest {digest}", capsys.readouterr().out)[0]
+    saved = sorted(tmp_path.glob("whole/step-*"))
+    assert saved[-1].name == f"step-{int(steps):08d}"
+    smaller = []
+    for last in saved[-2::-1]:
+        shutil.copytree(last, tmp_path / last.name / last.name)
+        assert example.main(tmp_path / last.name, epochs=7) == digest
+        step, before = re.findall(rf"after step (\d+) with (\d+) {parts}", capsys.readouterr().out)[0]
+        assert int(step) == int(last.name[5:])
+        smaller.append(int(before) < int(rows))
+    assert smaller == [False, True], "grown since, in the process that went on"
 
 
 def test_own_loop_runs_as_a_program(tmp_path: Path) -> None:

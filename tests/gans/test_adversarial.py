@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from treadle.checkpoint.objects import is_stateless
+from treadle.checkpoint.plain import is_stateless
 from treadle.errors import UsageError
 from treadle.gans.adversarial import ADVERSARIAL, Adversarial, gradient_penalty, r1
 

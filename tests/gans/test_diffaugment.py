@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treadle.checkpoint.objects import is_stateless
+from treadle.checkpoint.plain import is_stateless
 from treadle.errors import UsageError
 from treadle.gans.diffaugment import POLICIES, DiffAugment
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import enum
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from treadle.errors import StateError
+
+SCALARS = frozenset({type(None), bool, int, float, str})
+"""What long lists mostly hold: to ask for the set of their types is quick."""
 
 
 class Kinds:
@@ -20,11 +24,11 @@ class Kinds:
 
     Args:
         owner: classes in its class (or a base of it), or in the modules of these, are found.
-        values: gives further data, at any time the same: its classes are found too.
+        others: gives further classes, at any time the same.
     """
 
-    def __init__(self, owner: Any = None, values: Callable[[], Mapping[str, Any]] = dict) -> None:
-        self._owner, self._values = owner, values
+    def __init__(self, owner: Any = None, others: Callable[[], Iterable[type[Any]]] = tuple) -> None:
+        self._owner, self._others = owner, others
         self._found: dict[str, type[Any]] = {}
 
     def name(self, kind: type[Any], path: str) -> str:
@@ -63,8 +67,7 @@ class Kinds:
             places += [vars(value) for value in list(places[0].values()) if _is_class(value, outer)] if places else []
             for place in [*places, vars(base)]:
                 yield from (value for value in list(place.values()) if is_kind(value))
-        for value in self._values().values():
-            yield from _classes(value)
+        yield from self._others()
 
 
 def is_kind(value: Any) -> bool:
@@ -117,16 +120,17 @@ def _is_class(value: Any, name: str) -> bool:
     return bool(name) and isinstance(value, type) and value.__qualname__ == name
 
 
-def _classes(value: Any) -> Iterator[type[Any]]:
+def classes_in(value: Any) -> Iterator[type[Any]]:
     """The classes of data in nested values."""
     if is_kind(type(value)):
         yield type(value)
     if isinstance(value, dict):
         for key, item in value.items():
-            yield from _classes(key)
-            yield from _classes(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _classes(item)
+            yield from classes_in(key)
+            yield from classes_in(item)
+    elif isinstance(value, list | tuple | deque):
+        if not set(map(type, value)) <= SCALARS:
+            for item in value:
+                yield from classes_in(item)
     elif (inside := field_values(value)) is not None:
-        yield from _classes(inside)
+        yield from classes_in(inside)

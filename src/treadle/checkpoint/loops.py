@@ -21,9 +21,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from treadle.checkpoint import state as sections
-from treadle.checkpoint.kinds import Kinds
-from treadle.checkpoint.objects import is_plain, is_stateless, load_object, put, restore_order, state_of
+from treadle.checkpoint.kinds import Kinds, classes_in
+from treadle.checkpoint.objects import load_object, restore_order, state_of
+from treadle.checkpoint.plain import is_plain, is_stateless
 from treadle.checkpoint.state import Section, State, Value
+from treadle.checkpoint.tensors import put
 from treadle.data.feed import Feed
 from treadle.data.random import program_state, set_program_state
 from treadle.errors import DataChanged, StateError, nearest
@@ -98,7 +100,7 @@ class _Found:
 
     def __init__(self, objects: dict[str, Any]) -> None:
         self.items: dict[str, Any] = {}
-        self.kinds = Kinds(_PROGRAM, lambda: objects)
+        self.kinds = Kinds(_PROGRAM, lambda: classes_in(objects))
         self._replace: dict[str, Callable[[Any], None]] = {}
         for name, value in objects.items():
             if not isinstance(name, str):

@@ -52,12 +52,14 @@ class State:
     """A complete training state.
 
     `values` is plain data (JSON) in which tensors are named; `tensors` holds them by slash-separated path. `clock` is
-    what belongs to the run but not to its digest: wall-clock seconds, and what observers keep.
+    what belongs to the run but not to its digest: wall-clock seconds, and what observers keep. `frame` is known in the
+    process alone that captured the state: which objects its entries are of.
     """
 
     values: dict[str, Plain]
     tensors: dict[str, Tensor]
     clock: dict[str, Any] = field(default_factory=dict)
+    frame: Any = None
 
     @property
     def step(self) -> int:
@@ -80,7 +82,7 @@ class State:
             if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
                 buffer = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
             buffers[path] = streaming.copy(buffer, tensor)
-        return State(self.values, buffers, self.clock)
+        return State(self.values, buffers, self.clock, self.frame)
 
     @cached_property
     def digest(self) -> str:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 
+from treadle import files
 from treadle.checkpoint.state import State, digest_of
 from treadle.checkpoint.tensorfile import pieces
-from treadle.errors import RunError, StateError
-from treadle.files import hash_file, read_regular, replace_directory, sync, write_json, write_synced
+from treadle.errors import RunError, StateError, one_line
+from treadle.files import hash_file, read_regular, reason, replace_directory, sync, write_json, write_synced
 
 TENSORS, VALUES, MANIFEST, LATEST, PINS = (
     "tensors.safetensors",
@@ -68,10 +72,10 @@ def write_checkpoint(directory: Path, state: State, retention: Retention | None 
     target = directory / checkpoint_name(state.step)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=directory))
+        temporary = directory / f".{target.name}-{secrets.token_hex(4)}"
+        temporary.mkdir()
         try:
             digest = _write_files(temporary, state)
-            os.chmod(temporary, 0o755)
             replace_directory(temporary, target)
             sync(directory)
         except BaseException:
@@ -88,30 +92,38 @@ def write_checkpoint(directory: Path, state: State, retention: Retention | None 
 
 def read_checkpoint(path: Path) -> State:
     """Read a checkpoint directory and check it against its manifest; raises StateError naming what is damaged."""
+    name = MANIFEST
     try:
         manifest = json.loads(read_regular(path / MANIFEST))
-        files = manifest["files"]
-        if sorted(files) != sorted((TENSORS, VALUES)):
+        listed, digest = manifest["files"], manifest["digest"]
+        if sorted(listed) != sorted((TENSORS, VALUES)):
             raise StateError(f"checkpoint {path}: {MANIFEST} is damaged, it lists other files than it should")
-        for name, expected in files.items():
+        for name, expected in listed.items():
             if hash_file(path / name) != expected["sha256"]:
                 raise StateError(f"checkpoint {path}: {name} is damaged, its SHA-256 is not the manifest's")
+        name = VALUES
         saved = json.loads(read_regular(path / VALUES))
-        if digest_of(saved["values"], files[TENSORS]["sha256"]) != manifest["digest"]:
+        values, clock = saved["values"], saved["clock"]
+        if digest_of(values, listed[TENSORS]["sha256"]) != digest:
             raise StateError(f"checkpoint {path}: {MANIFEST} is damaged, its digest is not that of the files")
-        state = State(saved["values"], load_file(path / TENSORS), saved["clock"])
-        state.__dict__["digest"] = manifest["digest"]
+        name = TENSORS
+        state = State(values, load_file(path / TENSORS), clock)
+        name = VALUES
+        if not (state.step >= 0 and state.epoch >= 0 and clock["seconds"] >= 0):
+            raise ValueError("counts below zero")
+        state.__dict__["digest"] = digest
         return state
     except StateError:
         raise
-    except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise StateError(f"checkpoint {path} cannot be read: {first}") from error
+    except OSError as error:
+        raise StateError(f"checkpoint {path}: {name} cannot be read: {reason(error)}") from error
+    except Exception as error:  # whatever a file can hold that a state does not
+        raise StateError(f"checkpoint {path}: {name} is damaged ({one_line(error)})") from error
 
 
 def list_checkpoints(directory: Path) -> list[Path]:
     """The checkpoints in `directory`, oldest first, damaged or not."""
-    return sorted(path for path in directory.glob("step-*") if path.is_dir() and path.name[5:].isdigit())
+    return sorted(path for path in directory.glob("step-*") if path.is_dir() and path.name[5:].isdecimal())
 
 
 def step_of(path: Path) -> int:
@@ -143,38 +155,70 @@ def forget_after(directory: Path, step: int) -> None:
     earlier = [path for path in list_checkpoints(directory) if step_of(path) <= step]
     last = earlier[-1] if earlier else None
     write_json(directory / LATEST, {"checkpoint": last.name if last else None, "step": step_of(last) if last else -1})
-    pinned = _pinned(directory)
-    for path in list_checkpoints(directory):
-        if step_of(path) > step and step_of(path) not in pinned:
-            shutil.rmtree(path, ignore_errors=True)
+    with alone_in(directory):
+        pinned = _pinned(directory)
+        for path in list_checkpoints(directory):
+            if step_of(path) > step and step_of(path) not in pinned:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def pin(path: Path, why: str) -> None:
-    """Keep the checkpoint at `path` from being deleted; `why` says who needs it."""
-    pins = _read_pins(path.parent) or {}
-    pins.setdefault(path.name, [])
-    if why not in pins[path.name]:
-        pins[path.name].append(why)
-    write_json(path.parent / PINS, pins)
+    """Keep the checkpoint at `path` from being deleted; `why` says who needs it. Raises OSError where it cannot be."""
+    with alone_in(path.parent):
+        pins = _read_pins(path.parent)
+        if pins is None:  # whatever it named stays
+            pins = {there.name: [f"{PINS} was damaged"] for there in list_checkpoints(path.parent)}
+        pins.setdefault(path.name, [])
+        if why not in pins[path.name]:
+            pins[path.name].append(why)
+        write_json(path.parent / PINS, pins)
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what writes into `directory` that were killed have left; nobody may be writing checkpoints there now."""
+    if directory.is_dir() and not directory.is_symlink():
+        with alone_in(directory):
+            files.remove_leftovers(directory)
+            for leftover in directory.glob(".step-*-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Within the block, no other process that asks as well works on the names in `directory`: a pin, or retention.
+
+    Needs no right to write there. Where the filesystem cannot lock a directory, everybody goes on.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _latest_step(directory: Path) -> int | None:
     """The step in `latest.json`, or None where it is missing or damaged: then the newest directory counts."""
-    try:
-        return int(json.loads(read_regular(directory / LATEST))["step"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    step = (_read_object(directory / LATEST) or {}).get("step")
+    return step if type(step) is int else None
 
 
 def _read_pins(directory: Path) -> dict[str, list[str]] | None:
     """Who needs which checkpoint, by name; None where the file is damaged."""
-    try:
-        pins = json.loads(read_regular(directory / PINS))
-    except FileNotFoundError:
+    if not (directory / PINS).exists():
         return {}
-    except (OSError, ValueError):
+    pins = _read_object(directory / PINS)
+    return pins if pins is not None and all(isinstance(why, list) for why in pins.values()) else None
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is none that can be read."""
+    try:
+        value = json.loads(read_regular(path))
+    except (OSError, ValueError, RecursionError):
         return None
-    return pins if isinstance(pins, dict) and all(isinstance(why, list) for why in pins.values()) else None
+    return value if isinstance(value, dict) else None
 
 
 def _pinned(directory: Path) -> set[int]:
@@ -185,11 +229,11 @@ def _pinned(directory: Path) -> set[int]:
 
 def _clean(directory: Path, retention: Retention, newest: int) -> None:
     """Delete what retention does not keep, and what an interrupted write left behind."""
-    paths = {step_of(path): path for path in list_checkpoints(directory)}
-    for step in set(paths) - retention.keeps(paths, _pinned(directory), newest):
-        shutil.rmtree(paths[step], ignore_errors=True)
-    for leftover in directory.glob(".step-*-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    with alone_in(directory):
+        paths = {step_of(path): path for path in list_checkpoints(directory)}
+        for step in set(paths) - retention.keeps(paths, _pinned(directory), newest):
+            shutil.rmtree(paths[step], ignore_errors=True)
+    remove_leftovers(directory)
 
 
 def _write_files(directory: Path, state: State) -> str:

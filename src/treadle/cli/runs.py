@@ -85,6 +85,7 @@ def _list(directory: str, *, given: bool) -> None:
 def _rank(run: Path) -> None:
     """The best models of one run, where it keeps several."""
     from treadle.checkpoint.store import checkpoint_name
+    from treadle.files import number
     from treadle.runs.best import ranks
 
     found = ranks(run)
@@ -95,7 +96,7 @@ def _rank(run: Path) -> None:
     for rank, entry in enumerate(found, 1):
         value, step = entry.info["value"], entry.info["step"]
         state = (run / "checkpoints" / checkpoint_name(step)).is_dir()
-        numbers = [rank, float(value) if value is not None else None, step, entry.info["epoch"]]
+        numbers = [rank, number(value), step, entry.info["epoch"]]
         rows.append([*map(_cell, numbers), str(entry.directory.relative_to(run)), "kept" if state else ""])
     header = ["best", str(found[0].info["monitor"]), "step", "epoch", "weights", "checkpoint"]
     show(header, rows, right=header[:4])

@@ -103,6 +103,9 @@ class Driver:
         self._loop.parts.find()
         self._loop.adopt()
         self._loop.adopt_feeds()
+        if self._lifecycle.stage is Stage.NEW:
+            self._loop.state.settle_hooks()
+            self._loop.state.late.know_hooks()
         self._lifecycle.to(Stage.RUNNING)
         return self._loop.steps()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from treadle.checkpoint.objects import Stateless
+from treadle.checkpoint.plain import Stateless
 
 if TYPE_CHECKING:
     import torch

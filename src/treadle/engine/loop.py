@@ -151,6 +151,7 @@ class Loop:
                 ),
                 "recovery": self.recovery,
             },
+            self.adopt,
         )
 
     # Around a step ------------------------------------------------------------------------------------------------
@@ -254,11 +255,14 @@ class Loop:
         if self.archive is None:
             raise UsageError("nowhere to save: make the trainer a run on disk with run_dir=")
         self.save_requested = False
+        self.state.late.check()
         return self.archive.save(self.state.capture(), wait=wait)
 
     def _file_state(self, archive: Archive) -> None:
         if self._save is not NEVER:
             archive.prepare(lambda: self.state.capture(ask=False))
+            if self.taken == 1:
+                self.state.late.check()  # not only at the first checkpoint, which may be hours from here
         if self.save_requested or self._save.due_between_steps(self.progress):
             self.save(wait=False)
         archive.take_reports()

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from treadle.checkpoint.objects import Stateless
+from treadle.checkpoint.plain import Stateless
 from treadle.engine.curves import Curve, parse_curve
 from treadle.engine.progress import Progress
 from treadle.errors import UsageError, nearest

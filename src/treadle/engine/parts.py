@@ -124,6 +124,10 @@ class Parts:
             parameters.update({f"{name}.{inner}": p for inner, p in module.named_parameters()})
         return parameters
 
+    def named_tensors(self) -> dict[str, Tensor]:
+        """Every parameter, and the lone tensors that are none, by dotted name."""
+        return {**self.tensors, **self.all_parameters()}
+
     def submodules(self) -> Iterator[nn.Module]:
         """The modules with all that is inside them."""
         for module in self.modules.values():

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from treadle.checkpoint.objects import forget_accumulator
+from treadle.checkpoint.tensors import forget_accumulator
 from treadle.errors import StateError, UsageError
 
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from treadle.checkpoint.objects import Objects, stateful
+from treadle.checkpoint.kinds import Kinds
+from treadle.checkpoint.modules import ModuleMemory
+from treadle.checkpoint.objects import Objects
+from treadle.checkpoint.optimizers import Groups
 from treadle.checkpoint.packing import pack_plain, unpack
+from treadle.checkpoint.plain import stateful
 from treadle.checkpoint.state import Section, State, Value, capture, restore
 from treadle.engine.dispatch import Dispatcher
 from treadle.engine.events import Hook
-from treadle.engine.lifecycle import Lifecycle
+from treadle.engine.late import Late
+from treadle.engine.lifecycle import Lifecycle, Stage
 from treadle.engine.parts import Parts, walk
 from treadle.engine.progress import Progress
 from treadle.engine.subject import Subject
-from treadle.errors import DataChanged
+from treadle.errors import DataChanged, StateError
+from treadle.terminal import say
 
-RESTORED_FIRST = ("data", "attributes", "hooks", "feeds")
+RESTORED_FIRST = ("data", "late", "attributes", "hooks", "feeds")
 """Before all others: whether the data is right, and the parameters, whose shapes the rest follows."""
 
 
@@ -31,6 +38,10 @@ class RunState:
         events: asks hooks and the owner what they add, and tells them what was restored.
         hooks: gives the hooks; those with state are part of it. What observers keep is not part of the digest.
         others: further sections by name, in the order in which they are written.
+        adopt: called when a restored state has made attributes other objects.
+
+    Attributes:
+        late: what came after setup.
     """
 
     def __init__(
@@ -40,12 +51,18 @@ class RunState:
         progress: Progress,
         lifecycle: Lifecycle,
         events: Dispatcher,
-        hooks: Callable[[], Sequence[Hook]],
+        hooks: Callable[[], list[Hook]],
         others: Mapping[str, Section],
+        adopt: Callable[[], None] = lambda: None,
     ) -> None:
         self._subject, self._parts = subject, parts
         self._lifecycle, self._events, self._hooks = lifecycle, events, hooks
         self._user: dict[str, Any] = {}
+        self._waiting: dict[str, Any] = {}
+        """The state of hooks that are not here yet; they may still be added before the first step."""
+        self.late = Late(subject, parts, hooks, adopt)
+        self._kinds = Kinds(subject, lambda: self.late.classes)
+        self._memory, self._groups = ModuleMemory(), Groups(parts.named_tensors)
         began = Value(lambda: lifecycle.began, lambda saved: setattr(lifecycle, "began", saved))
         reason = Value(lambda: lifecycle.finish_reason, lambda saved: setattr(lifecycle, "finish_reason", saved))
         self._sections: dict[str, Section] = {
@@ -53,12 +70,22 @@ class RunState:
             "began": began,
             "finish_reason": reason,
             **others,
-            "attributes": Objects("attribute", subject, self._attributes, self._is_observer),
-            "hooks": Objects("hook", subject, lambda: self._stateful_hooks(observers=False), _optional_hook),
+            "attributes": Objects(
+                "attribute", subject, self._attributes, self._is_observer, memory=self._memory, groups=self._groups
+            ),
+            "hooks": Objects("hook", subject, lambda: self._stateful_hooks(observers=False), self._may_differ),
             "feeds": Objects("feed", subject, lambda: subject.feeds),
             "user": Value(lambda: self._user, lambda saved: setattr(self, "_user", saved)),
             "data": Value(self._fingerprints, self._check_data),
         }
+
+    def set_up(self) -> None:
+        """Take note of what setup has made: what comes later is part of the state as such."""
+        self.late.set_up()
+        for module in self._parts.modules.values():
+            self._memory.look(module)
+        for optimizer in self._parts.optimizers.values():
+            self._groups.look(optimizer)
 
     def capture(self, *, ask: bool = True) -> State:
         """The state between two steps; tensors are references, not copies.
@@ -66,8 +93,13 @@ class RunState:
         Unless `ask`, nobody is asked for what `on_save` adds: the state is not one to go back to. Raises StateError
         naming an attribute that has state and cannot be saved.
         """
+        self.settle_hooks()
         self._user, observers = self._events.gather_for_save() if ask else ({}, {})
-        state = capture(self._sections)
+        late = self.late.state_dict()
+        # Only where there is something: states of version 0.1.0 have none.
+        sections = self._sections | ({"late": Value(lambda: late, self.late.load_state_dict)} if late else {})
+        state = capture(sections, self._kinds)
+        state.frame = self.late.now()
         state.clock = {"seconds": self._lifecycle.seconds}
         kept = {
             name: saved for name, hook in self._stateful_hooks(observers=True).items() if (saved := self._kept(hook))
@@ -81,8 +113,12 @@ class RunState:
 
         Raises StateError naming what the run has and the state has not, or the other way round.
         """
+        self._waiting = self._absent(state)
         names = [*RESTORED_FIRST, *(name for name in self._sections if name not in RESTORED_FIRST)]
-        restore({name: self._sections[name] for name in names}, state)
+        sections = self._sections | {"late": self.late}
+        self.late.frame = state.frame
+        there = replace(state, values={"late": {}} | state.values)
+        restore({name: sections[name] for name in names}, there, self._kinds)
         self._lifecycle.seconds = state.clock["seconds"]
         observers = state.clock.get("observers", {})
         for name, hook in self._stateful_hooks(observers=True).items():
@@ -91,10 +127,46 @@ class RunState:
                 self._events.contain(hook, "load_state_dict", partial(hook.load_state_dict, saved))
         self._events.fire("on_load", unpack(observers.get("user", {}), {}) | self._user)
 
+    def settle_hooks(self) -> None:
+        """Give the hooks that were added since the state was restored what they had then.
+
+        Raises StateError for one that is still not here.
+        """
+        waiting, self._waiting = self._waiting, {}
+        here = self._stateful_hooks(observers=False) if waiting else {}
+        for name, saved in waiting.items():
+            if name not in here:
+                raise StateError(
+                    f"the checkpoint has hook {name!r}, the trainer has not: give it again, with hooks=[...] or "
+                    "add_hook, before the first step (a hook that may be left out declares optional_state)"
+                )
+            here[name].load_state_dict(saved)
+
+    def _absent(self, state: State) -> dict[str, Any]:
+        """What `state` has of critical hooks that a trainer has not which has just been made: it may yet get them."""
+        if self._lifecycle.stage is not Stage.NEW:
+            return {}
+        here = self._stateful_hooks(observers=False)
+        saved: Mapping[str, Any] = state.values.get("hooks", {})
+        for name in here:
+            if name not in saved and not _optional_hook(name):
+                say(f"treadle: the run has had no hook {name.partition('.')[0]} so far: its state begins here")
+        absent = {name: values for name, values in saved.items() if name not in here and not _optional_hook(name)}
+        tensors = state.copy().tensors if absent else {}
+        return {name: unpack(values, tensors, self._kinds) for name, values in absent.items()}
+
+    def _may_differ(self, name: str) -> bool:
+        """Whether a hook may be new, or gone, in a state: where it says so, or the trainer has just been made."""
+        return self._lifecycle.stage is Stage.NEW or _optional_hook(name)
+
     def _attributes(self) -> dict[str, Any]:
         """The attributes with state, but for observers: theirs is no part of the run's."""
         found = stateful(self._parts.attributes, self._parts.transient, walk)
-        return {name: value for name, value in found.items() if not (isinstance(value, Hook) and value.observer)}
+        return {
+            name: value
+            for name, value in found.items()
+            if not (isinstance(value, Hook) and value.observer) and not self.late.holds(name, value)
+        }
 
     def _is_observer(self, name: str) -> bool:
         """Whether the attribute `name` is an observer here; version 0.1.0 saved its state as that of any other."""

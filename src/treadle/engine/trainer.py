@@ -117,6 +117,7 @@ class Trainer(Subject):
         self.loop.adopt()
         self.loop.minimizer.check_names()
         self.loop.adopt_feeds()
+        self.loop.state.set_up()
         if run_dir is not None:
             attach.begin_run(self, run_dir, resume)
         elif resume:
@@ -175,6 +176,8 @@ class Trainer(Subject):
             return
         self.loop.hooks.append(hook)
         self.loop.listen()
+        if not self.loop.lifecycle.in_step:  # whoever drives the run can add it again
+            self.loop.state.late.know_hooks(stateless=True)
 
     # Updating parameters ----------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from treadle.checkpoint.objects import put
+from treadle.checkpoint.tensors import put
 from treadle.engine.parts import Parts
 from treadle.errors import StateError, nearest
 

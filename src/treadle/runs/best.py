@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -20,18 +19,9 @@ from treadle.config.fields import from_dict
 from treadle.config.files import load
 from treadle.engine.parts import Parts
 from treadle.engine.weights import put_weights
-from treadle.errors import UsageError, nearest
-from treadle.files import (
-    cannot_write,
-    copy_regular,
-    read_regular,
-    replace_directory,
-    settled,
-    sync,
-    to_json,
-    write_whole,
-)
-from treadle.runs.run import BEST, CONFIG, INFO, OTHERS, WEIGHTS, Run
+from treadle.errors import TreadleError, UsageError, nearest, one_line
+from treadle.files import cannot_write, copy_regular, number, replace_directory, settled, sync, to_json, write_whole
+from treadle.runs.run import BEST, CONFIG, INFO, OTHERS, WEIGHTS, Run, check_info, read_json
 
 
 @dataclass(frozen=True)
@@ -93,8 +83,9 @@ def forget_best_after(run: Path, step: int) -> None:
 
 def copy_best(source: Path, target: Path, known: Sequence[Mapping[str, Any]]) -> None:
     """Copy those of the best models of the run `source` that are `known`, best first, to the run `target`."""
-    order = [(info["step"], info["value"]) for info in known]
-    there = {(entry.info["step"], entry.info["value"]): entry.directory for entry in ranks(source)}
+    order = [(info["step"], number(info["value"])) for info in known]
+    found = [entry for entry in ranks(source) if entry.info["value"] is not None]
+    there = {(entry.info["step"], number(entry.info["value"])): entry.directory for entry in found}
     for rank, key in enumerate(key for key in order if key in there):
         _copy(there[key], target / BEST if rank == 0 else _place(target, key[0]), link=False)
 
@@ -122,17 +113,17 @@ def ranks(run: str | Path) -> list[Rank]:
         return []
     first, *others = found.values()
     sign = -1 if first.info.get("mode") == "max" else 1
-    others = [entry for entry in others if isinstance(entry.info.get("value"), int | float)]
-    return [first, *sorted(others, key=lambda entry: (sign * entry.info["value"], entry.info["step"]))]
+    others = [entry for entry in others if entry.info["value"] is not None]
+    return [first, *sorted(others, key=lambda entry: (sign * number(entry.info["value"]), entry.info["step"]))]
 
 
 def _info(directory: Path) -> Mapping[str, Any]:
     """What the model in `directory` is the best of; empty where nothing says, or it is damaged."""
     try:
-        info = json.loads(read_regular(directory / INFO))
-    except (OSError, ValueError):
+        info = check_info(directory / INFO, read_json(directory / INFO))
+    except TreadleError:
         return {}
-    return info if isinstance(info, dict) and (directory / WEIGHTS).is_file() else {}
+    return info if (directory / WEIGHTS).is_file() else {}
 
 
 def _place(run: Path, step: int) -> Path:
@@ -218,6 +209,8 @@ def best_directory(run: str | Path) -> Path:
 def best_config(run: str | Path, kind: type[Any]) -> Any:
     """The settings, a `kind`, of a run's best model. Raises UsageError where there is none, or none of that kind."""
     source = best_directory(run) / CONFIG
+    if source.exists() and not source.is_file():
+        raise UsageError(f"{source} is no regular file: put back the settings of the best model")
     return from_dict(kind, load(source).get("config") or {}, source=str(source), at="config")
 
 
@@ -235,10 +228,11 @@ def read_best(run: str | Path, rank: int = 1) -> Best:
         if not 1 <= rank <= len(found):
             raise UsageError(f"{run} has no best model of rank {rank}: it keeps {len(found)} (keep_best= keeps more)")
         directory = found[rank - 1].directory
+    info = check_info(directory / INFO, read_json(directory / INFO))
     try:
-        return Best(load_file(directory / WEIGHTS), json.loads(read_regular(directory / INFO)))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UsageError(f"the best model in {directory} cannot be read: {error}") from None
+        return Best(load_file(directory / WEIGHTS), info)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise UsageError(f"{directory / WEIGHTS} cannot be read ({one_line(error)}): restore it from a copy") from None
 
 
 def load_best(parts: Parts, run: str | Path, rank: int = 1) -> Mapping[str, Any]:

@@ -11,11 +11,21 @@ from typing import Any
 
 from treadle.config.files import MISSING, differences
 from treadle.errors import TreadleError, UsageError
-from treadle.files import number
+from treadle.files import blamed, number
 from treadle.runs.glance import glance_series, last_line
 from treadle.runs.lock import LOCK
 from treadle.runs.metrics import Points
-from treadle.runs.run import BEST, INFO, VERSION, is_run, read_config, read_environment, read_json, read_summary
+from treadle.runs.run import (
+    BEST,
+    INFO,
+    SUMMARY,
+    VERSION,
+    is_run,
+    read_config,
+    read_environment,
+    read_json,
+    read_summary,
+)
 
 SAME_MACHINE = ("python", "packages", "hardware", "threads", "variables", "git")
 """What of the environment is compared; time, directory and command differ always."""
@@ -98,20 +108,36 @@ def describe(path: str | Path) -> RunInfo:
 
     summary, environment = read(read_summary, {}), read(read_environment, {})
     last = read(last_line, {})
-    best = summary.get("best") or read(lambda run: read_json(run / BEST / INFO), {})
+    best = read(lambda run: _best(run, summary), {})
+    config = read(read_config, {})
+
+    def count(name: str) -> int:
+        with blamed(path / SUMMARY):
+            return int(summary.get(name, last.get(name, 0)))
+
     seconds = summary.get("seconds")
     return RunInfo(
         path=path,
         name=f"{path.absolute().parent.name}/{path.absolute().name}",
-        trainer=str(read(read_config, {}).get("trainer", "")),
+        trainer=str(config.get("trainer", "")),
         status=str(summary.get("status", "")) or ("running" if is_running(path) else "unfinished"),
-        step=int(summary.get("step", last.get("step", 0))),
-        epoch=int(summary.get("epoch", last.get("epoch", 0))),
+        step=read(lambda _: count("step"), 0),
+        epoch=read(lambda _: count("epoch"), 0),
         best=best,
         seconds=None if seconds is None else number(seconds),
         started=str(environment.get("time", "")),
         problem="; ".join(problems),
     )
+
+
+def _best(run: Path, summary: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was best in a run, by its summary or its best model; empty where nothing was monitored."""
+    path = run / SUMMARY if summary.get("best") else run / BEST / INFO
+    info = summary.get("best") or read_json(path)
+    with blamed(path):
+        if info and info["monitor"] is not None:
+            return {"monitor": str(info["monitor"]), "value": number(info["value"]), "step": int(info["step"])}
+    return {}
 
 
 def is_running(path: Path) -> bool:
@@ -131,7 +157,7 @@ def table(runs: Sequence[RunInfo]) -> tuple[list[str], list[list[str]]]:
     header = ["run", "trainer", "status", "step", "epoch", "best", "at step", "time", "started", "problem"]
     rows = []
     for run in runs:
-        best = f"{run.best['monitor']} {number(run.best['value']):.4g}" if run.best else ""
+        best = f"{run.best['monitor']} {run.best['value']:.4g}" if run.best else ""
         time = "" if run.seconds is None else f"{run.seconds:.1f} s"
         at_step = str(run.best["step"]) if run.best else ""
         started = run.started[:16].replace("T", " ")
@@ -168,7 +194,7 @@ def compare(paths: Sequence[str | Path]) -> Comparison:
             "step": info.step,
             "epoch": info.epoch,
             "seconds": info.seconds,
-            "best": {key: info.best[key] for key in ("monitor", "value", "step") if key in info.best},
+            "best": info.best,
             **info.values,
         }
         for info in infos

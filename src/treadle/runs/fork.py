@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from treadle.checkpoint.state import State
 from treadle.checkpoint.store import checkpoint_name, list_checkpoints, pin, read_checkpoint, step_of
 from treadle.errors import RunError, UsageError
-from treadle.files import copy_regular, reason
+from treadle.files import blamed, copy_regular, reason
 from treadle.runs.aside import create_run
 from treadle.runs.best import copy_best
 from treadle.runs.metrics import METRICS
-from treadle.runs.run import Run, read_journal
+from treadle.runs.run import JOURNAL, Run, read_journal
 from treadle.terminal import say
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ def apply_hyperparameters(optimizers: Optimizers, step: int, run: Path) -> None:
     first = next(iter(read_journal(run)), {})
     if first.get("event") != "fork" or first.get("step") != step:
         return
-    for change in first.get("hyperparameters", []):
-        value = change["value"]
-        group = optimizers[change["optimizer"]].param_groups[change["group"]]
-        group[change["key"]] = tuple(value) if isinstance(value, list) else value
+    with blamed(run / JOURNAL):
+        for change in first.get("hyperparameters", []):
+            value = change["value"]
+            group = optimizers[change["optimizer"]].param_groups[change["group"]]
+            group[change["key"]] = tuple(value) if isinstance(value, list) else value

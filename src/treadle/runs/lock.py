@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import socket
@@ -27,7 +28,7 @@ class RunLock:
         refuse_links(run)
         try:
             self._descriptor = open_regular(run / LOCK, os.O_RDWR | os.O_CREAT)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._take(self._descriptor)
         except BlockingIOError:
             assert self._descriptor is not None
             holder = _read(self._descriptor)
@@ -39,6 +40,16 @@ class RunLock:
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
         _held.add(self)
+
+    @staticmethod
+    def _take(descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if _read(descriptor) != _named(os.getpid(), socket.gethostname()):
+                raise
+            gc.collect()  # a trainer that this program has dropped, and Python not yet
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def release(self) -> None:
         """Let others have the run; so does dropping this."""
@@ -71,6 +82,10 @@ def _remedy(error: OSError) -> str:
 def _read(descriptor: int) -> str:
     try:
         holder = json.loads(os.pread(descriptor, 4096, 0))
-        return f"process {holder['pid']} on {holder['host']}"
+        return _named(holder["pid"], holder["host"])
     except (ValueError, KeyError, TypeError):
         return "another process"
+
+
+def _named(process: int, host: str) -> str:
+    return f"process {process} on {host}"

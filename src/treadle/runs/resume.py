@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treadle.checkpoint.state import State
-from treadle.checkpoint.store import newest_good
+from treadle.checkpoint.store import VALUES, newest_good, remove_leftovers, step_of
 from treadle.config.fields import to_dict
 from treadle.config.settings import resumable
-from treadle.errors import RunError, UsageError
-from treadle.files import to_json
+from treadle.errors import RunError, StateError, TreadleError, UsageError, one_line
+from treadle.files import blamed, to_json
 from treadle.runs.environment import describe_environment, numerics
 from treadle.runs.fork import apply_hyperparameters
 from treadle.runs.run import (
     CHECKPOINTS,
     CONFIG,
     ENVIRONMENT,
+    JOURNAL,
     SUMMARY,
     Run,
     read_config,
@@ -64,11 +65,12 @@ def recorded_settings(path: Path, journal: Iterable[Mapping[str, Any]]) -> dict[
     They are those of its journal: config.yaml might have been edited since.
     """
     settings: dict[str, Any] = {}
-    for entry in journal:
-        if isinstance(entry.get("settings"), dict):
-            settings = dict(entry["settings"])
-        elif entry.get("event") == "resume" and settings and isinstance(entry.get("changed"), dict):
-            settings |= {name: pair[-1] for name, pair in entry["changed"].items()}
+    with blamed(path / JOURNAL):
+        for entry in journal:
+            if isinstance(entry.get("settings"), dict):
+                settings = dict(entry["settings"])
+            elif entry.get("event") == "resume" and settings and isinstance(entry.get("changed"), dict):
+                settings |= {name: pair[-1] for name, pair in entry["changed"].items()}
     if not settings:
         settings = read_config(path).get("config", {})
     if not isinstance(settings, dict):
@@ -91,7 +93,9 @@ def go_on(trainer: Trainer) -> None:
     check_changes(changes, type(trainer.config))
     ends = [entry.get("step") for entry in journal if entry.get("event") == "finish"]
     surroundings = _compare_environment(run, refuse=trainer.config.deterministic)
-    if not _restore_newest(trainer):
+    run.remove_leftovers()
+    remove_leftovers(run.path / CHECKPOINTS)
+    if not _restore_newest(trainer, journal):
         run.metrics.rewind(-1)
     if changes:
         lifecycle.finish_reason = None
@@ -114,7 +118,8 @@ def _compare_environment(run: Run, *, refuse: bool) -> dict[str, tuple[Any, Any]
     Raises UsageError instead, to `refuse` it.
     """
     try:
-        recorded = numerics(read_environment(run.path))
+        with blamed(run.path / ENVIRONMENT):
+            recorded = numerics(read_environment(run.path))
     except RunError:  # killed while it was being written, at the run's very beginning
         recorded = {}
     if not recorded:
@@ -130,15 +135,68 @@ def _compare_environment(run: Run, *, refuse: bool) -> dict[str, tuple[Any, Any]
     return changes
 
 
-def _restore_newest(trainer: Trainer) -> bool:
-    """Restore the newest good checkpoint; returns whether there was one."""
-    for checkpoint, state in newest_good(trainer.run.path / CHECKPOINTS):
+def _restore_newest(trainer: Trainer, journal: Sequence[Mapping[str, Any]]) -> bool:
+    """Restore the newest checkpoint that can be; returns whether there was one.
+
+    Raises StateError where one is whole and cannot be restored all the same, nor any before it; and UsageError for a
+    fork that has none: its beginning is another run's.
+    """
+    run: Run = trainer.run
+    sizes = run.log_sizes()
+    failure: StateError | None = None
+    for checkpoint, state in _newest_first(run.path / CHECKPOINTS):
         if isinstance(state, State):
-            trainer.loop.state.restore(state)
-            apply_hyperparameters(trainer.parts.optimizers, trainer.progress.step, trainer.run.path)
-            assert trainer.loop.archive is not None
-            trainer.loop.archive.digest = state.digest
-            return True
+            try:
+                trainer.loop.state.restore(state)
+            except TreadleError:
+                raise
+            except Exception as error:  # the hashes may be right and the content be anything
+                what = f"checkpoint {checkpoint}: {VALUES} cannot be restored ({one_line(error)})"
+                state = failure = StateError(what)
+                failure.__cause__ = error
+            else:
+                apply_hyperparameters(trainer.parts.optimizers, trainer.progress.step, run.path)
+                assert trainer.loop.archive is not None
+                trainer.loop.archive.digest = state.digest
+                _notice_lost_lines(trainer, state, sizes, journal)
+                return True
         say(f"treadle: {state}; trying the one before it")
         trainer.note("checkpoint damaged", checkpoint=checkpoint.name, error=str(state))
+    if failure is not None:
+        raise failure
+    if journal and journal[0]["event"] == "fork":
+        raise UsageError(
+            f"{run.path} has no checkpoint that can be read, and a fork has no other beginning: fork its parent "
+            f"({journal[0].get('parent')}) again"
+        )
     return False
+
+
+def _newest_first(directory: Path) -> Iterator[tuple[Path, State | StateError]]:
+    """The checkpoints from the newest backwards, as read or as the StateError that says why not."""
+    before: int | None = None
+    while before is None or before >= 0:
+        found = None
+        for found in newest_good(directory, before):
+            yield found
+        if found is None or isinstance(found[1], StateError):
+            return
+        before = step_of(found[0]) - 1
+
+
+def _notice_lost_lines(
+    trainer: Trainer, state: State, sizes: Mapping[str, int], journal: Sequence[Mapping[str, Any]]
+) -> None:
+    """Say which logs are shorter than they were when the checkpoint was written; the training does not need them."""
+    recorded = state.clock.get("logs")
+    forked_here = bool(journal) and journal[0]["event"] == "fork" and journal[0]["step"] == state.step
+    for name, size in sizes.items():
+        before = recorded.get(name) if isinstance(recorded, dict) else None
+        if forked_here and name == JOURNAL:  # it has begun one of its own
+            continue
+        if isinstance(before, int) and size < before:
+            say(
+                f"treadle: {trainer.run.path / name} has {size} of the {before} bytes that it had when the checkpoint "
+                "was written: lines are lost; what is trained is not changed by that"
+            )
+            trainer.note("lines lost", log=name, bytes=size, expected=before)

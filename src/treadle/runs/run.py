@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from treadle.config.files import dumps, load
 from treadle.errors import RunError, UsageError
 from treadle.files import (
+    NAN_AND_INF,
     LineFile,
     cannot_write,
     near_sibling,
@@ -19,6 +21,7 @@ from treadle.files import (
     read_lines,
     read_regular,
     reason,
+    remove_leftovers,
     to_json,
     write_whole,
 )
@@ -118,6 +121,16 @@ class Run:
                 finally:
                     os.close(descriptor)
 
+    def log_sizes(self) -> dict[str, int]:
+        """How many bytes have been logged so far, by the log's name."""
+        return {METRICS: self.metrics.file.size, JOURNAL: self.journal.size}
+
+    def remove_leftovers(self) -> None:
+        """Remove what a process has left that was killed while it wrote; nobody may be training the run now."""
+        for folder in (self.path, self.path / "logs", self.path / "examples"):
+            remove_leftovers(folder)
+        shutil.rmtree(self.path / f".{BEST}.new", ignore_errors=True)
+
     def close(self) -> None:
         """Close the logs."""
         try:
@@ -148,8 +161,28 @@ def read_environment(run: str | Path) -> dict[str, Any]:
 
 
 def read_journal(run: str | Path) -> list[dict[str, Any]]:
-    """What happened to a run, in order."""
-    return list(read_lines(Path(run) / JOURNAL))
+    """What happened to a run, in order. Raises RunError naming a line that does not say what happened, or when."""
+    path, entries = Path(run) / JOURNAL, []
+    for count, entry in enumerate(read_lines(path), 1):
+        if type(entry.get("event")) is not str or type(entry.get("step")) is not int:
+            raise RunError(f"{path}, line {count} is damaged: it lacks event or step; delete it to read the rest")
+        entries.append(entry)
+    return entries
+
+
+def check_info(path: Path, info: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`info` if it is what a best model says of itself; else raises RunError naming the file at `path`."""
+    known = {"monitor", "value", "step", "epoch", "metrics"} <= info.keys()
+    counts = known and all(type(info[name]) is int for name in ("step", "epoch"))
+    value = info.get("value")
+    if not (
+        counts
+        and isinstance(info["monitor"], str | None)
+        and isinstance(info["metrics"], dict)
+        and (value is None or (value in NAN_AND_INF if type(value) is str else type(value) in (int, float)))
+    ):
+        raise RunError(f"{path} is damaged: expected monitor, value, step, epoch and metrics; restore it from a copy")
+    return info
 
 
 def find_run(path: str | Path) -> Path:
@@ -199,7 +232,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise RunError(f"{path} cannot be read: {reason(error)}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path} cannot be read: {error}") from None
     if not isinstance(value, dict):
         raise RunError(f"{path} cannot be read: expected a JSON object")

@@ -50,6 +50,7 @@ class Saver:
 
     def save(self, state: State, *, wait: bool) -> Path:
         """Write a checkpoint; with `wait`, return only when it is on the disk. Raises RunError when it cannot be."""
+        state.clock["logs"] = self._run.log_sizes()
         self._open().submit(state, self._retention())
         if wait:
             self.finish()

@@ -14,8 +14,9 @@ from treadle.checkpoint.store import checkpoint_name, list_checkpoints, read_che
 from treadle.config.settings import resumable_with_effect
 from treadle.engine.commands import from_journal
 from treadle.errors import DataChanged, UsageError
+from treadle.files import blamed
 from treadle.runs.fork import apply_hyperparameters
-from treadle.runs.run import read_journal
+from treadle.runs.run import JOURNAL, read_journal
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
@@ -54,11 +55,16 @@ def verify_run(run: Path, build: Callable[[Path], Trainer], start: int | None = 
         raise UsageError(f"{run} has no checkpoint to compare with: nothing can be verified")
     journal = read_journal(run)
     with tempfile.TemporaryDirectory(prefix="treadle-verify-") as directory, build(Path(directory) / "v001") as trainer:
-        start = _start(run, sorted(checkpoints), _last_change(journal, type(trainer.config)), start)
+        with blamed(run / JOURNAL):
+            changed = _last_change(journal, type(trainer.config))
+        start = _start(run, sorted(checkpoints), changed, start)
         targets = [step for step in sorted(checkpoints) if step > start]
         if not targets:
             raise UsageError(f"{run} has no checkpoint after step {start} to compare with")
-        edits = [entry for entry in edits_in_force(journal) if entry["step"] >= start]
+        with blamed(run / JOURNAL):
+            edits = [entry for entry in edits_in_force(journal) if entry["step"] >= start]
+            for edit in edits:
+                from_journal(edit)
         verdict = Verdict(start)
         if start:
             try:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +16,8 @@ from treadle.engine.events import EVENTS
 from treadle.testing import capture, kill
 
 F = TypeVar("F", bound=Callable[..., None])
+
+arrives = pytest.mark.xfail(strict=False, reason="on its way")
 
 X = torch.linspace(-1, 1, 12)[:, None]
 DATA = X, 3 * X + 1

@@ -1,0 +1,177 @@
+"""The state of a module: its parameters and buffers, and what it keeps where `state_dict()` does not look.
+
+That is: buffers that are not persistent, tensors and random generators that are plain attributes (the sums of a metric,
+the memory of a recurrent cell), and plain attributes that have changed since the module was made (`self.calls += 1`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from treadle.checkpoint.plain import has_tensors, is_plain
+from treadle.checkpoint.tensors import give, has_gaps, put_back
+from treadle.errors import StateError
+
+_OF_TORCH = frozenset(vars(nn.Module()))
+_GENERATORS = (torch.Generator, np.random.Generator, random.Random)
+
+
+class ModuleMemory:
+    """Tells what modules keep besides parameters and persistent buffers, by what they were when it first saw them."""
+
+    def __init__(self) -> None:
+        self._first: WeakKeyDictionary[nn.Module, dict[str, Any]] = WeakKeyDictionary()
+        self._buffers: WeakKeyDictionary[nn.Module, frozenset[str]] = WeakKeyDictionary()
+
+    def look(self, module: nn.Module) -> None:
+        """Remember what `module` and those inside it are, where they have not been seen yet."""
+        for inner in module.modules():
+            if inner not in self._first:
+                self._first[inner] = {
+                    name: value if has_tensors(value) else deepcopy(value) for name, value in _attributes(inner)
+                }
+                self._buffers[inner] = frozenset(name for name, kept in inner._buffers.items() if kept is not None)
+
+    def state_dict(self, module: nn.Module) -> dict[str, Any]:
+        """What is kept, by dotted name of the inner module and then of the attribute; mostly nothing.
+
+        Of a module that has not been looked at that is everything.
+        """
+        found: dict[str, Any] = {}
+        for path, inner in module.named_modules():
+            first = self._first.get(inner, {})
+            kept = {
+                name: _state(value)
+                for name, value in _attributes(inner)
+                if has_tensors(value) or name not in first or not _equal(value, first[name])
+            }
+            for name in inner._non_persistent_buffers_set:
+                if inner._buffers.get(name) is not None:
+                    kept[name] = inner._buffers[name]
+            if kept:
+                found[path] = kept
+        return found
+
+    def load_state_dict(self, module: nn.Module, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Restore what `state_dict` gave; what it did not, goes back to what it was at first."""
+        for path, inner in module.named_modules():
+            saved, first = state.get(path, {}), self._first.get(inner)
+            for name, value in list(_attributes(inner)) if first is not None else ():
+                assert first is not None
+                if name not in saved and name not in first:
+                    delattr(inner, name)
+                elif name not in saved and not has_tensors(first[name]) and not _equal(value, first[name]):
+                    setattr(inner, name, deepcopy(first[name]))
+            for name, value in saved.items():
+                _put_into(inner, name, value)
+
+    def forget_late_buffers(self, module: nn.Module, saved: Mapping[str, Any]) -> None:
+        """Take away the buffers that came after `module` was first seen and that `saved` has not."""
+        for path, inner in module.named_modules():
+            for name in list(inner._buffers):
+                late = name not in self._buffers.get(inner, (name,))
+                if late and inner._buffers[name] is not None and _joined(path, name) not in saved:
+                    inner._buffers[name] = None
+
+
+def module_state(module: nn.Module, memory: ModuleMemory | None = None) -> dict[str, Any]:
+    """The state of a module: "state" (as `state_dict()` gives it), what is frozen, what evaluates, what is kept."""
+    kept = memory.state_dict(module) if memory is not None else {}
+    return {
+        "state": dict(module.state_dict()),
+        "frozen": [name for name, p in module.named_parameters() if not p.requires_grad],
+        "eval": [name for name, inner in module.named_modules() if not inner.training],
+        **({"kept": kept} if kept else {}),
+    }
+
+
+def load_module(module: nn.Module, state: Mapping[str, Any], memory: ModuleMemory | None = None) -> None:
+    """Restore what `module_state` gave.
+
+    Strictly, but parameters and buffers take the saved shapes, strides and dtypes first (rows may have come or gone),
+    and buffers that came late are made.
+    """
+    values: Mapping[str, Any] = state["state"]
+    if memory is not None:
+        memory.forget_late_buffers(module, values)
+    current = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    for name, saved in values.items():
+        here = current.get(name)
+        if not isinstance(saved, Tensor):
+            continue
+        if here is None:
+            _add_buffer(module, name, saved)
+        elif is_lazy(saved) and not is_lazy(here):
+            raise StateError(f"its {name!r} had no shape then, and has one now: run a batch through it in setup")
+        elif not is_lazy(here) and not is_lazy(saved):
+            other_strides = here.stride() != saved.stride() and not has_gaps(here)
+            if here.shape != saved.shape or here.dtype != saved.dtype or other_strides:
+                give(here, saved)
+    module.load_state_dict(values)
+    frozen, evaluating = set(state["frozen"]), set(state["eval"])
+    for name, p in module.named_parameters():
+        p.requires_grad_(name not in frozen)
+    for name, inner in module.named_modules():
+        inner.training = name not in evaluating
+    if memory is not None:
+        memory.load_state_dict(module, state.get("kept", {}))
+
+
+def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """The plain attributes and random generators of one module. A tensor with a graph is a step's by-product."""
+    for name, value in vars(module).items():
+        if name not in _OF_TORCH and (isinstance(value, _GENERATORS) or is_plain(value)):
+            yield name, value
+
+
+def _state(value: Any) -> Any:
+    if isinstance(value, torch.Generator):
+        return value.get_state()
+    if isinstance(value, np.random.Generator):
+        return value.bit_generator.state
+    return value.getstate() if isinstance(value, random.Random) else value
+
+
+def _put_into(module: nn.Module, name: str, saved: Any) -> None:
+    here = module._buffers.get(name, getattr(module, name, None))
+    if isinstance(here, torch.Generator):
+        here.set_state(saved)
+    elif isinstance(here, np.random.Generator):
+        here.bit_generator.state = saved
+    elif isinstance(here, random.Random):
+        here.setstate(saved)
+    elif isinstance(here, Tensor) and isinstance(saved, Tensor):
+        put_back(here, saved)
+    elif name in module._buffers:
+        module._buffers[name] = saved
+    else:
+        vars(module)[name] = saved
+
+
+def _add_buffer(module: nn.Module, name: str, saved: Tensor) -> None:
+    """Make a buffer that a forward pass has registered, or filled, since."""
+    path, _, last = name.rpartition(".")
+    inner = dict(module.named_modules()).get(path)
+    if inner is None or last in inner._parameters or (last not in inner._buffers and hasattr(inner, last)):
+        return  # then loading says so
+    if last in inner._buffers:
+        inner._buffers[last] = torch.empty_like(saved)
+    else:
+        inner.register_buffer(last, torch.empty_like(saved))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return type(a) is type(b) and bool(a == b)
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
