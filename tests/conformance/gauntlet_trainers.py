@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gauntlet_kinds import SHORT, channels_last, lbfgs, sparse
 from PIL import Image
 from torch import nn
 
@@ -23,9 +24,6 @@ from treadle import EMA, DatasetFeed, LearningRate, Objective, StreamFeed, Train
 from treadle.recipes.registry import list_recipes, load_recipe
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-SHORT = {"log_every": "1 step", "save_every": "3 steps", "seed": 3}
-"""Settings of every run here: a line per step shows each one that is lost or doubled."""
 
 TRANSLATION = [
     *("max_steps=11", "device=cpu", "precision=fp32", "batch_size=2", "size=16", "load_size=20", "rotate=true"),
@@ -309,6 +307,9 @@ BUILDERS: dict[str, Callable[..., Trainer]] = {
             own_densification,
             own_field,
             tracts_memory,
+            channels_last,
+            sparse,
+            lbfgs,
         ),
     )
 }
