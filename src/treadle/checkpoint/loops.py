@@ -23,6 +23,7 @@ from treadle.checkpoint import state as sections
 from treadle.checkpoint.kinds import Kinds, classes_in
 from treadle.checkpoint.modules import ModuleMemory
 from treadle.checkpoint.objects import load_object, refilled, restore_order, state_of
+from treadle.checkpoint.packing import Packer
 from treadle.checkpoint.plain import is_plain, is_stateless
 from treadle.checkpoint.state import Section, State, Value
 from treadle.data.feed import Feed
@@ -130,7 +131,7 @@ class _Found:
 
     def state_dict(self) -> dict[str, Any]:
         """Each object's state, by name."""
-        return {name: state_of(item, _MEMORY) for name, item in self.items.items()}
+        return {name: self._state_of(item) for name, item in self.items.items()}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave. Raises StateError where names differ, before anything is changed."""
@@ -188,6 +189,24 @@ class _Found:
             for inner, p in parameters.items():
                 gradient = saved.get(name, {}).get(inner)
                 p.grad = None if gradient is None else gradient.to(p.device)
+
+    def _state_of(self, item: Any) -> Any:
+        """Its state; of a module's attributes those that a state can hold: what it cannot is some library's."""
+        state = state_of(item, _MEMORY)
+        if isinstance(item, nn.Module) and "kept" in state:
+            found = {
+                path: {name: value for name, value in kept.items() if self._can_be_saved(value)}
+                for path, kept in state["kept"].items()
+            }
+            state["kept"] = {path: kept for path, kept in found.items() if kept}
+        return state
+
+    def _can_be_saved(self, value: Any) -> bool:
+        try:
+            Packer(self.kinds).pack(value, "")
+        except StateError:
+            return False
+        return True
 
     def _of(self, kind: type[Any]) -> list[tuple[str, Any]]:
         return [(name, item) for name, item in self.items.items() if isinstance(item, kind)]
