@@ -251,6 +251,27 @@ def test_what_a_module_keeps_in_attributes_comes_back_but_for_what_is_its_librar
     assert other.settings is mine == {"b": 2} and other.owner is owner
 
 
+def test_groups_that_were_added_late_come_back() -> None:
+    def made() -> dict[str, Any]:
+        model, head = nn.Linear(2, 2), nn.Parameter(torch.rand(2))
+        return {"optimizer": torch.optim.Adam(model.parameters(), lr=0.1), "model": model, "head": head}
+
+    def train(objects: dict[str, Any]) -> treadle.State:
+        (objects["model"](torch.ones(1, 2)) * objects["head"]).sum().backward()
+        objects["optimizer"].step(), objects["optimizer"].zero_grad()
+        return treadle.capture(objects).copy()
+
+    objects, other = made(), made()
+    train(objects)
+    objects["optimizer"].add_param_group({"params": [objects["head"]], "lr": 0.5})
+    state = train(objects)
+    treadle.restore(other, state)
+    groups = other["optimizer"].param_groups
+    assert [group["lr"] for group in groups] == [0.1, 0.5] and groups[1]["params"][0] is other["head"]
+    assert treadle.capture(other).digest == state.digest
+    assert train(other).digest == train(objects).digest
+
+
 def test_what_would_not_come_back_is_refused_when_it_is_captured() -> None:
     model = nn.Linear(3, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
