@@ -6,10 +6,13 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from treadle.data.convert import as_feed
 from treadle.data.feed import Feed
+from treadle.data.named import NamedFeeds
 from treadle.data.random import RandomStreams
 from treadle.engine.loop import Loop
 from treadle.engine.schedule import every
@@ -19,9 +22,14 @@ from treadle.errors import UsageError, nearest
 
 
 def feed_for(config: TrainerConfig, data: Any, name: str, *, training: bool = False) -> Feed | None:
-    """A feed of `data` as the config asks for it; evaluation data is neither shuffled nor cut."""
+    """A feed of `data` as the config asks for it; evaluation data is neither shuffled nor cut, and may be several sets.
+
+    A mapping of tensors is one set of named columns; one of other data (tuples, datasets, feeds) is sets by name.
+    """
     if data is None:
         return None
+    if isinstance(data, Mapping) and data and not training and not any(map(_is_column, data.values())):
+        return NamedFeeds({key: _set(config, value, f"{name}[{key!r}]") for key, value in data.items()})
     return as_feed(
         data,
         batch_size=config.batch_size,
@@ -71,6 +79,24 @@ def _check_stream(config: TrainerConfig, data: Any) -> None:
         raise UsageError(f"data is a {type(data).__name__}, which lasts one of {config.max_epochs} epochs: {remedy}")
     if config.on_bad_step == "rollback":
         raise UsageError(f"data is a {type(data).__name__}, which a rollback cannot read again: {remedy}")
+
+
+def feed_to_evaluate(subject: Subject, config: TrainerConfig, data: Any) -> Feed | None:
+    """A feed of `data` to evaluate beside the training. Raises UsageError for the stream that is trained on."""
+    feed = feed_for(config, data, "data")
+    if feed is not None and feed is subject.feed and feed.state_dict():
+        raise UsageError("data is the stream that the run trains on, which would lose its place: give data of its own")
+    return feed
+
+
+def _is_column(value: Any) -> bool:
+    return isinstance(value, Tensor | np.ndarray | list | str | int | float) or value is None
+
+
+def _set(config: TrainerConfig, data: Any, name: str) -> Feed:
+    feed = feed_for(config, data, name)
+    assert feed is not None
+    return feed
 
 
 def run_setup(subject: Subject, random: RandomStreams) -> None:
