@@ -234,6 +234,18 @@ def test_a_state_of_other_objects_is_refused_before_anything_is_changed() -> Non
         treadle.restore({"model": nn.Embedding(1, 1), "count": 3}, state)
 
 
+def test_a_state_that_somebody_made_up_is_refused_in_one_line() -> None:
+    state = treadle.capture({"model": nn.Linear(1, 1)}, random=True)
+    for section, forged in [
+        ("attributes", 3),
+        ("attributes", {"model": {"state": [1]}}),
+        ("random", {"python": {}}),
+        ("gradients", {"model": {"weight": "none"}}),
+    ]:
+        with pytest.raises(StateError, match=r"^[^\n]*$"):
+            treadle.restore({"model": nn.Linear(1, 1)}, treadle.State(state.values | {section: forged}, state.tensors))
+
+
 def test_data_that_has_changed_is_refused() -> None:
     state = treadle.capture({"feed": TensorFeed(X, 3)})
     treadle.restore({"feed": TensorFeed(X.clone(), 3)}, state)

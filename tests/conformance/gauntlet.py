@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 VALIDATED = (
     "ragged_sequences",
     "everything",
+    "channels_last",
     "image",
     "pix2pix",
     "cyclegan",

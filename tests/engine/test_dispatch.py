@@ -110,12 +110,23 @@ def test_an_observer_is_given_a_copy_of_its_own_and_a_critical_hook_the_thing_it
     assert seen[1] is given and contents(given) == []
 
 
-@pytest.mark.parametrize("given", [torch.zeros(2), (torch.zeros(2), torch.ones(2)), "text", None, 3])
-def test_what_cannot_be_edited_is_not_copied(dispatcher, given):
+@pytest.mark.parametrize("given", ["text", None, 3, 2.5, b"x", torch.optim.SGD([torch.zeros(2)], lr=1.0)])
+def test_what_cannot_be_edited_or_has_to_be_the_thing_itself_is_not_copied(dispatcher, given):
     seen = []
     dispatcher.listen([listener(observer=True, pre_step=lambda self, trainer, batch: seen.append(batch))])
     dispatcher.fire("pre_step", given)
     assert seen[0] is given
+
+
+def test_an_observer_without_use_for_batches_gets_none(dispatcher):
+    seen = []
+    hear = lambda self, trainer, *given: seen.append(given)  # noqa: E731
+    hook = listener(observer=True, wants_batches=False, pre_step=hear, post_step=hear, post_validation=hear)
+    dispatcher.listen([hook])
+    dispatcher.fire("pre_step", torch.zeros(2))
+    dispatcher.fire("post_step", torch.zeros(2), {"loss": 1.0})
+    dispatcher.fire("post_validation", {"loss": 1.0})
+    assert seen == [(None,), (None, None), ({"loss": 1.0},)]
 
 
 def test_what_observers_draw_and_seed_changes_no_stream(dispatcher):

@@ -54,6 +54,19 @@ def test_a_skipped_step_leaves_no_trace() -> None:
     assert capture(objects).digest == capture(same).digest, "batch statistics too"
 
 
+def test_a_skipped_steps_gradients_are_dropped_and_its_loss_is_not_compared_with() -> None:
+    weight = torch.ones((), requires_grad=True)
+    guard = BadStepGuard([weight], spike=5)
+    with guard:
+        weight.grad = torch.tensor(float("inf"))
+        guard.check(weight * 1)
+    assert weight.grad is None and guard.state_dict() == {"count": 1, "spikes": []}
+    weight.grad = torch.ones(())
+    with guard:
+        guard.check(weight * 1)
+    assert weight.grad is not None and guard.state_dict() == {"count": 1, "spikes": [1.0]}
+
+
 def test_the_next_one_after_the_most_is_raised_and_others_pass_through() -> None:
     with pytest.raises(NonFiniteError, match=r"the loss is nan \(given up after 2 skipped steps\)"):
         train(batches((3, 4, 5)), lambda model: BadStepGuard(model, most=2))
@@ -80,11 +93,12 @@ def test_a_gradient_is_named_with_its_place() -> None:
     guard = BadStepGuard([model, lone, rows])
     loss = model(torch.randn(4, 2)) + lone.sum() + rows(torch.tensor([1])).sum()
     loss.backward()
+    rows.weight.grad = rows.weight.grad.coalesce()
     guard.check(loss)
     for gradient, told in [
         (model.line.weight.grad, r"the gradient of 0\.line\.weight, shape \(1, 2\), is NaN"),
         (lone.grad, r"the gradient of 1, shape \(3, 2\), is Inf"),
-        (rows.weight.grad._values(), r"the gradient of 2\.weight, shape \(4, 2\), is NaN"),
+        (rows.weight.grad.values(), r"the gradient of 2\.weight, shape \(4, 2\), is NaN"),
     ]:
         kept = gradient.clone()
         gradient.view(-1)[1] = float("inf") if "Inf" in told else float("nan")

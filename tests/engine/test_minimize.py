@@ -290,3 +290,86 @@ def test_what_follows_an_update_in_the_same_step_computes_with_the_new_weights()
     trainer = Twice(data=data, batch_size=2, max_epochs=1, precision="bf16")
     trainer.train()
     assert trainer.updates(trainer.maker_optimizer) == 3
+
+
+def test_a_graph_that_is_retained_can_be_gone_through_again(line_data):
+    class Sums(Trainer):
+        retain = True
+
+        def setup(self):
+            self.a, self.b = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
+            self.opt_a, self.opt_b = (torch.optim.SGD([p], lr=0.1) for p in (self.a, self.b))
+
+        def step(self, batch):
+            loss = (self.a + self.b - batch[1]).square().mean()
+            self.minimize(loss, self.opt_a, retain_graph=self.retain)
+            self.minimize(3 * loss, self.opt_b)
+            return {"loss": loss}
+
+    trainer = Sums(data=line_data, batch_size=50, max_steps=1)
+    trainer.train()
+    gradient = -2 * line_data[1].mean()
+    assert torch.allclose(trainer.a, -0.1 * gradient) and torch.allclose(trainer.b, -0.3 * gradient)
+    freed = type("Freed", (Sums,), {"retain": False})(data=line_data, max_steps=1)
+    with pytest.raises(RuntimeError, match="Specify retain_graph=True"):
+        freed.train()
+
+
+@pytest.mark.parametrize("closure", [False, True])
+def test_a_retained_graph_gives_its_gradient_twice(line_data, closure):
+    """With the engine's own way into autograd, and through torch's door (a closure has no such way)."""
+
+    class Twice(Sgd):
+        def step(self, batch):
+            loss = torch.nn.functional.mse_loss(self.model(batch[0]), batch[1])
+            self.minimize((lambda: loss) if closure else loss, retain_graph=True)
+            loss.backward()
+            self.gradient = [p.grad.clone() for p in self.model.parameters()]
+            return loss
+
+    trainer = Twice(data=line_data, batch_size=50, max_steps=1)
+    before = weights(trainer)
+    trainer.train()
+    gradient = torch.cat([g.flatten() for g in trainer.gradient])
+    assert torch.allclose(weights(trainer), before - 0.1 * gradient)
+
+
+def test_each_optimizer_may_have_its_own_clip_norm(line_data):
+    class Both(Opponents):
+        def setup(self):
+            super().setup()
+            self.opt_a = torch.optim.SGD(self.a.parameters(), lr=0.1)
+            self.opt_b = torch.optim.SGD(self.b.parameters(), lr=0.1)
+
+        def pre_step(self, batch):
+            self.before = {name: [p.detach().clone() for p in getattr(self, name).parameters()] for name in "ab"}
+
+        def moved(self, name):
+            pairs = zip(getattr(self, name).parameters(), self.before[name], strict=True)
+            return float(torch.cat([(p.detach() - old).flatten() for p, old in pairs]).norm())
+
+    trainer = Both(data=line_data, max_steps=1, clip_norm={"opt_b": 1e-3}, log_every="1 step")
+    trainer.train()
+    assert trainer.moved("b") == pytest.approx(1e-4, rel=1e-2) and trainer.moved("a") > 1e-3
+    assert trainer.metrics["opt_b.grad_norm_clipped"] == pytest.approx(1e-3, rel=1e-2)
+    assert "opt_a.grad_norm" not in trainer.metrics
+    trainer = Both(data=line_data, max_steps=1, clip_norm={"opt_b": 1e-3, "opt_a": 2e-3}, log_every="1 step")
+    trainer.train()
+    assert trainer.moved("a") == pytest.approx(2e-4, rel=1e-2)
+    with pytest.raises(UsageError, match=r"clip_norm\.opt_c: .* no optimizer 'opt_c'; did you mean 'opt_[ab]'\?"):
+        Both(data=line_data, max_steps=1, clip_norm={"opt_c": 1.0})
+
+
+def test_a_clip_norm_follows_the_name_of_its_optimizer(line_data):
+    class Renamed(Opponents):
+        def pre_step(self, batch):
+            if self.progress.step == 1:
+                self.opt_a, self.opt_b = self.opt_b, self.opt_a
+
+    trainer = Renamed(data=line_data, max_steps=1, clip_norm={"opt_b": 1e-3})
+    trainer.train()
+    trainer = Renamed(data=line_data, batch_size=25, max_steps=2, clip_norm={"opt_b": 1e-3})
+    first, second = trainer.opt_a, trainer.opt_b
+    trainer.train()
+    updaters = {id(updater.optimizer): updater for updater in trainer.minimizer.updaters.values()}
+    assert updaters[id(first)].clip_norm == 1e-3 and updaters[id(second)].clip_norm is None

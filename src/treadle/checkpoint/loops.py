@@ -10,7 +10,6 @@ The objects take the place of a trainer's attributes; what is saved of each is w
 from __future__ import annotations
 
 import types
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from random import Random
 from typing import Any
@@ -22,13 +21,13 @@ from torch.utils.data import DataLoader
 
 from treadle.checkpoint import state as sections
 from treadle.checkpoint.kinds import Kinds, classes_in
-from treadle.checkpoint.objects import load_object, restore_order, state_of
+from treadle.checkpoint.modules import ModuleMemory
+from treadle.checkpoint.objects import load_object, refilled, restore_order, state_of
 from treadle.checkpoint.plain import is_plain, is_stateless
 from treadle.checkpoint.state import Section, State, Value
-from treadle.checkpoint.tensors import put
 from treadle.data.feed import Feed
 from treadle.data.random import program_state, set_program_state
-from treadle.errors import DataChanged, StateError, nearest
+from treadle.errors import DataChanged, StateError, TreadleError, nearest, one_line
 
 _NOTHING_TO_SAVE = (
     types.FunctionType,
@@ -41,12 +40,15 @@ _NOTHING_TO_SAVE = (
 _RESTORED_IN_PLACE = (nn.Module, torch.optim.Optimizer, Tensor, torch.Generator, np.random.Generator, Random)
 _PROGRAM = type("Program", (), {"__module__": "__main__"})()
 """Stands for the program: classes of data are looked up beside it, and in what the objects hold."""
+_MEMORY = ModuleMemory()
+"""Has seen no module before it changed: so all that modules keep outside of `state_dict()` is saved."""
 
 
 def capture(objects: Mapping[str, Any], *, random: bool = False) -> State:
     """The complete state of `objects`; its `digest` is the SHA-256 of it all, equal for equal states.
 
-    Tensors are references: `capture(objects).copy()` is a state in memory to go back to.
+    Tensors are references, of which the digest is made when it is first asked for: `capture(objects).copy()` is a state
+    in memory that stays as it is, to go back to.
 
     Args:
         objects: by name: modules, parameters, optimizers, torch's schedulers, random generators, feeds, EMAs,
@@ -91,7 +93,12 @@ def restore(objects: dict[str, Any], state: State) -> dict[str, Any]:
     }
     if other := sorted(set(state.values) - {"format", *parts}):
         raise StateError(f"the state is a trainer's (it has {other[0]!r}): restore it with such a trainer")
-    sections.restore({name: part for name, part in parts.items() if name in state.values}, state, found.kinds)
+    try:
+        sections.restore({name: part for name, part in parts.items() if name in state.values}, state, found.kinds)
+    except TreadleError:
+        raise
+    except Exception as error:
+        raise StateError(f"the state is damaged, or not one of such objects: {one_line(error)}") from error
     return objects
 
 
@@ -122,7 +129,7 @@ class _Found:
 
     def state_dict(self) -> dict[str, Any]:
         """Each object's state, by name."""
-        return {name: state_of(item) for name, item in self.items.items()}
+        return {name: state_of(item, _MEMORY) for name, item in self.items.items()}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave. Raises StateError where names differ, before anything is changed."""
@@ -135,9 +142,9 @@ class _Found:
         self.set_gradients({})  # whose shapes may not be those of what comes
         for name, item in sorted(self.items.items(), key=lambda pair: restore_order(pair[1])):
             if not is_plain(item) and (isinstance(item, _RESTORED_IN_PLACE) or hasattr(item, "load_state_dict")):
-                load_object(None, name, item, saved[name])
+                load_object(None, name, item, saved[name], _MEMORY)
             else:
-                self._replace[name](_refilled(item, saved[name]))
+                self._replace[name](refilled(item, saved[name]))
 
     def check(self) -> None:
         """Raise StateError for an optimizer or scheduler that would come back without what it works on."""
@@ -210,29 +217,3 @@ def _walk(holder: Any, key: Any, value: Any, path: str) -> Iterator[tuple[str, A
             holder[key] = new
 
     yield path, value, replace
-
-
-def _refilled(here: Any, saved: Any) -> Any:
-    """`here` with the contents of `saved`, where it can be changed; else what stands for it from now on."""
-    if isinstance(here, dict) and isinstance(saved, dict):
-        entries = {key: _refilled(here[key], item) if key in here else item for key, item in saved.items()}
-        here.clear()
-        here.update(entries)
-    elif isinstance(here, list | deque) and isinstance(saved, list | deque):
-        items = [_refilled(here[i], item) if i < len(here) else item for i, item in enumerate(saved)]
-        here.clear()
-        here.extend(items)
-    elif isinstance(here, set) and isinstance(saved, set):
-        here.clear()
-        here.update(saved)
-    elif isinstance(here, Tensor) and isinstance(saved, Tensor):
-        put(here, saved)
-    elif isinstance(here, np.ndarray) and isinstance(saved, np.ndarray) and _alike(here, saved):
-        here[...] = saved
-    else:
-        return saved
-    return here
-
-
-def _alike(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> bool:
-    return first.shape == second.shape and first.dtype == second.dtype and first.flags.writeable

@@ -7,7 +7,7 @@ the memory of a recurrent cell), and plain attributes that have changed since th
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -30,7 +30,8 @@ class ModuleMemory:
 
     def __init__(self) -> None:
         self._first: WeakKeyDictionary[nn.Module, dict[str, Any]] = WeakKeyDictionary()
-        self._buffers: WeakKeyDictionary[nn.Module, frozenset[str]] = WeakKeyDictionary()
+        self._buffers: WeakKeyDictionary[nn.Module, dict[str, bool]] = WeakKeyDictionary()
+        """Which buffers there were, and whether they were filled."""
 
     def look(self, module: nn.Module) -> None:
         """Remember what `module` and those inside it are, where they have not been seen yet."""
@@ -39,7 +40,7 @@ class ModuleMemory:
                 self._first[inner] = {
                     name: value if has_tensors(value) else deepcopy(value) for name, value in _attributes(inner)
                 }
-                self._buffers[inner] = frozenset(name for name, kept in inner._buffers.items() if kept is not None)
+                self._buffers[inner] = {name: kept is not None for name, kept in inner._buffers.items()}
 
     def state_dict(self, module: nn.Module) -> dict[str, Any]:
         """What is kept, by dotted name of the inner module and then of the attribute; mostly nothing.
@@ -54,9 +55,6 @@ class ModuleMemory:
                 for name, value in _attributes(inner)
                 if has_tensors(value) or name not in first or not _equal(value, first[name])
             }
-            for name in inner._non_persistent_buffers_set:
-                if inner._buffers.get(name) is not None:
-                    kept[name] = inner._buffers[name]
             if kept:
                 found[path] = kept
         return found
@@ -74,23 +72,58 @@ class ModuleMemory:
             for name, value in saved.items():
                 _put_into(inner, name, value)
 
-    def forget_late_buffers(self, module: nn.Module, saved: Mapping[str, Any]) -> None:
-        """Take away the buffers that came after `module` was first seen and that `saved` has not."""
-        for path, inner in module.named_modules():
-            for name in list(inner._buffers):
-                late = name not in self._buffers.get(inner, (name,))
-                if late and inner._buffers[name] is not None and _joined(path, name) not in saved:
-                    inner._buffers[name] = None
+    def late_buffers(self, module: nn.Module) -> list[str]:
+        """The buffers that have come, or been filled, since the modules that hold them were looked at."""
+        return [
+            _joined(path, name)
+            for path, inner in module.named_modules()
+            for name, kept in inner._buffers.items()
+            if kept is not None and inner in self._buffers and not self._buffers[inner].get(name)
+        ]
+
+    def arrange_buffers(
+        self, module: nn.Module, saved: Mapping[str, Any], beside: Mapping[str, Any], late: Collection[str]
+    ) -> None:
+        """Make the `late` buffers that are not there, and take away those that came later still.
+
+        `saved` and `beside` have the persistent buffers and the others.
+        """
+        inside = dict(module.named_modules())
+        for name in self.late_buffers(module):
+            if name not in late:
+                path, _, last = name.rpartition(".")
+                inside[path].register_buffer(last, None)
+                if last not in self._buffers[inside[path]]:
+                    delattr(inside[path], last)
+        for name in late:
+            path, _, last = name.rpartition(".")
+            if path in inside and inside[path]._buffers.get(last) is None:
+                kept = saved.get(name, beside.get(name))
+                inside[path].register_buffer(last, torch.empty_like(kept), persistent=name in saved)
+
+
+def buffers_beside(module: nn.Module) -> dict[str, Tensor]:
+    """The buffers that are not persistent, by dotted name."""
+    return {
+        _joined(path, name): kept
+        for path, inner in module.named_modules()
+        for name in sorted(inner._non_persistent_buffers_set)
+        if (kept := inner._buffers.get(name)) is not None
+    }
 
 
 def module_state(module: nn.Module, memory: ModuleMemory | None = None) -> dict[str, Any]:
-    """The state of a module: "state" (as `state_dict()` gives it), what is frozen, what evaluates, what is kept."""
+    """The state of a module: "state" (as `state_dict()` gives it), what is frozen, evaluates, is kept, came late."""
+    beside = buffers_beside(module)
     kept = memory.state_dict(module) if memory is not None else {}
+    late = memory.late_buffers(module) if memory is not None else []
     return {
         "state": dict(module.state_dict()),
         "frozen": [name for name, p in module.named_parameters() if not p.requires_grad],
         "eval": [name for name, inner in module.named_modules() if not inner.training],
+        **({"beside": beside} if beside else {}),
         **({"kept": kept} if kept else {}),
+        **({"late": late} if late else {}),
     }
 
 
@@ -101,25 +134,29 @@ def load_module(module: nn.Module, state: Mapping[str, Any], memory: ModuleMemor
     and buffers that came late are made.
     """
     values: Mapping[str, Any] = state["state"]
+    beside: Mapping[str, Any] = state.get("beside", {})
     if memory is not None:
-        memory.forget_late_buffers(module, values)
+        memory.arrange_buffers(module, values, beside, state.get("late", ()))
     current = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     for name, saved in values.items():
         here = current.get(name)
-        if not isinstance(saved, Tensor):
+        if here is None or not isinstance(saved, Tensor):
             continue
-        if here is None:
-            _add_buffer(module, name, saved)
-        elif is_lazy(saved) and not is_lazy(here):
+        if is_lazy(saved) and not is_lazy(here):
             raise StateError(f"its {name!r} had no shape then, and has one now: run a batch through it in setup")
         elif not is_lazy(here) and not is_lazy(saved):
             other_strides = here.stride() != saved.stride() and not has_gaps(here)
             if here.shape != saved.shape or here.dtype != saved.dtype or other_strides:
                 give(here, saved)
     module.load_state_dict(values)
+    current = dict(module.named_buffers())
+    for name, saved in beside.items():
+        if name in current:
+            put_back(current[name], saved)
     frozen, evaluating = set(state["frozen"]), set(state["eval"])
     for name, p in module.named_parameters():
-        p.requires_grad_(name not in frozen)
+        if p.requires_grad == (name in frozen):  # else a lazy one, which cannot be told anything, is left alone
+            p.requires_grad_(name not in frozen)
     for name, inner in module.named_modules():
         inner.training = name not in evaluating
     if memory is not None:
@@ -142,7 +179,7 @@ def _state(value: Any) -> Any:
 
 
 def _put_into(module: nn.Module, name: str, saved: Any) -> None:
-    here = module._buffers.get(name, getattr(module, name, None))
+    here = getattr(module, name, None)
     if isinstance(here, torch.Generator):
         here.set_state(saved)
     elif isinstance(here, np.random.Generator):
@@ -151,22 +188,8 @@ def _put_into(module: nn.Module, name: str, saved: Any) -> None:
         here.setstate(saved)
     elif isinstance(here, Tensor) and isinstance(saved, Tensor):
         put_back(here, saved)
-    elif name in module._buffers:
-        module._buffers[name] = saved
     else:
         vars(module)[name] = saved
-
-
-def _add_buffer(module: nn.Module, name: str, saved: Tensor) -> None:
-    """Make a buffer that a forward pass has registered, or filled, since."""
-    path, _, last = name.rpartition(".")
-    inner = dict(module.named_modules()).get(path)
-    if inner is None or last in inner._parameters or (last not in inner._buffers and hasattr(inner, last)):
-        return  # then loading says so
-    if last in inner._buffers:
-        inner._buffers[last] = torch.empty_like(saved)
-    else:
-        inner.register_buffer(last, torch.empty_like(saved))
 
 
 def _equal(a: Any, b: Any) -> bool:

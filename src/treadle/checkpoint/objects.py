@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -11,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from treadle.checkpoint.kinds import field_values
 from treadle.checkpoint.modules import ModuleMemory, load_module, module_state
 from treadle.checkpoint.optimizers import Groups, load_optimizer, optimizer_state
-from treadle.checkpoint.plain import was_stateless
+from treadle.checkpoint.plain import is_frozen, was_stateless
 from treadle.checkpoint.tensors import put_back
 from treadle.errors import StateError, nearest, one_line
 
@@ -49,7 +51,7 @@ class Objects:
 
     def state_dict(self) -> dict[str, Any]:
         """Each object's state, by name."""
-        return {name: self._state_of(item) for name, item in self._items().items()}
+        return {name: state_of(item, self._memory, self._groups) for name, item in self._items().items()}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave. Raises StateError naming what is here and not there, or the other way."""
@@ -68,13 +70,6 @@ class Objects:
             if name not in items and _was_apart(name, items):
                 assign(self._owner, name, saved[name])
 
-    def _state_of(self, value: Any) -> Any:
-        if isinstance(value, nn.Module):
-            return module_state(value, self._memory)
-        if isinstance(value, torch.optim.Optimizer):
-            return optimizer_state(value, self._groups)
-        return state_of(value)
-
 
 def _was_apart(name: str, items: Mapping[str, Any]) -> bool:
     """Whether version 0.1.0 saved an entry of a container by itself, whose other entries it left out."""
@@ -88,10 +83,12 @@ def restore_order(value: Any) -> int:
     return 1 if isinstance(value, torch.optim.Optimizer) else 2
 
 
-def state_of(value: Any) -> Any:
-    """The state of one object, as nested data with tensors."""
+def state_of(value: Any, memory: ModuleMemory | None = None, groups: Groups | None = None) -> Any:
+    """The state of one object, as nested data with tensors; `memory` and `groups` as for `Objects`."""
     if isinstance(value, nn.Module):
-        return module_state(value)
+        return module_state(value, memory)
+    if isinstance(value, torch.optim.Optimizer):
+        return optimizer_state(value, groups)
     if isinstance(value, torch.Generator):
         return value.get_state()
     if isinstance(value, np.random.Generator):
@@ -115,7 +112,7 @@ def load_object(
 ) -> None:
     """Put `state` back into `value`, the object at dotted `name` of `owner`; plain data replaces what is there.
 
-    Raises StateError, naming it, where it does not take the state.
+    Raises StateError where it does not take it.
     """
     try:
         if isinstance(value, nn.Module):
@@ -136,7 +133,7 @@ def _loader(owner: Any, name: str, value: Any, state: Any) -> Callable[[Any], ob
     if isinstance(value, nn.Parameter):
         return partial(_load_parameter, value)
     if isinstance(value, Tensor):
-        return partial(put_back, value) if isinstance(state, Tensor) and value.is_leaf else partial(assign, owner, name)
+        return lambda saved: assign(owner, name, refilled(value, saved))
     if isinstance(value, torch.Generator):
         return value.set_state
     if isinstance(value, np.random.Generator):
@@ -146,7 +143,7 @@ def _loader(owner: Any, name: str, value: Any, state: Any) -> Callable[[Any], ob
     if hasattr(value, "load_state_dict"):
         found: Callable[[Any], object] = value.load_state_dict
         return found
-    return partial(assign, owner, name)
+    return lambda saved: assign(owner, name, refilled(value, saved))
 
 
 def _load_parameter(parameter: nn.Parameter, state: Any) -> None:
@@ -191,3 +188,34 @@ def _replaced(container: Any, key: Any, value: Any) -> Any:
         return container
     items = [*container[:key], value, *container[key + 1 :]]
     return container._make(items) if hasattr(container, "_make") else tuple(items)
+
+
+def refilled(here: Any, saved: Any) -> Any:
+    """`here` with the contents of `saved`, where it is of that type and can be changed; else `saved` in its place."""
+    if type(here) is not type(saved):
+        return saved
+    if isinstance(here, dict):
+        entries = {key: refilled(here[key], item) if key in here else item for key, item in saved.items()}
+        here.clear()
+        here.update(entries)
+    elif isinstance(here, list) or (isinstance(here, deque) and here.maxlen == saved.maxlen):
+        items = [refilled(here[i], item) if i < len(here) else item for i, item in enumerate(saved)]
+        here.clear()
+        here.extend(items)
+    elif isinstance(here, Tensor) and here.is_leaf and isinstance(saved, Tensor):
+        put_back(here, saved)
+    elif isinstance(here, np.ndarray) and _alike(here, saved):
+        here[...] = saved
+    elif (inside := field_values(saved)) is not None and not is_frozen(saved):
+        for name, item in inside.items():
+            setattr(here, name, refilled(getattr(here, name, None), item))
+    else:
+        return saved
+    return here
+
+
+def _alike(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> bool:
+    """Whether the entries of one can be written where those of the other are."""
+    if (first.shape, first.dtype, first.strides) != (second.shape, second.dtype, second.strides):
+        return False
+    return bool(first.flags.writeable)

@@ -65,7 +65,7 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, np.ndarray):
         return True
     # One that holds tensors is a handle: a scene, say, that a training does not change.
-    inside = field_values(value)
+    inside = None if hasattr(value, "load_state_dict") else field_values(value)
     return inside is not None and not has_tensors(inside) and is_plain(inside)
 
 

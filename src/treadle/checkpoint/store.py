@@ -110,7 +110,7 @@ def read_checkpoint(path: Path) -> State:
         name = TENSORS
         state = State(values, load_file(path / TENSORS), clock)
         name = VALUES
-        if not (state.step >= 0 and state.epoch >= 0 and clock["seconds"] >= 0):
+        if not (state.step >= 0 and state.epoch >= 0 and clock.get("seconds", 0) >= 0):
             raise ValueError("counts below zero")
         state.__dict__["digest"] = digest
         return state

@@ -38,7 +38,11 @@ def stable_name(value: Any) -> str:
     if isinstance(declared, str):
         return declared
     name: str = kind.__qualname__
-    return _OURS.get(name, name) if kind.__module__.startswith("treadle.") else name
+    return _OURS.get(name, name) if _module(kind).startswith("treadle.") else name
+
+
+def _module(kind: Any) -> str:
+    return getattr(kind, "__module__", None) or ""  # a generator has a name but no module
 
 
 def _kind(value: Any) -> Any:
@@ -108,7 +112,7 @@ def older_fingerprints(data: Any, make: Callable[[Naming], str]) -> Iterator[str
     A script's module is called `__main__` while it runs and by its file's name when it is imported: a run begun one way
     goes on the other way.
     """
-    module, main = _kind(data).__module__, sys.modules.get("__main__")
+    module, main = _module(_kind(data)), sys.modules.get("__main__")
     known = [module, "__main__"]
     if module == "__main__" and main is not None:
         spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
@@ -121,7 +125,7 @@ def _full_name(value: Any, modules: Mapping[str, str]) -> str:
     kind = _kind(value)
     declared = getattr(kind, "data_kind", None)
     name = declared if isinstance(declared, str) else kind.__qualname__
-    return f"{modules.get(kind.__module__, kind.__module__)}.{name}"
+    return f"{modules.get(_module(kind), _module(kind))}.{name}"
 
 
 def probes(n: int) -> list[int]:

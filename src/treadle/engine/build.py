@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from treadle.data.convert import as_feed
 from treadle.data.feed import Feed
@@ -56,6 +57,46 @@ def _set(config: TrainerConfig, data: Any, name: str) -> Feed:
     feed = feed_for(config, data, name)
     assert feed is not None
     return feed
+
+
+def own_batch_size(data: Any) -> int | None:
+    """Samples per batch of data that makes its batches itself, a `Feed` or a `DataLoader`; None where nothing says."""
+    if not isinstance(data, Feed | DataLoader):
+        return None
+    for maker in (data, getattr(data, "batching", None)):
+        size = getattr(maker, "batch_size", None)
+        if isinstance(size, int):
+            return size
+    return None
+
+
+def check_settings(subject: Subject, config: TrainerConfig, data: Any, given: Mapping[str, Any]) -> None:
+    """Raise UsageError where a new run would not heed a setting, of which some were `given` by keyword."""
+    if config.patience is not None and subject.validation_feed is None:
+        raise UsageError(
+            f"patience is {config.patience}, but nothing is validated: give validation_data, or no patience"
+        )
+    _check_stream(config, data)
+    if not isinstance(data, Feed | DataLoader):
+        return
+    for name in ("batch_size", "shuffle", "drop_last"):
+        has = own_batch_size(data) if name == "batch_size" else getattr(data, name, None)
+        if name in given and has != getattr(config, name) and (has is not None or name == "batch_size"):
+            raise UsageError(
+                f"{name}={given[name]!r} beside data that is a {type(data).__name__}, which makes its batches itself"
+                f"{'' if has is None else f' ({name}={has!r})'}: leave it out, or say it there"
+            )
+
+
+def _check_stream(config: TrainerConfig, data: Any) -> None:
+    """Raise UsageError for an iterator that can be read once, where the run has to read it again."""
+    if not isinstance(data, Iterator) or hasattr(data, "load_state_dict"):
+        return
+    remedy = "give an iterable that starts anew, or a function of the epoch that returns one"
+    if config.max_steps is None and config.max_epochs is not None and config.max_epochs > 1:
+        raise UsageError(f"data is a {type(data).__name__}, which lasts one of {config.max_epochs} epochs: {remedy}")
+    if config.on_bad_step == "rollback":
+        raise UsageError(f"data is a {type(data).__name__}, which a rollback cannot read again: {remedy}")
 
 
 def run_setup(subject: Subject, random: RandomStreams) -> None:

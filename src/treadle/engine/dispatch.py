@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, MutableSequence, Sequence
-from copy import copy
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
+from threading import get_ident
 from time import perf_counter
 from typing import Any, TypeVar
 
-from torch import Tensor
-
 from treadle.checkpoint.packing import pack_plain
-from treadle.data.random import scoped_generators
+from treadle.engine.apart import Gift, apart, own
 from treadle.engine.events import EVENTS, Events, Hook, Record
 from treadle.errors import UsageError, one_line
 from treadle.terminal import say
@@ -60,6 +57,7 @@ class Dispatcher:
         self._hooks: list[Hook] = []
         self._table: dict[str, list[tuple[Handler, Callable[..., None]]]] = {event: [] for event in EVENTS}
         self._own = Handler(type(owner).__name__, observer=False)
+        self._observing: tuple[Handler, int] | None = None
         _refuse_near_misses(type(owner), Events)
 
     def listen(self, hooks: Sequence[Hook]) -> None:
@@ -83,7 +81,9 @@ class Dispatcher:
                 if getattr(type(hook), event) is not getattr(Hook, event):
                     handler = self._handlers[id(hook)]
                     method = partial(getattr(hook, event), self._owner)
-                    method = partial(self._observe, handler, event, method) if hook.observer else method
+                    if hook.observer:
+                        copies = hook.wants_batches or event not in ("pre_step", "post_step")
+                        method = partial(self._observe, handler, event, method, own if copies else _nothing)
                     if event == "on_log" and hook.hears is not None:
                         method = partial(_if_heard, hook.hears, method)
                     row.append((handler, method))
@@ -142,16 +142,19 @@ class Dispatcher:
             self._contain(handler, what, lambda: result.append(action()))
         return result[0] if result else None
 
-    def _observe(self, handler: Handler, event: str, method: Callable[..., None], *args: Any) -> None:
+    def _observe(
+        self, handler: Handler, event: str, method: Callable[..., None], given: Callable[[Any], Any], *args: Any
+    ) -> None:
         """Call an observer's method, with arguments that are its own to change."""
         if handler.failures and event != "teardown" and (handler.off or perf_counter() < handler.quiet_until):
             return
-        self._contain(handler, event, lambda: method(*map(_copied, args)))
+        self._contain(handler, event, lambda: method(*map(given, args)))
 
     def _contain(self, handler: Handler, event: str, action: Callable[[], object]) -> None:
         """Let nothing that an observer raises or draws reach the run: count it, report it, wait a while."""
+        before, self._observing = self._observing, (handler, get_ident())
         try:
-            with scoped_generators():
+            with apart():
                 action()
         except KeyboardInterrupt:
             raise
@@ -162,6 +165,16 @@ class Dispatcher:
             fate = "switched off" if handler.off else f"failure {handler.failures} of {FAILURES_ALLOWED}"
             say(f"treadle: {handler.name}.{event} failed ({what}); {fate}, the run goes on")
             self._note("observer failed", observer=handler.name, event_name=event, error=what)
+        finally:
+            self._observing = before
+
+    def refuse_observers(self, what: str) -> None:
+        """Raise UsageError where an observer is being called: the method `what` would change the run."""
+        if self._observing is not None and self._observing[1] == get_ident():
+            raise UsageError(
+                f"{what}() was called by {self._observing[0].name}, an observer, and would change the run: make it a "
+                "critical hook (observer = False)"
+            )
 
 
 def _if_heard(kinds: Collection[str], method: Callable[[Record], None], record: Record) -> None:
@@ -170,21 +183,12 @@ def _if_heard(kinds: Collection[str], method: Callable[[Record], None], record: 
         method(record)
 
 
-class Gift(dict[str, Any]):
-    """A mapping that an observer is given to fill, and not a copy of."""
+def _nothing(argument: Any) -> None:
+    """What an observer is given that has no use for batches."""
 
 
 def _pack_into(target: dict[str, Any], gift: Gift) -> None:
     target.update(pack_plain(dict(gift), "on_save"))
-
-
-def _copied(argument: Any) -> Any:
-    """What an observer is given, as its own copy where it could be added to: metrics, outputs, a batch of several."""
-    if isinstance(argument, Record):
-        return replace(argument, value=dict(argument.value)) if isinstance(argument.value, Mapping) else argument
-    if isinstance(argument, Tensor | tuple | Gift):
-        return argument
-    return copy(argument) if isinstance(argument, MutableMapping | MutableSequence) else argument
 
 
 def _refuse_near_misses(kind: type, base: type) -> None:

@@ -148,6 +148,7 @@ class Driver:
     def _refuse_inside(self, what: str) -> None:
         if self._lifecycle.in_step:
             raise UsageError(f"{what}() was called from inside a step or a hook, where the run is training already")
+        self._loop.events.refuse_observers(what)
 
     # Ends ---------------------------------------------------------------------------------------------------------
 
@@ -261,6 +262,7 @@ class Driver:
                 )
             self.commands.put(Rewind(step))
             return
+        loop.events.refuse_observers("rewind")
         paused = self._lifecycle.stage is Stage.PAUSED
         with self.active:
             state = newest_state(loop.snapshots, loop.archive, step)

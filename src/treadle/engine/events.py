@@ -94,13 +94,16 @@ class Hook(Stateless):
     """Reacts to events of a run. Override the methods you need; the others cost nothing.
 
     A hook that raises fails the run, unless it is an observer (`observer = True`): then it is reported, retried at a
-    bounded rate and at last switched off, and the run goes on; what it draws from the global random generators, and
-    what it does to what it is given, changes nothing in the run. `order` says where it stands among the hooks.
+    bounded rate and at last switched off, and the run goes on. An observer is given copies, and what it draws from the
+    global random generators or sets in torch is undone, so none of that changes anything in the run; it may not log
+    scalars, validate or finish the run. `order` says where it stands among the hooks.
 
     A hook with state gives `state_dict()` and `load_state_dict()`, which are saved and restored with the run. With
     `optional_state` a run may be resumed with the hook new or gone; otherwise both are errors.
 
-    `hears` names the kinds of records that `on_log` is called with ("scalars", "image", "text"); None means all.
+    `hears` names the kinds of records that `on_log` is called with ("scalars", "image", "text"); None means all. An
+    observer that has no use for batches and outputs says so by `wants_batches = False`: it gets None in their place,
+    and nothing is copied for it.
 
     The trainer that methods get is typed `Any`, so that a hook may say which kind of trainer it is for.
 
@@ -114,6 +117,7 @@ class Hook(Stateless):
     observer: ClassVar[bool] = False
     optional_state: ClassVar[bool] = False
     hears: ClassVar[Collection[str] | None] = None
+    wants_batches: ClassVar[bool] = True
 
     def pre_training(self, trainer: Any) -> None: ...
     def pre_epoch(self, trainer: Any) -> None: ...

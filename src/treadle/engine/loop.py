@@ -106,6 +106,8 @@ class Loop:
             config.on_bad_step, config.max_recoveries, self.progress, parts, self.note, self._keep_batch
         )
         self.snapshots = Snapshots(config.keep_snapshots)
+        self.asked_batch_size = config.batch_size
+        """What the settings said, where the data makes its batches itself and they now say what it does."""
         self.archive: Archive | None = None
         """The run on disk, where there is one."""
         self.hooks: list[Hook] = []
@@ -255,6 +257,8 @@ class Loop:
         if self.archive is None:
             raise UsageError("nowhere to save: make the trainer a run on disk with run_dir=")
         self.save_requested = False
+        if self.lifecycle.stage is Stage.NEW:
+            self.state.late.know_hooks()  # before the first step all of them are those that the trainer was made with
         self.state.late.check()
         return self.archive.save(self.state.capture(), wait=wait)
 
@@ -313,6 +317,7 @@ class Loop:
 
     def log(self, name: str, value: Any) -> None:
         """Add a scalar to the training metrics."""
+        self.events.refuse_observers("log")
         self.logbook.meter.add({name: value}, 1.0)
 
     def note(self, event: str, **fields: Any) -> None:

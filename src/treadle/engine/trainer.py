@@ -6,6 +6,7 @@ import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -15,7 +16,14 @@ from torch import Tensor
 
 from treadle.config.settings import seal
 from treadle.data.random import RandomStreams
-from treadle.engine.build import check_replacement, feed_for, feed_to_evaluate, run_setup
+from treadle.engine.build import (
+    check_replacement,
+    check_settings,
+    feed_for,
+    feed_to_evaluate,
+    own_batch_size,
+    run_setup,
+)
 from treadle.engine.commands import CommandQueue
 from treadle.engine.devices import choose_device, choose_precision
 from treadle.engine.driver import Driver
@@ -118,6 +126,10 @@ class Trainer(Subject):
         self.loop.adopt()
         self.loop.minimizer.check_names()
         self.loop.adopt_feeds()
+        if resume is not True:
+            check_settings(self, self.config, data, settings)
+        self.loop.asked_batch_size = self.config.batch_size
+        self.config.batch_size = own_batch_size(data) or self.config.batch_size
         self.loop.state.set_up()
         if run_dir is not None:
             attach.begin_run(self, run_dir, resume)
@@ -247,6 +259,7 @@ class Trainer(Subject):
 
         With `min_steps` it goes on until these are finished.
         """
+        self.loop.events.refuse_observers("finish")
         self.loop.lifecycle.finish_reason = reason
 
     def extend(self, *, max_epochs: int | None = None, max_steps: int | None = None) -> None:
@@ -260,6 +273,7 @@ class Trainer(Subject):
         Raises UsageError for a limit that is not higher, or leaves the run at its end; and for a run that has not
         begun, has failed or was closed.
         """
+        self.loop.events.refuse_observers("extend")
         self.driver.extend({"max_epochs": max_epochs, "max_steps": max_steps})
 
     def rewind(self, step: int) -> None:
@@ -288,6 +302,7 @@ class Trainer(Subject):
 
     def validate(self) -> dict[str, float]:
         """Evaluate the validation data now: eval mode, no gradients, random streams of its own. Returns the means."""
+        self.loop.events.refuse_observers("validate")
         if self.validation_feed is None:
             raise UsageError("nothing to validate on: give the trainer validation_data")
         with self.driver.active:
@@ -394,17 +409,17 @@ class Trainer(Subject):
     @property
     def metrics(self) -> dict[str, float]:
         """The newest training metrics: means over the log interval."""
-        return self.loop.logbook.metrics
+        return dict(self.loop.logbook.metrics)
 
     @property
     def validation_metrics(self) -> dict[str, float]:
         """The metrics of the newest validation."""
-        return self.loop.validation_metrics
+        return dict(self.loop.validation_metrics)
 
     @property
     def best(self) -> dict[str, Any] | None:
         """What was best so far and when: monitor, mode, value, step, epoch and metrics; None where nothing was."""
-        return self.loop.best
+        return deepcopy(self.loop.best)
 
     @property
     def commands(self) -> CommandQueue:

@@ -10,6 +10,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from treadle.engine.progress import Progress
 from treadle.errors import UsageError, nearest
 
@@ -110,8 +112,13 @@ class Watch:
                 return self._happened
             case "nan":
                 scalars = [*outputs.values(), *metrics.values(), *validation_metrics.values()]
-                return self._happened or not all(math.isfinite(float(value)) for value in scalars)
+                return self._happened or not all(math.isfinite(_number(value)) for value in scalars)
         split, _, name = self.until.name.partition("/")
         known = validation_metrics if split == "validation" else {**metrics, **outputs}
         value = known.get(name if split in ("validation", "train") else self.until.name)
-        return value is not None and _RULES[self.until.sign](float(value), self.until.value)
+        return value is not None and _RULES[self.until.sign](_number(value), self.until.value)
+
+
+def _number(value: Any) -> float:
+    """A scalar that a step returned, which may be a tensor with a graph."""
+    return float(value.detach() if isinstance(value, Tensor) else value)

@@ -211,9 +211,8 @@ class Updater:
         self.check_at_once |= not all(group.get("fused") for group in self.optimizer.param_groups)
 
     def _explain(self, error: RuntimeError) -> None:
-        """Raise UsageError where the optimizer does not take sparse gradients, or no others."""
-        sparse = [p.grad.is_sparse for p in self.parameters if p.grad is not None]
-        if any(sparse) and "support" in str(error):
+        """Raise UsageError where the optimizer takes no sparse gradients, or no others."""
+        if "support" in str(error) and "gradients" in str(error):
             remedy = "build one optimizer from the sparse parameters (SparseAdam, SGD), another from the dense ones"
             if "fused" in str(error):
                 remedy = "build it with fused=False, since the first update could not see that some are sparse"

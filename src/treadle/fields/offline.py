@@ -37,6 +37,7 @@ class OfflineRenders(Periodic):
     """
 
     observer: ClassVar[bool] = True
+    wants_batches: ClassVar[bool] = False
 
     def __init__(self, every: str | Every, render: Callable[[Trainer], Mapping[str, Channels]]) -> None:
         super().__init__(every)

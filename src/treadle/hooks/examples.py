@@ -30,6 +30,7 @@ class Examples(Periodic):
     """
 
     observer: ClassVar[bool] = True
+    wants_batches: ClassVar[bool] = False
 
     def __init__(self, every: str | Every, pictures: Callable[[Trainer], Pictures] | None = None) -> None:
         super().__init__(every)

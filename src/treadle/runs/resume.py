@@ -87,7 +87,11 @@ def go_on(trainer: Trainer) -> None:
     run: Run = trainer.run
     lifecycle = trainer.loop.lifecycle
     journal = read_journal(run.path)
-    recorded, config = recorded_settings(run.path, journal), to_dict(trainer.config)
+    recorded = recorded_settings(run.path, journal)
+    if recorded.get("batch_size") == trainer.loop.asked_batch_size:
+        # Before 0.3, a run beside whose data nobody had said it recorded the default.
+        trainer.config.batch_size = trainer.loop.asked_batch_size
+    config = to_dict(trainer.config)
     known = not_yet_there(recorded, type(trainer.config)) | recorded
     changes = changed_settings(known, json.loads(to_json(config))) if recorded else {}
     check_changes(changes, type(trainer.config))

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from treadle import Hook, Trainer
+from treadle import Feed, Hook, Trainer
 from treadle.checkpoint.compare import differences
 from treadle.engine.events import EVENTS
 from treadle.testing import capture, kill
@@ -50,7 +51,10 @@ class Fit(Trainer):
 
 def fit(kind: type[Trainer] = Fit, **settings: Any) -> Any:
     """A `kind` on 12 points in batches of 4, for 2 epochs: 6 steps."""
-    return kind(**({"data": DATA, "batch_size": 4, "max_epochs": 2, "seed": 0} | settings))
+    defaults = {"data": DATA, "max_epochs": 2, "seed": 0} | settings
+    if not isinstance(defaults["data"], Feed | DataLoader):  # which make batches of their own
+        defaults = {"batch_size": 4} | defaults
+    return kind(**defaults)
 
 
 def trained(kind: type[Trainer] = Fit, **settings: Any) -> Any:

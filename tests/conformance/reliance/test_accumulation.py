@@ -101,7 +101,7 @@ def test_refuses_windows_of_no_batches() -> None:
 @asserted_by("Lightning test_trainer_accumulate_grad_batches_with_callback")
 def test_refuses_a_window_for_each_epoch() -> None:
     """`accumulate={0: 1, 4: 8}`, a window that changes with the epoch, is refused when the trainer is made."""
-    with pytest.raises(UsageError, match="accumulate"):
+    with pytest.raises(UsageError, match=r"accumulate is .*: expected a whole number"):
         fit(accumulate={0: 1, 4: 8})
 
 
@@ -109,7 +109,7 @@ def test_refuses_a_window_for_each_epoch() -> None:
 def test_refuses_another_window_in_the_middle_of_a_run() -> None:
     """`config.accumulate` set in a running program is refused, instead of weighing the window under way wrongly."""
     trainer = after(1, fit(accumulate=2))
-    with pytest.raises(UsageError, match="accumulate"):
+    with pytest.raises(UsageError, match="accumulate cannot be assigned, the run has been set up"):
         trainer.config.accumulate = 3
 
 

@@ -73,7 +73,7 @@ def test_refuses_minus_one_for_no_limit() -> None:
 @asserted_by("Ignite test_run_with_invalid_max_iters_and_max_epoch")
 def test_refuses_a_limit_that_is_no_whole_number() -> None:
     """A limit in fractions (`max_epochs=1.5`) is refused by name when the trainer is made."""
-    with pytest.raises(UsageError, match=r"max_epochs"):
+    with pytest.raises(UsageError, match=r"max_epochs is 1.5: expected a whole number"):
         fit(max_epochs=1.5)
 
 
@@ -113,7 +113,7 @@ def test_a_short_last_batch_is_trained_on_unless_dropped() -> None:
 @asserted_by("Composer test_empty_train_dataloader", "Lightning test_warning_on_zero_len_dataloader")
 def test_refuses_data_without_a_batch() -> None:
     """Data that gives no batch is refused when the trainer is made, and not trained on for zero steps."""
-    with pytest.raises(UsageError, match=r"data"):
+    with pytest.raises(UsageError, match="data is empty: give it at least one sample"):
         fit(data=(torch.empty(0, 1), torch.empty(0, 1)))
     with pytest.raises(UsageError, match=r"drop_last"):
         fit(batch_size=50, drop_last=True)
@@ -152,7 +152,7 @@ def test_an_endless_stream_is_cut_into_epochs_by_a_length() -> None:
 @asserted_by("Ignite test_engine_with_dataloader_no_auto_batching")
 def test_refuses_an_epoch_shorter_than_it_says() -> None:
     """An epoch shorter than the length it announced fails the run by name, instead of a schedule that never ends."""
-    with pytest.raises(RunError, match=r"data .*(2|two).*3|3.*2"):
+    with pytest.raises(RunError, match="data ended after 2 items in epoch 1, but its length is given as 3"):
         trained(data=StreamFeed(lambda epoch: iter([DATA] * 2), None, length=3))
 
 

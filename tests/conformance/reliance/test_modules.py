@@ -150,13 +150,11 @@ class Remembers(nn.Module):
 
 
 @asserted_by("Lightning test_strict_model_load_more_params")
-@arrives
 def test_non_persistent_buffers_that_change_come_back(tmp_path: Path) -> None:
     """A non-persistent buffer that training changes goes on after a kill, though no state dict has it."""
     resumes_exactly(4, tmp_path, with_model(lambda: Remembers(False)))
 
 
-@arrives
 def test_tensors_that_a_module_keeps_as_attributes_come_back(tmp_path: Path) -> None:
     """A plain tensor attribute of a module that training changes goes on after a kill, or the first save refuses it."""
     resumes_exactly(4, tmp_path, with_model(lambda: Remembers(None)))
@@ -337,7 +335,6 @@ def test_a_graph_may_be_kept_for_another_backward() -> None:
 
 
 @asserted_by("Lightning test_unfreeze_and_add_param_group_function", "Lightning test_finetuning_with_ckpt_path")
-@arrives
 def test_a_group_added_in_the_middle_is_part_of_the_run(tmp_path: Path) -> None:
     """A group of parameters that is added to an optimizer in the middle of a run is trained, saved and resumed."""
 
@@ -359,7 +356,7 @@ def test_a_group_added_in_the_middle_is_part_of_the_run(tmp_path: Path) -> None:
 def test_refuses_a_model_with_other_layers_at_a_resume(tmp_path: Path) -> None:
     """A resume with a model that has other layers than the saved one is refused before any step, naming one."""
     path = killed(2, tmp_path)
-    with pytest.raises((StateError, RuntimeError), match=r"0\.weight|model"):
+    with pytest.raises(StateError, match=r"'model' does not take the checkpoint's state: .*Missing key"):
         fit(with_model(lambda: nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))), run_dir=path, resume=True)
 
 

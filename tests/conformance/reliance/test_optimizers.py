@@ -251,7 +251,7 @@ def test_refuses_a_loss_that_reaches_no_parameter_of_the_optimizer() -> None:
         def step(self, batch: Any) -> Any:
             self.minimize(self.judge(batch[0]).mean(), self.makers)
 
-    with pytest.raises((UsageError, RuntimeError), match=r"makers|One of the differentiated Tensors"):
+    with pytest.raises(UsageError, match="the loss reaches no parameter of 'makers': compute it from"):
         trained(Crossed)
 
 
