@@ -18,7 +18,7 @@ from treadle.engine.loop import Loop
 from treadle.engine.schedule import every
 from treadle.engine.settings import TrainerConfig
 from treadle.engine.subject import Subject
-from treadle.errors import UsageError
+from treadle.errors import UsageError, nearest
 
 
 def feed_for(config: TrainerConfig, data: Any, name: str, *, training: bool = False) -> Feed | None:
@@ -39,24 +39,6 @@ def feed_for(config: TrainerConfig, data: Any, name: str, *, training: bool = Fa
         seed=config.seed,
         name=name,
     )
-
-
-def feed_to_evaluate(subject: Subject, config: TrainerConfig, data: Any) -> Feed | None:
-    """A feed of `data` to evaluate beside the training. Raises UsageError for the stream that is trained on."""
-    feed = feed_for(config, data, "data")
-    if feed is not None and feed is subject.feed and feed.state_dict():
-        raise UsageError("data is the stream that the run trains on, which would lose its place: give data of its own")
-    return feed
-
-
-def _is_column(value: Any) -> bool:
-    return isinstance(value, Tensor | np.ndarray | list | str | int | float) or value is None
-
-
-def _set(config: TrainerConfig, data: Any, name: str) -> Feed:
-    feed = feed_for(config, data, name)
-    assert feed is not None
-    return feed
 
 
 def own_batch_size(data: Any) -> int | None:
@@ -97,6 +79,24 @@ def _check_stream(config: TrainerConfig, data: Any) -> None:
         raise UsageError(f"data is a {type(data).__name__}, which lasts one of {config.max_epochs} epochs: {remedy}")
     if config.on_bad_step == "rollback":
         raise UsageError(f"data is a {type(data).__name__}, which a rollback cannot read again: {remedy}")
+
+
+def feed_to_evaluate(subject: Subject, config: TrainerConfig, data: Any) -> Feed | None:
+    """A feed of `data` to evaluate beside the training. Raises UsageError for the stream that is trained on."""
+    feed = feed_for(config, data, "data")
+    if feed is not None and feed is subject.feed and feed.state_dict():
+        raise UsageError("data is the stream that the run trains on, which would lose its place: give data of its own")
+    return feed
+
+
+def _is_column(value: Any) -> bool:
+    return isinstance(value, Tensor | np.ndarray | list | str | int | float) or value is None
+
+
+def _set(config: TrainerConfig, data: Any, name: str) -> Feed:
+    feed = feed_for(config, data, name)
+    assert feed is not None
+    return feed
 
 
 def run_setup(subject: Subject, random: RandomStreams) -> None:
@@ -146,7 +146,14 @@ def check_replacement(name: str, function: Any, kwargs: Mapping[str, Any]) -> No
         raise UsageError(f"the replacement for {name!r} is a {type(function).__name__}: expected a function")
     positional = (None, None) if name == "step" else (None,)
     try:
-        inspect.signature(function).bind(*positional, **kwargs)
+        signature = inspect.signature(function)
+        takes = [each.name for each in list(signature.parameters.values())[len(positional) :]]
+        for keyword in kwargs:
+            if keyword not in takes and not any(
+                each.kind is each.VAR_KEYWORD for each in signature.parameters.values()
+            ):
+                raise UsageError(f"the replacement for {name!r} takes no {keyword!r}{nearest(keyword, takes)}")
+        signature.bind(*positional, **kwargs)
     except TypeError as error:
         called = "function(trainer, batch, ...)" if name == "step" else "function(trainer, ...)"
         raise UsageError(f"the replacement for {name!r} cannot be called as {called}: {error}") from None

@@ -38,7 +38,7 @@ from treadle.engine.settings import TrainerConfig, settings_from
 from treadle.engine.subject import Subject
 from treadle.engine.summary import Overview, Summary
 from treadle.errors import UsageError, nearest
-from treadle.parallel import ALONE
+from treadle.parallel import this_world
 
 if TYPE_CHECKING:
     from treadle.engine.rows import RowEdit
@@ -117,7 +117,7 @@ class Trainer(Subject):
         self.validation_feed = feed_for(self.config, validation_data, "validation_data")
         self.test_feed = feed_for(self.config, test_data, "test_data")
         self.run = None
-        self.loop = Loop(self, self.config, self.parts, self.device, self.random, ALONE)
+        self.loop = Loop(self, self.config, self.parts, self.device, self.random, this_world())
         self.driver = Driver(self.loop, self.random)
         for hook in [*hooks, *attach.default_hooks(self.config)]:
             self.add_hook(hook)
@@ -150,6 +150,8 @@ class Trainer(Subject):
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _TAKEN:
             check_assignment(self, Trainer, name, value)
+            if name.endswith("feed") and hasattr(self, "loop"):
+                self.loop.check_feed(name, value)
         object.__setattr__(self, name, value)
         if name == "feed" and hasattr(self, "loop"):
             self.loop.count_batches()
@@ -336,6 +338,18 @@ class Trainer(Subject):
     def evaluated_set(self) -> str:
         """The name of the set that a validation or test is at ("hard" of {"easy": ..., "hard": ...}), or empty."""
         return self.loop.evaluator.evaluated_set
+
+    def load_best(self, rank: int = 1) -> Mapping[str, Any]:
+        """Put the weights that validated best into modules, parameters and averages; returns what was best and when.
+
+        `rank` 2 is the model that comes after the best, where `keep_best` keeps it, and so on. Parameters take the
+        saved shapes; optimizers stay as they are, so this is for evaluating, not for training on.
+
+        Raises UsageError where there is no such model, StateError where it does not fit the trainer.
+        """
+        from treadle.runs import attach
+
+        return attach.load_best(self, rank)
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Within the block: modules in eval mode, averaged weights (EMA), no gradients, random streams apart."""
