@@ -150,6 +150,8 @@ class Trainer(Subject):
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _TAKEN:
             check_assignment(self, Trainer, name, value)
+            if name.endswith("feed") and hasattr(self, "loop"):
+                self.loop.check_feed(name, value)
         object.__setattr__(self, name, value)
         if name == "feed" and hasattr(self, "loop"):
             self.loop.count_batches()
@@ -273,6 +275,7 @@ class Trainer(Subject):
         Raises UsageError for a limit that is not higher, or leaves the run at its end; and for a run that has not
         begun, has failed or was closed.
         """
+        self.loop.events.refuse_observers("extend")
         self.driver.extend({"max_epochs": max_epochs, "max_steps": max_steps})
 
     def rewind(self, step: int) -> None:
