@@ -21,7 +21,7 @@ from PIL import Image
 from torch import nn
 
 from treadle import EMA, DatasetFeed, LearningRate, Objective, StreamFeed, Trainer
-from treadle.recipes.registry import list_recipes, load_recipe
+from treadle.recipes.registry import Recipe, list_recipes, load_recipe
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -334,15 +334,20 @@ def build(name: str, workers: int = 0, **where: Any) -> Trainer:
     """The trainer of that name; `where` is run_dir and resume. The data of a recipe is written beside the run."""
     if name in BUILDERS:
         return BUILDERS[name](workers, **where)
+    return small_recipe(name, Path(where["run_dir"]).parent, workers).build(**where)
+
+
+def small_recipe(name: str, folder: Path, workers: int = 0) -> Recipe:
+    """A recipe that comes with Treadle, with small settings and data, which are written into `folder`."""
     ending = ".ply" if name == "sdf" else ".h5" if name.startswith("tracts") else ""
-    data = Path(where["run_dir"]).parent / f"{name}-data{ending}"
+    data = folder / f"{name}-data{ending}"
     if not data.exists():
         aside = data.with_name(f".{data.name}")  # a kill may come while it is written
         shutil.rmtree(aside, ignore_errors=True)
         write_pictures(name, aside)
         aside.rename(data)
     settings = [*RECIPES[name], *(f"{key}={value}" for key, value in (SHORT | {"workers": workers}).items())]
-    return replace(load_recipe(name), data=data).with_overrides(settings).build(**where)
+    return replace(load_recipe(name), data=data).with_overrides(settings)
 
 
 def write_pictures(name: str, data: Path) -> None:
