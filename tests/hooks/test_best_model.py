@@ -12,7 +12,7 @@ import torch
 
 from treadle import EMA, Trainer
 from treadle.engine.weights import put_weights, weights_of
-from treadle.errors import RunError, StateError, UsageError
+from treadle.errors import StateError, UsageError
 from treadle.hooks import BestModel, load_best
 from treadle.runs import best as best_files
 from treadle.runs.best import read_best
@@ -96,13 +96,16 @@ def test_a_run_without_one_says_so(scripted: Callable[..., Any], tmp_path: Path)
     trainer.close()
     (trainer.run.path / "best_model").mkdir()
     (trainer.run.path / "best_model" / "weights.safetensors").write_bytes(b"garbage" * 10)
-    (trainer.run.path / "best_model" / "metrics.json").write_text("{}")
-    with pytest.raises(RunError, match=r"best_model/metrics.json is damaged"):
-        load_best(trainer)
-    info = {"monitor": "loss", "value": 1.0, "step": 1, "epoch": 0, "metrics": {}}
+    info = {"monitor": None, "mode": "min", "value": None, "step": 1, "epoch": 0, "metrics": {}}
     (trainer.run.path / "best_model" / "metrics.json").write_text(json.dumps(info))
-    with pytest.raises(UsageError, match=r"best_model/weights.safetensors cannot be read"):
+    with pytest.raises(
+        UsageError, match=r"best_model/weights\.safetensors cannot be read \(.*\): restore it from a copy"
+    ):
         load_best(trainer)
+    for damaged in ({}, info | {"value": []}, info | {"step": "1"}, info | {"monitor": 3}):
+        (trainer.run.path / "best_model" / "metrics.json").write_text(json.dumps(damaged))
+        with pytest.raises(UsageError, match=r"best_model/metrics\.json is damaged: expected monitor, value, step"):
+            load_best(trainer)
 
 
 def test_a_failed_write_keeps_the_old_one(

@@ -19,7 +19,7 @@ from treadle.config.fields import from_dict
 from treadle.config.files import load
 from treadle.engine.parts import Parts
 from treadle.engine.weights import put_weights
-from treadle.errors import TreadleError, UsageError, nearest, one_line
+from treadle.errors import RunError, TreadleError, UsageError, nearest, one_line
 from treadle.files import cannot_write, copy_regular, number, replace_directory, settled, sync, to_json, write_whole
 from treadle.runs.run import BEST, CONFIG, INFO, OTHERS, WEIGHTS, Run, check_info, read_json
 
@@ -228,7 +228,10 @@ def read_best(run: str | Path, rank: int = 1) -> Best:
         if not 1 <= rank <= len(found):
             raise UsageError(f"{run} has no best model of rank {rank}: it keeps {len(found)} (keep_best= keeps more)")
         directory = found[rank - 1].directory
-    info = check_info(directory / INFO, read_json(directory / INFO))
+    try:
+        info = check_info(directory / INFO, read_json(directory / INFO))
+    except RunError as error:
+        raise UsageError(str(error)) from None
     try:
         return Best(load_file(directory / WEIGHTS), info)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
