@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gauntlet_kinds import SHORT, channels_last, lbfgs, sparse
+from gauntlet_kinds import SHORT, channels_last, lbfgs, ranked, sparse
 from PIL import Image
 from torch import nn
 
@@ -341,6 +341,7 @@ BUILDERS: dict[str, Callable[..., Trainer]] = {
             channels_last,
             sparse,
             lbfgs,
+            ranked,
         ),
     )
 }
