@@ -198,6 +198,31 @@ def test_parts_in_containers_have_dotted_names() -> None:
     treadle.restore(pair, treadle.capture(pair))
 
 
+class Wrapper:
+    """An optimizer around another, as Lightning hands them out: it looks like one, and has a state of its own."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+        self.__class__ = type("Wrapped", (Wrapper, type(optimizer)), {})
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.optimizer, name)
+
+
+def test_the_optimizer_inside_a_wrapper_is_what_is_restored() -> None:
+    def made() -> dict[str, Any]:
+        model = nn.Linear(2, 1)
+        return {"model": model, "optimizer": Wrapper(torch.optim.Adam(model.parameters(), lr=0.1))}
+
+    objects, other = made(), made()
+    objects["model"](torch.ones(1, 2)).sum().backward()
+    objects["optimizer"].optimizer.step()
+    state = treadle.capture(objects)
+    treadle.restore(other, state)
+    assert len(other["optimizer"].optimizer.state) == 2
+    assert treadle.capture(other).digest == state.digest
+
+
 def test_what_would_not_come_back_is_refused_when_it_is_captured() -> None:
     model = nn.Linear(3, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

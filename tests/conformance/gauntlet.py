@@ -39,6 +39,9 @@ VALIDATED = (
     "tracts",
     "tracts_memory",
     "tracts-autoencoder",
+    "char_gpt",
+    "byol",
+    "word_lstm",
 )
 LOOPS = ("plain_loop",)
 """Programs without a trainer, which leave checkpoints alone."""

@@ -106,9 +106,9 @@ RECIPES = {
 
 def example(name: str) -> Any:
     """The module of an example, by path, without what it prints."""
-    module = sys.modules.get(f"example_{name}")
+    module = sys.modules.get(f"example_{Path(name).name}")
     if module is None:
-        spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+        spec = importlib.util.spec_from_file_location(f"example_{Path(name).name}", EXAMPLES / f"{name}.py")
         assert spec is not None and spec.loader is not None
         module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
         with contextlib.redirect_stdout(io.StringIO()):
@@ -293,6 +293,33 @@ def tracts_memory(workers: int, **where: Any) -> Trainer:
     return TractsTrainer(data=heads(), workers=workers, **LINES, **chosen, **SHORT, **where)
 
 
+def char_gpt(workers: int, **where: Any) -> Trainer:
+    module = example("ports/char_gpt")
+    learned, held_out = module.windows(module.LICENCE.read_text())
+    settings = {"batch_size": 8, "max_steps": 20, "clip_norm": 1.0, "validate_every": "6 steps", **SHORT}
+    return module.CharGPT(data=learned[:100], validation_data=held_out[:3], **settings, **where)
+
+
+def ppo(workers: int, **where: Any) -> Trainer:
+    module = example("ports/ppo")
+    moves = torch.arange(module.GAMES * module.HORIZON)
+    return module.PPO(data=moves, batch_size=300, max_epochs=6, clip_norm=0.5, **SHORT, **where)
+
+
+def byol(workers: int, **where: Any) -> Trainer:
+    module = example("ports/byol")
+    data, held_out = module.pictures(40, 1), module.pictures(20, 2)
+    settings = {"batch_size": 12, "max_epochs": 4, "validate_every": "5 steps", "monitor": "accuracy", **SHORT}
+    return module.BYOL(data=data, validation_data=held_out, device="cpu", **settings, **where)
+
+
+def word_lstm(workers: int, **where: Any) -> Trainer:
+    module = example("ports/word_lstm")
+    (data, _), (held_out, _) = module.text(1600, 1), module.text(800, 2)
+    settings = {"batch_size": module.WINDOW, "shuffle": False, "clip_norm": 0.25, "max_epochs": 4, **SHORT}
+    return module.WordLSTM(data=data, validation_data=held_out, validate_every="3 steps", **settings, **where)
+
+
 BUILDERS: dict[str, Callable[..., Trainer]] = {
     builder.__name__: builder
     for builder in (
@@ -307,6 +334,10 @@ BUILDERS: dict[str, Callable[..., Trainer]] = {
             own_densification,
             own_field,
             tracts_memory,
+            char_gpt,
+            ppo,
+            byol,
+            word_lstm,
             channels_last,
             sparse,
             lbfgs,

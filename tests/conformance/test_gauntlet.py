@@ -38,7 +38,7 @@ def assert_equal_after(row: Row, kills: int) -> None:
 
 
 def test_every_example_and_recipe_runs_the_gauntlet() -> None:
-    examples = {path.stem for path in EXAMPLES.glob("*.py")}
+    examples = {path.stem for path in EXAMPLES.rglob("*.py")}
     assert examples - OWN_LOOP <= set(BUILDERS) | set(LOOPS)
     assert set(recipes()) <= set(RECIPES)
 

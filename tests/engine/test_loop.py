@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from treadle import DatasetFeed, Hook, LearningRate, StreamFeed, TensorFeed, UsageError
 from treadle.data.sampler import epoch_order
+from treadle.runs.verify import verify_run
 from treadle.testing import Line, check_resume, line_data
 
 X, Y = line_data(40)
@@ -236,11 +237,15 @@ def test_finish_waits_for_min_steps_also_over_a_resume(tmp_path):
 
     def build(**where):
         settings = {"batch_size": 10, "max_epochs": 3, "min_steps": 5, "save_every": "1 step"}
-        return Line(data=(X, Y), hooks=[Enough()], **settings, **where)
+        return Line(data=(X, Y), hooks=[Enough()], **settings | where)
 
     summary = build().train()
     assert (summary.step, summary.status, summary.reason) == (5, "finished", "enough")
     check_resume(build, tmp_path, stops=[2, 3])
+    trainer = build(run_dir=tmp_path / "kept", keep_checkpoints=9)
+    trainer.train()
+    trainer.close()
+    assert verify_run(trainer.run.path, lambda where: build(run_dir=where.parent), 3).compared == [4, 5]
 
 
 def test_a_time_limit_waits_for_min_steps():

@@ -112,7 +112,8 @@ class _Found:
         for name, value in objects.items():
             if not isinstance(name, str):
                 raise StateError(f"the objects are named by text, not by {name!r}")
-            for path, item, replace in _walk(objects, name, value, name):
+            for path, given, replace in _walk(objects, name, value, name):
+                item = _unwrapped(given)
                 if isinstance(item, _NOTHING_TO_SAVE):
                     what = type(item).__name__
                     raise StateError(f"{path!r} is a {what}, which has no state: give what it makes, or leave it out")
@@ -200,6 +201,12 @@ class _Found:
 
 def _parameters_of(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
     return (p for group in optimizer.param_groups for p in group["params"])
+
+
+def _unwrapped(item: Any) -> Any:
+    """The optimizer inside of what wraps it: Lightning's wrapper would keep a state that its optimizer never sees."""
+    inner = getattr(item, "optimizer", None) if isinstance(item, torch.optim.Optimizer) else None
+    return _unwrapped(inner) if isinstance(inner, torch.optim.Optimizer) else item
 
 
 def _walk(holder: Any, key: Any, value: Any, path: str) -> Iterator[tuple[str, Any, Callable[[Any], None]]]:

@@ -168,6 +168,11 @@ def seal(settings: Settings) -> None:
             seal(value)
 
 
+def amend(settings: Settings, name: str, value: Any) -> None:
+    """Change a setting although `settings` are sealed: for what the run itself carries out and journals."""
+    object.__setattr__(settings, name, value)
+
+
 def require(settings: Any, name: str, holds: bool, expected: str) -> None:
     """Raise UsageError naming the setting `name`, its value and what was `expected`, unless it `holds`."""
     if not holds:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -15,10 +15,11 @@ from treadle.checkpoint.state import State
 from treadle.data.random import RandomStreams
 from treadle.engine.bad_steps import RollBack
 from treadle.engine.build import check_ready
-from treadle.engine.commands import Close, Command, CommandQueue, Rewind
+from treadle.engine.commands import Close, Command, CommandQueue, Extend, Rewind
 from treadle.engine.devices import deterministic_kernels
 from treadle.engine.history import newest_state
 from treadle.engine.lifecycle import Stage
+from treadle.engine.limits import raise_limits, raised
 from treadle.engine.loop import Loop
 from treadle.engine.memory import keep_freed_memory
 from treadle.engine.objective import Objective
@@ -48,7 +49,7 @@ class Driver:
         self.commands = CommandQueue(self)
         loop.is_asked = self.commands.hold_the_end
         self._steps: Iterator[None] | None = None
-        self._halted = False
+        self._halted = self._begun = False
         self.active = Active(loop, random)
 
     def open(self) -> None:
@@ -103,7 +104,8 @@ class Driver:
         self._loop.parts.find()
         self._loop.adopt()
         self._loop.adopt_feeds()
-        if self._lifecycle.stage is Stage.NEW:
+        if not self._begun:  # also where it was paused, stopped or rewound before its first step here
+            self._begun = True
             self._loop.state.settle_hooks()
             self._loop.state.late.know_hooks()
         self._lifecycle.to(Stage.RUNNING)
@@ -225,6 +227,26 @@ class Driver:
         steps, self._steps = self._steps, None
         if steps is not None and not self._lifecycle.in_step and hasattr(steps, "close"):
             steps.close()
+
+    # Further than planned -----------------------------------------------------------------------------------------
+
+    def extend(self, limits: Mapping[str, int | None]) -> None:
+        """Raise the limits of the run, and open it again where it had come to its end; from inside a step, after it."""
+        loop, lifecycle = self._loop, self._lifecycle
+        changes = raised(loop.progress, limits)
+        if not lifecycle.began:
+            raise UsageError("extend: the run has not begun: give its limits when the trainer is made")
+        if lifecycle.ended and lifecycle.stage is not Stage.FINISHED:
+            raise UsageError(f"extend: the run has not come to its end, it is {lifecycle.status}: rewind or resume it")
+        if lifecycle.in_step:
+            self.commands.put(Extend(**limits))
+            return
+        with self.active:
+            if lifecycle.ended:
+                self._reopen()
+            lifecycle.finish_reason = None
+            raise_limits(loop.progress, loop.config, changes)
+            loop.note("extend", changed={name: list(pair) for name, pair in changes.items()})
 
     # Back in time -------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,14 @@ from torch import Tensor
 
 from treadle.config.settings import seal
 from treadle.data.random import RandomStreams
-from treadle.engine.build import check_replacement, check_settings, feed_for, own_batch_size, run_setup
+from treadle.engine.build import (
+    check_replacement,
+    check_settings,
+    feed_for,
+    feed_to_evaluate,
+    own_batch_size,
+    run_setup,
+)
 from treadle.engine.commands import CommandQueue
 from treadle.engine.devices import choose_device, choose_precision
 from treadle.engine.driver import Driver
@@ -31,7 +38,7 @@ from treadle.engine.settings import TrainerConfig, settings_from
 from treadle.engine.subject import Subject
 from treadle.engine.summary import Overview, Summary
 from treadle.errors import UsageError, nearest
-from treadle.parallel import ALONE
+from treadle.parallel import this_world
 
 if TYPE_CHECKING:
     from treadle.engine.rows import RowEdit
@@ -52,7 +59,8 @@ class Trainer(Subject):
     Args:
         config: a `TrainerConfig` (or the subclass's own `Config`); None takes the defaults.
         data: what to train on: a tensor, a tuple or dict of tensors, a map-style dataset, an iterable, or a `Feed`.
-        validation_data, test_data: the same, never shuffled.
+        validation_data, test_data: the same, never shuffled; or several sets by name ({"easy": (x, y), "hard": ...}),
+            whose metrics are then "easy/loss" and "hard/loss".
         hooks: `Hook` objects, called in their declared order.
         run_dir: makes it a run on disk: `runs/line` creates `runs/line/v001`, and so on. None writes nothing.
         resume: go on with the run at `run_dir` from its newest good checkpoint; `runs/line` means the newest of its
@@ -109,7 +117,7 @@ class Trainer(Subject):
         self.validation_feed = feed_for(self.config, validation_data, "validation_data")
         self.test_feed = feed_for(self.config, test_data, "test_data")
         self.run = None
-        self.loop = Loop(self, self.config, self.parts, self.device, self.random, ALONE)
+        self.loop = Loop(self, self.config, self.parts, self.device, self.random, this_world())
         self.driver = Driver(self.loop, self.random)
         for hook in [*hooks, *attach.default_hooks(self.config)]:
             self.add_hook(hook)
@@ -254,6 +262,19 @@ class Trainer(Subject):
         self.loop.events.refuse_observers("finish")
         self.loop.lifecycle.finish_reason = reason
 
+    def extend(self, *, max_epochs: int | None = None, max_steps: int | None = None) -> None:
+        """Raise the run's limits: one that had come to its end is open again, and `train` or `iterate` go on with it.
+
+        It goes on as a resume with these limits does, and as a run planned so from the start, where neither schedules
+        nor an unfinished accumulation depended on the former limit (docs/exactness.md). `post_training` and `teardown`
+        have fired, and will again. Called from inside a step or a hook, it happens once that step is over, before the
+        end if it was the last one. In a run on disk config and journal say so.
+
+        Raises UsageError for a limit that is not higher, or leaves the run at its end; and for a run that has not
+        begun, has failed or was closed.
+        """
+        self.driver.extend({"max_epochs": max_epochs, "max_steps": max_steps})
+
     def rewind(self, step: int) -> None:
         """Go back to the state after `step` steps, and forget what came later; `train` or `iterate` go on from there.
 
@@ -288,7 +309,7 @@ class Trainer(Subject):
 
     def test(self, data: Any = None) -> dict[str, float]:
         """Evaluate `data` (by default the test data) with `test_step`, as the weights are. Returns the means."""
-        feed = self.test_feed if data is None else feed_for(self.config, data, "data")
+        feed = self.test_feed if data is None else feed_to_evaluate(self, self.config, data)
         if feed is None:
             raise UsageError("nothing to test on: give the trainer test_data, or call test(data)")
         feed.bind(self.config.seed, self.device)
@@ -296,6 +317,24 @@ class Trainer(Subject):
             metrics = self.loop.evaluator.evaluate(feed, self.test_step, self.config.limit_test_batches)
             self.loop.logbook.scalars("test", metrics)
         return metrics
+
+    def predict(self, data: Any) -> list[Any]:
+        """What `predict_step` makes of each batch of `data`, in their order and on the CPU: one entry for each batch.
+
+        As in validation: eval mode, averaged weights (EMA), no gradients, random streams of its own. `data` is what
+        `validation_data` may be, in batches of `batch_size`. For tensors: `torch.cat(trainer.predict(x))`.
+        """
+        feed = feed_to_evaluate(self, self.config, data)
+        if feed is None:
+            raise UsageError("nothing to predict from: call predict(data)")
+        feed.bind(self.config.seed, self.device)
+        with self.driver.active, self.driver.evaluating():
+            return self.loop.evaluator.predict(feed, self.predict_step)
+
+    @property
+    def evaluated_set(self) -> str:
+        """The name of the set that a validation or test is at ("hard" of {"easy": ..., "hard": ...}), or empty."""
+        return self.loop.evaluator.evaluated_set
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Within the block: modules in eval mode, averaged weights (EMA), no gradients, random streams apart."""

@@ -15,7 +15,7 @@ from treadle.config.fields import from_dict
 from treadle.config.files import load
 from treadle.engine.parts import Parts
 from treadle.engine.weights import put_weights
-from treadle.errors import UsageError, nearest, one_line
+from treadle.errors import RunError, UsageError, nearest, one_line
 from treadle.files import cannot_write, replace_directory, settled, sync, to_json, write_whole
 from treadle.runs.run import BEST, CONFIG, INFO, WEIGHTS, Run, check_info, read_json
 
@@ -99,7 +99,10 @@ def read_best(run: str | Path) -> Best:
     from safetensors.torch import load_file
 
     directory = best_directory(run)
-    info = check_info(directory / INFO, read_json(directory / INFO))
+    try:
+        info = check_info(directory / INFO, read_json(directory / INFO))
+    except RunError as error:
+        raise UsageError(str(error)) from None
     try:
         return Best(load_file(directory / WEIGHTS), info)
     except (OSError, ValueError, KeyError, SafetensorError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,4 +82,3 @@ class Checkpoints:
             except OSError as error:
                 raise RunError(f"cannot write checkpoints to {self.directory}: {reason(error)}") from error
             self._lock = RunLock(self.directory)
-            weakref.finalize(self, self._lock.release)
