@@ -83,8 +83,8 @@ def test_refuses_a_limit_that_is_no_number() -> None:
 
 @asserted_by("Lightning test_invalid_gradient_clip_algo")
 def test_refuses_another_trainers_name_for_it() -> None:
-    """Lightning's `gradient_clip_val=` is refused when the trainer is made, as no setting, with those there are."""
-    with pytest.raises(UsageError, match=r"'gradient_clip_val' is no setting of TrainerConfig"):
+    """Lightning's `gradient_clip_val=` is refused when the trainer is made, with what it is called here."""
+    with pytest.raises(UsageError, match=r"'gradient_clip_val' is no setting of TrainerConfig; here it is clip_norm"):
         fit(gradient_clip_val=1.0)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from relied_on import DATA, At, Diary, Fit, after, arrives, asserted_by, end, fit, trained
+from relied_on import DATA, At, Diary, Fit, after, asserted_by, end, fit, trained
 
 from treadle import RunError, StreamFeed, UsageError
 from treadle.data import Steps
@@ -280,7 +280,6 @@ def test_refuses_a_limit_in_parts_of_an_epoch() -> None:
         fit(limit_batches=0.1)
 
 
-@arrives
 @asserted_by("Lightning test_repeated_fit_calls_with_max_epochs_and_steps", "Composer test_training_duration_unit")
 def test_a_finished_run_goes_on_in_the_same_program() -> None:
     """`extend(max_epochs=4)` lets a finished run go on, to the weights of a run that was planned so."""
@@ -289,7 +288,6 @@ def test_a_finished_run_goes_on_in_the_same_program() -> None:
     assert trainer.train().epoch == 4 and torch.equal(trainer.model.weight, trained(max_epochs=4).model.weight)
 
 
-@arrives
 @asserted_by("Ignite test_run_check_triggered_events_list")
 def test_refuses_to_extend_to_less() -> None:
     """`extend` to a limit that is no higher, or that the run has not, is refused, and changes nothing."""
