@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from treadle.engine.events import Hook, Order, Record
     from treadle.engine.guard import BadStepGuard
     from treadle.engine.interrupts import Interrupts
+    from treadle.engine.load_weights import load_weights
     from treadle.engine.lr import LearningRate
     from treadle.engine.objective import Losses, Objective
     from treadle.engine.optim import parameter_groups
@@ -68,6 +69,7 @@ _HOMES = {
     "TrainerConfig": "engine.settings",
     "capture": "checkpoint.loops",
     "fork": "recipes.actions",
+    "load_weights": "engine.load_weights",
     "parameter_groups": "engine.optim",
     "restore": "checkpoint.loops",
     "resume": "recipes.actions",
@@ -113,6 +115,7 @@ __all__ = [
     "__version__",
     "capture",
     "fork",
+    "load_weights",
     "parameter_groups",
     "restore",
     "resume",

@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +33,11 @@ TENSORS, VALUES, MANIFEST, LATEST, PINS = (
 
 @dataclass(frozen=True)
 class Retention:
-    """Which checkpoints stay: the newest `last`, one per `every` steps, the best model's, and those a fork pinned."""
+    """Which checkpoints stay: the newest `last`, one per `every` steps, the best models', and those a fork pinned."""
 
     last: int = 3
     every: int | None = None
-    best: int | None = None
+    best: Collection[int] = ()
 
     def keeps(self, steps: Iterable[int], pinned: set[int], newest: int | None = None) -> set[int]:
         """The steps of the checkpoints that stay, of those there are (in any order).
@@ -48,8 +48,7 @@ class Retention:
         there = sorted(steps)
         ordered = [step for step in there if newest is None or step <= newest]
         kept = set(ordered[-max(self.last, 1) :]) | (pinned & set(there))
-        if self.best in ordered:
-            kept.add(self.best)
+        kept |= set(self.best) & set(ordered)
         if self.every is not None:
             first_of: dict[int, int] = {}
             for step in ordered:

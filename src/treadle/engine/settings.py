@@ -132,7 +132,9 @@ class CheckpointSettings(Settings):
     save_every: str | None = setting("1 epoch", parse=Every, resumable=True, affects_state=False, common=True)
     """When a run on disk writes a checkpoint; it also does at its end."""
     keep_checkpoints: int = setting(3, least=1, resumable=True, affects_state=False)
-    """The newest checkpoints that are kept on disk; besides them the best model's and those that a fork needs."""
+    """The newest checkpoints that are kept on disk; besides them the best models' and those that a fork needs."""
+    keep_best: int = setting(1, least=1, resumable=True)
+    """The best models by `monitor` that are kept, as weights, and with them the checkpoints of the same steps."""
     keep_every: str | None = setting(None, parse=Span.parse, resumable=True, affects_state=False)
     """Keep one checkpoint for each such part of the run for good."""
     save_patience: float = setting(900.0, above=0, resumable=True, affects_state=False)

@@ -338,6 +338,18 @@ class Trainer(Subject):
         """The name of the set that a validation or test is at ("hard" of {"easy": ..., "hard": ...}), or empty."""
         return self.loop.evaluator.evaluated_set
 
+    def load_best(self, rank: int = 1) -> Mapping[str, Any]:
+        """Put the weights that validated best into modules, parameters and averages; returns what was best and when.
+
+        `rank` 2 is the model that comes after the best, where `keep_best` keeps it, and so on. Parameters take the
+        saved shapes; optimizers stay as they are, so this is for evaluating, not for training on.
+
+        Raises UsageError where there is no such model, StateError where it does not fit the trainer.
+        """
+        from treadle.runs import attach
+
+        return attach.load_best(self, rank)
+
     def evaluating(self) -> AbstractContextManager[None]:
         """Within the block: modules in eval mode, averaged weights (EMA), no gradients, random streams apart."""
         return self.driver.evaluating()
