@@ -196,7 +196,7 @@ def _put_into(module: nn.Module, name: str, saved: Any) -> None:
         here.setstate(saved)
     elif isinstance(here, Tensor) and isinstance(saved, Tensor):
         put_back(here, saved)
-    else:
+    elif is_plain(here):  # not an object that a library has put in the place meanwhile
         vars(module)[name] = saved
 
 
