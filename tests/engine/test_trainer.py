@@ -177,7 +177,11 @@ def test_an_error_fires_on_exception_then_teardown_once_each(line, diary, error,
 @pytest.mark.parametrize(
     ("end", "status", "told"),
     [
-        (ValueError("no"), "failed", r"the run failed after step 1 \(ValueError: no\) and takes no further step: rewind"),
+        (
+            ValueError("no"),
+            "failed",
+            r"the run failed after step 1 \(ValueError: no\) and takes no further step: rewind",
+        ),
         (KeyboardInterrupt(), "stopped", r"the run was ended after step 1 \(interrupted\) and takes no further step"),
         (None, "stopped", r"the run was ended after step 1 \(closed\) and takes no further step"),
     ],
