@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from gauntlet_kinds import SHORT, channels_last, lbfgs, sparse
+from gauntlet_kinds import SHORT, channels_last, lbfgs, ranked, sparse
 from PIL import Image
 from torch import nn
 
 from treadle import EMA, DatasetFeed, LearningRate, Objective, Steps, StreamFeed, TensorFeed, Trainer
-from treadle.recipes.registry import list_recipes, load_recipe
+from treadle.recipes.registry import Recipe, list_recipes, load_recipe
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -427,6 +427,7 @@ BUILDERS: dict[str, Callable[..., Trainer]] = {
             channels_last,
             sparse,
             lbfgs,
+            ranked,
         ),
     )
 }
@@ -451,15 +452,20 @@ def build(name: str, workers: int = 0, **where: Any) -> Trainer:
     """The trainer of that name; `where` is run_dir and resume. The data of a recipe is written beside the run."""
     if name in BUILDERS:
         return BUILDERS[name](workers, **where)
+    return small_recipe(name, Path(where["run_dir"]).parent, workers).build(**where)
+
+
+def small_recipe(name: str, folder: Path, workers: int = 0) -> Recipe:
+    """A recipe that comes with Treadle, with small settings and data, which are written into `folder`."""
     ending = ".ply" if name == "sdf" else ".h5" if name.startswith("tracts") else ""
-    data = Path(where["run_dir"]).parent / f"{name}-data{ending}"
+    data = folder / f"{name}-data{ending}"
     if not data.exists():
         aside = data.with_name(f".{data.name}")  # a kill may come while it is written
         shutil.rmtree(aside, ignore_errors=True)
         write_pictures(name, aside)
         aside.rename(data)
     settings = [*RECIPES[name], *(f"{key}={value}" for key, value in (SHORT | {"workers": workers}).items())]
-    return replace(load_recipe(name), data=data).with_overrides(settings).build(**where)
+    return replace(load_recipe(name), data=data).with_overrides(settings)
 
 
 def write_pictures(name: str, data: Path) -> None:

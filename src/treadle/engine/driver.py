@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from treadle.checkpoint.state import State
 from treadle.data.random import RandomStreams
 from treadle.engine.bad_steps import RollBack
 from treadle.engine.build import check_ready
-from treadle.engine.commands import Close, Command, CommandQueue, Extend, Rewind
+from treadle.engine.commands import Close, Command, CommandQueue, Extend, Rewind, Save
 from treadle.engine.devices import deterministic_kernels
 from treadle.engine.history import newest_state
 from treadle.engine.lifecycle import Stage
@@ -25,6 +26,9 @@ from treadle.engine.memory import keep_freed_memory
 from treadle.engine.objective import Objective
 from treadle.engine.until import Until
 from treadle.errors import UsageError, message, nearest
+
+SAVING_AT_LEAST = 1.0
+"""Seconds that checkpoints which are asked for by command may take in any case, before they wait for steps."""
 
 _open: weakref.WeakSet[Driver] = weakref.WeakSet()
 
@@ -50,6 +54,7 @@ class Driver:
         loop.is_asked = self.commands.hold_the_end
         self._steps: Iterator[None] | None = None
         self._halted = self._begun = False
+        self._opened, self._saving = perf_counter(), 0.0
         self.active = Active(loop, random)
 
     def open(self) -> None:
@@ -118,7 +123,7 @@ class Driver:
             return True
         # As many as there are now: somebody who never stops sending does not keep the run from its steps.
         for _ in range(len(commands)):
-            if not commands:  # some were answered together
+            if not commands or self._puts_off_saving():  # some were answered together
                 break
             if self._carry_out_next():
                 return False
@@ -135,13 +140,23 @@ class Driver:
             lifecycle.to(Stage.RUNNING)
         return not lifecycle.ended
 
+    def _puts_off_saving(self) -> bool:
+        """Whether nothing but checkpoints is asked for, and these have had their half of the time: steps come first."""
+        if self._saving <= SAVING_AT_LEAST or self._saving <= (perf_counter() - self._opened) / 2 or self._loop.over:
+            return False
+        return self.commands.only_saves()
+
     def _carry_out_next(self) -> bool:
         """Carry out the oldest command; returns whether it halted the run."""
+        command, future = self.commands.take()
+        began = perf_counter()
         try:
-            self.commands.carry_out(*self.commands.take())
+            self.commands.carry_out(command, future)
         except BaseException as error:
             self._fail(error)
             raise
+        if isinstance(command, Save):
+            self._saving += perf_counter() - began
         halted, self._halted = self._halted, False
         return halted
 

@@ -27,7 +27,7 @@ from treadle.engine.build import (
 from treadle.engine.commands import CommandQueue
 from treadle.engine.devices import choose_device, choose_precision
 from treadle.engine.driver import Driver
-from treadle.engine.events import Hook
+from treadle.engine.events import EVENTS, Hook
 from treadle.engine.lifecycle import Stage
 from treadle.engine.loop import Loop
 from treadle.engine.minimize import Minimizer
@@ -152,14 +152,16 @@ class Trainer(Subject):
             check_assignment(self, Trainer, name, value)
             if name.endswith("feed") and hasattr(self, "loop"):
                 self.loop.check_feed(name, value)
+            object.__setattr__(self, name, value)
+            _heed(self, name)
+            return
         object.__setattr__(self, name, value)
-        if name == "feed" and hasattr(self, "loop"):
-            self.loop.count_batches()
-        if type(value) not in _DULL and name not in _TAKEN:
+        if type(value) not in _DULL:
             self.parts.stale = True
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
+        _heed(self, name)
         self.parts.stale = True
 
     # Changing it for one run ------------------------------------------------------------------------------------
@@ -526,6 +528,15 @@ class Trainer(Subject):
         """The former way to `commands.validate()`."""
         warnings.warn("Trainer.request_validation() is now commands.validate()", FutureWarning, stacklevel=2)
         self.commands.validate()
+
+
+def _heed(trainer: Trainer, name: str) -> None:
+    """Take note that something of the trainer's own was set or deleted: its feed, or what it does at an event."""
+    if hasattr(trainer, "loop"):
+        if name == "feed":
+            trainer.loop.count_batches()
+        elif name in EVENTS:
+            trainer.loop.listen()
 
 
 _TAKEN = frozenset(names_of(Trainer))
