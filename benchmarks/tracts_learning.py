@@ -13,8 +13,9 @@ the signal's harmonics, where lines are. CPU seconds are those of the training a
 Phantoms: the recipe `tracts` with the seeds 0, 1 and 2, as it is but for pictures and validation by the way; trained on
 phantoms 1 to 6, judged on phantom 101, of voxels of 2 mm. Then 2,000 seeds are tracked, with the phantom's own masks
 (the lines may go where a bundle's voxels are, dilated by one). Of the lines that enter a voxel where bundles cross,
-those that are valid streamlines are counted: lines that link both ends of a bundle, as the tractometer says. Overlap
-and overreach are of valid lines, by the voxels of the ground truth. Beside it: the true directions in each voxel (each
+those that are valid streamlines are counted: lines that link both ends of a bundle, as the tractometer says, and are at
+most a fifth longer than its longest line or shorter than its shortest (detours are wrong paths). Overlap and overreach
+are of valid lines, by the voxels of the ground truth. Beside it: the true directions in each voxel (each
 of at least .4 of it), going straight on from where these lead first, and the tensor's principal direction (FA above
 .15), all with the same seeds and settings.
 

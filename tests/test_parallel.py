@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treadle.parallel import ALONE, World
+from treadle import UsageError
+from treadle.parallel import ALONE, World, this_world
+from treadle.testing import Line, line_data
 
 
 def test_alone_nothing_changes() -> None:
@@ -32,3 +36,16 @@ def test_the_parts_of_a_world_are_all_there_is_in_order(count: int, size: int) -
         world.rank, world.size = rank, size
         found += list(range(count))[world.part(count)]
     assert found == list(range(count))
+
+
+@pytest.mark.parametrize("size", ["1", "", "many"])
+def test_a_process_of_its_own_is_alone(monkeypatch: pytest.MonkeyPatch, size: str) -> None:
+    monkeypatch.setenv("WORLD_SIZE", size)
+    assert this_world() is ALONE
+
+
+def test_ranks_that_torchrun_starts_do_not_each_train_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match=r"here are 2 \(WORLD_SIZE\): start it with python in place of torchrun"):
+        Line(data=line_data(), max_epochs=1, run_dir=tmp_path / "line")
+    assert not list(tmp_path.iterdir())

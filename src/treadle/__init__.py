@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from treadle.engine.events import Hook, Order, Record
     from treadle.engine.guard import BadStepGuard
     from treadle.engine.interrupts import Interrupts
+    from treadle.engine.load_weights import load_weights
     from treadle.engine.lr import LearningRate
     from treadle.engine.objective import Losses, Objective
     from treadle.engine.optim import parameter_groups
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from treadle.engine.settings import TrainerConfig
     from treadle.engine.summary import Overview, Summary
     from treadle.engine.trainer import Trainer
-    from treadle.recipes.actions import fork, resume, test, verify
+    from treadle.recipes.actions import fork, resume, test, try_out, verify
     from treadle.runs.checkpoints import Checkpoints
 
 __version__ = "0.1.0"
@@ -68,12 +69,14 @@ _HOMES = {
     "TrainerConfig": "engine.settings",
     "capture": "checkpoint.loops",
     "fork": "recipes.actions",
+    "load_weights": "engine.load_weights",
     "parameter_groups": "engine.optim",
     "restore": "checkpoint.loops",
     "resume": "recipes.actions",
     "seed_everything": "data.random",
     "setting": "config.settings",
     "test": "recipes.actions",
+    "try_out": "recipes.actions",
     "verify": "recipes.actions",
 }
 
@@ -113,12 +116,14 @@ __all__ = [
     "__version__",
     "capture",
     "fork",
+    "load_weights",
     "parameter_groups",
     "restore",
     "resume",
     "seed_everything",
     "setting",
     "test",
+    "try_out",
     "verify",
 ]
 

@@ -6,10 +6,13 @@ gives back what it was given, at the cost of a call, so code above is written on
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TypeVar
 
 from torch import Tensor
+
+from treadle.errors import UsageError
 
 T = TypeVar("T")
 
@@ -58,3 +61,17 @@ class World:
 
 ALONE = World()
 """The world of a single process."""
+
+
+def this_world() -> World:
+    """The world of this process, which is its own: a run is trained by one.
+
+    Raises UsageError in one of several that a launcher such as torchrun has started: each would train the same run.
+    """
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size.isdecimal() and int(size) > 1:
+        raise UsageError(
+            f"a run is trained by one process, and here are {size} (WORLD_SIZE): start it with python in place of "
+            "torchrun, or unset WORLD_SIZE where nothing has started several"
+        )
+    return ALONE

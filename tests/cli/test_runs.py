@@ -115,3 +115,19 @@ def test_looking_changes_nothing(treadle: Any, two: None) -> None:
     treadle("runs")
     treadle("runs", "runs/line/v001", "runs/line/v002")
     assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*")} == before
+
+
+def test_of_one_run_its_best_models_are_ranked(treadle: Any, line: None) -> None:
+    arguments = ("--set", "validate_every=5 steps", "save_every=10 steps", "keep_checkpoints=1")
+    assert treadle("train", "line", *arguments, "keep_best=3") == 0
+    assert treadle("runs", "runs/line/v001") == 0
+    rows = [line.split() for line in treadle.out.splitlines()]
+    header = next(index for index, row in enumerate(rows) if row[:1] == ["best"])
+    assert rows[header] == ["best", "loss", "step", "epoch", "weights", "checkpoint"]
+    assert [(row[0], row[2], *row[4:]) for row in rows[header + 2 : header + 5]] == [
+        ("1", "20", "best_model", "kept"),
+        ("2", "15", "best_models/step-00000015"),
+        ("3", "10", "best_models/step-00000010", "kept"),
+    ]
+    assert treadle("train", "line", *arguments) == 0 and treadle("runs", "runs/line/v002") == 0
+    assert "best_model" not in treadle.out, "there is one, and the table of runs has it"

@@ -45,7 +45,9 @@ def test_every_field_of_the_base_config_is_read_while_a_run_goes(tmp_path: Path)
 
     data = line_data(64)
     settings = {"max_epochs": 2, "patience": 3, "max_time": 60.0, "device": "cpu", "on_bad_step": "skip"}
-    Spoiled(data=data, validation_data=data, run_dir=tmp_path / "line", **settings).train()
+    trainer = Spoiled(data=data, validation_data=data, run_dir=tmp_path / "line", **settings)
+    trainer.train()
+    trainer.test(data)
     fields = {field.name for field in dataclasses.fields(TrainerConfig)}
     assert fields - read == set()
 

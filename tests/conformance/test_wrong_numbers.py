@@ -250,6 +250,50 @@ def test_a1_gradients_that_pre_update_lays_out_otherwise_are_those_of_their_para
     assert torch.equal(plain.net[0].weight, turned.net[0].weight)
 
 
+@pytest.mark.parametrize("back", [0, 1])
+def test_a1_a_rewind_goes_on_with_the_same_kernels(back: int) -> None:
+    """Before 0.3: from before the first update on without the fused kernel, and so to other weights."""
+    whole, rewound = (conv(max_steps=6, snapshot_every="1 step", on_bad_step="rollback") for _ in range(2))
+    rewound.iterate(), rewound.iterate()
+    rewound.rewind(back)
+    assert end(whole) == end(rewound)
+    assert rewound.optimizer.param_groups[0]["fused"]
+
+
+class Joins(Small):
+    """A layer that is part of the model all along, and of the optimizer from step 8 on."""
+
+    def setup(self) -> None:
+        self.model, self.late = nn.Linear(1, 1), nn.Linear(1, 1)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.1)
+
+    def pre_step(self, batch: Any) -> None:
+        if self.progress.step == 8:
+            self.optimizer.add_param_group({"params": list(self.late.parameters())})
+
+    def pre_update(self, optimizer: Any) -> None:
+        assert torch.equal(self.late.weight.grad, self.fresh)
+
+    def step(self, batch: Any) -> Any:
+        loss = nn.functional.mse_loss(self.model(batch[0]) + self.late(batch[0]), batch[1])
+        (self.fresh,) = torch.autograd.grad(loss, [self.late.weight], retain_graph=True)
+        self.minimize(loss)
+        return {"loss": loss}
+
+
+def test_a6_a_layer_that_joins_an_optimizer_brings_one_gradient(tmp_path: Path) -> None:
+    """Before 0.3: the sum of all gradients since the run began, or since it was resumed."""
+    whole = small(Joins)
+    expected = end(whole)
+    killed = small(Joins, run_dir=tmp_path / "v001", save_every="1 step")
+    for _ in range(7):
+        killed.iterate()
+    kill(killed)
+    resumed = small(Joins, run_dir=tmp_path / "v001", save_every="1 step", resume=True)
+    assert end(resumed) == expected
+    assert [group["fused"] for group in resumed.optimizer.param_groups] == [True, True]
+
+
 # A2: several calls of minimize in a step, under accumulation -------------------------------------------------------
 
 

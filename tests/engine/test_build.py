@@ -37,6 +37,16 @@ def test_setup_may_make_the_feed() -> None:
     assert Feeding(max_epochs=1).train().step == 2
 
 
+def test_a_misspelt_keyword_of_a_replacement_is_named() -> None:
+    trainer = Line(data=line_data(8), max_epochs=1)
+    with pytest.raises(UsageError, match=r"the replacement for 'step' takes no 'rat'; did you mean 'rate'\?"):
+        trainer.replace("step", lambda trainer, batch, *, rate=1.0: None, rat=2.0)
+    with pytest.raises(UsageError, match=r"the replacement for 'pre_epoch' takes no 'trainer'"):
+        trainer.replace("pre_epoch", lambda trainer: None, trainer=2.0)
+    trainer.replace("step", lambda trainer, batch, **anything: {}, rat=2.0)
+    assert trainer.train().step == 1
+
+
 # Settings that would not be heeded ---------------------------------------------------------------------------------
 
 

@@ -252,6 +252,18 @@ def test_channels_last_is_what_row_major_is() -> None:
     assert torch.allclose(weights(first.model), weights(second.model), atol=1e-5)
 
 
+def test_a_lazy_module_takes_its_shape_at_the_first_evaluation() -> None:
+    class Lazy(kind(bad=lambda step: 1.0 if step else 1e30)):  # type: ignore[misc]
+        def setup(self) -> None:
+            super().setup()
+            self.model = nn.Sequential(nn.LazyLinear(4), nn.Tanh(), nn.LazyLinear(1))
+            self.optimizer = torch.optim.LBFGS(self.model.parameters(), **OPTIONS)
+
+    trainer = fit(Lazy, on_bad_step="skip")
+    trainer.train()
+    assert trainer.updates() >= 5 and torch.isfinite(weights(trainer.model)).all()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from treadle import DatasetFeed, Hook, LearningRate, StreamFeed, TensorFeed, UsageError
 from treadle.data.sampler import epoch_order
+from treadle.runs.verify import verify_run
 from treadle.testing import Line, check_resume, line_data
 
 X, Y = line_data(40)
@@ -69,7 +70,8 @@ def test_an_epoch_may_be_limited_and_resumes_exactly_so(tmp_path, kind):
     def build(**where):
         data = FEEDS[kind]()
         settings = {"limit_batches": 3, "accumulate": 2, "max_epochs": 3, "save_every": "1 step"}
-        return Places(data=data, batch_size=10, **settings, **where)
+        own = {"batch_size": 10} if kind == "tensors" else {}
+        return Places(data=data, **settings, **own, **where)
 
     trainer = build()
     trainer.train()
@@ -161,8 +163,8 @@ def test_the_length_of_the_run_is_known_in_setup():
     assert Places(data=(X, Y), batch_size=10, max_epochs=3).total == 12
     assert Places(data=DataLoader(TensorDataset(X, Y), 8), max_epochs=2).total == 10
     assert Places(data=(X, Y), batch_size=10, max_epochs=3, max_steps=7).total == 7
-    assert Places(data=iter(POINTS), max_epochs=3).total is None
-    assert Places(data=iter(POINTS), max_steps=3).total == 3
+    assert Places(data=lambda epoch: POINTS, max_epochs=3).total is None
+    assert Places(data=lambda epoch: POINTS, max_steps=3).total == 3
 
 
 def test_so_it_is_where_setup_makes_the_feed():
@@ -236,11 +238,15 @@ def test_finish_waits_for_min_steps_also_over_a_resume(tmp_path):
 
     def build(**where):
         settings = {"batch_size": 10, "max_epochs": 3, "min_steps": 5, "save_every": "1 step"}
-        return Line(data=(X, Y), hooks=[Enough()], **settings, **where)
+        return Line(data=(X, Y), hooks=[Enough()], **settings | where)
 
     summary = build().train()
     assert (summary.step, summary.status, summary.reason) == (5, "finished", "enough")
     check_resume(build, tmp_path, stops=[2, 3])
+    trainer = build(run_dir=tmp_path / "kept", keep_checkpoints=9)
+    trainer.train()
+    trainer.close()
+    assert verify_run(trainer.run.path, lambda where: build(run_dir=where.parent), 3).compared == [4, 5]
 
 
 def test_a_time_limit_waits_for_min_steps():

@@ -212,6 +212,7 @@ def test_with_several_optimizers_one_must_be_named(line_data):
         (lambda t, x: t.model(x), "loss of shape"),
         (lambda t, x: t.model(x).mean().detach(), "loss without gradients"),
         (lambda t, x: 3.0, "minimize got a float"),
+        (lambda t, x: t.model(x).mean() * 1j, "minimize got a complex loss"),
         (lambda t, x: torch.ones((), requires_grad=True) * 2, "reaches no parameter of 'optimizer'"),
     ],
 )

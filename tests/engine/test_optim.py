@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from treadle.engine.optim import backpropagate, parameter_groups, prefer_fused, take_step
+from treadle.engine.optim import backpropagate, follow_groups, parameter_groups, prefer_fused, take_step
 from treadle.errors import UsageError
 
 
@@ -221,6 +221,32 @@ def test_groups_added_afterwards_are_fused_too() -> None:
     optimizer.add_param_group({"params": list(net[2].parameters())})
     assert [group["fused"] for group in optimizer.param_groups] == [True, True]
     train(net, optimizer, 2)
+
+
+def test_groups_that_fused_kernels_do_not_take_are_left_out_when_they_join() -> None:
+    net, odd = network(), nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    assert prefer_fused(optimizer)
+    optimizer.add_param_group({"params": [odd]})
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))]})
+    follow_groups(optimizer)
+    assert [group["fused"] for group in optimizer.param_groups] == [True, False, True]
+    odd.grad = torch.ones_like(odd)
+    grow_gradients(net)
+    optimizer.step()
+    assert not torch.equal(odd, torch.ones_like(odd))
+
+
+@pytest.mark.parametrize("switched", [False, True])
+def test_restored_groups_say_whether_the_optimizer_was_switched(switched: bool) -> None:
+    state = torch.optim.Adam(network().parameters(), fused=switched or None).state_dict()
+    optimizer = torch.optim.Adam(network().parameters())
+    if not switched:
+        prefer_fused(optimizer)
+    optimizer.load_state_dict(state)
+    follow_groups(optimizer)
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))]})
+    assert [group["fused"] for group in optimizer.param_groups] == [switched or None] * 2
 
 
 # Stepping ------------------------------------------------------------------------------------------------------------

@@ -96,9 +96,16 @@ def test_a_run_without_one_says_so(scripted: Callable[..., Any], tmp_path: Path)
     trainer.close()
     (trainer.run.path / "best_model").mkdir()
     (trainer.run.path / "best_model" / "weights.safetensors").write_bytes(b"garbage" * 10)
-    (trainer.run.path / "best_model" / "metrics.json").write_text("{}")
-    with pytest.raises(UsageError, match=r"best_model cannot be read"):
+    info = {"monitor": None, "mode": "min", "value": None, "step": 1, "epoch": 0, "metrics": {}}
+    (trainer.run.path / "best_model" / "metrics.json").write_text(json.dumps(info))
+    with pytest.raises(
+        UsageError, match=r"best_model/weights\.safetensors cannot be read \(.*\): restore it from a copy"
+    ):
         load_best(trainer)
+    for damaged in ({}, info | {"value": []}, info | {"step": "1"}, info | {"monitor": 3}):
+        (trainer.run.path / "best_model" / "metrics.json").write_text(json.dumps(damaged))
+        with pytest.raises(UsageError, match=r"best_model/metrics\.json is damaged: expected monitor, value, step"):
+            load_best(trainer)
 
 
 def test_a_failed_write_keeps_the_old_one(

@@ -249,6 +249,30 @@ def test_logs_that_have_all_their_lines_are_not_talked_about(run: Path, capsys: 
     assert "lines are lost" not in capsys.readouterr().err
 
 
+# Names that no text can say ---------------------------------------------------------------------------------------
+
+
+def test_names_that_are_not_utf_8_are_names_like_others(tmp_path: Path) -> None:
+    """Of a run's directory, a metric, a picture, a text, and what is noted."""
+    directory = Path(os.fsdecode(os.fsencode(tmp_path) + b"/runs \xff\xfe"))
+    trainer = make(directory / "v001")
+    for _ in range(7):
+        trainer.iterate()
+        trainer.log("odd \udcff", 1.0)
+    trainer.note("odd", name="\udcff\n\0")
+    trainer.log_text("text \udcff", "\udcff")
+    kill(trainer)
+    resumed = make(directory / "v001", resume=True)
+    assert resumed.progress.step == 6 and resumed.train().status == "finished"
+    run = resumed.run.path
+    assert "train/odd \udcff" in describe(run).values
+    assert [entry["name"] for entry in read_journal(run) if entry["event"] == "odd"] == ["\udcff\n\0"]
+    fork = fork_run(run, 6, read_config(run))
+    assert read_journal(fork)[0]["parent"] == str(run)
+    assert read_best(run).info["step"] == read(list_checkpoints(run / "checkpoints")[-1]).values["validated_step"]
+    assert compare([run, fork]).names == ["v001", "v002"]
+
+
 # What stays behind ------------------------------------------------------------------------------------------------
 
 

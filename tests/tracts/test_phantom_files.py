@@ -28,6 +28,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     truth, expected = read_truth(tmp_path), truth_of(phantom)
     for name, bundle in expected.bundles.items():
         assert np.array_equal(truth.bundles[name].mask, bundle.mask)
+        assert truth.bundles[name].length == bundle.length
         for end in ("head", "tail"):
             region = truth.regions[getattr(truth.bundles[name], end)]
             assert np.array_equal(region, expected.regions[getattr(bundle, end)])

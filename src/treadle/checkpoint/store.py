@@ -8,17 +8,15 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from treadle import files
 from treadle.checkpoint.state import State, digest_of
-from treadle.checkpoint.tensorfile import pieces
+from treadle.checkpoint.tensorfile import pieces, read_tensors
 from treadle.errors import RunError, StateError, one_line
 from treadle.files import hash_file, read_regular, reason, replace_directory, sync, write_json, write_synced
 
@@ -33,11 +31,11 @@ TENSORS, VALUES, MANIFEST, LATEST, PINS = (
 
 @dataclass(frozen=True)
 class Retention:
-    """Which checkpoints stay: the newest `last`, one per `every` steps, the best model's, and those a fork pinned."""
+    """Which checkpoints stay: the newest `last`, one per `every` steps, the best models', and those a fork pinned."""
 
     last: int = 3
     every: int | None = None
-    best: int | None = None
+    best: Collection[int] = ()
 
     def keeps(self, steps: Iterable[int], pinned: set[int], newest: int | None = None) -> set[int]:
         """The steps of the checkpoints that stay, of those there are (in any order).
@@ -48,8 +46,7 @@ class Retention:
         there = sorted(steps)
         ordered = [step for step in there if newest is None or step <= newest]
         kept = set(ordered[-max(self.last, 1) :]) | (pinned & set(there))
-        if self.best in ordered:
-            kept.add(self.best)
+        kept |= set(self.best) & set(ordered)
         if self.every is not None:
             first_of: dict[int, int] = {}
             for step in ordered:
@@ -108,7 +105,7 @@ def read_checkpoint(path: Path) -> State:
         if digest_of(values, listed[TENSORS]["sha256"]) != digest:
             raise StateError(f"checkpoint {path}: {MANIFEST} is damaged, its digest is not that of the files")
         name = TENSORS
-        state = State(values, load_file(path / TENSORS), clock)
+        state = State(values, read_tensors(path / TENSORS), clock)
         name = VALUES
         if not (state.step >= 0 and state.epoch >= 0 and clock.get("seconds", 0) >= 0):
             raise ValueError("counts below zero")

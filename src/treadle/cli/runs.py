@@ -61,6 +61,7 @@ def run(arguments: list[str]) -> int:
         raise UsageError("treadle runs: --metric draws curves of runs: name one or more, such as runs/image/v001")
     _list(options.paths[0] if options.paths else HOME, given=bool(options.paths))
     if alone:
+        _rank(Path(options.paths[0]))
         _draw(Path(options.paths[0]), options.metric)
     return 0
 
@@ -79,6 +80,26 @@ def _list(directory: str, *, given: bool) -> None:
             for row in (header, *rows):
                 del row[place]
     show(header, rows, right=("step", "epoch", "at step", "time"))
+
+
+def _rank(run: Path) -> None:
+    """The best models of one run, where it keeps several."""
+    from treadle.checkpoint.store import checkpoint_name
+    from treadle.files import number
+    from treadle.runs.best import ranks
+
+    found = ranks(run)
+    if len(found) < 2:
+        return
+    print()
+    rows = []
+    for rank, entry in enumerate(found, 1):
+        value, step = entry.info["value"], entry.info["step"]
+        state = (run / "checkpoints" / checkpoint_name(step)).is_dir()
+        numbers = [rank, number(value), step, entry.info["epoch"]]
+        rows.append([*map(_cell, numbers), str(entry.directory.relative_to(run)), "kept" if state else ""])
+    header = ["best", str(found[0].info["monitor"]), "step", "epoch", "weights", "checkpoint"]
+    show(header, rows, right=header[:4])
 
 
 def _reckon(runs: Sequence[Path], options: Namespace) -> int:

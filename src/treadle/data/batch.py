@@ -40,7 +40,7 @@ def to_device(batch: Batch, device: torch.device | str) -> Batch:
     (strings, numbers, arrays) stays as it is. Copies from pinned memory do not wait for the device.
     """
     if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
+        return batch.to(device, non_blocking=str(device) != "cpu")  # to a CPU nobody would wait for it
     if type(batch) not in (dict, tuple, list) and callable(getattr(batch, "to", None)):
         # The `to` of these works in place: the original would stay on the device, with every batch of a list of them.
         own: Any = copy(batch) if isinstance(batch, UserDict) else batch

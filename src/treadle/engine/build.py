@@ -6,22 +6,30 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from treadle.data.convert import as_feed
 from treadle.data.feed import Feed
+from treadle.data.named import NamedFeeds
 from treadle.data.random import RandomStreams
 from treadle.engine.loop import Loop
 from treadle.engine.schedule import every
 from treadle.engine.settings import TrainerConfig
 from treadle.engine.subject import Subject
-from treadle.errors import UsageError
+from treadle.errors import UsageError, nearest
 
 
 def feed_for(config: TrainerConfig, data: Any, name: str, *, training: bool = False) -> Feed | None:
-    """A feed of `data` as the config asks for it; evaluation data is neither shuffled nor cut."""
+    """A feed of `data` as the config asks for it; evaluation data is neither shuffled nor cut, and may be several sets.
+
+    A mapping of tensors is one set of named columns; one of other data (tuples, datasets, feeds) is sets by name.
+    """
     if data is None:
         return None
+    if isinstance(data, Mapping) and data and not training and not any(map(_is_column, data.values())):
+        return NamedFeeds({key: _set(config, value, f"{name}[{key!r}]") for key, value in data.items()})
     return as_feed(
         data,
         batch_size=config.batch_size,
@@ -73,6 +81,24 @@ def _check_stream(config: TrainerConfig, data: Any) -> None:
         raise UsageError(f"data is a {type(data).__name__}, which a rollback cannot read again: {remedy}")
 
 
+def feed_to_evaluate(subject: Subject, config: TrainerConfig, data: Any) -> Feed | None:
+    """A feed of `data` to evaluate beside the training. Raises UsageError for the stream that is trained on."""
+    feed = feed_for(config, data, "data")
+    if feed is not None and feed is subject.feed and feed.state_dict():
+        raise UsageError("data is the stream that the run trains on, which would lose its place: give data of its own")
+    return feed
+
+
+def _is_column(value: Any) -> bool:
+    return isinstance(value, Tensor | np.ndarray | list | str | int | float) or value is None
+
+
+def _set(config: TrainerConfig, data: Any, name: str) -> Feed:
+    feed = feed_for(config, data, name)
+    assert feed is not None
+    return feed
+
+
 def run_setup(subject: Subject, random: RandomStreams) -> None:
     """Call `setup` in the run's own random streams. Raises UsageError for an optimizer without parameters."""
     with random:
@@ -120,7 +146,14 @@ def check_replacement(name: str, function: Any, kwargs: Mapping[str, Any]) -> No
         raise UsageError(f"the replacement for {name!r} is a {type(function).__name__}: expected a function")
     positional = (None, None) if name == "step" else (None,)
     try:
-        inspect.signature(function).bind(*positional, **kwargs)
+        signature = inspect.signature(function)
+        takes = [each.name for each in list(signature.parameters.values())[len(positional) :]]
+        for keyword in kwargs:
+            if keyword not in takes and not any(
+                each.kind is each.VAR_KEYWORD for each in signature.parameters.values()
+            ):
+                raise UsageError(f"the replacement for {name!r} takes no {keyword!r}{nearest(keyword, takes)}")
+        signature.bind(*positional, **kwargs)
     except TypeError as error:
         called = "function(trainer, batch, ...)" if name == "step" else "function(trainer, ...)"
         raise UsageError(f"the replacement for {name!r} cannot be called as {called}: {error}") from None

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 
 def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
@@ -24,7 +25,7 @@ class Backup:
 
     def __init__(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], *, state: bool) -> None:
         self._optimizer = optimizer
-        self._entries = [(p, p.detach().clone()) for p in parameters]
+        self._entries = [(p, p.detach().clone()) for p in parameters if not is_lazy(p)]
         self._state = {p: _copied(kept) for p, kept in optimizer.state.items()} if state else None
 
     def restore(self) -> None:

@@ -31,6 +31,7 @@ class Desk(Protocol):
     def save(self) -> Any: ...
     def validate(self) -> dict[str, float]: ...
     def rewind(self, step: int) -> None: ...
+    def extend(self, limits: Mapping[str, int | None]) -> None: ...
     def close(self) -> None: ...
     def multiply_learning_rate(self, value: float, optimizer: str | None) -> None: ...
     def set_loss_weight(self, term: str, value: float) -> None: ...
@@ -81,7 +82,7 @@ class Stop(Command):
 
 
 class Save(Command):
-    """Write a checkpoint now."""
+    """Write a checkpoint now; where nothing else is asked for, again and again, steps get half of the time."""
 
     def apply(self, desk: Desk) -> None:
         """Journalled as "checkpoint"."""
@@ -142,6 +143,19 @@ class Rewind(Command):
     def apply(self, desk: Desk) -> None:
         """Journalled as "rewind"."""
         desk.rewind(self.step)
+
+
+@dataclass(frozen=True)
+class Extend(Command):
+    """Raise the limits of the run, which goes on where it had ended; None leaves a limit as it is."""
+
+    max_epochs: int | None = None
+    max_steps: int | None = None
+    at_end: ClassVar[bool] = True
+
+    def apply(self, desk: Desk) -> None:
+        """Journalled as "extend", with what was changed."""
+        desk.extend({"max_epochs": self.max_epochs, "max_steps": self.max_steps})
 
 
 class Close(Command):
@@ -218,7 +232,7 @@ class CommandQueue:
     Each method returns a `concurrent.futures.Future`: it is done when the trainer has obeyed (or refused) the command.
     Values are checked here, in the caller's thread, so a bad one never reaches the trainer. Every command is answered:
     when the run has ended, what still waits or comes later is carried out at once where that is possible (`Rewind`,
-    `Call`), and else refused with a RunError.
+    `Extend`, `Call`), and else refused with a RunError.
 
     Args:
         desk: what the commands are carried out at.
@@ -278,6 +292,10 @@ class CommandQueue:
         """Queue `Rewind`."""
         return self.put(Rewind(step))
 
+    def extend(self, *, max_epochs: int | None = None, max_steps: int | None = None) -> Future[Any]:
+        """Queue `Extend`."""
+        return self.put(Extend(max_epochs, max_steps))
+
     def call(self, function: Callable[[], Any], *, edits: str | None = None) -> Future[Any]:
         """Queue `Call`; the future's result is what `function` returns."""
         return self.put(Call(function, edits))
@@ -296,6 +314,11 @@ class CommandQueue:
         """Whether something waits that has to be done before the run may end. To stop is not: it ends anyway."""
         with self._arrived:
             return any(not isinstance(command, Pause | Continue | Stop) for command, _ in self._waiting)
+
+    def only_saves(self) -> bool:
+        """Whether all that waits are checkpoints to be written."""
+        with self._arrived:
+            return all(isinstance(command, Save) for command, _ in self._waiting)
 
     def wait(self) -> None:
         """Wait until there is a command, or the run has ended; for the trainer's own thread, while it pauses."""
@@ -317,7 +340,7 @@ class CommandQueue:
 
         Args:
             why: how it ended.
-            for_good: a rewind that waits must not open it again: somebody has closed it, or it has failed.
+            for_good: a rewind or extension that waits must not open it again: somebody has closed it, or it has failed.
         """
         with self._arrived:
             self._closed = why
@@ -325,7 +348,7 @@ class CommandQueue:
         # Without the lock: what is carried out may take its time, and may open the run again.
         while self._closed is not None and self._waiting:
             command, future = self.take()
-            self._answer_at_end(command, future, refuse=for_good and isinstance(command, Rewind))
+            self._answer_at_end(command, future, refuse=for_good and isinstance(command, Rewind | Extend))
 
     def open(self) -> None:
         """Let commands wait again: the run goes on."""

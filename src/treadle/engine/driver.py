@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import atexit
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -15,15 +16,19 @@ from treadle.checkpoint.state import State
 from treadle.data.random import RandomStreams
 from treadle.engine.bad_steps import RollBack
 from treadle.engine.build import check_ready
-from treadle.engine.commands import Close, Command, CommandQueue, Rewind
+from treadle.engine.commands import Close, Command, CommandQueue, Extend, Rewind, Save
 from treadle.engine.devices import deterministic_kernels
 from treadle.engine.history import newest_state
 from treadle.engine.lifecycle import Stage
+from treadle.engine.limits import raise_limits, raised
 from treadle.engine.loop import Loop
 from treadle.engine.memory import keep_freed_memory
 from treadle.engine.objective import Objective
 from treadle.engine.until import Until
 from treadle.errors import UsageError, message, nearest
+
+SAVING_AT_LEAST = 1.0
+"""Seconds that checkpoints which are asked for by command may take in any case, before they wait for steps."""
 
 _open: weakref.WeakSet[Driver] = weakref.WeakSet()
 
@@ -48,7 +53,8 @@ class Driver:
         self.commands = CommandQueue(self)
         loop.is_asked = self.commands.hold_the_end
         self._steps: Iterator[None] | None = None
-        self._halted = False
+        self._halted = self._begun = False
+        self._opened, self._saving = perf_counter(), 0.0
         self.active = Active(loop, random)
 
     def open(self) -> None:
@@ -103,7 +109,8 @@ class Driver:
         self._loop.parts.find()
         self._loop.adopt()
         self._loop.adopt_feeds()
-        if self._lifecycle.stage is Stage.NEW:
+        if not self._begun:  # also where it was paused, stopped or rewound before its first step here
+            self._begun = True
             self._loop.state.settle_hooks()
             self._loop.state.late.know_hooks()
         self._lifecycle.to(Stage.RUNNING)
@@ -116,7 +123,7 @@ class Driver:
             return True
         # As many as there are now: somebody who never stops sending does not keep the run from its steps.
         for _ in range(len(commands)):
-            if not commands:  # some were answered together
+            if not commands or self._puts_off_saving():  # some were answered together
                 break
             if self._carry_out_next():
                 return False
@@ -133,13 +140,23 @@ class Driver:
             lifecycle.to(Stage.RUNNING)
         return not lifecycle.ended
 
+    def _puts_off_saving(self) -> bool:
+        """Whether nothing but checkpoints is asked for, and these have had their half of the time: steps come first."""
+        if self._saving <= SAVING_AT_LEAST or self._saving <= (perf_counter() - self._opened) / 2 or self._loop.over:
+            return False
+        return self.commands.only_saves()
+
     def _carry_out_next(self) -> bool:
         """Carry out the oldest command; returns whether it halted the run."""
+        command, future = self.commands.take()
+        began = perf_counter()
         try:
-            self.commands.carry_out(*self.commands.take())
+            self.commands.carry_out(command, future)
         except BaseException as error:
             self._fail(error)
             raise
+        if isinstance(command, Save):
+            self._saving += perf_counter() - began
         halted, self._halted = self._halted, False
         return halted
 
@@ -225,6 +242,26 @@ class Driver:
         steps, self._steps = self._steps, None
         if steps is not None and not self._lifecycle.in_step and hasattr(steps, "close"):
             steps.close()
+
+    # Further than planned -----------------------------------------------------------------------------------------
+
+    def extend(self, limits: Mapping[str, int | None]) -> None:
+        """Raise the limits of the run, and open it again where it had come to its end; from inside a step, after it."""
+        loop, lifecycle = self._loop, self._lifecycle
+        changes = raised(loop.progress, limits)
+        if not lifecycle.began:
+            raise UsageError("extend: the run has not begun: give its limits when the trainer is made")
+        if lifecycle.ended and lifecycle.stage is not Stage.FINISHED:
+            raise UsageError(f"extend: the run has not come to its end, it is {lifecycle.status}: rewind or resume it")
+        if lifecycle.in_step:
+            self.commands.put(Extend(**limits))
+            return
+        with self.active:
+            if lifecycle.ended:
+                self._reopen()
+            lifecycle.finish_reason = None
+            raise_limits(loop.progress, loop.config, changes)
+            loop.note("extend", changed={name: list(pair) for name, pair in changes.items()})
 
     # Back in time -------------------------------------------------------------------------------------------------
 

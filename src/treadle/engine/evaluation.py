@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import torch
@@ -12,10 +12,12 @@ from torch import Tensor
 from treadle.data.batch import to_device
 from treadle.data.feed import Feed
 from treadle.data.limit import iterate
+from treadle.data.named import sets_of
 from treadle.data.random import RandomStreams, derive_seed
+from treadle.data.reading import SequentialFeed
 from treadle.engine.devices import autocast
-from treadle.engine.means import Means
 from treadle.engine.parts import Parts
+from treadle.engine.scores import Scores
 from treadle.errors import RunError, UsageError
 
 
@@ -34,6 +36,8 @@ class Evaluator:
     ) -> None:
         self._parts, self._seed, self._device, self._precision = parts, seed, device, precision
         self._elements = elements
+        self.evaluated_set = ""
+        """The name of the set under evaluation, where it has one."""
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -57,19 +61,48 @@ class Evaluator:
     def evaluate(
         self, feed: Feed, step: Callable[[Any], Mapping[str, Any] | Tensor], limit: int | None = None
     ) -> dict[str, float]:
-        """The means of what `step` returns over the first `limit` batches of `feed` (None: all), by their elements."""
-        if limit is not None:
-            feed.load_state_dict({})  # a stream was left where the limit was: it begins anew
-        means = Means()
-        for batch in iterate(feed, 0, limit=limit):
-            batch = to_device(batch, self._device)
-            with autocast(self._device, self._precision):
-                outputs = scalars(step(batch), step.__name__)
-            means.add(outputs, self._elements(batch))
-        metrics = means.result()
+        """What `step` returns comes to over the first `limit` batches (None: all) of `feed`, or of each of its sets.
+
+        Scalars are averaged by elements, metric objects computed. Of a set with a name so are its metrics:
+        "hard/loss".
+        """
+        found: dict[str, float] = {}
+        try:
+            for self.evaluated_set, part in sets_of(feed).items():
+                prefix = f"{self.evaluated_set}/" if self.evaluated_set else ""
+                found |= {prefix + name: value for name, value in self._evaluate_set(part, step, limit).items()}
+        finally:
+            self.evaluated_set = ""
+        return found
+
+    def _evaluate_set(
+        self, feed: Feed, step: Callable[[Any], Mapping[str, Any] | Tensor], limit: int | None
+    ) -> dict[str, float]:
+        scores = Scores()
+        with closing(scores):
+            for batch in self.batches(feed, limit):
+                with autocast(self._device, self._precision):
+                    outputs = scalars(step(batch), step.__name__)
+                scores.add(outputs, self._elements(batch))
+            metrics = scores.result()
         if not metrics:
             raise RunError(f"{step.__name__} was given no batch, or returned no metric: is the data empty?")
         return metrics
+
+    def predict(self, feed: Feed, step: Callable[[Any], Any]) -> list[Any]:
+        """What `step` returns for each batch of `feed`, on the CPU."""
+        outputs = []
+        for batch in self.batches(feed):
+            with autocast(self._device, self._precision):
+                outputs.append(to_device(step(batch), "cpu"))
+        return outputs
+
+    def batches(self, feed: Feed, limit: int | None = None) -> Iterator[Any]:
+        """The first `limit` batches of `feed`, on the device."""
+        if limit is not None and isinstance(feed, SequentialFeed):
+            feed.load_state_dict({})  # it was left where the limit was, and begins anew
+        for batch in iterate(feed, 0, limit=limit):
+            yield to_device(batch, self._device)
 
 
 def scalars(outputs: Any, step: str) -> Mapping[str, Any]:

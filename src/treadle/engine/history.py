@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from heapq import merge
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,16 +35,19 @@ class Archive(Protocol):
         """The checkpoints that can be read, the newest first."""
 
     def forget_after(self, step: int) -> None:
-        """Give up the checkpoints after `step`."""
+        """Give up the checkpoints and best models after `step`."""
 
     def keep(self, name: str, value: Any) -> str:
         """Write a batch, to be looked at; returns where, or why not."""
 
-    def write_best(self, weights: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
-        """Keep the best model's weights, and what was best and when, in place of the last."""
+    def write_best(self, weights: Mapping[str, Tensor], info: Mapping[str, Any], steps: Sequence[int] = ()) -> None:
+        """Keep a best model's weights, and what was best and when, and of the others those of these `steps`.
 
-    def read_best(self) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
-        """What `write_best` kept. Raises UsageError where there is none."""
+        The steps are in the order of the ranks; by default this model is the only one.
+        """
+
+    def read_best(self, rank: int = 1) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+        """What `write_best` kept. Raises UsageError where there is none of that rank."""
 
     def has_best(self) -> bool:
         """Whether there is a best model."""

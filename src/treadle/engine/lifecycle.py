@@ -35,7 +35,7 @@ NEXT: dict[Stage, frozenset[Stage]] = {
     Stage.FAILED: frozenset({Stage.RUNNING}),
     Stage.CLOSED: frozenset({Stage.RUNNING}),
 }
-"""Where a run can go from each stage; from an end, by a rewind."""
+"""Where a run can go from each stage; from an end, by a rewind or, once finished, an extension."""
 
 
 class Lifecycle:

@@ -36,6 +36,11 @@ class Means:
                     raise UsageError(
                         f"metric {name!r} has shape {tuple(value.shape)}: return one number, e.g. its .mean()"
                     ) from None
+            elif hasattr(value, "compute") and is_metric(value):  # torchmetrics' objects can be multiplied, too
+                raise UsageError(
+                    f"metric {name!r} is a {type(value).__name__}: return a number here, say what calling it gives; "
+                    "validation_step and test_step may return the object"
+                )
             if name in sums:
                 entry = sums[name]
             else:
@@ -91,6 +96,11 @@ class Means:
         """Restore what `state_dict` gave."""
         self._waiting = []
         self._sums = {name: list(entry) for name, entry in state.items()}
+
+
+def is_metric(value: Any) -> bool:
+    """Whether `value` is a metric object, as torchmetrics has them: with `update`, `compute` and `reset`."""
+    return all(callable(getattr(value, name, None)) for name in ("update", "compute", "reset"))
 
 
 class Meter:

@@ -46,8 +46,11 @@ def as_loss(loss: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
 
 def check_finite(total: Tensor, terms: Mapping[str, Tensor]) -> None:
     """Raise NonFiniteError naming the first non-finite term, or the loss itself. Reads the device."""
-    if math.isfinite(total.item()):
-        return
+    try:
+        if math.isfinite(total.item()):
+            return
+    except TypeError:
+        raise UsageError("minimize got a complex loss: give it a real one, such as loss.abs() or loss.real") from None
     for name, value in terms.items():
         number = value.item()
         if not math.isfinite(number):
@@ -94,6 +97,8 @@ class Minimizer:
         self.updaters: dict[str, Updater] = {}
         self._by_id: dict[int, Updater] = {}
         self._rates: list[tuple[LearningRate, str]] = []
+        self._strays: list[Tensor] = []
+        """Parameters that no optimizer has, and that get gradients all the same."""
         self._multipliers: dict[str, float] = {}
 
     def adopt(self) -> None:
@@ -116,6 +121,9 @@ class Minimizer:
             self._rates.append((rate, owner.name))
         if self._rates:
             self._refuse_other_schedules()
+        held = {id(p) for updater in self.updaters.values() for p in updater.parameters}
+        parameters = self._parts.all_parameters().values()
+        self._strays = [p for p in parameters if p.requires_grad and id(p) not in held]
         for updater in self.updaters.values():
             held = {id(p) for p in updater.parameters}
             averages = self._parts.emas.values()
@@ -179,6 +187,8 @@ class Minimizer:
         if elements is None:
             elements = self._elements() if first.accumulate > 1 else 1
         inputs = self._inputs(updaters) if len(self.updaters) > 1 else None
+        if self._strays:
+            self._clear_strays(first)
         if torch.is_autocast_enabled(self._device.type):
             # What `step` computes is cast; its gradients, `pre_update` and the optimizer's own arithmetic are not.
             with torch.autocast(self._device.type, enabled=False):
@@ -217,6 +227,7 @@ class Minimizer:
                 check_finite(total, terms)
             if first and updater.spikes is not None:
                 updater.spikes.check(total.item())
+            self._clear_strays(updater)
             updater.backward(total, 1, inputs, retain_graph=retain_graph)
             return total.detach()
 
@@ -226,6 +237,12 @@ class Minimizer:
             updater.update_by(evaluate, before)
         self._log_norms(updater)
         return True
+
+    def _clear_strays(self, updater: Updater) -> None:
+        """Before a window's first backward pass: a parameter that joins an optimizer must not bring the sum of all."""
+        if updater.micro_batches == 0:
+            for p in self._strays:
+                p.grad = None
 
     def _inputs(self, updaters: Sequence[Updater]) -> list[Tensor]:
         """With opponents about, only the parameters of the optimizers at hand may receive gradients."""

@@ -87,7 +87,6 @@ def prefer_fused(optimizer: torch.optim.Optimizer) -> bool:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     if not all(_fits(type(optimizer), p) for p in parameters):
         return False
-    optimizer.defaults["fused"] = True
     for group in optimizer.param_groups:
         group["fused"] = True
         if group.get("momentum"):
@@ -98,10 +97,34 @@ def prefer_fused(optimizer: torch.optim.Optimizer) -> bool:
             # Fused kernels count in float32, on the parameter's device.
             step = torch.as_tensor(state["step"])
             state["step"] = step.to(parameter.device, torch.float32)
-    # What the constructors set beside the flag: a gradient scaler asks for the first, `step` for the second.
-    optimizer._step_supports_amp_scaling = True  # type: ignore[attr-defined]
-    optimizer._need_device_dtype_check_for_fused = True  # type: ignore[attr-defined]
+    _mark_fused(optimizer, True)
     return True
+
+
+def _mark_fused(optimizer: torch.optim.Optimizer, fused: bool | None) -> None:
+    """Set what the constructors set beside the groups' flag: groups that join inherit it."""
+    optimizer.defaults["fused"] = fused
+    # A gradient scaler asks for the first, `step` for the second.
+    optimizer._step_supports_amp_scaling = bool(fused)  # type: ignore[attr-defined]
+    optimizer._need_device_dtype_check_for_fused = True  # type: ignore[attr-defined]
+
+
+def follow_groups(optimizer: torch.optim.Optimizer) -> None:
+    """Make up for what `prefer_fused` could not know: parameters that joined, and groups that a checkpoint restored.
+
+    Groups of a switched optimizer that fused kernels do not take are left out of it. One whose restored groups have
+    been switched is marked as such, or no longer where they had not been yet; its author must have left the choice.
+    """
+    if type(optimizer) not in _FUSED:
+        return
+    for group in optimizer.param_groups:
+        if group.get("fused") and not all(_fits(type(optimizer), p) for p in group["params"]):
+            group["fused"] = False
+    fused = any(group.get("fused") for group in optimizer.param_groups)
+    _mark_fused(optimizer, True if fused else None)
+    for group in optimizer.param_groups:
+        if group.get("fused") and group.get("momentum"):
+            _fill_momentum(optimizer, group)
 
 
 def take_step(optimizer: torch.optim.Optimizer) -> None:

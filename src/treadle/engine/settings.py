@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from treadle.config.settings import Settings, setting
+from treadle.engine.elsewhere import SETTINGS_ELSEWHERE
 from treadle.engine.schedule import Every, Span
 from treadle.errors import UsageError, nearest
 
@@ -130,7 +132,9 @@ class CheckpointSettings(Settings):
     save_every: str | None = setting("1 epoch", parse=Every, resumable=True, affects_state=False, common=True)
     """When a run on disk writes a checkpoint; it also does at its end."""
     keep_checkpoints: int = setting(3, least=1, resumable=True, affects_state=False)
-    """The newest checkpoints that are kept on disk; besides them the best model's and those that a fork needs."""
+    """The newest checkpoints that are kept on disk; besides them the best models' and those that a fork needs."""
+    keep_best: int = setting(1, least=1, resumable=True)
+    """The best models by `monitor` that are kept, as weights, and with them the checkpoints of the same steps."""
     keep_every: str | None = setting(None, parse=Span.parse, resumable=True, affects_state=False)
     """Keep one checkpoint for each such part of the run for good."""
     save_patience: float = setting(900.0, above=0, resumable=True, affects_state=False)
@@ -154,6 +158,8 @@ class TrainerConfig(
     `optimization.clip_norm`), and a part of the engine that takes `OptimizationSettings` takes the whole config too.
     Fields are in the order of the bases from the last to the first.
     """
+
+    elsewhere: ClassVar[Mapping[str, str]] = SETTINGS_ELSEWHERE
 
 
 def settings_from(kind: type[TrainerConfig], config: TrainerConfig | None, given: dict[str, Any]) -> TrainerConfig:

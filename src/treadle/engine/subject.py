@@ -11,12 +11,15 @@ from torch import Tensor
 from treadle.data.batch import batch_elements
 from treadle.data.feed import Feed
 from treadle.engine.events import Events
+from treadle.engine.parts import Parts
 from treadle.errors import UsageError
 
 
 class Subject(Events):
     """The side of a trainer that is its author's. Of all this only `step` has to be written."""
 
+    parts: Parts
+    """What its attributes are."""
     feed: Feed | None
     """What it is trained on."""
     validation_feed: Feed | None
@@ -33,12 +36,31 @@ class Subject(Events):
         raise UsageError(f"{type(self).__name__} has no step(self, batch): write one that calls self.minimize(loss)")
 
     def validation_step(self, batch: Any) -> Mapping[str, Any] | Tensor:
-        """Return the scalars of one validation batch; they are averaged over the whole set, weighted by elements."""
+        """Return the scalars of one validation batch; they are averaged over the whole set, weighted by elements.
+
+        A metric object (torchmetrics', or any with `update`, `compute` and `reset`) that was updated here may be
+        returned in the place of a scalar: it is computed once over the whole set, and then reset.
+        """
         raise UsageError(f"{type(self).__name__} has data to evaluate but no validation_step(self, batch): write one")
 
     def test_step(self, batch: Any) -> Mapping[str, Any] | Tensor:
         """Return the scalars of one test batch; by default what `validation_step` returns."""
         return self.validation_step(batch)
+
+    def predict_step(self, batch: Any) -> Any:
+        """What `predict` returns of one batch; by default what the only module with parameters makes of it.
+
+        A module is called with a tensor as it is, with the entries of a tuple or list, or with a mapping's as keywords.
+        """
+        models = [module for module in self.parts.modules.values() if any(True for _ in module.parameters())]
+        if len(models) != 1:
+            raise UsageError(
+                f"{type(self).__name__} has {len(models)} modules with parameters, and no predict_step(self, batch) "
+                "that says which of them predicts: write one"
+            )
+        if isinstance(batch, tuple | list):
+            return models[0](*batch)
+        return models[0](**batch) if isinstance(batch, Mapping) else models[0](batch)
 
     def elements(self, batch: Any) -> int:
         """How many elements a batch counts for in means and accumulation; by default its first dimension."""

@@ -16,11 +16,18 @@ from torch import Tensor
 
 from treadle.config.settings import seal
 from treadle.data.random import RandomStreams
-from treadle.engine.build import check_replacement, check_settings, feed_for, own_batch_size, run_setup
+from treadle.engine.build import (
+    check_replacement,
+    check_settings,
+    feed_for,
+    feed_to_evaluate,
+    own_batch_size,
+    run_setup,
+)
 from treadle.engine.commands import CommandQueue
 from treadle.engine.devices import choose_device, choose_precision
 from treadle.engine.driver import Driver
-from treadle.engine.events import Hook
+from treadle.engine.events import EVENTS, Hook
 from treadle.engine.lifecycle import Stage
 from treadle.engine.loop import Loop
 from treadle.engine.minimize import Minimizer
@@ -31,7 +38,7 @@ from treadle.engine.settings import TrainerConfig, settings_from
 from treadle.engine.subject import Subject
 from treadle.engine.summary import Overview, Summary
 from treadle.errors import UsageError, nearest
-from treadle.parallel import ALONE
+from treadle.parallel import this_world
 
 if TYPE_CHECKING:
     from treadle.engine.rows import RowEdit
@@ -52,7 +59,8 @@ class Trainer(Subject):
     Args:
         config: a `TrainerConfig` (or the subclass's own `Config`); None takes the defaults.
         data: what to train on: a tensor, a tuple or dict of tensors, a map-style dataset, an iterable, or a `Feed`.
-        validation_data, test_data: the same, never shuffled.
+        validation_data, test_data: the same, never shuffled; or several sets by name ({"easy": (x, y), "hard": ...}),
+            whose metrics are then "easy/loss" and "hard/loss".
         hooks: `Hook` objects, called in their declared order.
         run_dir: makes it a run on disk: `runs/line` creates `runs/line/v001`, and so on. None writes nothing.
         resume: go on with the run at `run_dir` from its newest good checkpoint; `runs/line` means the newest of its
@@ -109,7 +117,7 @@ class Trainer(Subject):
         self.validation_feed = feed_for(self.config, validation_data, "validation_data")
         self.test_feed = feed_for(self.config, test_data, "test_data")
         self.run = None
-        self.loop = Loop(self, self.config, self.parts, self.device, self.random, ALONE)
+        self.loop = Loop(self, self.config, self.parts, self.device, self.random, this_world())
         self.driver = Driver(self.loop, self.random)
         for hook in [*hooks, *attach.default_hooks(self.config)]:
             self.add_hook(hook)
@@ -142,14 +150,18 @@ class Trainer(Subject):
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _TAKEN:
             check_assignment(self, Trainer, name, value)
+            if name.endswith("feed") and hasattr(self, "loop"):
+                self.loop.check_feed(name, value)
+            object.__setattr__(self, name, value)
+            _heed(self, name)
+            return
         object.__setattr__(self, name, value)
-        if name == "feed" and hasattr(self, "loop"):
-            self.loop.count_batches()
-        if type(value) not in _DULL and name not in _TAKEN:
+        if type(value) not in _DULL:
             self.parts.stale = True
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
+        _heed(self, name)
         self.parts.stale = True
 
     # Changing it for one run ------------------------------------------------------------------------------------
@@ -254,6 +266,20 @@ class Trainer(Subject):
         self.loop.events.refuse_observers("finish")
         self.loop.lifecycle.finish_reason = reason
 
+    def extend(self, *, max_epochs: int | None = None, max_steps: int | None = None) -> None:
+        """Raise the run's limits: one that had come to its end is open again, and `train` or `iterate` go on with it.
+
+        It goes on as a resume with these limits does, and as a run planned so from the start, where neither schedules
+        nor an unfinished accumulation depended on the former limit (docs/exactness.md). `post_training` and `teardown`
+        have fired, and will again. Called from inside a step or a hook, it happens once that step is over, before the
+        end if it was the last one. In a run on disk config and journal say so.
+
+        Raises UsageError for a limit that is not higher, or leaves the run at its end; and for a run that has not
+        begun, has failed or was closed.
+        """
+        self.loop.events.refuse_observers("extend")
+        self.driver.extend({"max_epochs": max_epochs, "max_steps": max_steps})
+
     def rewind(self, step: int) -> None:
         """Go back to the state after `step` steps, and forget what came later; `train` or `iterate` go on from there.
 
@@ -288,7 +314,7 @@ class Trainer(Subject):
 
     def test(self, data: Any = None) -> dict[str, float]:
         """Evaluate `data` (by default the test data) with `test_step`, as the weights are. Returns the means."""
-        feed = self.test_feed if data is None else feed_for(self.config, data, "data")
+        feed = self.test_feed if data is None else feed_to_evaluate(self, self.config, data)
         if feed is None:
             raise UsageError("nothing to test on: give the trainer test_data, or call test(data)")
         feed.bind(self.config.seed, self.device)
@@ -296,6 +322,36 @@ class Trainer(Subject):
             metrics = self.loop.evaluator.evaluate(feed, self.test_step, self.config.limit_test_batches)
             self.loop.logbook.scalars("test", metrics)
         return metrics
+
+    def predict(self, data: Any) -> list[Any]:
+        """What `predict_step` makes of each batch of `data`, in their order and on the CPU: one entry for each batch.
+
+        As in validation: eval mode, averaged weights (EMA), no gradients, random streams of its own. `data` is what
+        `validation_data` may be, in batches of `batch_size`. For tensors: `torch.cat(trainer.predict(x))`.
+        """
+        feed = feed_to_evaluate(self, self.config, data)
+        if feed is None:
+            raise UsageError("nothing to predict from: call predict(data)")
+        feed.bind(self.config.seed, self.device)
+        with self.driver.active, self.driver.evaluating():
+            return self.loop.evaluator.predict(feed, self.predict_step)
+
+    @property
+    def evaluated_set(self) -> str:
+        """The name of the set that a validation or test is at ("hard" of {"easy": ..., "hard": ...}), or empty."""
+        return self.loop.evaluator.evaluated_set
+
+    def load_best(self, rank: int = 1) -> Mapping[str, Any]:
+        """Put the weights that validated best into modules, parameters and averages; returns what was best and when.
+
+        `rank` 2 is the model that comes after the best, where `keep_best` keeps it, and so on. Parameters take the
+        saved shapes; optimizers stay as they are, so this is for evaluating, not for training on.
+
+        Raises UsageError where there is no such model, StateError where it does not fit the trainer.
+        """
+        from treadle.runs import attach
+
+        return attach.load_best(self, rank)
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Within the block: modules in eval mode, averaged weights (EMA), no gradients, random streams apart."""
@@ -472,6 +528,15 @@ class Trainer(Subject):
         """The former way to `commands.validate()`."""
         warnings.warn("Trainer.request_validation() is now commands.validate()", FutureWarning, stacklevel=2)
         self.commands.validate()
+
+
+def _heed(trainer: Trainer, name: str) -> None:
+    """Take note that something of the trainer's own was set or deleted: its feed, or what it does at an event."""
+    if hasattr(trainer, "loop"):
+        if name == "feed":
+            trainer.loop.count_batches()
+        elif name in EVENTS:
+            trainer.loop.listen()
 
 
 _TAKEN = frozenset(names_of(Trainer))

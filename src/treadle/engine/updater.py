@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from treadle.engine.bad_steps import NonFiniteError, SpikeDetector
 from treadle.engine.closures import Backup, needs_closure
 from treadle.engine.ema import EMA
 from treadle.engine.gradients import as_data, clip, entries, from_data, name_bad, resolve
-from treadle.engine.optim import backpropagate, prefer_fused, take_step
+from treadle.engine.optim import backpropagate, follow_groups, prefer_fused, take_step
 from treadle.engine.settings import TrainerConfig
 from treadle.errors import UsageError
 
@@ -37,7 +38,7 @@ class Updater:
         self.accumulate = settings.accumulate
         self.clip_norm, self.clip_value = settings.clip_norm_of(name), settings.clip_value
         self.finite_check = settings.finite_check
-        self._fuse = settings.fused
+        self._may_fuse = settings.fused and optimizer.defaults.get("fused") is None
         self._skips = settings.on_bad_step == "skip"
         self.check_at_once = settings.on_bad_step != "stop" or device.type == "cpu"
         self.spikes = SpikeDetector(settings.spike) if settings.spike is not None else None
@@ -54,6 +55,10 @@ class Updater:
         self._looked_at = -1
         """How many parameters there were when they were last looked at."""
         self._complex = False
+        self._members: set[int] = set()
+        self._groups = 0
+        self._newest: Any = None
+        self._admit()
         self._one = torch.ones((), device=device)
         self._found = torch.zeros((), device=device)
         self._bad_update = torch.full((), -1.0, device=device)
@@ -67,6 +72,9 @@ class Updater:
         self, loss: Tensor, elements: float, inputs: Sequence[Tensor] | None, *, retain_graph: bool = False
     ) -> None:
         """Add the gradient of `loss`, weighted by `elements` where several micro-batches make one update."""
+        groups = self.optimizer.param_groups
+        if len(groups) != self._groups or groups[-1]["params"] is not self._newest:
+            self._admit()
         self.micro_batches += 1
         self.calls += 1
         self.elements += elements
@@ -75,6 +83,15 @@ class Updater:
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
         backpropagate(loss, inputs, retain_graph)
+
+    def _admit(self) -> None:
+        """Let parameters that have joined begin without the gradients that losses have left on them until now."""
+        groups = self.optimizer.param_groups
+        self._groups, self._newest = len(groups), groups[-1]["params"] if groups else None
+        for p in self.parameters:
+            if id(p) not in self._members:
+                p.grad = None
+        self._members = {id(p) for p in self.parameters}
 
     def update(self, pre_update: Callable[[], None] | None) -> bool:
         """Turn the accumulated gradients into one update; returns whether there was one (fp16 may skip it).
@@ -113,16 +130,19 @@ class Updater:
         parameters = self.parameters
         self._look_at(parameters, closure=True)
         backup = Backup(self.optimizer, parameters, state=self._skips) if self.finite_check else None
+        lazy = any(map(is_lazy, parameters))
         norms: dict[str, Tensor] = {}
         evaluations = 0
 
         def closure() -> Any:
-            nonlocal evaluations, norms
+            nonlocal evaluations, norms, backup
             first = evaluations == 0
             evaluations += 1
             self._drop(parameters)
             torch.clear_autocast_cache()  # it holds casts of the weights as they were at the evaluation before
             loss = evaluate(first)
+            if lazy and first and backup is not None:  # now they have a shape, and entries
+                backup = Backup(self.optimizer, parameters, state=self._skips)
             self._complete(parameters, 1.0, pre_update, check=self.finite_check and first)
             if first:
                 norms = self.norms
@@ -204,9 +224,8 @@ class Updater:
         if closure:
             return
         self._looked_at = len(parameters)
-        if self._fuse:
-            self._fuse = False
-            prefer_fused(self.optimizer)
+        if self._may_fuse and not prefer_fused(self.optimizer):
+            follow_groups(self.optimizer)
         # Only a fused kernel can be told, on the device, to skip its update.
         self.check_at_once |= not all(group.get("fused") for group in self.optimizer.param_groups)
 
@@ -285,8 +304,10 @@ class Updater:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave; the parameters have their restored shapes already."""
+        self._admit()
         parameters = self.parameters
         self._drop(parameters)
+        self._looked_at = -1  # its groups may be those of before the first update
         self.updates = state["updates"]
         self.micro_batches = state["micro_batches"]
         self.elements = state["elements"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -15,42 +17,69 @@ from treadle.errors import StateError, UsageError
 from treadle.hooks.monitor import Mode, check_mode, is_better, monitored
 
 
+@dataclass
+class Kept:
+    """One of the best models: what it is the best of, and its weights, unless they are on disk."""
+
+    info: dict[str, Any]
+    weights: dict[str, Tensor] | None = None
+
+
 class BestModel(Hook):
-    """Keeps the weights of the validation with the best value of a metric, as they were validated.
+    """Keeps the weights of the validations with the best values of a metric, as they were validated.
 
     The weights are those of all modules and lone parameters that are attributes of the trainer, averaged ones (EMA)
-    where validation uses them. A run on disk writes them to its `best_model/`; any other keeps a copy in memory, which
-    is part of its state. `trainer.best` says what was best and when. `load_best(trainer)` puts the weights back.
+    where validation uses them. A run on disk writes them to its `best_model/`, and those that come after the best one
+    to `best_models/`; any other keeps copies in memory, which are part of its state. `trainer.best` says what was best
+    and when; `trainer.load_best()` puts the weights back.
 
-    A trainer makes one from its `monitor` and `monitor_mode`. NaN is never best. Without validation data there is
-    nothing to choose by: a run on disk then keeps the weights it ends with, so that it can be tested and exported.
+    A trainer makes one from its `monitor`, `monitor_mode` and `keep_best`. NaN is never best, and of equal values the
+    earlier one is better. Without validation data there is nothing to choose by: a run on disk then keeps the weights
+    it ends with, so that it can be tested and exported.
+
+    Args:
+        monitor: the validation metric.
+        mode: "min" or "max".
+        keep: how many models are kept.
 
     Example:
         trainer = Line(data=(x, y), validation_data=held_out, max_epochs=20, monitor="loss")
         trainer.train()
         print(trainer.best["value"], "at step", trainer.best["step"])
-        load_best(trainer)
+        trainer.load_best()
     """
 
     # After the hooks that add metrics to be monitored.
     order: ClassVar[int] = Order.LATE
 
-    def __init__(self, monitor: str = "loss", mode: Mode = "min") -> None:
+    def __init__(self, monitor: str = "loss", mode: Mode = "min", keep: int = 1) -> None:
         check_mode(mode)
         self.monitor = monitor
         self.mode: Mode = mode
-        self.info: dict[str, Any] | None = None
-        self.weights: dict[str, Tensor] | None = None
+        self.keep = keep
+        self.kept: list[Kept] = []
+        """The best models so far, the best first."""
+
+    @property
+    def info(self) -> dict[str, Any] | None:
+        """What was best and when; None where nothing was."""
+        return self.kept[0].info if self.kept else None
+
+    @property
+    def ranked(self) -> list[dict[str, Any]]:
+        """What was best and when, then what came after it, as far as it is kept."""
+        return [each.info for each in self.kept]
 
     def post_validation(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
-        """Keep the weights, where the metric is better than ever."""
+        """Keep the weights, where the metric is among the best."""
         value = monitored(metrics, self.monitor, trainer.occasional_metrics)
         if value is None:
             return
-        better = is_better(value, None if self.info is None else self.info["value"], self.mode)
+        place = sum(not is_better(value, info["value"], self.mode) for info in self.ranked)
+        kept = place < self.keep and not math.isnan(value)
         archive = trainer.loop.archive
         # A fork from before its parent's best begins without any.
-        if not better and (archive is None or archive.has_best()):
+        if not kept and (archive is None or archive.has_best()):
             return
         info = {
             "monitor": self.monitor,
@@ -61,12 +90,15 @@ class BestModel(Hook):
             "metrics": {name: float(metric) for name, metric in metrics.items()},
         }
         weights = weights_of(trainer.parts)
-        if archive is not None:
-            archive.write_best(weights, info)
+        new = Kept(info)
+        ranked = [*self.kept[:place], new, *self.kept[place:]][: self.keep]
+        if archive is None:
+            new.weights = {name: tensor.cpu().clone() for name, tensor in weights.items()}
         else:
-            self.weights = {name: tensor.cpu().clone() for name, tensor in weights.items()}
-        if better:
-            self.info = trainer.loop.best = info
+            archive.write_best(weights, info, [each.info["step"] for each in ranked] if kept else ())
+        if kept:
+            self.kept = ranked
+            trainer.loop.best = self.info
 
     def post_training(self, trainer: Trainer) -> None:
         """Keep the final weights, where there was nothing to choose by."""
@@ -86,30 +118,37 @@ class BestModel(Hook):
         trainer.loop.best = self.info
 
     def state_dict(self) -> dict[str, Any]:
-        """What was best and when; for a run that is not on disk, its weights too."""
-        return {"info": self.info, "weights": self.weights}
+        """What was best and when; for a run that is not on disk, the weights too."""
+        first, *others = [vars(each) for each in self.kept] or [{"info": None, "weights": None}]
+        return {**first, "others": others} if self.keep > 1 else dict(first)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        self.info = None if state["info"] is None else dict(state["info"])
-        self.weights = None if state["weights"] is None else dict(state["weights"])
+        entries = [state, *state.get("others", ())] if state["info"] is not None else []
+        self.kept = [
+            Kept(dict(entry["info"]), None if entry["weights"] is None else dict(entry["weights"]))
+            for entry in entries[: self.keep]
+        ]
 
 
-def load_best(trainer: Trainer) -> Mapping[str, Any]:
-    """Put the best weights of its run into the trainer's modules, parameters and averages; returns what was best.
+def load_best(trainer: Trainer, rank: int = 1) -> Mapping[str, Any]:
+    """Put the best weights of its run into the trainer's parts; see `Trainer.load_best`, which is this.
 
-    Parameters take the saved shapes; optimizers are left as they are, so this is for evaluating, not for training on.
     Those of another run: `treadle.runs.best.load_best`.
 
-    Raises UsageError where there is no best model, StateError where it does not fit the trainer.
+    Raises UsageError where there is no such model, StateError where it does not fit the trainer.
     """
     archive: Archive | None = trainer.loop.archive
     if archive is not None:
-        weights, info = archive.read_best()
+        weights, info = archive.read_best(rank)
         put_weights(trainer.parts, weights)
         return info
-    for hook in trainer.hooks:
-        if isinstance(hook, BestModel) and hook.weights is not None and hook.info is not None:
-            put_weights(trainer.parts, hook.weights)
-            return hook.info
-    raise UsageError("there is no best model yet: it is kept at the first validation (give validation data)")
+    kept = [each for hook in trainer.hooks if isinstance(hook, BestModel) for each in hook.kept]
+    if not kept:
+        raise UsageError("there is no best model yet: it is kept at the first validation (give validation data)")
+    if not 1 <= rank <= len(kept):
+        raise UsageError(f"there is no best model of rank {rank}: {len(kept)} is kept (keep_best= keeps more)")
+    chosen = kept[rank - 1]
+    assert chosen.weights is not None  # the run is not on disk
+    put_weights(trainer.parts, chosen.weights)
+    return chosen.info

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -27,9 +27,12 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "JPEG2000", "AVIF
 """What Pillow may decode, by its names; TGA, which is told by nothing, comes last. Beside these are read: EXR, Radiance
 HDR, PFM, and TIFFs of float colour."""
 
-LARGEST = 2**27
-"""Pixels of the largest picture that is read, 134 million: in 8 bits that takes 1.4 GB while it is decoded (3.1 GB with
-16 bits per colour), and 2 GB as a `Picture`."""
+LARGEST = 150_000_000
+"""Pixels of the largest picture that is read, such as 12,000 x 12,500: in 8 bits that takes 1.1 GB while it is decoded
+(1.8 GB with 16 bits per colour), and 2.3 GB as a `Picture`."""
+
+STRIP = 1 << 20
+"""Pixels that are converted at a time, so that no second copy of the whole picture is made."""
 
 _AGAIN = "copy or download it again, or remove it"
 _EXTRA = "install it with: pip install 'treadle[fields]'"
@@ -78,7 +81,10 @@ def read_array(path: str | Path, *, deep: bool = True, upright: bool = True) -> 
             turned = upright and image.format != "TIFF"
             orientation = int(image.getexif().get(_ORIENTATION, 1)) if turned else 1
             image.load()  # also where OpenCV decodes: it would not mind a file that was cut off
-            return _upright(_with_opencv(path, file), orientation) if wide else _with_pillow(path, image, upright)
+            if not wide:
+                return _with_pillow(path, image, upright)
+        del image  # before there is another one in memory
+        return _upright(_with_opencv(path, file), orientation)
 
 
 def picture_size(path: str | Path, *, upright: bool = True) -> tuple[int, int]:
@@ -190,15 +196,33 @@ def _with_pillow(path: Path, image: Image.Image, upright: bool) -> NDArray[Any]:
     if upright:
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "F":
-        return np.asarray(image)[:, :, None]
+        return _in_strips(image, np.asarray, 1, np.float32)
     if image.mode[0] == "I":
-        return _sixteen_bits(path, np.asarray(image))[:, :, None]
+        return _in_strips(image, lambda strip: _sixteen_bits(path, np.asarray(strip)), 1, np.uint16)
     if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
         mode = "RGBA"
     else:
         mode = "L" if image.mode in ("1", "L") else "RGB"
-    shown = image if image.mode == mode else (image.convert("LA") if image.mode == "La" else image).convert(mode)
-    return np.asarray(shown).reshape(image.height, image.width, -1)
+
+    def shown(strip: Image.Image) -> NDArray[Any]:
+        if strip.mode == "La":
+            strip = strip.convert("LA")
+        return np.asarray(strip if strip.mode == mode else strip.convert(mode))
+
+    return _in_strips(image, shown, len(mode), np.uint8)
+
+
+def _in_strips(
+    image: Image.Image, convert: Callable[[Image.Image], NDArray[Any]], channels: int, kind: type[np.generic]
+) -> NDArray[Any]:
+    """(height, width, channels): what `convert` makes of the picture, strip by strip."""
+    width, height = image.size
+    values = np.empty((height, width, channels), kind)
+    rows = max(1, STRIP // max(1, width))
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(height, top + rows)))
+        values[top : top + rows] = convert(strip).reshape(strip.height, width, channels)
+    return values
 
 
 def _sixteen_bits(path: Path, values: NDArray[Any]) -> NDArray[np.uint16]:
@@ -255,7 +279,9 @@ def _with_opencv(path: Path, file: IO[bytes]) -> NDArray[Any]:
     if kind not in (np.uint8, np.uint16, np.float32, np.float64):
         raise BadPicture(path, f"holds values of type {kind}", "convert it to 8 or 16 bit, or float EXR")
     if channels > 1:
-        values = values[:, :, [2, 1, 0, 3][:channels]]
+        rows = max(1, STRIP // values.shape[1])
+        for top in range(0, len(values), rows):
+            values[top : top + rows] = values[top : top + rows, :, [2, 1, 0, 3][:channels]]
     return values.astype(np.float32) if kind == np.float64 else values
 
 

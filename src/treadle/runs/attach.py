@@ -13,6 +13,7 @@ from treadle.engine.events import Hook
 from treadle.engine.settings import TrainerConfig
 from treadle.errors import UsageError
 from treadle.hooks.best_model import BestModel
+from treadle.hooks.best_model import load_best as load_best
 from treadle.hooks.early_stopping import EarlyStopping
 from treadle.hooks.time_limit import TimeLimit
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 def default_hooks(config: TrainerConfig) -> list[Hook]:
     """Best model, early stopping and time limit, as far as `config` asks for them."""
-    hooks: list[Hook] = [BestModel(config.monitor, config.monitor_mode)]
+    hooks: list[Hook] = [BestModel(config.monitor, config.monitor_mode, config.keep_best)]
     if config.patience is not None:
         hooks.append(
             EarlyStopping(
@@ -105,7 +106,7 @@ def _attach(trainer: Trainer, run: Run) -> Saver:
 
     def retention() -> Retention:
         every = Span.parse(config.keep_every).steps(loop.progress) if config.keep_every else None
-        best = loop.best.get("step") if loop.best else None
+        best = {info["step"] for hook in trainer.hooks if isinstance(hook, BestModel) for info in hook.ranked}
         return Retention(config.keep_checkpoints, None if every is None else max(1, round(every)), best)
 
     trainer.run = run

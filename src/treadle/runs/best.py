@@ -1,23 +1,27 @@
-"""The best model of a run on disk: `best_model/`, loadable without the trainer that made it."""
+"""The best models of a run on disk, loadable without the trainer that made them.
+
+`best_model/` is the best one. With `keep_best`, `best_models/step-00000500/` and so on are those that come after it.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from treadle.checkpoint.tensorfile import pieces
+from treadle.checkpoint.tensorfile import pieces, read_tensors
 from treadle.config.fields import from_dict
 from treadle.config.files import load
 from treadle.engine.parts import Parts
 from treadle.engine.weights import put_weights
-from treadle.errors import UsageError, nearest, one_line
-from treadle.files import cannot_write, replace_directory, settled, sync, to_json, write_whole
-from treadle.runs.run import BEST, CONFIG, INFO, WEIGHTS, Run, check_info, read_json
+from treadle.errors import RunError, TreadleError, UsageError, nearest, one_line
+from treadle.files import cannot_write, copy_regular, number, replace_directory, settled, sync, to_json, write_whole
+from treadle.runs.run import BEST, CONFIG, INFO, OTHERS, WEIGHTS, Run, check_info, read_json
 
 
 @dataclass(frozen=True)
@@ -47,14 +51,131 @@ class Best:
         return found
 
 
-def write_best(run: Run, best: Best) -> Path:
-    """Put `best` in the place of the run's best model, whole: at every instant the old one or the new one is there.
+def write_best(run: Run, best: Best, steps: Sequence[int] = ()) -> Path:
+    """Write `best` among the run's best models, and drop those that are none any more; returns its directory.
 
-    Raises RunError when the disk refuses; the old one stays.
+    `steps` are those of all that are kept, the best first, that of `best` among them; by default it is the only one.
+    Each is written whole: at every instant the old best model or the new one is in its place. Raises RunError when the
+    disk refuses; the old ones stay.
     """
-    target = run.path / BEST
-    new = target.with_name(f".{BEST}.new")
+    first = run.path / BEST
+    steps = steps or [best.info["step"]]
+    if best.info["step"] == steps[0]:
+        before = _info(settled(first)) if len(steps) > 1 else {}
+        if before.get("step") in steps[1:]:
+            _copy(settled(first), _place(run.path, before["step"]))
+        written = _write(run, best, first)
+    else:
+        written = _write(run, best, _place(run.path, best.info["step"]))
+        there = {entry.info["step"] for entry in ranks(run.path)}
+        _promote(run.path, next(step for step in steps if step in there))
+    _prune(run.path, steps)
+    return written
+
+
+def forget_best_after(run: Path, step: int) -> None:
+    """Give up the best models after `step`, as far as there are others: the best of these takes the place."""
+    left = [entry for entry in ranks(run) if entry.info["step"] <= step]
+    if left and (run / OTHERS).is_dir():
+        _promote(run, left[0].info["step"])
+        _prune(run, [entry.info["step"] for entry in left])
+
+
+def copy_best(source: Path, target: Path, known: Sequence[Mapping[str, Any]]) -> None:
+    """Copy those of the best models of the run `source` that are `known`, best first, to the run `target`."""
+    order = [(info["step"], number(info["value"])) for info in known]
+    found = [entry for entry in ranks(source) if entry.info["value"] is not None]
+    there = {(entry.info["step"], number(entry.info["value"])): entry.directory for entry in found}
+    for rank, key in enumerate(key for key in order if key in there):
+        _copy(there[key], target / BEST if rank == 0 else _place(target, key[0]), link=False)
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One of a run's best models: where it is, and what it is the best of, as `Best.info`."""
+
+    directory: Path
+    info: Mapping[str, Any]
+
+
+def ranks(run: str | Path) -> list[Rank]:
+    """The best models of the run in the directory `run`, the best first; those that cannot be read are left out.
+
+    The first is that in `best_model`, the others follow by their values.
+    """
+    places = [settled(Path(run) / BEST), *sorted((Path(run) / OTHERS).glob("step-*"))]
+    found: dict[int, Rank] = {}
+    for place in places:
+        info = _info(place)
+        if "step" in info:
+            found.setdefault(info["step"], Rank(place, info))
+    if not found:
+        return []
+    first, *others = found.values()
+    sign = -1 if first.info.get("mode") == "max" else 1
+    others = [entry for entry in others if entry.info["value"] is not None]
+    return [first, *sorted(others, key=lambda entry: (sign * number(entry.info["value"]), entry.info["step"]))]
+
+
+def _info(directory: Path) -> Mapping[str, Any]:
+    """What the model in `directory` is the best of; empty where nothing says, or it is damaged."""
     try:
+        info = check_info(directory / INFO, read_json(directory / INFO))
+    except TreadleError:
+        return {}
+    return info if (directory / WEIGHTS).is_file() else {}
+
+
+def _place(run: Path, step: int) -> Path:
+    return run / OTHERS / f"step-{step:08d}"
+
+
+def _promote(run: Path, step: int) -> None:
+    """Have the model of `step` in the first place, where it is among the others."""
+    if _info(settled(run / BEST)).get("step") != step and _info(_place(run, step)):
+        _copy(_place(run, step), run / BEST)
+
+
+def _prune(run: Path, steps: Sequence[int]) -> None:
+    """Remove the others that are of none of these `steps`, or are in the first place."""
+    if not (run / OTHERS).is_dir():
+        return
+    kept = {_place(run, step).name for step in steps} - {_place(run, _info(settled(run / BEST)).get("step", -1)).name}
+    for path in (run / OTHERS).iterdir():
+        if path.name not in kept:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _copy(source: Path, target: Path, *, link: bool = True) -> None:
+    """Have the files of the model in `source` in `target` too, whole or not at all; with `link` they are shared.
+
+    No file of a model is ever written again, so two names for one are as good as two files.
+    """
+    new = target.with_name(f".{target.name}.new")
+    try:
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        for path in sorted(source.iterdir()):
+            try:
+                if not link:
+                    raise OSError
+                os.link(path, new / path.name, follow_symlinks=False)
+            except OSError:  # no links on this disk
+                copy_regular(path, new / path.name)
+        replace_directory(new, target)
+        sync(target.parent)
+    except BaseException as error:
+        shutil.rmtree(new, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise cannot_write(target, error) from error
+        raise
+
+
+def _write(run: Run, best: Best, target: Path) -> Path:
+    """Put `best` in the place of the model in `target`, whole."""
+    new = target.with_name(f".{target.name}.new")
+    try:
+        target.parent.mkdir(exist_ok=True)
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
         write_whole(new / WEIGHTS, b"".join(pieces(best.weights)), sync=True)
@@ -62,7 +183,7 @@ def write_best(run: Run, best: Best) -> Path:
         if run.has(CONFIG):
             shutil.copyfile(run.path / CONFIG, new / CONFIG)
         replace_directory(new, target)
-        sync(run.path)
+        sync(target.parent)
     except BaseException as error:
         shutil.rmtree(new, ignore_errors=True)
         if isinstance(error, OSError):
@@ -93,24 +214,34 @@ def best_config(run: str | Path, kind: type[Any]) -> Any:
     return from_dict(kind, load(source).get("config") or {}, source=str(source), at="config")
 
 
-def read_best(run: str | Path) -> Best:
-    """The best model of the run in the directory `run`. Raises UsageError where it has none, or none that is whole."""
+def read_best(run: str | Path, rank: int = 1) -> Best:
+    """The best model of the run in the directory `run`; with `rank` 2 the one that comes after it, and so on.
+
+    Raises UsageError where it has none, or none that is whole.
+    """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     directory = best_directory(run)
-    info = check_info(directory / INFO, read_json(directory / INFO))
+    if rank != 1:
+        found = ranks(run)
+        if not 1 <= rank <= len(found):
+            raise UsageError(f"{run} has no best model of rank {rank}: it keeps {len(found)} (keep_best= keeps more)")
+        directory = found[rank - 1].directory
     try:
-        return Best(load_file(directory / WEIGHTS), info)
+        info = check_info(directory / INFO, read_json(directory / INFO))
+    except RunError as error:
+        raise UsageError(str(error)) from None
+    try:
+        return Best(read_tensors(directory / WEIGHTS), info)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UsageError(f"{directory / WEIGHTS} cannot be read ({one_line(error)}): restore it from a copy") from None
 
 
-def load_best(parts: Parts, run: str | Path) -> Mapping[str, Any]:
+def load_best(parts: Parts, run: str | Path, rank: int = 1) -> Mapping[str, Any]:
     """Put the best weights of the run in the directory `run` into a trainer's parts; returns what was best and when.
 
-    See `treadle.hooks.load_best`, which does so for a trainer's own run.
+    See `Trainer.load_best`, which does so for a trainer's own run.
     """
-    best = read_best(run)
+    best = read_best(run, rank)
     put_weights(parts, best.weights)
     return best.info

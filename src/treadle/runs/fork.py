@@ -12,9 +12,9 @@ from treadle.checkpoint.store import checkpoint_name, list_checkpoints, pin, rea
 from treadle.errors import RunError, UsageError
 from treadle.files import blamed, copy_regular, reason
 from treadle.runs.aside import create_run
-from treadle.runs.best import best_directory, has_best, read_best
+from treadle.runs.best import copy_best
 from treadle.runs.metrics import METRICS
-from treadle.runs.run import BEST, JOURNAL, Run, read_journal
+from treadle.runs.run import JOURNAL, Run, read_journal
 from treadle.terminal import say
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def fork_run(
     It is made aside and appears complete: whatever kills this leaves no run, or all of it.
 
     The checkpoint, checked, and the metrics up to it are copied, so the fork stands alone; in the parent it is pinned.
-    The parent's best model is copied if it was the best at `step` already; else the fork's next validation writes one.
+    Of the parent's best models those are copied that it had at `step` already; where there is none, the fork's next
+    validation writes one.
     The fork is then resumed like any run. `hyperparameters` are what `changed_hyperparameters` gave: an optimizer's own
     are part of its state, so a fork that sets others has to say so.
 
@@ -56,8 +57,7 @@ def fork_run(
             copy_regular(parent / METRICS, run.path / METRICS)
             run.metrics.rewind(step)
         _copy_files(source, run.path / "checkpoints" / source.name)
-        if _has_best_of(parent, state):
-            _copy_files(best_directory(parent), run.path / BEST)
+        copy_best(parent, run.path, _best_of(state))
         entry = {"event": "fork", "step": step, "time": time.time(), "parent": str(parent), "hyperparameters": changes}
         run.journal.append(entry | {"settings": config.get("config")})
 
@@ -79,13 +79,11 @@ def _copy_files(source: Path, target: Path) -> None:
         copy_regular(path, target / path.name)
 
 
-def _has_best_of(run: Path, state: State) -> bool:
-    """Whether the best model on the run's disk is the one that `state` knows."""
-    if not has_best(run):
-        return False
-    known = state.values["hooks"].get("BestModel.1", {}).get("info")
-    found = read_best(run).info
-    return bool(known) and (known["step"], known["value"]) == (found["step"], found["value"])
+def _best_of(state: State) -> list[Mapping[str, Any]]:
+    """What the best models are the best of that `state` knows, the best first."""
+    known = state.values["hooks"].get("BestModel.1", {})
+    infos = [known.get("info"), *(other["info"] for other in known.get("others", ()))]
+    return [info for info in infos if info]
 
 
 def changed_hyperparameters(before: Optimizers, after: Optimizers) -> list[dict[str, Any]]:

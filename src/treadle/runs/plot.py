@@ -63,7 +63,7 @@ def combined(runs: Sequence[str | Path], expression: str, metric: str | None = N
     logs = dict(zip(labels, map(all_series, paths), strict=True))
     node = parse(expression)
     known = list(dict.fromkeys(name for series in logs.values() for name in series))
-    bare = metric.rpartition("/")[2] if metric is not None else _choose(None, known, paths).partition("/")[2]
+    bare = _choose(metric, known, paths).partition("/")[2]
 
     def curve(name: Name, label: str) -> Points:
         label = name.run or label

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from treadle.config.fields import to_dict
 from treadle.engine.events import Hook, Order, Record
 from treadle.errors import RunError
 from treadle.runs.names import document, label
-from treadle.runs.run import CONFIG, Run
+from treadle.runs.run import CONFIG, SUMMARY, Run, read_config
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
@@ -38,7 +39,10 @@ class RunRecorder(Hook):
             self.run.metrics.append(record.name, record.value, step=record.step, epoch=record.epoch)
 
     def on_journal(self, trainer: Trainer, entry: Mapping[str, Any]) -> None:
-        """Append an entry to journal.jsonl."""
+        """Append an entry to journal.jsonl; with other limits the run is described anew, and not finished."""
+        if entry["event"] == "extend" and self.run.has(CONFIG):
+            self.run.write_config(read_config(self.run.path) | {"config": to_dict(trainer.config)})
+            self.run.file(SUMMARY).unlink(missing_ok=True)
         self.run.journal.append(entry)
 
     def on_load(self, trainer: Trainer, state: dict[str, Any]) -> None:

@@ -69,7 +69,7 @@ def recorded_settings(path: Path, journal: Iterable[Mapping[str, Any]]) -> dict[
         for entry in journal:
             if isinstance(entry.get("settings"), dict):
                 settings = dict(entry["settings"])
-            elif entry.get("event") == "resume" and settings and isinstance(entry.get("changed"), dict):
+            elif entry.get("event") in ("resume", "extend") and settings and isinstance(entry.get("changed"), dict):
                 settings |= {name: pair[-1] for name, pair in entry["changed"].items()}
     if not settings:
         settings = read_config(path).get("config", {})
@@ -101,9 +101,10 @@ def go_on(trainer: Trainer) -> None:
     remove_leftovers(run.path / CHECKPOINTS)
     if not _restore_newest(trainer, journal):
         run.metrics.rewind(-1)
-    if changes:
+    at_its_end = bool(ends) and ends[-1] == trainer.progress.step
+    if changes or (at_its_end and _reopened(journal)):
         lifecycle.finish_reason = None
-    if trainer.loop.over and ends and ends[-1] == trainer.progress.step:
+    if trainer.loop.over and at_its_end:
         trainer.driver.mark_finished(lifecycle.finish_reason or "")
         if not run.has(SUMMARY):  # the process was killed at the very end
             run.write_summary(trainer.summary().to_dict())
@@ -114,6 +115,12 @@ def go_on(trainer: Trainer) -> None:
     trainer.note("resume", changed={name: list(pair) for name, pair in changes.items()})
     if surroundings:
         trainer.note("environment changed", changed={name: list(pair) for name, pair in surroundings.items()})
+
+
+def _reopened(journal: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the run was let go on with other settings since it ended, and killed before a checkpoint said so."""
+    since = max(index for index, entry in enumerate(journal) if entry.get("event") == "finish")
+    return any(entry.get("event") in ("resume", "extend") and entry.get("changed") for entry in journal[since:])
 
 
 def _compare_environment(run: Run, *, refuse: bool) -> dict[str, tuple[Any, Any]]:

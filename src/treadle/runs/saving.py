@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -23,7 +23,7 @@ from treadle.checkpoint.store import (
 from treadle.checkpoint.tensorfile import pieces
 from treadle.checkpoint.writer import CheckpointWriter
 from treadle.errors import RunError, StateError
-from treadle.runs.best import Best, has_best, read_best, write_best
+from treadle.runs.best import Best, forget_best_after, has_best, read_best, write_best
 from treadle.runs.lock import RunLock
 from treadle.runs.run import CHECKPOINTS, Run
 
@@ -100,9 +100,10 @@ class Saver:
                     limit = step_of(path) - 1
 
     def forget_after(self, step: int) -> None:
-        """Give up the checkpoints after `step`."""
+        """Give up the checkpoints and best models after `step`."""
         self.finish()
         forget_after(self._directory, step)
+        forget_best_after(self._run.path, step)
 
     def keep(self, name: str, value: Any) -> str:
         """Write a batch as `name.safetensors` and `name.json`; returns where, or why not."""
@@ -114,13 +115,13 @@ class Saver:
         except (StateError, RunError) as error:
             return f"not kept: {error}"
 
-    def write_best(self, weights: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
-        """Put a model in the place of the run's best one."""
-        write_best(self._run, Best(weights, info))
+    def write_best(self, weights: Mapping[str, Tensor], info: Mapping[str, Any], steps: Sequence[int] = ()) -> None:
+        """Put a model among the run's best ones, which are those of these `steps`; by default it is the only one."""
+        write_best(self._run, Best(weights, info), steps)
 
-    def read_best(self) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+    def read_best(self, rank: int = 1) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
         """The run's best model and what it is the best of. Raises UsageError where there is none."""
-        best = read_best(self._run.path)
+        best = read_best(self._run.path, rank)
         return best.weights, best.info
 
     def has_best(self) -> bool:

@@ -72,8 +72,8 @@ def verify_run(run: Path, build: Callable[[Path], Trainer], start: int | None = 
             except DataChanged as error:  # a difference like any other, found before the first step
                 return Verdict(start, differs_at=start, differences=[str(error)])
             apply_hyperparameters(trainer.parts.optimizers, start, run)
-            # Where it had ended, a limit was raised: there are later checkpoints.
-            trainer.loop.lifecycle.finish_reason = None
+            if trainer.loop.over:  # where it had ended, a limit was raised: there are later checkpoints
+                trainer.loop.lifecycle.finish_reason = None
         for target in targets:
             saved, replayed = read_checkpoint(checkpoints[target]), _advance(trainer, target, edits)
             found = ["the run ended before this step"] if replayed is None else list(differences(saved, replayed))
@@ -104,7 +104,7 @@ def _start(run: Path, steps: Sequence[int], raised: int, start: int | None) -> i
 
 
 def _last_change(journal: Sequence[Mapping[str, Any]], kind: type) -> int:
-    """The last step at which the run was forked, or resumed with settings that its state depends on; 0 for neither.
+    """The last step at which the run was forked, or got settings that its state depends on; 0 for neither.
 
     `kind` is the class of its settings.
     """
@@ -112,7 +112,8 @@ def _last_change(journal: Sequence[Mapping[str, Any]], kind: type) -> int:
     changes = [
         entry["step"]
         for entry in journal
-        if entry.get("event") == "fork" or (entry.get("event") == "resume" and decisive & set(entry["changed"]))
+        if entry.get("event") == "fork"
+        or (entry.get("event") in ("resume", "extend") and decisive & set(entry["changed"]))
     ]
     return int(changes[-1]) if changes else 0
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from treadle.errors import RunError
 from treadle.files import write_whole
 from treadle.tracts.files import write_streamlines
 from treadle.tracts.phantom import Phantom
+from treadle.tracts.scoring.truth import truth_of
 from treadle.tracts.volumes import write_volume
 
 
@@ -41,7 +43,8 @@ def write_phantom(phantom: Phantom, directory: Path) -> None:
             "crossing": phantom.crossing,
             "peaks": phantom.ordered_peaks.reshape(*space.shape, 9),
         }
-        config = {}
+        config: dict[str, dict[str, Any]] = {}
+        truth = truth_of(phantom)
         for name, lines in phantom.bundles.items():
             write_streamlines(directory / "bundles" / f"{name}.trk", lines, space)
             volumes[f"masks/{name}"] = phantom.masks[name]
@@ -50,6 +53,7 @@ def write_phantom(phantom: Phantom, directory: Path) -> None:
                 "gt_mask": f"masks/{name}.nii.gz",
                 "head": f"ends/{name}_head.nii.gz",
                 "tail": f"ends/{name}_tail.nii.gz",
+                "length": truth.bundles[name].length,
             }
         for name, values in volumes.items():
             write_volume(directory / f"{name}.nii.gz", values, space)

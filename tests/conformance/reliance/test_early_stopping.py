@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from relied_on import DATA, At, Fit, after, arrives, asserted_by, fit, killed, trained
+from relied_on import DATA, At, Fit, after, asserted_by, fit, killed, trained
 
 from treadle import UsageError
 from treadle.engine.bad_steps import LossSpike, NonFiniteError
@@ -103,11 +103,10 @@ def test_patience_may_be_raised_at_a_resume(tmp_path: Path) -> None:
     assert fit(kind, patience=4, run_dir=ended.run.path, resume=True, **settings).train().epoch == 6
 
 
-@arrives
 @asserted_by("Lightning test_early_stopping_no_val_step", "Lightning test_early_stopping_patience_train")
 def test_refuses_patience_without_validation_data() -> None:
     """`patience` without validation data is refused before the first step, instead of having no effect."""
-    with pytest.raises(UsageError, match="patience"):
+    with pytest.raises(UsageError, match="patience is 2, but nothing is validated: give validation_data"):
         trained(patience=2)
 
 

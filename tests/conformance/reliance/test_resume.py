@@ -296,7 +296,7 @@ def test_refuses_to_go_on_without_a_hook_that_had_state(tmp_path: Path) -> None:
 
 @asserted_by("Lightning test_callbacks_state_fit_ckpt_path")
 def test_a_hook_with_state_may_join_at_a_resume(tmp_path: Path, capsys: Any) -> None:
-    """A hook with state that is new at a resume begins there, a line on stderr says so, and it is saved from then on."""
+    """A hook with state that is new at a resume begins there, says a line on stderr, and is saved from then on."""
     path, hook = killed(2, tmp_path), Counts("post_step")
     fit(run_dir=path, resume=True, hooks=[hook]).train()
     assert hook.lines == ["post_step 0.3", "post_step 1.4", "post_step 1.5", "post_step 1.6"]

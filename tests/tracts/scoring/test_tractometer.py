@@ -157,3 +157,12 @@ def test_the_lines_of_a_phantom_score_nearly_perfectly() -> None:
     assert found["mean_OL"] > 0.97 and found["mean_OR_gt"] < 0.12
     turned = Streamlines(phantom.streamlines.points * [-1, 1, 1] + [24, 0, 0], phantom.streamlines.offsets)
     assert score(turned, truth_of(phantom), phantom.space).as_dict()["VS_ratio"] < 0.6
+
+
+def test_a_detour_from_one_end_of_a_phantoms_bundle_to_the_other_is_none_of_its_lines() -> None:
+    phantom = make_phantom(1)
+    line = phantom.bundles["straight"][0]
+    aside = line.copy()
+    aside[len(line) // 2] += [0, 0, 6]  # voxels of 2 mm: there and back again
+    found = score(Streamlines.of([line, aside]), truth_of(phantom), phantom.space).bundles["straight"]
+    assert found.valid.tolist() == [0] and found.wrong.tolist() == [1]

@@ -68,12 +68,18 @@ class Truth:
     bundles: Mapping[str, TrueBundle] = field(default_factory=dict)
 
 
+SLACK = 1.2
+"""How much longer than a phantom's longest line, or shorter than its shortest, lines of a bundle may be."""
+
+
 def truth_of(phantom: Phantom) -> Truth:
-    """The truth of a phantom."""
+    """The truth of a phantom. A line that links the ends of a bundle by a detour is none of its lines."""
     regions, bundles = {}, {}
     for name, (head, tail) in phantom.ends.items():
         regions[f"{name}_head"], regions[f"{name}_tail"] = head, tail
-        bundles[name] = TrueBundle(f"{name}_head", f"{name}_tail", phantom.masks[name])
+        lengths = phantom.bundles[name].millimetres(phantom.space.voxel_sizes)
+        limits = (float(lengths.min() / SLACK), float(lengths.max() * SLACK))
+        bundles[name] = TrueBundle(f"{name}_head", f"{name}_tail", phantom.masks[name], length=limits)
     return Truth(phantom.space, regions, bundles)
 
 
