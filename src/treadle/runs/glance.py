@@ -13,7 +13,7 @@ from typing import Any
 
 from treadle.errors import RunError
 from treadle.files import open_regular, reason
-from treadle.runs.metrics import METRICS, Points, collect, parse_line
+from treadle.runs.metrics import METRICS, TRAINING, Points, collect, parse_line
 
 SHORT = 2 << 20
 """Bytes that are read in full, and about as many as are taken from a longer log."""
@@ -21,7 +21,6 @@ BLOCK = 1 << 20
 """Bytes read at a time."""
 UNLIKE = 64
 """Lines unlike the others that are taken from a block, evenly spread: in most logs these are all."""
-TRAINING = b'{"split": "train"'
 NAME = b'": '
 """What follows each name in a line, and is counted to tell lines apart."""
 
