@@ -43,6 +43,8 @@ def fork_run(
     Returns its directory: the next version beside the parent, or in `run_dir`.
     Raises UsageError where there is no such checkpoint, StateError where it is damaged.
     """
+    if type(step) is not int:
+        raise UsageError(f"cannot fork {parent} at {step!r}: expected the step of a checkpoint, a whole number")
     directory = parent / "checkpoints"
     source = directory / checkpoint_name(step)
     if not source.is_dir():
