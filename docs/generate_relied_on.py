@@ -3,8 +3,8 @@
     python docs/generate_relied_on.py
 
 Each test there is a line of the page: its docstring says what is relied on, `asserted_by` whose tests ask the same, a
-name that begins with `test_refuses_` that it is refused, with the error that the test expects. The page is committed, and
-a test compares it with the tests, so neither can drift from the other.
+name that begins with `test_refuses_` that it is refused, with the error that the test expects. The page is committed,
+and a test compares it with the tests, so neither can drift from the other.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def main(directory="plain_loop", epochs=30, save_every="50 steps"):
             losses.append(loss.item())
             progress.count_step()
             if save.due_after_step(progress):
-                checkpoints.save(treadle.capture(objects, random=True), progress.step)
+                checkpoints.save(treadle.capture(objects, random=True), progress.step, wait=False)
         progress.count_epoch()
     state = treadle.capture(objects, random=True)
     checkpoints.save(state, progress.step)

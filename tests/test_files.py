@@ -9,6 +9,8 @@ import multiprocessing
 import os
 import resource
 import signal
+import socket
+import stat
 import sys
 import time
 from pathlib import Path
@@ -29,7 +31,7 @@ from treadle.files import (
     open_regular,
     read_lines,
     read_regular,
-    refuse_links,
+    refuse_foreign,
     replace_directory,
     settled,
     sync_tree,
@@ -353,13 +355,30 @@ def test_a_link_out_of_a_directory_is_named(folder: Path, tmp_path: Path, mine: 
     (folder / "deep" / "inside").symlink_to(folder / "deep")
     (folder / "latest").symlink_to("deep")
     (tmp_path / "way").symlink_to(folder)
-    refuse_links(tmp_path / "way")  # the way there may be a link, and links within are nobody's harm
+    refuse_foreign(tmp_path / "way")  # the way there may be a link, and links within are nobody's harm
     for target in (mine, tmp_path, tmp_path / "not there", folder / "deep" / ".." / ".." / "mine.txt"):
         (folder / "deep" / "out").symlink_to(target)
         with pytest.raises(UsageError, match=r"way/deep/out is a link to .*, outside of .*way, .*: put what") as error:
-            refuse_links(tmp_path / "way")
+            refuse_foreign(tmp_path / "way")
         assert "\n" not in str(error.value)
         (folder / "deep" / "out").unlink()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+def test_a_pipe_socket_or_device_in_a_directory_is_named(folder: Path, kind: str) -> None:
+    (folder / "deep").mkdir()
+    path = folder / "deep" / "odd"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        socket.socket(socket.AF_UNIX).bind(os.path.relpath(path))
+    else:
+        try:
+            os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+        except OSError as error:
+            pytest.skip(f"may not make devices here: {error}")
+    with pytest.raises(UsageError, match="deep/odd is a pipe, a socket or a device, which no run has: remove it"):
+        refuse_foreign(folder)
 
 
 def test_a_tree_is_synced_file_by_file_and_folder_by_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

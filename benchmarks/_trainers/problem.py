@@ -70,7 +70,7 @@ def adadelta(model: Net) -> torch.optim.Optimizer:
     """The optimizer; where the environment asks for it, `model.rows` grows after GROW_AT updates."""
     optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
     if "TRAINERS_GROW" in os.environ:
-        optimizer.register_step_post_hook(lambda *_: grow_by_hand(model.rows, optimizer))
+        optimizer.register_step_post_hook(lambda *_: grow_by_hand(model, optimizer))
     return optimizer
 
 
@@ -79,16 +79,18 @@ def new_rows() -> Tensor:
     return torch.randn(3, 32, generator=torch.Generator().manual_seed(9))
 
 
-def grow_by_hand(parameter: nn.Parameter, optimizer: torch.optim.Optimizer) -> None:
+def grow_by_hand(model: Net, optimizer: torch.optim.Optimizer) -> None:
     """After GROW_AT updates, add rows to a parameter and to its moments: what has to be written without a row edit."""
-    state = optimizer.state[parameter]
-    if state["step"] == GROW_AT:
-        shape, more = parameter.shape, new_rows()
-        parameter.data = torch.cat([parameter.data, more])
-        parameter.grad = None
+    old, more = model.rows, new_rows()
+    if optimizer.state[old]["step"] == GROW_AT:
+        model.rows = nn.Parameter(torch.cat([old.detach(), more]))
+        for group in optimizer.param_groups:
+            group["params"] = [model.rows if p is old else p for p in group["params"]]
+        state = optimizer.state.pop(old)
         for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == shape:
+            if isinstance(value, Tensor) and value.shape == old.shape:
                 state[name] = torch.cat([value, torch.zeros_like(more)])
+        optimizer.state[model.rows] = state
 
 
 def report(model: nn.Module) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from treadle.engine.settings import TrainerConfig
     from treadle.engine.summary import Overview, Summary
     from treadle.engine.trainer import Trainer
-    from treadle.recipes.actions import fork, resume, test, verify
+    from treadle.recipes.actions import fork, resume, test, try_out, verify
     from treadle.runs.checkpoints import Checkpoints
 
 __version__ = "0.1.0"
@@ -76,6 +76,7 @@ _HOMES = {
     "seed_everything": "data.random",
     "setting": "config.settings",
     "test": "recipes.actions",
+    "try_out": "recipes.actions",
     "verify": "recipes.actions",
 }
 
@@ -122,6 +123,7 @@ __all__ = [
     "seed_everything",
     "setting",
     "test",
+    "try_out",
     "verify",
 ]
 

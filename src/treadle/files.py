@@ -196,24 +196,32 @@ def make_report_directory(directory: Path) -> None:
         make_directory(directory)
     except OSError as error:
         raise UsageError(f"{directory} cannot be made: {reason(error)}") from None
-    refuse_links(directory)
+    refuse_foreign(directory)
 
 
-def refuse_links(directory: Path) -> None:
-    """Raise UsageError, naming it, for a link anywhere in `directory` that leads out of it.
+def refuse_foreign(directory: Path) -> None:
+    """Raise UsageError, naming it, for a link anywhere in `directory` that leads out of it, and for a pipe or device.
 
-    Whoever is going to write there calls this first: a report, a picture or a checkpoint would end up elsewhere.
+    Whoever is going to write there calls this first: a report, a picture or a checkpoint would end up elsewhere, or
+    wait for ever.
     """
     home = os.path.realpath(directory)
     for here, folders, names in os.walk(home):
         for name in (*folders, *names):
             path = os.path.join(here, name)
-            if os.path.islink(path) and not os.path.realpath(path).startswith(home + os.sep):
-                inside = directory / os.path.relpath(path, home)
-                raise UsageError(
-                    f"{inside} is a link to {os.readlink(path)}, outside of {directory}, and nothing is written "
-                    f"through it: {_REMEDIES[_LINK]}"
-                )
+            try:
+                mode = os.lstat(path).st_mode
+            except OSError:  # somebody has just removed it
+                continue
+            inside = directory / os.path.relpath(path, home)
+            if stat.S_ISLNK(mode):
+                if not os.path.realpath(path).startswith(home + os.sep):
+                    raise UsageError(
+                        f"{inside} is a link to {os.readlink(path)}, outside of {directory}, and nothing is written "
+                        f"through it: {_REMEDIES[_LINK]}"
+                    )
+            elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise UsageError(f"{inside} is a pipe, a socket or a device, which no run has: remove it")
 
 
 def hash_file(path: Path) -> str:

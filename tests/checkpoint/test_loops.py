@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import random
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -71,6 +72,13 @@ def feeds() -> dict[str, Any]:
         "stream with state": lambda: StreamFeed(Counted(), 3, seed=4),
         "loader": lambda: treadle.data.as_feed(DataLoader(Noisy(), 3, shuffle=True), seed=4),
     }
+
+
+class Mode(enum.Enum):
+    """Plain data of a program's own."""
+
+    COARSE = 1
+    FINE = 2
 
 
 class Loop:
@@ -176,9 +184,11 @@ def test_gradients_under_way_belong_to_it_and_no_others_stay() -> None:
 def test_numbers_and_text_are_replaced_containers_refilled() -> None:
     objects: dict[str, Any] = {"step": 3, "name": "a", "log": [1, [2.5]], "last": deque([1, 2], 2), "n": Counter("aab")}
     state = treadle.capture(objects)
+    objects["mode"] = Mode.FINE
+    state = treadle.capture(objects)
     inner, last = [0], deque([9], 2)
     here: dict[str, Any] = {"step": 0, "name": "", "log": [7, inner, 8], "last": last, "n": Counter()}
-    log = here["log"]
+    here["mode"], log = Mode.COARSE, here["log"]
     treadle.restore(here, state)
     assert here == objects and log == [1, [2.5]] and here["log"] is log and log[1] is inner
     assert here["last"] is last and type(here["n"]) is Counter
@@ -221,6 +231,45 @@ def test_the_optimizer_inside_a_wrapper_is_what_is_restored() -> None:
     treadle.restore(other, state)
     assert len(other["optimizer"].optimizer.state) == 2
     assert treadle.capture(other).digest == state.digest
+
+
+class Library(dict[str, Any]):
+    """A dict of a library's own, as Lightning keeps in its modules."""
+
+
+def test_what_a_module_keeps_in_attributes_comes_back_but_for_what_is_its_librarys() -> None:
+    def made(calls: int, settings: Any, owner: Any) -> nn.Module:
+        model = nn.Linear(1, 1)
+        model.calls, model.settings, model.owner, model.sums = calls, settings, owner, torch.full((2,), float(calls))
+        return model
+
+    state = treadle.capture({"model": made(7, Library(a=1), None)})
+    owner = object()
+    other = made(0, mine := Library(b=2), owner)
+    treadle.restore({"model": other}, state)
+    assert other.calls == 7 and other.sums.tolist() == [7, 7]
+    assert other.settings is mine == {"b": 2} and other.owner is owner
+
+
+def test_groups_that_were_added_late_come_back() -> None:
+    def made() -> dict[str, Any]:
+        model, head = nn.Linear(2, 2), nn.Parameter(torch.rand(2))
+        return {"optimizer": torch.optim.Adam(model.parameters(), lr=0.1), "model": model, "head": head}
+
+    def train(objects: dict[str, Any]) -> treadle.State:
+        (objects["model"](torch.ones(1, 2)) * objects["head"]).sum().backward()
+        objects["optimizer"].step(), objects["optimizer"].zero_grad()
+        return treadle.capture(objects).copy()
+
+    objects, other = made(), made()
+    train(objects)
+    objects["optimizer"].add_param_group({"params": [objects["head"]], "lr": 0.5})
+    state = train(objects)
+    treadle.restore(other, state)
+    groups = other["optimizer"].param_groups
+    assert [group["lr"] for group in groups] == [0.1, 0.5] and groups[1]["params"][0] is other["head"]
+    assert treadle.capture(other).digest == state.digest
+    assert train(other).digest == train(objects).digest
 
 
 def test_what_would_not_come_back_is_refused_when_it_is_captured() -> None:

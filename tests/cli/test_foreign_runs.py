@@ -26,6 +26,19 @@ FILES = (
     *("logs/validation.loss.npy",),
 )
 """What a command reads of a run, or writes in it, by name."""
+DEEPER = {
+    "best_model/config.yaml": ("test", "fork"),
+    "best_model/metrics.json": ("runs", "test", "fork"),
+    "best_model/weights.safetensors": ("test", "fork"),
+    "checkpoints/latest.json": ("verify", "fork"),
+    "checkpoints/pins.json": ("fork",),
+    "checkpoints/step-00000020/state.json": ("verify",),
+    "checkpoints/step-00000020/tensors.safetensors": ("verify",),
+    "checkpoints/step-00000010/manifest.json": ("fork", "verify"),
+    "test/slope.txt": ("test",),
+    "anything": ("runs RUN",),
+}
+"""More of them, with the commands that come near them; resume does everywhere."""
 
 
 @pytest.fixture
@@ -55,6 +68,25 @@ def test_no_command_waits_for_a_pipe_in_a_run(treadle: Any, run: Path, command: 
         if path.is_fifo():
             path.unlink()
         if content is not None and not path.exists():
+            path.write_bytes(content)
+        shutil.rmtree("runs/line/v002", ignore_errors=True)
+
+
+@pytest.mark.timeout(120)
+def test_no_command_waits_for_a_pipe_deeper_in_a_run(treadle: Any, run: Path) -> None:
+    for name, commands in DEEPER.items():
+        path = run / name
+        path.parent.mkdir(exist_ok=True)
+        content = path.read_bytes() if path.exists() else None
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+        assert treadle(*COMMANDS["resume"]) == 2 and said_in_one_line(treadle), (name, treadle.err)
+        assert f"{name} is a pipe, a socket or a device, which no run has: remove it" in treadle.err
+        for command in commands:
+            code = treadle(*COMMANDS[command])
+            assert code == 0 or said_in_one_line(treadle), (name, command, code, treadle.err)
+        path.unlink()
+        if content is not None:
             path.write_bytes(content)
         shutil.rmtree("runs/line/v002", ignore_errors=True)
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -202,3 +203,38 @@ def test_training_leaves_the_processes_signal_handlers_and_threads_alone(treadle
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), torch.get_num_threads()
     assert treadle("train", "line") == 0
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), torch.get_num_threads()) == before
+
+
+def test_a_recipe_is_tried_out(treadle: Any, line: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(aside))
+    assert treadle("train", "line", "--try", "--slope", "2") == 0
+    lines = treadle.out.splitlines()
+    assert [text.split(":")[0].strip() for text in lines[:-1]] == [
+        *("setup", "training", "resume", "validation", "examples", "end", "report", "test")
+    ]
+    assert lines[-1].startswith("tried: line, two steps of everything in ")
+    assert lines[-1].endswith(" s; resumed with equal digests")
+    assert treadle("train", "line", "--try", "--fail") == 1
+    assert "failed: ZeroDivisionError: as asked in step, at step 1" in treadle.err and "setup:" in treadle.out
+    assert "while training was tried out" in treadle.err
+    assert treadle("train", "line", "--try", "--batch-size", "0") == 2
+    assert not list(aside.glob("treadle*")) and not Path("runs").exists()
+
+
+def test_a_try_out_that_a_resume_takes_elsewhere_is_told(
+    treadle: Any, line: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import line_pack
+
+    steps: list[Any] = []
+
+    def step(self: Any, batch: Any) -> Any:
+        steps.append(batch)
+        return super(line_pack.LineTrainer, self).step((batch[0] * len(steps), batch[1]))
+
+    monkeypatch.setattr(line_pack.LineTrainer, "step", step)
+    assert treadle("train", "line", "--try") == 1
+    assert "differs: resumed from its checkpoint after the first step, the run is another one" in treadle.out
+    assert "first difference (never stopped and resumed): " in treadle.out

@@ -4,7 +4,7 @@
 
 For each example (and recipe) there is one run that nobody touches. Then the same run is killed with SIGKILL, at random
 instants and at planted points (in a step, in validation, in each stage of a checkpoint write, within a row edit),
-resumed by a new process, killed again, and so on. Its state's digest, its metric lines, its series and its best model
+resumed by a new process, killed again, and so on. Its state's digest, its metric lines, its series and its best models
 must be those of the untouched run, to the bit.
 """
 
@@ -27,7 +27,10 @@ HERE = Path(__file__).parent
 VALIDATED = (
     "ragged_sequences",
     "everything",
+    "lazy_modules",
+    "stream_validation",
     "channels_last",
+    "ranked",
     "image",
     "pix2pix",
     "cyclegan",
@@ -134,7 +137,7 @@ def outcome(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = {name: summary[name] for name in ("status", "reason", "step", "epoch", "digest", "best")}
     found["metrics"] = summary["metrics"], summary["validation_metrics"]
     found["metrics.jsonl"] = [{k: v for k, v in line.items() if k != "time"} for line in lines(run / "metrics.jsonl")]
-    for path in sorted([*run.glob("logs/*.npy"), *run.glob("best_model/*.safetensors")]):
+    for path in sorted([*run.glob("logs/*.npy"), *run.glob("best_model*/**/*.safetensors")]):
         found[str(path.relative_to(run))] = path.read_bytes()
     checkpoints = sorted(run.glob("checkpoints/step-*"))
     found["newest checkpoint"] = json.loads((checkpoints[-1] / "manifest.json").read_text())["digest"]

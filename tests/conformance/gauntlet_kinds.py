@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from treadle import EMA, LearningRate, Trainer
+from treadle.testing import Line, line_data
 
 SHORT = {"log_every": "1 step", "save_every": "3 steps", "seed": 3}
 """Settings of every run here: a line per step shows each one that is lost or doubled."""
@@ -86,3 +87,16 @@ class Sine(Trainer):
 def lbfgs(workers: int, **where: Any) -> Trainer:
     x = torch.linspace(-2, 2, 40)[:, None]
     return Sine(data=(x, x.sin()), batch_size=20, max_epochs=9, clip_norm=5.0, on_bad_step="skip", **SHORT, **where)
+
+
+class Ranked(Line):
+    """Validates as the digits of a weight say: which of its models are the best changes all the time."""
+
+    def validation_step(self, batch: Any) -> Any:
+        return {"digits": float(self.model.weight.detach()) * 1000 % 1}
+
+
+def ranked(workers: int, **where: Any) -> Trainer:
+    settings = {"validate_every": "1 step", "monitor": "digits", "keep_best": 3, "keep_checkpoints": 1, **SHORT}
+    data = line_data(30)
+    return Ranked(data=data, validation_data=data, batch_size=10, max_epochs=8, **settings, **where)

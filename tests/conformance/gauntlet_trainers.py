@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from gauntlet_kinds import SHORT, channels_last, lbfgs, sparse
+from gauntlet_kinds import SHORT, channels_last, lbfgs, ranked, sparse
+from gauntlet_state import late_groups, lazy_modules, stream_validation
 from PIL import Image
 from torch import nn
 
-from treadle import EMA, DatasetFeed, LearningRate, Objective, StreamFeed, Trainer
-from treadle.recipes.registry import list_recipes, load_recipe
+from treadle import EMA, DatasetFeed, LearningRate, Objective, Steps, StreamFeed, TensorFeed, Trainer
+from treadle.recipes.registry import Recipe, list_recipes, load_recipe
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -238,6 +239,91 @@ def stream(workers: int, **where: Any) -> Trainer:
     return Average(data=StreamFeed(squares, 3), max_epochs=4, **SHORT, **where)
 
 
+class Spring:
+    """A small world: it moves, and remembers where it is."""
+
+    def __init__(self) -> None:
+        self.place, self.speed = 1.0, 0.0
+
+    def push(self, force: float) -> float:
+        self.speed = 0.9 * self.speed + 0.1 * (force - self.place)
+        self.place += 0.5 * self.speed
+        return self.place
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"place": self.place, "speed": self.speed}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.place, self.speed = state["place"], state["speed"]
+
+
+class Farthest:
+    """A metric object: the largest error of a whole set."""
+
+    def __init__(self) -> None:
+        self.most = 0.0
+
+    def update(self, errors: torch.Tensor) -> None:
+        self.most = max(self.most, float(errors.abs().max()))
+
+    def compute(self) -> float:
+        return self.most
+
+    def reset(self) -> None:
+        self.most = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"most": self.most}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.most = state["most"]
+
+
+class OwnData(Trainer):
+    """Makes its own data in a world with a memory, and keeps some of it; it is validated on several sets."""
+
+    def setup(self) -> None:
+        self.world = Spring()
+        self.model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 1))
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.02)
+        self.rate = LearningRate(self.optimizer, f"linear 2e-2 to 1e-3 over {self.progress.total_steps} steps")
+        self.kept: list[list[float]] = []
+        self.farthest = Farthest()
+
+    def step(self, number: int) -> Any:
+        for _ in range(3):
+            force, before = random.gauss(0, 1), self.world.place
+            self.kept.append([before, force, self.world.push(force)])
+        self.kept = self.kept[-20:]
+        rows = torch.tensor([self.kept[index] for index in np.random.randint(0, len(self.kept), 4)])
+        loss = (self.model(rows[:, :2])[:, 0] - rows[:, 2]).square().mean()
+        self.minimize(loss)
+        return {"loss": loss, "number": float(number)}
+
+    def validation_step(self, batch: Any) -> Any:
+        errors = self.model(batch[:, :2])[:, 0] - batch[:, 2]
+        self.farthest.update(errors)
+        return {"loss": errors.square().mean(), "farthest": self.farthest}
+
+
+def own_data(workers: int, **where: Any) -> Trainer:
+    near = torch.linspace(-1, 1, 30).reshape(10, 3)
+    return OwnData(
+        data=Steps(8),
+        validation_data={"near": TensorFeed(near, 4, shuffle=False), "far": StreamFeed(squares, 3)},
+        limit_batches=6,
+        limit_validation_batches=2,
+        max_epochs=4,
+        validate_every="0.5 epochs",
+        monitor="far/farthest",
+        patience=2,
+        min_steps=20,
+        accumulate=4,
+        **SHORT,
+        **where,
+    )
+
+
 def splats_adc(workers: int, **where: Any) -> Trainer:
     from treadle.cameras.procedural import procedural_capture
     from treadle.splats.trainer import SplatsTrainer
@@ -330,6 +416,7 @@ BUILDERS: dict[str, Callable[..., Trainer]] = {
             ragged_sequences,
             everything,
             stream,
+            own_data,
             splats_adc,
             own_densification,
             own_field,
@@ -338,9 +425,13 @@ BUILDERS: dict[str, Callable[..., Trainer]] = {
             ppo,
             byol,
             word_lstm,
+            late_groups,
+            lazy_modules,
+            stream_validation,
             channels_last,
             sparse,
             lbfgs,
+            ranked,
         ),
     )
 }
@@ -365,15 +456,20 @@ def build(name: str, workers: int = 0, **where: Any) -> Trainer:
     """The trainer of that name; `where` is run_dir and resume. The data of a recipe is written beside the run."""
     if name in BUILDERS:
         return BUILDERS[name](workers, **where)
+    return small_recipe(name, Path(where["run_dir"]).parent, workers).build(**where)
+
+
+def small_recipe(name: str, folder: Path, workers: int = 0) -> Recipe:
+    """A recipe that comes with Treadle, with small settings and data, which are written into `folder`."""
     ending = ".ply" if name == "sdf" else ".h5" if name.startswith("tracts") else ""
-    data = Path(where["run_dir"]).parent / f"{name}-data{ending}"
+    data = folder / f"{name}-data{ending}"
     if not data.exists():
         aside = data.with_name(f".{data.name}")  # a kill may come while it is written
         shutil.rmtree(aside, ignore_errors=True)
         write_pictures(name, aside)
         aside.rename(data)
     settings = [*RECIPES[name], *(f"{key}={value}" for key, value in (SHORT | {"workers": workers}).items())]
-    return replace(load_recipe(name), data=data).with_overrides(settings).build(**where)
+    return replace(load_recipe(name), data=data).with_overrides(settings)
 
 
 def write_pictures(name: str, data: Path) -> None:

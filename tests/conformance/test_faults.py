@@ -12,6 +12,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ from treadle.runs.compare import find_runs
 from treadle.runs.fork import fork_run
 from treadle.runs.lock import RunLock
 from treadle.runs.run import read_config, read_journal, read_summary, versions
+from treadle.sinks.console import Console
+from treadle.sinks.tensorboard import TensorBoard
 from treadle.testing import kill
 
 NAME = "line"
@@ -245,6 +248,28 @@ def test_a_full_disk_fails_the_run_in_one_line_and_it_resumes_when_there_is_room
         assert compare(reference, finish(run)) == []
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's own thread
+def test_a_disk_of_logs_that_is_full_takes_the_logs_and_nothing_else(tmp_path: Path) -> None:
+    """TensorBoard's files and what the console says go to a disk without room, the run to another one."""
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
+    whole = build(NAME, run_dir=tmp_path / "whole")
+    digest = whole.train().digest
+    with mounted(tmp_path / "disk", "size=64k") as disk:
+        (disk / "ballast").write_bytes(bytes(60_000))
+        with open(disk / "log", "w") as log:
+            trainer = build(NAME, run_dir=tmp_path / "line")
+            for sink in (TensorBoard(disk / "tensorboard"), Console(log)):
+                trainer.add_hook(sink)
+            with open(disk / "rest", "wb", buffering=0) as rest, contextlib.suppress(OSError):
+                while True:
+                    rest.write(bytes(512))
+            assert trainer.train().digest == digest
+            with contextlib.suppress(OSError):
+                log.close()
+    failures = [entry for entry in trainer.journal if entry["event"] == "observer failed"]
+    assert 1 <= len(failures) <= 5 and {entry["observer"] for entry in failures} == {"TensorBoard"}
+
+
 def test_room_for_lines_but_not_for_checkpoints_is_put_up_with(tmp_path: Path) -> None:
     class Wide(Trainer):
         def setup(self) -> None:
@@ -326,8 +351,8 @@ def test_a_disk_that_becomes_read_only_fails_the_run_and_it_resumes(tmp_path: Pa
 
 # Forks that are killed -------------------------------------------------------------------------------------------
 
-CALLS = ("open", "mkdir", "write", "fsync", "ftruncate", "truncate", "chmod", "rename", "replace", "unlink", "rmdir")
-"""The system's calls by which a fork comes into being."""
+CALLS = ("mkdir", "write", "fsync", "ftruncate", "truncate", "chmod", "rename", "replace", "unlink", "rmdir")
+"""The system's calls by which a fork comes into being, besides those that open a file and those that copy one."""
 
 
 def forked(parent: Path, target: Path, nth: int | None = None) -> int:
@@ -345,9 +370,24 @@ def forked(parent: Path, target: Path, nth: int | None = None) -> int:
 
         return counted
 
+    def hear(event: str, _: Any) -> None:
+        if event == "open" and next(calls) == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def half(old: Any, new: Any, length: int) -> None:
+        """Copy a file's first half before the copying itself."""
+        content = old.read()
+        new.write(content[: len(content) // 2])
+        new.flush()
+        if next(calls) == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+        new.write(content[len(content) // 2 :])
+
     try:
         for name in CALLS:
             setattr(os, name, dying(getattr(os, name)))
+        shutil.copyfileobj = half  # type: ignore[assignment]
+        sys.addaudithook(hear)
         fork_run(parent, 9, read_config(parent), target)
     except BaseException:
         traceback.print_exc()

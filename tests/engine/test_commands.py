@@ -13,6 +13,7 @@ import torch
 from treadle import EMA, Hook, LearningRate, Objective, RunError, UsageError
 from treadle.engine.commands import MOST
 from treadle.runs.verify import verify_run
+from treadle.testing import Line, line_data
 
 
 def test_a_learning_rate_multiplier_holds_over_the_schedule_and_is_journalled(line, line_class):
@@ -398,6 +399,44 @@ def test_senders_without_rest_do_not_keep_a_run_from_its_steps(line, tmp_path):
     assert not any(sender.is_alive() for sender in senders) and len(answers) >= 16
     written = [entry for entry in trainer.journal if entry["event"] == "checkpoint"]
     assert len(written) <= len(answers) + 2
+
+
+def test_saves_without_rest_leave_the_steps_half_of_the_time(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("treadle.engine.driver.perf_counter", lambda: clock[0])
+
+    class Slow(Line):
+        def step(self, batch):
+            clock[0] += 0.01
+            return super().step(batch)
+
+    def make(steps):
+        trainer = Slow(data=line_data(), batch_size=10, max_steps=steps, save_every=None, run_dir=tmp_path / "run")
+        save = trainer.loop.save
+
+        def slow(**how):
+            clock[0] += 0.5
+            return save(**how)
+
+        monkeypatch.setattr(trainer.loop, "save", slow)
+        return trainer
+
+    trainer = make(300)
+    asked, saved = trainer.commands.save(), []
+    while trainer.iterate():
+        if asked.done():
+            saved.append(trainer.progress.step)
+            asked = trainer.commands.save()
+    assert saved[:3] == [1, 2, 3], "a second of saving in any case"
+    assert saved[3] > 100 and set(np.diff(saved[3:])) <= {49, 50, 51}, "then half a second for each half a second"
+    assert asked.done(), "the end waits for nobody"
+    trainer = make(20)
+    for _ in range(9):
+        trainer.commands.save()
+        trainer.commands.lr_multiplier(1.0)
+        trainer.iterate()
+        assert not trainer.commands, "nor does whoever asks for something else"
+    trainer.close()
 
 
 def test_saves_that_wait_one_behind_the_other_are_one(line, tmp_path):

@@ -194,6 +194,18 @@ def test_a_hook_may_ask_for_more_in_the_last_step(event):
     assert (summary.status, summary.epoch) == ("finished", 3) and equal(trainer, planned)
 
 
+def test_an_observer_may_not():
+    class Watching(Hook):
+        observer = True
+
+        def post_epoch(self, trainer):
+            trainer.extend(max_epochs=5)
+
+    trainer = rich(max_epochs=2, hooks=[Watching()])
+    assert trainer.train().epoch == 2
+    assert "observer failed" in [entry["event"] for entry in trainer.journal]
+
+
 def test_another_thread_may_ask_by_command():
     trainer = rich(max_epochs=2)
     trainer.train()

@@ -70,7 +70,8 @@ def test_an_epoch_may_be_limited_and_resumes_exactly_so(tmp_path, kind):
     def build(**where):
         data = FEEDS[kind]()
         settings = {"limit_batches": 3, "accumulate": 2, "max_epochs": 3, "save_every": "1 step"}
-        return Places(data=data, batch_size=10, **settings, **where)
+        own = {"batch_size": 10} if kind == "tensors" else {}
+        return Places(data=data, **settings, **own, **where)
 
     trainer = build()
     trainer.train()
@@ -162,8 +163,8 @@ def test_the_length_of_the_run_is_known_in_setup():
     assert Places(data=(X, Y), batch_size=10, max_epochs=3).total == 12
     assert Places(data=DataLoader(TensorDataset(X, Y), 8), max_epochs=2).total == 10
     assert Places(data=(X, Y), batch_size=10, max_epochs=3, max_steps=7).total == 7
-    assert Places(data=iter(POINTS), max_epochs=3).total is None
-    assert Places(data=iter(POINTS), max_steps=3).total == 3
+    assert Places(data=lambda epoch: POINTS, max_epochs=3).total is None
+    assert Places(data=lambda epoch: POINTS, max_steps=3).total == 3
 
 
 def test_so_it_is_where_setup_makes_the_feed():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from treadle import Trainer, UsageError
+from treadle import TensorFeed, Trainer, UsageError
 from treadle.testing import Line, line_data
 
 TAKEN = [
@@ -42,6 +42,16 @@ def test_a_class_attribute_cannot_take_it_either(name: str) -> None:
 def test_a_method_cannot_take_it_for_something_else(name: str) -> None:
     with pytest.raises(UsageError, match=rf"Taking\.{name} takes the place of the trainer's {name}\(.*choose another"):
         type("Taking", (Line,), {name: lambda: None})
+
+
+def test_nor_can_a_class_beside_the_trainer() -> None:
+    class Mixin:
+        def log(self, message):
+            print(message)
+
+    with pytest.raises(UsageError, match=r"Taking\.log takes the place of the trainer's log\(self, name, value\)"):
+        type("Taking", (Mixin, Line), {})
+    assert issubclass(type("Fine", (Line, Mixin), {}), Line), "it hides nothing there"
 
 
 def test_a_method_of_the_same_form_may() -> None:
@@ -100,6 +110,20 @@ def test_a_feed_is_set_as_a_feed() -> None:
 
     with pytest.raises(UsageError, match=r"self\.feed is set to a tuple: expected a Feed, as .*as_feed"):
         Feeding(max_steps=1)
+
+
+def test_a_feed_may_be_set_later_where_nothing_is_to_be_resumed(tmp_path) -> None:
+    x, y = line_data(32)
+
+    class Harder(Line):
+        def post_epoch(self):
+            if self.epoch == 1:
+                self.feed = TensorFeed((x, 2 * y), 4)
+
+    trainer = Harder(data=(x, y), batch_size=16, max_epochs=2, seed=7)
+    assert trainer.train().step == 2 + 8 and trainer.feed.seed == 7
+    with pytest.raises(UsageError, match=r"self\.feed is set while the run goes on, and a resume would"):
+        Harder(data=(x, y), batch_size=16, max_epochs=2, run_dir=tmp_path / "r").train()
 
 
 def test_what_is_set_before_the_trainer_is_made_is_looked_at_too() -> None:

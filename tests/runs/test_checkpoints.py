@@ -88,6 +88,44 @@ def test_a_disk_that_refuses_leaves_what_there_was(tmp_path: Path, monkeypatch: 
         Checkpoints(tmp_path / "file" / "here").save(state(1))
 
 
+def test_without_waiting_what_there_was_is_written_beside_what_comes_next(tmp_path: Path) -> None:
+    weight = torch.zeros(50_000)
+    checkpoints, digests = Checkpoints(tmp_path, keep=9), []
+    for step in range(1, 5):
+        weight += 1
+        digests.append(capture({"weight": weight}).copy().digest)
+        assert checkpoints.save(capture({"weight": weight}), wait=False).name == f"step-{step:08d}"
+        weight += 0.5
+    newest = checkpoints.newest()
+    assert newest is not None and newest.digest == digests[-1] and newest.step == 4
+    manifests = [json.loads((path / "manifest.json").read_text()) for path in sorted(tmp_path.glob("step-*"))]
+    assert [manifest["digest"] for manifest in manifests] == digests
+    checkpoints.save(state(5), wait=False)
+    del checkpoints  # which waits, too
+    newest = Checkpoints(tmp_path).newest()
+    assert newest is not None and newest.digest == state(5).digest
+
+
+def test_without_waiting_a_failure_is_told_at_once_and_raised_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(1), 1, wait=False)
+    checkpoints.newest()
+    for number, call in enumerate((lambda: checkpoints.save(state(3), 3, wait=False), checkpoints.newest)):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+            checkpoints.save(state(2), 2, wait=False)
+            with pytest.raises(RunError, match=r"step-00000002: No space left .* the previous one is intact"):
+                call()
+        assert "treadle: cannot write checkpoint" in capsys.readouterr().err
+        newest = checkpoints.newest()
+        assert newest is not None and newest.step == 1, number
+    checkpoints.save(state(3), 3, wait=False)
+    newest = checkpoints.newest()
+    assert newest is not None and newest.step == 3
+
+
 def test_one_writes_at_a_time_and_all_may_read(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(state(1), 1)

@@ -23,6 +23,8 @@ from treadle.checkpoint import state as sections
 from treadle.checkpoint.kinds import Kinds, classes_in
 from treadle.checkpoint.modules import ModuleMemory
 from treadle.checkpoint.objects import load_object, refilled, restore_order, state_of
+from treadle.checkpoint.optimizers import Groups
+from treadle.checkpoint.packing import Packer
 from treadle.checkpoint.plain import is_plain, is_stateless
 from treadle.checkpoint.state import Section, State, Value
 from treadle.data.feed import Feed
@@ -108,6 +110,7 @@ class _Found:
     def __init__(self, objects: dict[str, Any]) -> None:
         self.items: dict[str, Any] = {}
         self.kinds = Kinds(_PROGRAM, lambda: classes_in(objects))
+        self._groups = Groups(self._named_parameters)
         self._replace: dict[str, Callable[[Any], None]] = {}
         for name, value in objects.items():
             if not isinstance(name, str):
@@ -130,7 +133,7 @@ class _Found:
 
     def state_dict(self) -> dict[str, Any]:
         """Each object's state, by name."""
-        return {name: state_of(item, _MEMORY) for name, item in self.items.items()}
+        return {name: self._state_of(item) for name, item in self.items.items()}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave. Raises StateError where names differ, before anything is changed."""
@@ -143,7 +146,7 @@ class _Found:
         self.set_gradients({})  # whose shapes may not be those of what comes
         for name, item in sorted(self.items.items(), key=lambda pair: restore_order(pair[1])):
             if not is_plain(item) and (isinstance(item, _RESTORED_IN_PLACE) or hasattr(item, "load_state_dict")):
-                load_object(None, name, item, saved[name], _MEMORY)
+                load_object(None, name, item, saved[name], _MEMORY, self._groups)
             else:
                 self._replace[name](refilled(item, saved[name]))
 
@@ -189,6 +192,24 @@ class _Found:
                 gradient = saved.get(name, {}).get(inner)
                 p.grad = None if gradient is None else gradient.to(p.device)
 
+    def _state_of(self, item: Any) -> Any:
+        """Its state; of a module's attributes those that a state can hold: what it cannot is some library's."""
+        state = state_of(item, _MEMORY, self._groups)
+        if isinstance(item, nn.Module) and "kept" in state:
+            found = {
+                path: {name: value for name, value in kept.items() if self._can_be_saved(value)}
+                for path, kept in state["kept"].items()
+            }
+            state["kept"] = {path: kept for path, kept in found.items() if kept}
+        return state
+
+    def _can_be_saved(self, value: Any) -> bool:
+        try:
+            Packer(self.kinds).pack(value, "")
+        except StateError:
+            return False
+        return True
+
     def _of(self, kind: type[Any]) -> list[tuple[str, Any]]:
         return [(name, item) for name, item in self.items.items() if isinstance(item, kind)]
 
@@ -197,6 +218,14 @@ class _Found:
         found: dict[str, dict[str, Tensor]] = {name: dict(m.named_parameters()) for name, m in self._of(nn.Module)}
         found |= {name: {"": tensor} for name, tensor in self._of(Tensor) if tensor.requires_grad and tensor.is_leaf}
         return found
+
+    def _named_parameters(self) -> dict[str, Tensor]:
+        """The same by dotted names: by these an optimizer's groups come back, those that were added late, too."""
+        return {
+            f"{name}.{inner}" if inner else name: p
+            for name, parameters in self._parameters().items()
+            for inner, p in parameters.items()
+        }
 
 
 def _parameters_of(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:

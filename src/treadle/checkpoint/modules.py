@@ -33,10 +33,18 @@ class ModuleMemory:
         self._buffers: WeakKeyDictionary[nn.Module, dict[str, bool]] = WeakKeyDictionary()
         """Which buffers there were, and whether they were filled."""
 
-    def look(self, module: nn.Module) -> None:
-        """Remember what `module` and those inside it are, where they have not been seen yet."""
-        for inner in module.modules():
-            if inner not in self._first:
+    def look(self, module: nn.Module, like: nn.Module | None = None) -> None:
+        """Remember what `module` and those inside it are, where they have not been seen yet, or take them for others.
+
+        These are at the same places in `like`, which has been seen.
+        """
+        others = dict(like.named_modules()) if like is not None else {}
+        for path, inner in module.named_modules():
+            if inner in self._first:
+                continue
+            if path in others and others[path] in self._first:
+                self._first[inner], self._buffers[inner] = self._first[others[path]], self._buffers[others[path]]
+            else:
                 self._first[inner] = {
                     name: value if has_tensors(value) else deepcopy(value) for name, value in _attributes(inner)
                 }
@@ -164,10 +172,17 @@ def load_module(module: nn.Module, state: Mapping[str, Any], memory: ModuleMemor
 
 
 def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The plain attributes and random generators of one module. A tensor with a graph is a step's by-product."""
+    """The plain attributes and random generators of one module. A tensor with a graph is a step's by-product.
+
+    Not so in what a metric of torchmetrics says is its state: it may have been updated with scores that had one.
+    """
     for name, value in vars(module).items():
         if name not in _OF_TORCH and (isinstance(value, _GENERATORS) or is_plain(value)):
             yield name, value
+    metric_state = getattr(module, "metric_state", None)
+    for name, value in metric_state.items() if isinstance(metric_state, dict) else ():
+        if isinstance(value, list) and not is_plain(value):
+            yield name, [item.detach() for item in value]
 
 
 def _state(value: Any) -> Any:
@@ -188,7 +203,7 @@ def _put_into(module: nn.Module, name: str, saved: Any) -> None:
         here.setstate(saved)
     elif isinstance(here, Tensor) and isinstance(saved, Tensor):
         put_back(here, saved)
-    else:
+    elif is_plain(here):  # not an object that a library has put in the place meanwhile
         vars(module)[name] = saved
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from treadle.errors import StateError, nearest
 
 _NAMES = "parameters"
+_First = tuple[list[list[Tensor]], list[list[str | None]], tuple[Any, list[Any]]]
+"""The parameters of each group, their names, and whether groups to come and those there are have fused kernels."""
 
 
 class Groups:
@@ -23,12 +25,14 @@ class Groups:
 
     def __init__(self, parameters: Callable[[], Mapping[str, Tensor]]) -> None:
         self._parameters = parameters
-        self._first: WeakKeyDictionary[torch.optim.Optimizer, list[list[Tensor]]] = WeakKeyDictionary()
+        self._first: WeakKeyDictionary[torch.optim.Optimizer, _First] = WeakKeyDictionary()
 
-    def look(self, optimizer: torch.optim.Optimizer) -> None:
-        """Remember the groups of `optimizer`, where it has not been seen yet."""
+    def look(self, optimizer: torch.optim.Optimizer, like: torch.optim.Optimizer | None = None) -> None:
+        """Remember the groups of `optimizer`, where it has not been seen yet, or take it for one that has been."""
         if optimizer not in self._first:
-            self._first[optimizer] = [list(group["params"]) for group in optimizer.param_groups]
+            first = self._first.get(like) if like is not None else None
+            groups = [list(group["params"]) for group in optimizer.param_groups]
+            self._first[optimizer] = first or (groups, self._named(groups), _fused(optimizer))
 
     def names(self, optimizer: torch.optim.Optimizer) -> list[list[str]] | None:
         """The parameters of each group, or None where they are as they were first.
@@ -36,24 +40,27 @@ class Groups:
         Raises StateError for one that has no name.
         """
         groups = [group["params"] for group in optimizer.param_groups]
-        if optimizer in self._first and _ids(groups) == _ids(self._first[optimizer]):
-            return None
-        names = {id(p): name for name, p in self._parameters().items()}
-        for group in groups:
-            for p in group:
-                if id(p) not in names:
+        first, first_names, _ = self._first.get(optimizer, (None, None, None))
+        names = self._named(groups)
+        for group, named in zip(groups, names, strict=True):
+            for p, name in zip(group, named, strict=True):
+                if name is None and (first is None or _ids(first) != _ids(groups)):
                     raise StateError(
                         f"an optimizer updates a parameter of shape {tuple(p.shape)} that no attribute of the trainer "
                         "holds: make it one"
                     )
-        return [[names[id(p)] for p in group] for group in groups]
+        return None if names == first_names else names  # type: ignore[return-value]
+
+    def _named(self, groups: list[list[Tensor]]) -> list[list[str | None]]:
+        names = {id(p): name for name, p in self._parameters().items()}
+        return [[names.get(id(p)) for p in group] for group in groups]
 
     def arrange(self, optimizer: torch.optim.Optimizer, names: list[list[str]] | None) -> None:
         """Give `optimizer` groups of the parameters with these names; None stands for those that it had first."""
         if names is None:
             if optimizer not in self._first:
                 return
-            groups = self._first[optimizer]
+            groups = self._first[optimizer][0]
         else:
             known = self._parameters()
             for name in (name for group in names for name in group):
@@ -63,9 +70,27 @@ class Groups:
         if _ids(groups) != _ids([group["params"] for group in optimizer.param_groups]):
             optimizer.param_groups[:] = [{"params": list(group)} for group in groups]
 
+    def arrange_defaults(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let groups that are still to come have fused kernels where those that came back have, and had not first."""
+        if optimizer in self._first and "fused" in optimizer.defaults:
+            default, first = self._first[optimizer][2]
+            chosen = all(_fused(optimizer)[1]) and not all(first)
+            optimizer.defaults["fused"] = True if chosen else default
+
+
+def _fused(optimizer: torch.optim.Optimizer) -> tuple[Any, list[Any]]:
+    return optimizer.defaults.get("fused"), [group.get("fused") for group in optimizer.param_groups]
+
 
 def optimizer_state(optimizer: torch.optim.Optimizer, groups: Groups | None = None) -> dict[str, Any]:
     """What `optimizer.state_dict()` gives, with the names of its parameters where `groups` says so."""
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for p in optimizer.state:
+        if isinstance(p, Tensor) and id(p) not in held:
+            raise StateError(
+                f"an optimizer has kept moments of a parameter of shape {tuple(p.shape)} that is in none of its groups "
+                "any more: take it out of optimizer.state, too"
+            )
     names = groups.names(optimizer) if groups is not None else None
     return optimizer.state_dict() | ({} if names is None else {_NAMES: names})
 
@@ -80,6 +105,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], g
     if groups is not None:
         groups.arrange(optimizer, names)
     optimizer.load_state_dict(state)
+    if groups is not None:
+        groups.arrange_defaults(optimizer)
     order = [p for group in optimizer.param_groups for p in group["params"]]
     for index, saved in state.get("state", {}).items():
         p = order[int(index)] if isinstance(index, int) and index < len(order) else None

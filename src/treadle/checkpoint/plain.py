@@ -23,7 +23,7 @@ class Stateless:
 
 _HANDLES = (
     *(types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, type),
-    *(PurePath, torch.device),
+    *(PurePath, torch.device, torch.dtype, Enum),
 )
 _SCALARS = (bool, int, float, str, complex, bytes, np.generic, Enum, torch.dtype)
 
@@ -70,10 +70,16 @@ def is_plain(value: Any) -> bool:
 
 
 def is_stateless(value: Any) -> bool:
-    """Whether `value` holds nothing to save: a function, class, path, hook without state, frozen dataclass of such."""
+    """Whether `value` holds nothing to save: a function, class, hook without state, or a constant that setup gives."""
     if isinstance(value, _HANDLES) or (isinstance(value, Stateless) and not hasattr(value, "state_dict")):
         return True
-    return is_frozen(value) and not is_plain(value)
+    return is_constant(value) or is_frozen(value)
+
+
+def is_constant(value: Any) -> bool:
+    """Whether it is a value that setup gives and that cannot change, but may be replaced: a member of an enumeration,
+    a path, device or dtype, a frozen dataclass of plain data."""
+    return isinstance(value, Enum | PurePath | torch.device | torch.dtype) or (is_frozen(value) and is_plain(value))
 
 
 def was_stateless(value: Any) -> bool:
@@ -88,7 +94,7 @@ def was_stateless(value: Any) -> bool:
 def is_frozen(value: Any) -> bool:
     """Whether it is an instance of a frozen dataclass."""
     parameters = getattr(type(value), "__dataclass_params__", None)
-    return parameters is not None and bool(parameters.frozen)
+    return parameters is not None and bool(parameters.frozen) and not hasattr(value, "load_state_dict")
 
 
 def has_tensors(value: Any) -> bool:

@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from treadle import files
 from treadle.checkpoint.state import State, digest_of
-from treadle.checkpoint.tensorfile import pieces
+from treadle.checkpoint.tensorfile import pieces, read_tensors
 from treadle.errors import RunError, StateError, one_line
 from treadle.files import hash_file, read_regular, reason, replace_directory, sync, write_json, write_synced
 
@@ -107,7 +105,7 @@ def read_checkpoint(path: Path) -> State:
         if digest_of(values, listed[TENSORS]["sha256"]) != digest:
             raise StateError(f"checkpoint {path}: {MANIFEST} is damaged, its digest is not that of the files")
         name = TENSORS
-        state = State(values, load_file(path / TENSORS), clock)
+        state = State(values, read_tensors(path / TENSORS), clock)
         name = VALUES
         if not (state.step >= 0 and state.epoch >= 0 and clock.get("seconds", 0) >= 0):
             raise ValueError("counts below zero")

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from treadle.errors import StateError
+from treadle.files import read_regular
 
 _NAMES = {
     torch.float64: "F64",
@@ -65,6 +68,17 @@ def pieces(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = N
         data = raw_bytes(tensors[name])
         for start in range(0, len(data), PIECE):
             yield data[start : start + PIECE]
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors in a safetensors file, on the CPU. Raises OSError, and SafetensorError for a damaged one."""
+    from safetensors.torch import load, load_file
+
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:  # the library opens no file by such a name
+        return load(read_regular(path))
+    return load_file(path)
 
 
 def check_dtypes(tensors: Mapping[str, Tensor]) -> None:

@@ -28,6 +28,8 @@ EXAMPLES = """  treadle train image
   treadle train image --set log_every="100 steps" seed=1 --run runs/try
   treadle train image --log tensorboard visdom=http://gpu-box:8097
   treadle train runs/image/v001/config.yaml      the same run once more
+  treadle train image --try                      two steps of all, nothing is kept
+  treadle train image --resume auto              go on with the newest, or begin
   treadle train --trainer prog.py:Mine           a trainer of your own
   treadle train image --help                     the recipe's own page of help
   treadle train image --help all                 every setting, in full
@@ -56,6 +58,8 @@ def parser() -> Parser:
     )
     result.add_argument("--resume", choices=["auto"], help="go on with the newest run in DIR, unless it has finished; "
                         "where there is none begin one")  # fmt: skip
+    result.add_argument("--try", action="store_true", dest="try_out", help="only try it out: two steps of everything, "
+                        "a checkpoint saved and resumed; nothing is kept")  # fmt: skip
     add_sinks(result)
     add_trainer(result, data=None)
     return result
@@ -78,6 +82,8 @@ def run(arguments: list[str]) -> int:
     if help_wanted:
         return _explain(named, recipe, arguments[-1] == "all")
     recipe = resolved(recipe, named, options, flags)
+    if options.try_out:
+        return _try(recipe, named)
     hooks = sinks(options)
     where = options.run or Path("runs") / recipe.name
     with recipe.build(run_dir=where, hooks=hooks, resume=options.resume or False) as trainer:
@@ -94,6 +100,19 @@ def resolved(recipe: Recipe, named: str, options: Namespace, flags: list[str]) -
         recipe = recipe.with_overrides(options.overrides)
     recipe = replace(recipe, config=parse_flags(recipe.config, flags, f"treadle train {named}"))
     return recipe if options.data is None else replace(recipe, data=existing(options.data, "--data"))
+
+
+def _try(recipe: Recipe, named: str) -> int:
+    """Try the recipe out and say what came of it; 1 where a resumed run is another one."""
+    from treadle.recipes.try_out import try_recipe
+
+    tried = try_recipe(recipe, lambda what, seconds: print(f"  {what + ':':<11} {seconds:6.2f} s", flush=True))
+    if not tried.holds:
+        print("differs: resumed from its checkpoint after the first step, the run is another one after the second")
+        print(f"first difference (never stopped and resumed): {tried.differences[0]}")
+        return 1
+    print(f"tried: {named}, two steps of everything in {sum(tried.seconds.values()):.1f} s; resumed with equal digests")
+    return 0
 
 
 def drive(trainer: Trainer, options: Namespace) -> int:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from functools import cache
 from types import NoneType
-from typing import Any, Self, get_args, get_type_hints
+from typing import Any, ClassVar, Self, get_args, get_type_hints
 
 from treadle.config.fields import convert
 from treadle.errors import UsageError, nearest
@@ -135,6 +135,9 @@ class Settings:
     field cannot say alone. Raises UsageError for a name that is no field, a wrong type, and a value out of range.
     """
 
+    elsewhere: ClassVar[Mapping[str, str]] = {}
+    """What other programs call some of these, for the error that says what it is here."""
+
     def __new__(cls, *args: Any, **given: Any) -> Self:
         """Refuse names that are no settings, with the nearest one: `__init__` would only raise a TypeError."""
         known = getattr(cls, "__dataclass_fields__", {})
@@ -142,7 +145,7 @@ class Settings:
             taken = inspect.signature(cls.__init__).parameters
             for name in given:
                 if name not in taken and all(each.kind is not each.VAR_KEYWORD for each in taken.values()):
-                    raise UsageError(f"{name!r} is no setting of {cls.__name__}{nearest(name, known)}")
+                    raise UsageError(f"{name!r} is no setting of {cls.__name__}{_nearest(cls, name, known)}")
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -274,11 +277,17 @@ def _number(value: float) -> str:
     return f"2**{power} - 1" if power > 31 and value == 2**power - 1 else str(value)
 
 
+def _nearest(kind: type, name: str, known: Iterable[str]) -> str:
+    """What `name` is here, where other programs call it so; else the nearest name."""
+    here = getattr(kind, "elsewhere", {}).get(name)
+    return f"; here it is {here}" if here else nearest(name, known)
+
+
 def _refusal(kind: type, name: str) -> str:
     """Why a sealed setting cannot be assigned, and what to do instead."""
     rules = rules_of(kind)
     if name not in rules:
-        return f"{name!r} is no setting of {kind.__name__}{nearest(name, rules)}"
+        return f"{name!r} is no setting of {kind.__name__}{_nearest(kind, name, rules)}"
     if rules[name].resumable:
         later = f"or continue the run with another (treadle resume RUN --set {name}=...)"
     else:

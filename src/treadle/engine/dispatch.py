@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from treadle.checkpoint.packing import pack_plain
 from treadle.engine.apart import Gift, apart, own
+from treadle.engine.elsewhere import EVENTS_ELSEWHERE
 from treadle.engine.events import EVENTS, Events, Hook, Record
 from treadle.errors import UsageError, one_line
 from treadle.terminal import say
@@ -75,10 +76,10 @@ class Dispatcher:
             replaced = self._replaced.get(event)
             if replaced is not None:
                 row.append((self._own, replaced))
-            elif getattr(type(self._owner), event) is not getattr(Events, event):
+            elif _overrides(self._owner, event, Events):
                 row.append((self._own, getattr(self._owner, event)))
             for hook in sorted(hooks, key=lambda hook: hook.order):
-                if getattr(type(hook), event) is not getattr(Hook, event):
+                if _overrides(hook, event, Hook):
                     handler = self._handlers[id(hook)]
                     method = partial(getattr(hook, event), self._owner)
                     if hook.observer:
@@ -191,10 +192,21 @@ def _pack_into(target: dict[str, Any], gift: Gift) -> None:
     target.update(pack_plain(dict(gift), "on_save"))
 
 
+def _overrides(listener: Any, event: str, base: type) -> bool:
+    """Whether a trainer or hook reacts to an event: by a method of its class, or a function of its own."""
+    own = getattr(listener, "__dict__", ())
+    return event in own or getattr(type(listener), event) is not getattr(base, event)
+
+
 def _refuse_near_misses(kind: type, base: type) -> None:
-    """Raise UsageError for a method that looks like a misspelt event: it would never be called."""
-    for name in {name for cls in kind.__mro__ if cls not in base.__mro__ for name in vars(cls)}:
+    """Raise UsageError for a method that looks like a misspelt event, or is one elsewhere: it would never be called.
+
+    What a class of somebody else's has, such as another trainer's callback that is a base too, is that one's.
+    """
+    theirs = {name for cls in kind.__mro__ if not issubclass(cls, base) for name in vars(cls)}
+    for name in sorted({name for cls in kind.__mro__ if cls not in base.__mro__ for name in vars(cls)} - theirs):
         if name.startswith(("pre_", "post_", "on_")) and name not in EVENTS:
-            near = difflib.get_close_matches(name, EVENTS, n=1, cutoff=0.85)
+            elsewhere = EVENTS_ELSEWHERE.get(name)
+            near = [elsewhere] if elsewhere else difflib.get_close_matches(name, EVENTS, n=1, cutoff=0.85)
             if near:
                 raise UsageError(f"{kind.__name__}.{name} is no event and is never called: did you mean {near[0]!r}?")

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from treadle.checkpoint.state import State
 from treadle.data.random import RandomStreams
 from treadle.engine.bad_steps import RollBack
 from treadle.engine.build import check_ready
-from treadle.engine.commands import Close, Command, CommandQueue, Extend, Rewind
+from treadle.engine.commands import Close, Command, CommandQueue, Extend, Rewind, Save
 from treadle.engine.devices import deterministic_kernels
 from treadle.engine.history import newest_state
 from treadle.engine.lifecycle import Stage
@@ -25,6 +26,9 @@ from treadle.engine.memory import keep_freed_memory
 from treadle.engine.objective import Objective
 from treadle.engine.until import Until
 from treadle.errors import UsageError, message, nearest
+
+SAVING_AT_LEAST = 1.0
+"""Seconds that checkpoints which are asked for by command may take in any case, before they wait for steps."""
 
 _open: weakref.WeakSet[Driver] = weakref.WeakSet()
 
@@ -50,6 +54,7 @@ class Driver:
         loop.is_asked = self.commands.hold_the_end
         self._steps: Iterator[None] | None = None
         self._halted = self._begun = False
+        self._opened, self._saving = perf_counter(), 0.0
         self.active = Active(loop, random)
 
     def open(self) -> None:
@@ -60,8 +65,15 @@ class Driver:
     # Steps --------------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
-        """Run to the end, or until a stop."""
+        """Run to the end, or until a stop. Raises UsageError where it was ended before that by anything else."""
         self._refuse_inside("train")
+        lifecycle = self._lifecycle
+        if lifecycle.stage in (Stage.FAILED, Stage.CLOSED):
+            how = "failed" if lifecycle.stage is Stage.FAILED else "was ended"
+            raise UsageError(
+                f"the run {how} after step {self._loop.progress.step} ({lifecycle.reason}) and takes no further step: "
+                "rewind() it to a step before, or resume it in a new trainer"
+            )
         with self.active:
             while self._may_step(wait=True) and self._take_step():
                 self._random.give_way()
@@ -118,7 +130,7 @@ class Driver:
             return True
         # As many as there are now: somebody who never stops sending does not keep the run from its steps.
         for _ in range(len(commands)):
-            if not commands:  # some were answered together
+            if not commands or self._puts_off_saving():  # some were answered together
                 break
             if self._carry_out_next():
                 return False
@@ -135,13 +147,23 @@ class Driver:
             lifecycle.to(Stage.RUNNING)
         return not lifecycle.ended
 
+    def _puts_off_saving(self) -> bool:
+        """Whether nothing but checkpoints is asked for, and these have had their half of the time: steps come first."""
+        if self._saving <= SAVING_AT_LEAST or self._saving <= (perf_counter() - self._opened) / 2 or self._loop.over:
+            return False
+        return self.commands.only_saves()
+
     def _carry_out_next(self) -> bool:
         """Carry out the oldest command; returns whether it halted the run."""
+        command, future = self.commands.take()
+        began = perf_counter()
         try:
-            self.commands.carry_out(*self.commands.take())
+            self.commands.carry_out(command, future)
         except BaseException as error:
             self._fail(error)
             raise
+        if isinstance(command, Save):
+            self._saving += perf_counter() - began
         halted, self._halted = self._halted, False
         return halted
 

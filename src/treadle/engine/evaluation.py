@@ -14,6 +14,7 @@ from treadle.data.feed import Feed
 from treadle.data.limit import iterate
 from treadle.data.named import sets_of
 from treadle.data.random import RandomStreams, derive_seed
+from treadle.data.reading import SequentialFeed
 from treadle.engine.devices import autocast
 from treadle.engine.parts import Parts
 from treadle.engine.scores import Scores
@@ -98,8 +99,8 @@ class Evaluator:
 
     def batches(self, feed: Feed, limit: int | None = None) -> Iterator[Any]:
         """The first `limit` batches of `feed`, on the device."""
-        if limit is not None:
-            feed.load_state_dict({})  # a stream was left where the limit was: it begins anew
+        if limit is not None and isinstance(feed, SequentialFeed):
+            feed.load_state_dict({})  # it was left where the limit was, and begins anew
         for batch in iterate(feed, 0, limit=limit):
             yield to_device(batch, self._device)
 

@@ -7,24 +7,21 @@ is refused, not the resume. A rewind in the same process puts back the objects t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import PurePath
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from treadle.checkpoint.kinds import classes_in
-from treadle.checkpoint.plain import Stateless, is_plain
+from treadle.checkpoint.plain import Stateless, is_constant, is_frozen, is_plain
 from treadle.engine.ema import EMA
 from treadle.engine.events import Hook
 from treadle.engine.objective import Objective
 from treadle.engine.parts import Parts, walk
+from treadle.engine.sharing import pairs_in, part, sharers, tensors_of
 from treadle.errors import StateError
 
-_DATA = (PurePath, torch.device)
-"""Handles that a state can hold, where they are no longer those of setup."""
 _REMEDY = (
     "make it in setup (parameters may join an optimizer later, with add_param_group), or name it in the trainer's "
     "`transient` if it has no state"
@@ -36,17 +33,23 @@ class Frame:
 
     def __init__(self, owner: object, parts: Parts, hooks: Sequence[Hook]) -> None:
         self.owner, self.hooks = owner, list(hooks)
+        tensors = tensors_of(parts)
+        self.pairs = pairs_in(tensors)
+        self.sharers = sharers(self.pairs, tensors, parts)
         self._held = {
             name: _remembered(value)
             for name, value in parts.attributes.items()
             if name not in parts.transient and not is_plain(value)
         }
 
-    def put_back(self, subject: Any, parts: Parts, *, drop: bool) -> None:
-        """Let the attributes be these objects again; with `drop`, those that came later are deleted."""
+    def put_back(self, subject: Any, parts: Parts, plain: Collection[str], *, drop: bool) -> None:
+        """Let the attributes be these objects again; with `drop`, those that came later go, to nothing if `plain`."""
         for name, value in list(parts.attributes.items()):
             if drop and name not in self._held and name not in parts.transient and not is_plain(value):
-                delattr(subject, name)
+                if name in plain:
+                    setattr(subject, name, None)
+                else:
+                    delattr(subject, name)
         for name, (value, inside) in self._held.items():
             if parts.attributes.get(name) is not value or _differs(value, inside):
                 setattr(subject, name, _recalled((value, inside)))
@@ -67,6 +70,7 @@ class Late:
         self._first: Frame | None = None
         self._objects: dict[str, Any] = {}
         self._plain: frozenset[str] = frozenset()
+        self._constants: dict[str, Any] = {}
         self._places: frozenset[str] = frozenset()
         self._structures: dict[str, dict[str, Any]] = {}
         self._known_hooks: set[int] = set()
@@ -82,6 +86,7 @@ class Late:
         self._first = self.now()
         self._objects = dict(self._walk(plain=False))
         self._plain = frozenset(name for name, value in self._attributes() if is_plain(value))
+        self._constants = {name: value for name, value in self._attributes() if is_constant(value)}
         self._places = frozenset(name for name, _ in self._walk(plain=True))
         self._structures = {
             name: _structure(item) for name, item in self._objects.items() if isinstance(item, nn.Module)
@@ -93,11 +98,17 @@ class Late:
         self._known_hooks |= {id(hook) for hook in self._hooks() if not stateless or not hasattr(hook, "state_dict")}
 
     def holds(self, name: str, value: Any) -> bool:
-        """Whether an attribute is in this section: plain data, or numbers with a graph, that came after setup."""
-        return self._is_new(name) and (is_plain(value) or _is_by_product(value))
+        """Whether an attribute is in this section: data that came after setup, or in place of a constant."""
+        if self._first is None or "." in name:
+            return False
+        if is_constant(value):
+            return not (name in self._constants and _equal(value, self._constants[name]))
+        fresh = (name not in self._plain and name not in self._objects) or name in self._constants
+        return fresh and (is_plain(value) or _is_by_product(value))
 
-    def _is_new(self, name: str) -> bool:
-        return self._first is not None and "." not in name and name not in self._plain and name not in self._objects
+    def first(self, name: str) -> Any:
+        """The object that was at dotted `name` after setup; None where there was none."""
+        return self._objects.get(name)
 
     def now(self) -> Frame:
         """Which objects there are now."""
@@ -109,38 +120,50 @@ class Late:
         """Plain data that came later, and which object of setup an attribute stands for; mostly nothing."""
         if self._first is None:
             return {}
-        names = {id(item): name for name, item in reversed(self._objects.items()) if not isinstance(item, _DATA)}
+        names = {id(item): name for name, item in reversed(self._objects.items()) if not is_constant(item)}
         values: dict[str, Any] = {}
         same: dict[str, str] = {}
+        tensors: dict[int, str] = {}
         for name, value in self._attributes():
-            first = self._objects.get(name)
             if self.holds(name, value):
                 values[name] = value
-            elif isinstance(value, _DATA):
-                if value != first:
-                    values[name] = value
-            elif value is not first and id(value) in names:
+            elif isinstance(value, Tensor) and name in self._plain and id(value) in tensors:
+                same[name] = tensors[id(value)]
+            elif not is_constant(value) and value is not self._objects.get(name) and id(value) in names:
                 same[name] = names[id(value)]
-        return {key: found for key, found in (("values", values), ("same", same)) if found}
+            if isinstance(value, Tensor) and name in self._plain:
+                tensors.setdefault(id(value), name)
+        apart = [list(pair) for pair in sorted(self._first.pairs - pairs_in(tensors_of(self._parts)))]
+        return {key: found for key, found in (("values", values), ("same", same), ("apart", apart)) if found}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave, and delete the plain data that came later still."""
         frame, self.frame = self.frame, None
         if frame is not None and frame.owner is self:
-            frame.put_back(self._subject, self._parts, drop=True)
+            frame.put_back(self._subject, self._parts, self._plain, drop=True)
             self._put_hooks_back(frame)
         elif self._first is not None:
-            self._first.put_back(self._subject, self._parts, drop=frame is None)
+            self._first.put_back(self._subject, self._parts, self._plain, drop=frame is None)
+        if self._first is not None:
+            apart = {(first, second) for first, second in saved.get("apart", ())}
+            then = frame if frame is not None and frame.owner is self else self._first
+            part(self._subject, self._parts, then.pairs - apart, then.sharers)
         values = saved.get("values", {})
         for name, value in self._attributes():
-            if name not in values and self._is_new(name) and (is_plain(value) or isinstance(value, _DATA)):
+            if name in values or not self.holds(name, value):
+                continue
+            if name in self._constants:
+                setattr(self._subject, name, self._constants[name])
+            elif name in self._plain:  # its value is among the attributes
+                setattr(self._subject, name, None)
+            else:
                 delattr(self._subject, name)
         for name, value in values.items():
             setattr(self._subject, name, value)
         for name, other in saved.get("same", {}).items():
-            if other not in self._objects:
+            if other not in self._objects and other not in self._plain:
                 raise StateError(f"{name!r} was the trainer's {other!r}, which it has not")
-            setattr(self._subject, name, self._objects[other])
+            setattr(self._subject, name, self._objects.get(other, self._parts.attributes.get(other)))
         if self._parts.refresh():
             self._adopt()
 
@@ -165,7 +188,7 @@ class Late:
         known = {id(item) for item in self._objects.values()}
         for name, item in now.items():
             first = self._objects.get(name)
-            if item is first or isinstance(item, _DATA) or _is_by_product(item) or _is_observer(item):
+            if item is first or is_constant(item) or _is_by_product(item) or _is_observer(item):
                 continue
             if "." not in name and id(item) in known:
                 continue  # one of setup's under another name
@@ -177,7 +200,7 @@ class Late:
                 raise StateError(f"{name!r} has changed places since setup, a resume could not: leave it where it was")
             self._check_replaced(name, first, item, now)
         for name, first in self._objects.items():
-            if name not in now and not isinstance(first, _DATA) and not _is_observer(first):
+            if name not in now and not is_constant(first) and not _is_observer(first):
                 raise StateError(
                     f"attribute {name!r} ({_title(first)}) has gone since setup, a resume would have it again: keep "
                     "it, or name it in the trainer's `transient`"
@@ -186,6 +209,7 @@ class Late:
             if isinstance(item, nn.Module) and name in self._structures:
                 self._check_structure(name, item)
         self._check_mixed()
+        self._check_views()
         for hook in self._hooks():
             if id(hook) not in self._known_hooks and not hook.observer and not hook.optional_state:
                 raise StateError(
@@ -195,7 +219,7 @@ class Late:
 
     def _check_replaced(self, name: str, first: Any, item: Any, now: Mapping[str, Any]) -> None:
         """One that stands where another stood is taken for it, where it is of the same kind and says what it is."""
-        if isinstance(item, Stateless | EMA | Objective) or type(item) is not type(first):
+        if isinstance(item, Stateless | EMA | Objective) or is_frozen(item) or type(item) is not type(first):
             raise StateError(
                 f"attribute {name!r} was a {_title(first)} after setup and is another {_title(item)} now, which a "
                 f"resume would not build: {_REMEDY}"
@@ -245,6 +269,18 @@ class Late:
                             "grows in an attribute of its own"
                         )
 
+    def _check_views(self) -> None:
+        """Tensors that share memory since setup do so by chance, or on purpose: a resume would part them."""
+        if self._first is None:
+            return
+        tensors = tensors_of(self._parts)
+        for first, second in sorted(pairs_in(tensors) - self._first.pairs):
+            if tensors[first] is not tensors[second] or "." in first or "." in second:
+                raise StateError(
+                    f"{first!r} and {second!r} share memory since setup, which a resume would part: clone() one of "
+                    "them, or make both in setup"
+                )
+
     def _attributes(self) -> list[tuple[str, Any]]:
         transient = self._parts.transient
         return [(name, value) for name, value in self._parts.attributes.items() if name not in transient]
@@ -291,6 +327,10 @@ def _differs(value: Any, inside: Any) -> bool:
     if list(now) != list(then):
         return True
     return any(now[key] is not item or _differs(item, deeper) for key, (item, deeper) in then.items())
+
+
+def _equal(first: Any, second: Any) -> bool:
+    return first is second or (type(first) is type(second) and bool(first == second))
 
 
 def _is_by_product(value: Any) -> bool:

@@ -310,6 +310,18 @@ class Loop:
             self.subject.feed.bind(self.config.seed, self.device, self.world)
         self.count_batches()
 
+    def check_feed(self, name: str, feed: Feed | None) -> None:
+        """Take in a feed that is set outside setup. Raises UsageError where a resume would be without it."""
+        if self.lifecycle.stage is Stage.NEW:
+            return
+        if self.archive is not None:
+            raise UsageError(
+                f"self.{name} is set while the run goes on, and a resume would have that of its beginning: give it a "
+                "Feed whose plan(epoch) says what comes when"
+            )
+        if feed is not None:
+            feed.bind(self.config.seed, self.device)
+
     def count_batches(self) -> None:
         """Take in how many batches an epoch has."""
         feed = self.subject.feed

@@ -36,7 +36,7 @@ class Means:
                     raise UsageError(
                         f"metric {name!r} has shape {tuple(value.shape)}: return one number, e.g. its .mean()"
                     ) from None
-            elif type(value) is not float and is_metric(value):  # torchmetrics' objects can be multiplied, too
+            elif hasattr(value, "compute") and is_metric(value):  # torchmetrics' objects can be multiplied, too
                 raise UsageError(
                     f"metric {name!r} is a {type(value).__name__}: return a number here, say what calling it gives; "
                     "validation_step and test_step may return the object"

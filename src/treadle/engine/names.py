@@ -25,7 +25,9 @@ def check_class(kind: type, base: type) -> None:
 
     Data stay data, properties properties; a method may be overridden by one that can be called in the same way.
     """
-    for name, value in vars(kind).items():
+    # Those beside the base are looked at with the class that brings them in.
+    beside = [each for each in kind.__mro__[: kind.__mro__.index(base)] if each is kind or not issubclass(each, base)]
+    for name, value in {name: value for each in reversed(beside) for name, value in vars(each).items()}.items():
         taken = names_of(base).get(name)
         if taken is None:
             continue

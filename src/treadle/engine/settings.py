@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from treadle.config.settings import Settings, setting
+from treadle.engine.elsewhere import SETTINGS_ELSEWHERE
 from treadle.engine.schedule import Every, Span
 from treadle.errors import UsageError, nearest
 
@@ -156,6 +158,8 @@ class TrainerConfig(
     `optimization.clip_norm`), and a part of the engine that takes `OptimizationSettings` takes the whole config too.
     Fields are in the order of the bases from the last to the first.
     """
+
+    elsewhere: ClassVar[Mapping[str, str]] = SETTINGS_ELSEWHERE
 
 
 def settings_from(kind: type[TrainerConfig], config: TrainerConfig | None, given: dict[str, Any]) -> TrainerConfig:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
+
 from treadle.checkpoint.kinds import Kinds
 from treadle.checkpoint.modules import ModuleMemory
 from treadle.checkpoint.objects import Objects
@@ -74,7 +76,12 @@ class RunState:
                 "attribute", subject, self._attributes, self._is_observer, memory=self._memory, groups=self._groups
             ),
             "hooks": Objects("hook", subject, lambda: self._stateful_hooks(observers=False), self._may_differ),
-            "feeds": Objects("feed", subject, lambda: subject.feeds),
+            "feeds": Objects(
+                "feed",
+                subject,
+                lambda: subject.feeds,
+                remedy=": give the data that the run had (data=, validation_data=, test_data=)",
+            ),
             "user": Value(lambda: self._user, lambda saved: setattr(self, "_user", saved)),
             "data": Value(self._fingerprints, self._check_data),
         }
@@ -82,10 +89,7 @@ class RunState:
     def set_up(self) -> None:
         """Take note of what setup has made: what comes later is part of the state as such."""
         self.late.set_up()
-        for module in self._parts.modules.values():
-            self._memory.look(module)
-        for optimizer in self._parts.optimizers.values():
-            self._groups.look(optimizer)
+        self._look()
 
     def capture(self, *, ask: bool = True) -> State:
         """The state between two steps; tensors are references, not copies.
@@ -94,12 +98,14 @@ class RunState:
         naming an attribute that has state and cannot be saved.
         """
         self.settle_hooks()
+        self._look()
         self._user, observers = self._events.gather_for_save() if ask else ({}, {})
         late = self.late.state_dict()
         # Only where there is something: states of version 0.1.0 have none.
         sections = self._sections | ({"late": Value(lambda: late, self.late.load_state_dict)} if late else {})
         state = capture(sections, self._kinds)
         state.frame = self.late.now()
+        self._check_held(state)
         state.clock = {"seconds": self._lifecycle.seconds}
         kept = {
             name: saved for name, hook in self._stateful_hooks(observers=True).items() if (saved := self._kept(hook))
@@ -126,6 +132,19 @@ class RunState:
                 saved = unpack(observers["hooks"][name], {})
                 self._events.contain(hook, "load_state_dict", partial(hook.load_state_dict, saved))
         self._events.fire("on_load", unpack(observers.get("user", {}), {}) | self._user)
+
+    def _look(self) -> None:
+        """See the modules and optimizers there are; those that stand where others stood after setup are taken for them.
+
+        So the state is the same as that of a run in which they are those of setup: one that is resumed.
+        """
+        self._parts.refresh()
+        for name, module in self._parts.modules.items():
+            first = self.late.first(name)
+            self._memory.look(module, first if isinstance(first, torch.nn.Module) else None)
+        for name, optimizer in self._parts.optimizers.items():
+            first = self.late.first(name)
+            self._groups.look(optimizer, first if isinstance(first, torch.optim.Optimizer) else None)
 
     def settle_hooks(self) -> None:
         """Give the hooks that were added since the state was restored what they had then.
@@ -158,6 +177,21 @@ class RunState:
     def _may_differ(self, name: str) -> bool:
         """Whether a hook may be new, or gone, in a state: where it says so, or the trainer has just been made."""
         return self._lifecycle.stage is Stage.NEW or _optional_hook(name)
+
+    def _check_held(self, state: State) -> None:
+        """Raise StateError for a parameter that an optimizer updates and that is not in `state`."""
+        held = {id(p) for p in self._parts.named_tensors().values()}
+        saved: set[int] | None = None
+        for name, optimizer in self._parts.optimizers.items():
+            for p in (p for group in optimizer.param_groups for p in group["params"]):
+                if id(p) in held:
+                    continue
+                saved = saved or {tensor.data_ptr() for tensor in state.tensors.values()}
+                if p.data_ptr() not in saved and name.partition(".")[0] not in self._parts.transient:
+                    raise StateError(
+                        f"{name!r} updates a parameter of shape {tuple(p.shape)} that no attribute of the trainer "
+                        "holds: make it one"
+                    )
 
     def _attributes(self) -> dict[str, Any]:
         """The attributes with state, but for observers: theirs is no part of the run's."""

@@ -27,7 +27,7 @@ from treadle.engine.build import (
 from treadle.engine.commands import CommandQueue
 from treadle.engine.devices import choose_device, choose_precision
 from treadle.engine.driver import Driver
-from treadle.engine.events import Hook
+from treadle.engine.events import EVENTS, Hook
 from treadle.engine.lifecycle import Stage
 from treadle.engine.loop import Loop
 from treadle.engine.minimize import Minimizer
@@ -150,14 +150,18 @@ class Trainer(Subject):
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _TAKEN:
             check_assignment(self, Trainer, name, value)
+            if name.endswith("feed") and hasattr(self, "loop"):
+                self.loop.check_feed(name, value)
+            object.__setattr__(self, name, value)
+            _heed(self, name)
+            return
         object.__setattr__(self, name, value)
-        if name == "feed" and hasattr(self, "loop"):
-            self.loop.count_batches()
-        if type(value) not in _DULL and name not in _TAKEN:
+        if type(value) not in _DULL:
             self.parts.stale = True
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
+        _heed(self, name)
         self.parts.stale = True
 
     # Changing it for one run ------------------------------------------------------------------------------------
@@ -239,7 +243,10 @@ class Trainer(Subject):
     # Driving it ---------------------------------------------------------------------------------------------------
 
     def train(self) -> Summary:
-        """Run to the end, or until a stop. After a stop it goes on where it was; after the end it does nothing."""
+        """Run to the end, or until a stop. After a stop it goes on where it was; after the end it does nothing.
+
+        Raises UsageError where an error, an interrupt or `close` has ended the run: a rewind opens it again.
+        """
         self.driver.train()
         return self.summary()
 
@@ -273,6 +280,7 @@ class Trainer(Subject):
         Raises UsageError for a limit that is not higher, or leaves the run at its end; and for a run that has not
         begun, has failed or was closed.
         """
+        self.loop.events.refuse_observers("extend")
         self.driver.extend({"max_epochs": max_epochs, "max_steps": max_steps})
 
     def rewind(self, step: int) -> None:
@@ -523,6 +531,15 @@ class Trainer(Subject):
         """The former way to `commands.validate()`."""
         warnings.warn("Trainer.request_validation() is now commands.validate()", FutureWarning, stacklevel=2)
         self.commands.validate()
+
+
+def _heed(trainer: Trainer, name: str) -> None:
+    """Take note that something of the trainer's own was set or deleted: its feed, or what it does at an event."""
+    if hasattr(trainer, "loop"):
+        if name == "feed":
+            trainer.loop.count_batches()
+        elif name in EVENTS:
+            trainer.loop.listen()
 
 
 _TAKEN = frozenset(names_of(Trainer))

@@ -1,4 +1,4 @@
-"""What `treadle resume`, `fork`, `verify` and `test` do, as functions of a run.
+"""What `treadle resume`, `fork`, `verify` and `test` do, as functions of a run; and `try_out`, of a trainer.
 
     import treadle
 
@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 from treadle.errors import UsageError
 from treadle.files import existing, make_report_directory, to_json, write_whole
 from treadle.recipes import registry
-from treadle.recipes.registry import Recipe, load_recipe
+from treadle.recipes.registry import Recipe, load_recipe, recipe_of
+from treadle.recipes.try_out import TryOut, try_recipe
 from treadle.runs.best import load_best
 from treadle.runs.fork import changed_hyperparameters, fork_run
 from treadle.runs.run import CONFIG, find_run
@@ -151,6 +152,35 @@ def test(
     return evaluate(directory, recipe.with_settings(settings))
 
 
+def try_out(
+    trainer: type[Trainer] | str | Path,
+    *,
+    data: Any = None,
+    validation_data: Any = None,
+    test_data: Any = None,
+    **settings: Any,
+) -> TryOut:
+    """Try a trainer out: two steps of everything, in a moment, before the hours that a run takes.
+
+    It trains for two steps, saves a checkpoint in between, resumes from that and compares the states, validates on two
+    batches, makes the examples, ends the run (an epoch has two steps), writes the reports and tests on two batches. No
+    file is kept, and no hook or sink takes part but those of the trainer and its settings.
+
+    Args:
+        trainer: its class, a recipe's name, or a recipe's file.
+        data, validation_data, test_data: as for `resume`.
+        settings: of the trainer, by (dotted) name.
+
+    Returns the seconds of each, and whether the resumed run was the same. Raises whatever goes wrong, with a note that
+    says where.
+
+    Example:
+        assert treadle.try_out(Line, data=(x, y), validation_data=held_out, max_epochs=20).holds
+    """
+    recipe = recipe_of(trainer) if isinstance(trainer, type) else load_recipe(trainer)
+    return try_recipe(given_data(recipe, data, validation_data, test_data).with_settings(settings))
+
+
 test.__test__ = False  # type: ignore[attr-defined]  # of pytest, which would take it for one of its own
 
 
@@ -165,7 +195,11 @@ def recipe_of_run(
     Raises UsageError in one line, also where the run was trained by a class of another name.
     """
     kind = registry.trainer(trainer) if isinstance(trainer, str) else trainer
-    recipe = load_recipe(run / CONFIG, kind)
+    return given_data(load_recipe(run / CONFIG, kind), data, validation_data, test_data)
+
+
+def given_data(recipe: Recipe, data: Any = None, validation_data: Any = None, test_data: Any = None) -> Recipe:
+    """The recipe with other data: `data` is a path or an object, the others are objects; None leaves what there is."""
     if isinstance(data, str | Path):
         recipe, data = replace(recipe, data=existing(data, "data")), None
     feeds = {"data": data, "validation_data": validation_data, "test_data": test_data}

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from treadle.checkpoint.tensorfile import pieces
+from treadle.checkpoint.tensorfile import pieces, read_tensors
 from treadle.config.fields import from_dict
 from treadle.config.files import load
 from treadle.engine.parts import Parts
@@ -220,7 +220,6 @@ def read_best(run: str | Path, rank: int = 1) -> Best:
     Raises UsageError where it has none, or none that is whole.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     directory = best_directory(run)
     if rank != 1:
@@ -233,7 +232,7 @@ def read_best(run: str | Path, rank: int = 1) -> Best:
     except RunError as error:
         raise UsageError(str(error)) from None
     try:
-        return Best(load_file(directory / WEIGHTS), info)
+        return Best(read_tensors(directory / WEIGHTS), info)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UsageError(f"{directory / WEIGHTS} cannot be read ({one_line(error)}): restore it from a copy") from None
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from treadle.checkpoint.state import State
-from treadle.checkpoint.store import Retention, list_checkpoints, newest_good, step_of, write_checkpoint
+from treadle.checkpoint.store import (
+    Retention,
+    checkpoint_name,
+    list_checkpoints,
+    newest_good,
+    step_of,
+    write_checkpoint,
+)
+from treadle.checkpoint.writer import CheckpointWriter
 from treadle.errors import RunError, StateError, UsageError
 from treadle.files import reason
 from treadle.runs.lock import RunLock
@@ -38,33 +48,44 @@ class Checkpoints:
         self.directory = Path(directory)
         self._retention = Retention(last=keep)
         self._lock: RunLock | None = None
+        self._writer: CheckpointWriter | None = None
+        self._last = 0
 
-    def save(self, state: State, step: int | None = None) -> Path:
-        """Write `state`, and return where when it is on the disk.
+    def save(self, state: State, step: int | None = None, *, wait: bool = True) -> Path:
+        """Write `state`, and return where.
 
         Args:
             state: as `capture` gives it.
             step: finished steps, by which checkpoints are named and the newest is known; one that is there already is
                 replaced, and later ones are given up. By default one more than the newest has.
+            wait: whether to return only when it is on the disk. Otherwise the tensors are copied, and written beside
+                what comes next; one that cannot be written is told on stderr, and raised by the next call. At the
+                program's end, however it ends by itself, what is under way is finished.
 
         Raises:
             RunError: the disk refuses; what was there before is intact.
             UsageError: another process writes there, or `step` is no number of steps.
         """
-        there = list_checkpoints(self.directory)
         if step is None:
-            step = step_of(there[-1]) + 1 if there else 1
+            step = max([self._last, *map(step_of, list_checkpoints(self.directory))]) + 1
         if isinstance(step, bool) or not isinstance(step, int) or step < 0:
             raise UsageError(f"step is {step!r}: expected a whole number of 0 or more")
         self._hold()
-        path, _ = write_checkpoint(self.directory, replace(state, clock=state.clock | {"step": step}), self._retention)
-        return path
+        numbered = replace(state, clock=state.clock | {"step": step})
+        if wait:
+            self._finish()
+            write_checkpoint(self.directory, numbered, self._retention)
+        else:
+            self._told(lambda writer: writer.submit(numbered, self._retention), self._beside())
+        self._last = step
+        return self.directory / checkpoint_name(step)
 
     def newest(self) -> State | None:
         """The newest state; None where there is no checkpoint. One that is damaged is named on stderr and passed over.
 
         Raises StateError where there are checkpoints and all are damaged.
         """
+        self._finish()
         damaged = None
         for _, found in newest_good(self.directory):
             if isinstance(found, State):
@@ -82,3 +103,28 @@ class Checkpoints:
             except OSError as error:
                 raise RunError(f"cannot write checkpoints to {self.directory}: {reason(error)}") from error
             self._lock = RunLock(self.directory)
+
+    def _beside(self) -> CheckpointWriter:
+        if self._writer is None:
+            self._writer = CheckpointWriter(self.directory, _tell, patience=0)
+            weakref.finalize(self, self._writer.close)
+        return self._writer
+
+    def _finish(self) -> None:
+        """Wait for the write under way; raises RunError where it failed."""
+        if self._writer is not None:
+            self._told(CheckpointWriter.wait, self._writer)
+
+    def _told(self, call: Callable[[CheckpointWriter], None], writer: CheckpointWriter) -> None:
+        """Let a failure of the writer's be raised once: the call after it tries again."""
+        try:
+            call(writer)
+        except RunError:
+            self._writer = None
+            writer.close()
+            raise
+
+
+def _tell(step: int, path: Path | None, text: str) -> None:
+    if path is None:
+        say(f"treadle: {text}")

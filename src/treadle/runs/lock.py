@@ -11,7 +11,7 @@ import weakref
 from pathlib import Path
 
 from treadle.errors import UsageError
-from treadle.files import open_regular, reason, refuse_links
+from treadle.files import open_regular, reason, refuse_foreign
 
 LOCK = ".lock"
 
@@ -25,7 +25,7 @@ class RunLock:
 
     def __init__(self, run: Path) -> None:
         self._descriptor: int | None = None
-        refuse_links(run)
+        refuse_foreign(run)
         try:
             self._descriptor = open_regular(run / LOCK, os.O_RDWR | os.O_CREAT)
             self._take(self._descriptor)

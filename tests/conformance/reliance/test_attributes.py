@@ -204,7 +204,6 @@ def test_an_attribute_first_set_in_a_step_comes_back(tmp_path: Path) -> None:
     assert resumed(4, tmp_path, Late).last.shape == ()
 
 
-@arrives
 def test_views_of_one_tensor_are_still_views(tmp_path: Path) -> None:
     """Two views of one tensor share its memory after a resume too, or the first save refuses them."""
     make = lambda: (whole := torch.zeros(4), [whole, whole[:2]])[1]  # noqa: E731

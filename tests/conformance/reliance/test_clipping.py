@@ -83,8 +83,8 @@ def test_refuses_a_limit_that_is_no_number() -> None:
 
 @asserted_by("Lightning test_invalid_gradient_clip_algo")
 def test_refuses_another_trainers_name_for_it() -> None:
-    """Lightning's `gradient_clip_val=` is refused when the trainer is made, as no setting, with those there are."""
-    with pytest.raises(UsageError, match=r"'gradient_clip_val' is no setting of TrainerConfig"):
+    """Lightning's `gradient_clip_val=` is refused when the trainer is made, with what it is called here."""
+    with pytest.raises(UsageError, match=r"'gradient_clip_val' is no setting of TrainerConfig; here it is clip_norm"):
         fit(gradient_clip_val=1.0)
 
 
@@ -215,3 +215,36 @@ def test_refuses_another_limit_in_the_middle_of_a_run() -> None:
     """`config.clip_norm` set in a running program is refused at once, instead of having no effect."""
     with pytest.raises(UsageError, match="clip_norm cannot be assigned, the run has been set up"):
         after(1, fit(clip_norm=0.5)).config.clip_norm = 1.0
+
+
+@asserted_by("Lightning test_lightning_module_configure_gradient_clipping")
+def test_each_optimizer_may_have_a_limit_of_its_own() -> None:
+    """`clip_norm={"optimizer": 0.5}` clips that optimizer by its limit, and those that it does not name not at all."""
+    metrics = after(1, fit(Two, clip_norm={"optimizer": 0.5}, log_every="1 step")).metrics
+    assert metrics["optimizer.grad_norm_clipped"] == pytest.approx(0.5, abs=1e-5)
+    assert (
+        "second.grad_norm_clipped" not in metrics or metrics["second.grad_norm_clipped"] == metrics["second.grad_norm"]
+    )
+
+
+def test_refuses_a_limit_for_an_optimizer_that_is_not_there() -> None:
+    """A limit for an optimizer that the trainer has not is refused when it is made, with the nearest name."""
+    with pytest.raises(
+        UsageError, match=r"clip_norm.secnd: the trainer has no optimizer 'secnd'; did you mean 'second'"
+    ):
+        fit(Two, clip_norm={"secnd": 1.0})
+
+
+def test_sparse_gradients_are_clipped_by_their_true_norm() -> None:
+    """A sparse gradient, in which a row may come twice, is clipped by the norm of its rows' sums."""
+
+    class Sparse(Fit):
+        def setup(self) -> None:
+            self.table = nn.Embedding(4, 1, sparse=True)
+            self.optimizer = torch.optim.SGD(self.table.parameters(), lr=0.1)
+
+        def loss(self, batch: Any) -> Any:
+            return self.table(batch).sum()
+
+    trainer = after(1, fit(Sparse, data=torch.zeros(4, dtype=torch.long), clip_norm=1.0, log_every="1 step"))
+    assert trainer.metrics["grad_norm"] == 4.0 and trainer.metrics["grad_norm_clipped"] == pytest.approx(1.0, abs=1e-5)

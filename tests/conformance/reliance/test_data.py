@@ -235,8 +235,8 @@ def test_an_iterable_dataset_is_read_in_its_order() -> None:
     "Keras test_empty_generator_raises_clear_error", "Lightning test_iterable_dataset_stop_iteration_at_epoch_beginning"
 )
 def test_refuses_a_generator_that_is_used_up() -> None:
-    """A generator that can be read only once fails the second epoch by name, instead of an epoch without steps."""
-    with pytest.raises(RunError, match="a one-shot iterator and was read before: give an iterable that starts anew"):
+    """A generator, which can be read once, is refused for several epochs when the trainer is made, with the remedy."""
+    with pytest.raises(UsageError, match="data is a generator, which lasts one of 2 epochs: give an iterable that"):
         batches((row for row in X), max_epochs=2)
 
 

@@ -290,3 +290,28 @@ def test_hooks_see_the_weights_and_not_the_average() -> None:
     trained(Averaged, validation_data=DATA, validate_every="3 steps", hooks=[note])
     trained(hooks=[note])
     assert seen[:2] == seen[2:]
+
+
+@asserted_by("Ignite test_ema_buffer", "torchtnt test_averaged_model_exponential")
+def test_buffers_may_be_averaged_too() -> None:
+    """With `buffers=True` batch statistics are averaged like weights; whole numbers stay as they are."""
+
+    class Normed(Fit):
+        def setup(self) -> None:
+            self.model = nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2), nn.Linear(2, 1))
+            self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+            self.ema = EMA(self.model, decay=0.5, buffers=True)
+
+    trainer = fit(Normed)
+    expected = trainer.model[1].running_mean.clone()
+    for step in (1, 2, 3):
+        after(step, trainer)
+        expected = 0.5 * expected + 0.5 * trainer.model[1].running_mean
+    with trainer.ema.applied():
+        assert torch.allclose(trainer.model[1].running_mean, expected) and trainer.model[1].num_batches_tracked == 3
+
+
+def test_refuses_to_average_a_model_without_shapes() -> None:
+    """The average of a lazy module that has seen no batch is refused when it is made, with what to do first."""
+    with pytest.raises(UsageError, match="EMA: 'weight' has no shape yet: let the lazy module see a batch"):
+        EMA(nn.LazyLinear(1))

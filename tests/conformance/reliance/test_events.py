@@ -216,7 +216,7 @@ def test_the_loops_inner_calls_can_be_replaced_by_functions() -> None:
 @asserted_by("Ignite test_add_event_handler_raises_with_invalid_signature", "Keras test_lambda_callback_with_kwargs")
 def test_refuses_a_replacement_that_cannot_be_called() -> None:
     """A replacement whose arguments do not fit is refused when it is given, naming the argument."""
-    with pytest.raises(UsageError, match=r"the replacement for 'step' cannot be called.*rate"):
+    with pytest.raises(UsageError, match="the replacement for 'step' takes no 'rate'"):
         fit().replace("step", lambda trainer, batch: {}, rate=1)
 
 
@@ -293,3 +293,55 @@ def test_a_hook_may_act_once() -> None:
     once: list[int] = []
     trained(hooks=[diary, At("post_step", lambda t, *_: once.append(t.progress.step) if t.progress.step == 3 else 0)])
     assert once == [3] and len(diary.lines) == 6
+
+
+@asserted_by(
+    "Lightning test_lambda_call", "Keras test_lambda_callback_with_batches", "torchtnt test_lambda_callback_train"
+)
+def test_a_function_may_be_set_as_an_event() -> None:
+    """A function set as an event on a hook, or as one of the trainer's own in `setup` or later, is called."""
+    heard: list[str] = []
+    hook = Hook()
+    hook.post_epoch = lambda trainer: heard.append("hook")  # type: ignore[method-assign]
+
+    class Sets(Fit):
+        def setup(self) -> None:
+            super().setup()
+            self.post_epoch = lambda: heard.append("trainer")  # type: ignore[method-assign]
+
+    trainer = after(3, fit(Sets, hooks=[hook]))
+    trainer.post_step = lambda batch, outputs: heard.append("step")
+    after(4, trainer)
+    del trainer.post_step
+    trainer.train()
+    assert heard == ["trainer", "hook", "step", "trainer", "hook"]
+
+
+@asserted_by("Lightning test_hooks_with_different_argument_names", "Keras test_callback_methods_keys")
+def test_refuses_another_trainers_event() -> None:
+    """An event of Lightning's or Keras's (`on_train_epoch_end`) is refused with ours in its place, not never called."""
+
+    class FromLightning(Hook):
+        def on_train_epoch_end(self, trainer: Any, module: Any) -> None: ...
+
+    with pytest.raises(
+        UsageError, match="on_train_epoch_end is no event and is never called: did you mean 'post_epoch'"
+    ):
+        fit(hooks=[FromLightning()])
+
+
+def test_a_hook_may_be_another_trainers_callback_too() -> None:
+    """A class that is a callback of another trainer and a hook of ours keeps that one's events for itself."""
+
+    class Callback:  # of another trainer
+        def on_train_epoch_end(self, *_: Any) -> None: ...
+
+    class Both(Hook, Callback):
+        def on_train_epoch_end(self, *_: Any) -> None: ...
+
+        def post_epoch(self, trainer: Any) -> None:
+            heard.append(trainer.epoch)
+
+    heard: list[int] = []
+    trained(hooks=[Both()])
+    assert heard == [1, 2]

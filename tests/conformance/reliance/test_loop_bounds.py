@@ -10,6 +10,7 @@ import torch
 from relied_on import DATA, At, Diary, Fit, after, asserted_by, end, fit, trained
 
 from treadle import RunError, StreamFeed, UsageError
+from treadle.data import Steps
 
 
 @asserted_by("Ignite test_stopping_criterion_is_max_epochs", "torchtnt test_train")
@@ -237,3 +238,74 @@ def test_steps_end_where_the_run_is_stepped_past_a_stop() -> None:
     trainer = after(1, fit())
     trainer.stop()
     assert not trainer.iterate() and trainer.iterate() and trainer.progress.step == 2
+
+
+@asserted_by("Lightning test_trainer_min_steps_and_epochs", "Lightning test_min_epochs_min_steps_global_step")
+def test_min_steps_go_before_every_early_end() -> None:
+    """Before `min_steps` neither `finish`, patience nor a time limit ends the run."""
+    enough = At("post_step", lambda trainer, *_: trainer.finish("enough"))
+    assert trained(max_epochs=9, min_steps=5, hooks=[enough]).progress.step == 5
+    assert (
+        trained(validation_data=DATA, max_epochs=9, min_steps=20, patience=1, min_improvement=9.0).progress.step == 21
+    )
+
+
+@asserted_by("Lightning test_trainer_min_steps_and_min_epochs_not_reached")
+def test_refuses_a_minimum_above_the_limit() -> None:
+    """`min_steps` above what the other limits allow is refused before the first step."""
+    with pytest.raises(UsageError, match="min_steps is 9, but max_steps and max_epochs end the run after 6"):
+        trained(min_steps=9)
+
+
+@asserted_by(
+    "Lightning test_dataloaders_with_limit_train_batches",
+    "torchtnt test_train_max_steps_per_epoch",
+    "Keras test_steps_per_epoch",
+)
+def test_an_epoch_may_be_limited_to_some_batches() -> None:
+    """`limit_batches=2` ends each epoch after two batches; another epoch has other ones."""
+    seen: list[int] = []
+    look = At("pre_step", lambda trainer, batch: seen.append(round(float(batch[0].sum()) * 1000)))
+    trainer = trained(limit_batches=2, max_epochs=3, hooks=[look])
+    assert (trainer.progress.epoch, trainer.progress.step, trainer.progress.total_steps) == (3, 6, 6)
+    assert seen[:2] != seen[2:4] != seen[4:]
+
+
+@asserted_by(
+    "Lightning test_num_dataloader_batches", "Lightning test_inf_dataloader_raise_error_with_partial_batch_limits"
+)
+def test_refuses_a_limit_in_parts_of_an_epoch() -> None:
+    """Lightning's `limit_train_batches=0.1` is refused when the trainer is made: batches are counted."""
+    with pytest.raises(UsageError, match=r"limit_batches is 0.1: expected a whole number"):
+        fit(limit_batches=0.1)
+
+
+@asserted_by("Lightning test_repeated_fit_calls_with_max_epochs_and_steps", "Composer test_training_duration_unit")
+def test_a_finished_run_goes_on_in_the_same_program() -> None:
+    """`extend(max_epochs=4)` lets a finished run go on, to the weights of a run that was planned so."""
+    trainer = trained(max_epochs=2)
+    trainer.extend(max_epochs=4)
+    assert trainer.train().epoch == 4 and torch.equal(trainer.model.weight, trained(max_epochs=4).model.weight)
+
+
+@asserted_by("Ignite test_run_check_triggered_events_list")
+def test_refuses_to_extend_to_less() -> None:
+    """`extend` to a limit that is no higher, or that the run has not, is refused, and changes nothing."""
+    trainer = trained(max_epochs=2)
+    with pytest.raises(UsageError, match="extend: max_epochs is 2 already, and 1 would be less"):
+        trainer.extend(max_epochs=1)
+    assert trainer.train().epoch == 2
+
+
+@asserted_by("Keras test_steps_per_execution_steps_per_epoch")
+def test_a_loop_without_data_has_epochs_of_steps() -> None:
+    """`data=Steps(4)` gives a loop that makes its own data epochs of four steps, each with its number as the batch."""
+    seen: list[int] = []
+
+    class Makes(Fit):
+        def step(self, number: int) -> Any:
+            seen.append(number)
+            x = torch.rand(8, 1)
+            return super().step((x, 3 * x + 1))
+
+    assert trained(Makes, data=Steps(4)).progress.step == 8 and seen == [0, 1, 2, 3] * 2

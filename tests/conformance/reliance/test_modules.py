@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from relied_on import DATA, Fit, after, arrives, asserted_by, end, fit, killed, resumed, resumes_exactly, trained
+from relied_on import DATA, Fit, after, asserted_by, end, fit, killed, resumed, resumes_exactly, trained
 from torch import nn
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
@@ -172,7 +172,6 @@ def test_a_parametrized_module_resumes(tmp_path: Path) -> None:
 
 
 @asserted_by("Lightning test_training_starts_with_seed")
-@arrives
 def test_a_lazy_module_resumes(tmp_path: Path) -> None:
     """A lazy module, whose weights come with the first batch, trains as an eager one does, and resumes."""
     make = with_model(lambda: nn.Sequential(nn.LazyLinear(2), nn.LazyLinear(1)))

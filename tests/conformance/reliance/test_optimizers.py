@@ -453,3 +453,58 @@ def test_equal_seeds_give_equal_weights_whatever_the_program_drew() -> None:
     torch.manual_seed(6)
     torch.rand(7)
     assert end(fit()) == first != end(fit(seed=1))
+
+
+class Closed(Fit):
+    """With an optimizer that evaluates the loss itself, several times a step."""
+
+    def setup(self) -> None:
+        super().setup()
+        self.optimizer = torch.optim.LBFGS(self.model.parameters(), lr=0.5, max_iter=3)
+
+    def step(self, batch: Any) -> Any:
+        self.minimize(lambda: self.loss(batch))
+        return {"loss": self.loss(batch)}
+
+
+@asserted_by("Lightning test_step_with_optimizer_closure", "Lightning test_backward_count_with_closure")
+def test_lbfgs_is_given_a_closure(tmp_path: Path) -> None:
+    """LBFGS trains by `minimize(lambda: loss)`, counts one update a step, and resumes with its history."""
+    trainer = resumes_exactly(2, tmp_path, Closed, max_steps=4)
+    model = nn.Linear(1, 1)
+    model.load_state_dict(fit().model.state_dict())
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=3)
+    x, y = DATA
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(model(x), y)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert trainer.updates() == 4
+    assert torch.allclose(after(1, fit(Closed, batch_size=12)).model.weight, model.weight, atol=1e-6)
+
+
+@asserted_by(
+    "Lightning test_optimizer_step_no_closure_raises",
+    "Lightning test_lightning_optimizer_automatic_optimization_lbfgs_zero_grad",
+)
+def test_refuses_lbfgs_without_a_closure() -> None:
+    """A loss where the optimizer needs a function that computes it is refused at the first step, with an example."""
+
+    class Plain(Closed):
+        def step(self, batch: Any) -> Any:
+            self.minimize(self.loss(batch))
+
+    with pytest.raises(
+        UsageError, match="evaluates the loss several times an update: give minimize a function that computes it"
+    ):
+        trained(Plain)
+
+
+def test_refuses_accumulation_with_a_closure() -> None:
+    """A closure under `accumulate`, which would evaluate one micro-batch for all, is refused by name."""
+    with pytest.raises(UsageError, match="accumulate is 2, but a closure evaluates the loss of one batch"):
+        trained(Closed, accumulate=2)

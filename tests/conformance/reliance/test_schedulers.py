@@ -326,3 +326,20 @@ def test_one_made_when_training_begins_acts() -> None:
             self.rate = LearningRate(self.optimizer, "0.025")
 
     assert rates(Late) == [0.025] * 6
+
+
+@asserted_by("Lightning test_num_stepping_batches_basic", "Lightning test_trainer_access_in_configure_optimizers")
+def test_the_number_of_steps_is_known_in_setup() -> None:
+    """A scheduler that needs the run's number of steps can be built in `setup`: `progress.total_steps` is known."""
+
+    class OneCycle(Fit):
+        def setup(self) -> None:
+            super().setup()
+            total = self.progress.total_steps
+            self.scheduler = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, max_lr=0.1, total_steps=total + 1)
+
+        def post_step(self, batch: Any, outputs: Any) -> None:
+            self.scheduler.step()
+
+    seen = rates(OneCycle)
+    assert len(seen) == 6 and seen[0] < max(seen) > seen[-1]

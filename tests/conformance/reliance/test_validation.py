@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from relied_on import DATA, At, Diary, Fit, X, after, asserted_by, end, fit, trained
 from torch import nn
 
-from treadle import UsageError
+from treadle import StreamFeed, UsageError
 
 
 def validated_after(**settings: Any) -> list[int]:
@@ -291,3 +292,139 @@ def test_a_check_before_training_leaves_no_trace() -> None:
     plain = trained(Noisy, validation_data=DATA)
     trainer.train()
     assert all(torch.equal(a, b) for a, b in zip(plain.model.parameters(), trainer.model.parameters(), strict=True))
+
+
+@asserted_by("Lightning test_val_check_interval", "Composer test_trainer_eval_timestamp")
+def test_parts_of_an_epoch() -> None:
+    """`validate_every="0.5 epochs"` validates twice an epoch, and counts on over epochs that it does not divide."""
+    assert validated_after(batch_size=3, max_epochs=2, validate_every="0.5 epochs") == [2, 4, 6, 8]
+    assert validated_after(batch_size=4, max_epochs=2, validate_every="0.5 epochs") == [2, 3, 5, 6]
+
+
+@asserted_by("Lightning test_validation_check_interval_exceed_data_length_wrong")
+def test_refuses_parts_of_an_epoch_of_unknown_length() -> None:
+    """A part of an epoch whose length nothing tells is refused before the first step, naming the setting."""
+    data = StreamFeed(lambda epoch: iter([DATA]), None)
+    with pytest.raises(UsageError, match=r"validate_every: .*needs the length of an epoch"):
+        trained(data=data, validation_data=DATA, validate_every="0.5 epochs")
+
+
+@asserted_by("Lightning test_dataloaders_with_limit_val_batches", "Composer test_trainer_eval_subset_num_batches")
+def test_a_quick_look_takes_the_first_batches() -> None:
+    """`limit_validation_batches=1` evaluates the first batch alone; endless validation data come to an end so."""
+
+    class Counts(Fit):
+        def validation_step(self, batch: Any) -> Any:
+            return {"loss": batch[0].mean()}
+
+    assert fit(Counts, validation_data=DATA, limit_validation_batches=1).validate()["loss"] == pytest.approx(
+        float(X[:4].mean())
+    )
+    endless = StreamFeed(lambda epoch: itertools.repeat(DATA), None)
+    assert fit(validation_data=endless, limit_validation_batches=3).validate()["loss"] > 0
+
+
+@asserted_by("Lightning test_multiple_val_dataloader", "Composer test_eval_call_with_trainer_evaluators")
+def test_several_sets_have_metrics_of_their_own() -> None:
+    """Several validation sets by name give "easy/loss" and "hard/loss"; either may be the one to monitor."""
+    sets = {"easy": DATA, "hard": (3 * X, DATA[1])}
+    trainer = trained(validation_data=sets, monitor="hard/loss")
+    assert set(trainer.validation_metrics) == {"easy/loss", "hard/loss"} and trainer.best["monitor"] == "hard/loss"
+    assert trainer.validation_metrics["easy/loss"] == trainer.test(DATA)["loss"]
+
+
+@asserted_by("Lightning test_correct_dataloader_idx_in_hooks")
+def test_validation_step_knows_which_set_it_is_at() -> None:
+    """`evaluated_set` tells `validation_step` which of several sets its batch is from; elsewhere it is empty."""
+    seen: list[str] = []
+
+    class Looks(Fit):
+        def validation_step(self, batch: Any) -> Any:
+            seen.append(self.evaluated_set)
+            return super().validation_step(batch)
+
+    trainer = fit(Looks, validation_data={"a": DATA, "b": DATA}, batch_size=12, monitor="b/loss")
+    trainer.validate()
+    assert seen == ["a", "b"] and trainer.evaluated_set == ""
+
+
+class Largest:
+    """A metric that is no mean over batches, in the form of torchmetrics'."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def update(self, value: Any) -> None:
+        self.value = max(self.value, float(value.max()))
+
+    def compute(self) -> float:
+        return self.value
+
+    def reset(self) -> None:
+        self.value = -math.inf
+
+    def state_dict(self) -> dict[str, float]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.value = state["value"]
+
+
+class Scored(Fit):
+    """Returns a metric object from its validation."""
+
+    def setup(self) -> None:
+        super().setup()
+        self.largest = Largest()
+
+    def validation_step(self, batch: Any) -> Any:
+        self.largest.update(batch[0])
+        return {"loss": self.loss(batch), "largest": self.largest}
+
+
+@asserted_by("Lightning test_result_metric_integration", "Composer test_eval_metrics", "Lightning test_metrics_reset")
+def test_metric_objects_are_computed_once_over_the_whole_set() -> None:
+    """An object with `update`, `compute` and `reset` that `validation_step` returns is computed over the whole set."""
+    trainer = fit(Scored, validation_data=DATA)
+    assert trainer.validate()["largest"] == 1.0 and trainer.largest.value == -math.inf, "and reset"
+    assert trainer.validate()["largest"] == 1.0
+
+
+@asserted_by("Lightning test_compute_not_a_tensor_raises")
+def test_refuses_a_metric_object_that_is_new_each_time() -> None:
+    """A metric object made anew for each batch is refused at the second, by name: it would be of one batch."""
+
+    class Anew(Scored):
+        def validation_step(self, batch: Any) -> Any:
+            self.largest = Largest()
+            return super().validation_step(batch)
+
+    with pytest.raises(UsageError, match="metric 'largest' is another object for each batch: make it once, in setup"):
+        fit(Anew, validation_data=DATA).validate()
+
+
+@asserted_by(
+    "torchtnt test_predict",
+    "Keras test_predict_preserve_order",
+    "Composer test_return_outputs",
+    "Lightning test_predict_return_predictions_cpu",
+)
+def test_predict_gives_what_the_model_says_in_order() -> None:
+    """`predict(x)` gives the model's output for each batch, in order, in eval mode and without gradients."""
+    trainer = trained()
+    digest = trainer.digest()
+    outputs = trainer.predict(X)
+    assert [len(batch) for batch in outputs] == [4, 4, 4] and not outputs[0].requires_grad
+    assert torch.allclose(torch.cat(outputs), trainer.model(X)) and trainer.digest() == digest
+
+
+@asserted_by("Lightning test_trainer_predict_no_return", "torchtnt test_predict_step")
+def test_predict_step_may_say_what_is_returned() -> None:
+    """A `predict_step` of one's own decides what `predict` returns for a batch."""
+
+    class Classes(Fit):
+        def predict_step(self, batch: Any) -> Any:
+            return {"positive": (self.model(batch) > 0)[:, 0]}
+
+    first = fit(Classes).predict(X)[0]
+    assert set(first) == {"positive"} and first["positive"].dtype == torch.bool
