@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from gauntlet_kinds import SHORT, channels_last, lbfgs, ranked, sparse
+from gauntlet_state import late_groups, lazy_modules, stream_validation
 from PIL import Image
 from torch import nn
 
@@ -424,6 +425,9 @@ BUILDERS: dict[str, Callable[..., Trainer]] = {
             ppo,
             byol,
             word_lstm,
+            late_groups,
+            lazy_modules,
+            stream_validation,
             channels_last,
             sparse,
             lbfgs,
