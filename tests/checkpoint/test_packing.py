@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import math
+import tempfile
 from collections import Counter, OrderedDict, defaultdict, deque
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -13,12 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from treadle import StateError
 from treadle.checkpoint.kinds import Kinds, classes_in
 from treadle.checkpoint.packing import Packer, unpack
+from treadle.checkpoint.plain import is_constant, is_plain
+from treadle.checkpoint.store import read_checkpoint, write_checkpoint
+from treadle.testing import Line, capture, line_data, restore
 
 
 class Mode(enum.Enum):
@@ -122,6 +126,30 @@ def test_it_round_trips_through_strict_json(value):
     packer = Packer(KINDS)
     text = json.dumps(packer.pack(value, "value"), allow_nan=False)
     assert same(unpack(json.loads(text), packer.tensors, KINDS), value)
+
+
+class Holding(Line):
+    """Holds a value that it was set up with, and one that came later."""
+
+    def setup(self) -> None:
+        super().setup()
+        self.early: Any = None
+
+
+attributes = values.filter(lambda value: is_plain(value) or is_constant(value))  # no paths beside data: refused
+
+
+@settings(deadline=None, max_examples=25, phases=[Phase.explicit, Phase.generate])
+@given(attributes, attributes)
+def test_attributes_of_nested_types_come_back_from_the_disk(early, late):
+    trainer, other = (Holding(data=line_data(), max_epochs=1, seed=0) for _ in range(2))
+    trainer.early, trainer.late = early, late
+    state = capture(trainer)
+    with tempfile.TemporaryDirectory() as directory:
+        path, digest = write_checkpoint(Path(directory), state)
+        restore(other, read_checkpoint(path))
+    assert same(other.early, early) and same(other.late, late)
+    assert other.digest() == digest == trainer.digest()
 
 
 LAYOUTS = {

@@ -447,6 +447,10 @@ REFUSED: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda t: setattr(t, "mode", enum.Enum("Made", "A B").A),
         "mode is a .*Made, a class that a resume would not find",
     ),
+    "a list of paths": (
+        lambda t: setattr(t, "files", [Path("a")]),
+        r"'files.0' \(PosixPath\) came after setup into a list or dict, where a state does not hold it: keep it in an",
+    ),
     "a view": (
         lambda t: setattr(t, "view", t.table[1:3]),
         "'table' and 'view' share memory since setup, which a resume",

@@ -98,8 +98,8 @@ class Hook(Stateless):
     global random generators or sets in torch is undone, so none of that changes anything in the run; it may not log
     scalars, validate or finish the run. `order` says where it stands among the hooks.
 
-    A hook with state gives `state_dict()` and `load_state_dict()`, which are saved and restored with the run. With
-    `optional_state` a run may be resumed with the hook new or gone; otherwise both are errors.
+    A hook with state gives `state_dict()` and `load_state_dict()`, which are saved and restored with the run. A run may
+    be resumed with the hook new, which is said; with `optional_state` it may also be gone, which else is an error.
 
     `hears` names the kinds of records that `on_log` is called with ("scalars", "image", "text"); None means all. An
     observer that has no use for batches and outputs says so by `wants_batches = False`: it gets None in their place,

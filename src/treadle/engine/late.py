@@ -188,6 +188,11 @@ class Late:
         known = {id(item) for item in self._objects.values()}
         for name, item in now.items():
             first = self._objects.get(name)
+            if is_constant(item) and "." in name and (first is None or not _equal(first, item)):
+                raise StateError(
+                    f"{name!r} ({_title(item)}) came after setup into a list or dict, where a state does not hold it: "
+                    "keep it in an attribute of its own, or as text"
+                )
             if item is first or is_constant(item) or _is_by_product(item) or _is_observer(item):
                 continue
             if "." not in name and id(item) in known:
@@ -265,8 +270,8 @@ class Late:
                 for name, item in walk(value, attribute):
                     if is_plain(item) and "." in name and name not in self._places:
                         raise StateError(
-                            f"{name!r} came after setup into {attribute!r}, which holds objects too: keep data that "
-                            "grows in an attribute of its own"
+                            f"{name!r} came after setup into {attribute!r}, which holds objects or paths too: keep "
+                            "data that grows in an attribute of its own"
                         )
 
     def _check_views(self) -> None:
