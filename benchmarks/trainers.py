@@ -14,13 +14,14 @@ example `mnist` (a convolutional network with dropout, Adadelta, a rate cut afte
 top of it a checkpoint every four steps and the resume from the newest one. Each is written as its framework's
 documentation shows it: Lightning with `ModelCheckpoint(every_n_train_steps=)`, `fit(ckpt_path="last")` and torchdata's
 `StatefulDataLoader`; Fabric with `fabric.save` and `fabric.load` of all that has a state, that loader too; Accelerate
-with `save_state`, `load_state`, `skip_first_batches` and its seedable sampler; Ignite with `DeterministicEngine`,
-`keep_random_state` and `Checkpoint`.
+with `save_state`, `load_state`, `skip_first_batches`, its seedable sampler and a generator for the loader; Ignite with
+`DeterministicEngine`, `keep_random_state`, `Checkpoint` and, as that engine asks for, a loader with worker processes.
 
 *Exact resume in mid-epoch*: the program is run to its end; then again, killed with SIGKILL in its 15th step, in the
 second of three epochs, and started once more. "yes" where the weights at the end are those of the run that nobody
 killed, to the bit. It is asked twice, with dropout in the network and without: where the answers differ, what is not
-restored is the state of the random generators. Before that, two runs that nobody touches have to be equal.
+restored is the state of the random generators (Lightning and Fabric save none unless the program does). Before that,
+two runs that nobody touches have to be equal.
 
 *A parameter that grows*: after nine updates one parameter and its two moments get more rows: in Treadle by `edit_rows`,
 elsewhere by hand, in PyTorch (`grow_by_hand` in benchmarks/_trainers/problem.py, called by the optimizer's

@@ -1,4 +1,8 @@
-"""The program with Accelerate: `save_state`, `load_state` and `skip_first_batches`, with a sampler that has a seed."""
+"""The program with Accelerate: `save_state`, `load_state` and `skip_first_batches`, with a sampler that has a seed.
+
+The loader has a generator of its own: without one, it draws from the global stream when an epoch begins, after
+`load_state` has restored that.
+"""
 
 import sys
 from pathlib import Path
@@ -47,7 +51,7 @@ def main():
         net,
         optimizer,
         StepLR(optimizer, step_size=1, gamma=0.7),
-        DataLoader(train_data(), batch_size=BATCH, shuffle=True),
+        DataLoader(train_data(), batch_size=BATCH, shuffle=True, generator=torch.Generator()),
         DataLoader(test_data(), batch_size=BATCH),
     )
     at = Position()

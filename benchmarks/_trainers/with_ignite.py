@@ -1,4 +1,8 @@
-"""The program with Ignite: a `DeterministicEngine`, which keeps the random state, and `Checkpoint`."""
+"""The program with Ignite: a `DeterministicEngine`, which keeps the random state, and `Checkpoint`.
+
+The engine's documentation promises the same order after a resume for loaders with workers; without them, the batches of
+the epoch under way come in another one.
+"""
 
 import sys
 from pathlib import Path
@@ -20,7 +24,7 @@ def main():
     model = Net()
     optimizer = adadelta(model)
     scheduler = StepLR(optimizer, step_size=1, gamma=0.7)
-    loader = DataLoader(train_data(), batch_size=BATCH, shuffle=True)
+    loader = DataLoader(train_data(), batch_size=BATCH, shuffle=True, num_workers=2)
     test_loader = DataLoader(test_data(), batch_size=BATCH)
 
     def update(engine, batch):
