@@ -115,7 +115,7 @@ def test_a_damaged_checkpoint_costs_steps_not_the_run(treadle: Any, line: None) 
     digest = read_summary(RUN)["digest"]
     (RUN / "checkpoints" / "step-00000020" / "manifest.json").write_text("")
     assert treadle("resume", str(RUN)) == 0
-    assert "step-00000020 cannot be read" in treadle.err and "after step 18" in treadle.out
+    assert "step-00000020: manifest.json is damaged" in treadle.err and "after step 18" in treadle.out
     assert read_summary(RUN)["digest"] == digest
 
 

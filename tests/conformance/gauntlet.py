@@ -27,6 +27,8 @@ HERE = Path(__file__).parent
 VALIDATED = (
     "ragged_sequences",
     "everything",
+    "lazy_modules",
+    "stream_validation",
     "channels_last",
     "ranked",
     "image",

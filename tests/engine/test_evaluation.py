@@ -297,6 +297,30 @@ def test_with_torchmetrics_it_resumes_exactly(tmp_path):
     check_resume(build, tmp_path, stops=[3, 4])
 
 
+def test_what_torchmetrics_gather_in_training_resumes_exactly(tmp_path):
+    """Whether or not the scores had a graph when they were given to it."""
+    kind, data, metrics = classifier()
+
+    class Gathering(kind):
+        def setup(self):
+            super().setup()
+            self.auroc = metrics.AUROC(task="multiclass", num_classes=3)
+            self.epochs = []
+
+        def step(self, batch):
+            self.auroc.update(self.model(batch[0]).softmax(1), batch[1])
+            return super().step(batch)
+
+        def post_epoch(self):
+            self.epochs.append(self.auroc.compute().item())
+            self.auroc.reset()
+
+    def build(**where):
+        return Gathering(data=data, batch_size=7, max_epochs=2, save_every="1 step", **where)
+
+    check_resume(build, tmp_path, stops=[3, 5])
+
+
 # Predictions --------------------------------------------------------------------------------------------------------
 
 

@@ -218,6 +218,35 @@ def test_views_and_containers_that_setup_has_shared_stay_shared(tmp_path: Path) 
     assert not trainer.window.any() and not trainer.turned.any() and not trainer.rows[0].any()
 
 
+def shift(trainer: Any, step: int) -> None:
+    """Views end, begin and move."""
+    trainer.table += 1
+    if step == 2:
+        trainer.window = trainer.window + 1
+    if step == 5:
+        trainer.before = trainer.table
+    if step == 7:
+        trainer.table = trainer.table + 1
+    trainer.window += trainer.before.sum()
+
+
+def test_tensors_share_memory_from_a_step_on_or_no_longer(tmp_path: Path) -> None:
+    class Shifting(Base):
+        def setup(self) -> None:
+            super().setup()
+            self.table, self.before = torch.zeros(6), torch.zeros(6)
+            self.window = self.table[1:4]
+
+    check_resume(lambda **where: Shifting(shift, **where), tmp_path, stops=[1, 4, 6, 8])
+    trainer = Shifting(shift, snapshot_every="1 step", keep_snapshots=20)
+    trainer.train()
+    end = trainer.digest()
+    for step in (8, 6, 4, 1, 3):
+        trainer.rewind(step)
+        trainer.train()
+        assert trainer.digest() == end
+
+
 def test_a_step_may_leave_its_loss_behind(tmp_path: Path) -> None:
     class Leaving(Base):
         def setup(self) -> None:
@@ -351,6 +380,7 @@ class Rich(Base):
         self.average, self.model = EMA(self.first), nn.Sequential(nn.Linear(1, 1), nn.Dropout())
         self.generator = np.random.default_rng(1)
         self.mixed: list[Any] = [nn.Linear(1, 1)]
+        self.table = torch.zeros(4)
 
 
 REFUSED: dict[str, tuple[Callable[[Any], object], str]] = {
@@ -416,6 +446,14 @@ REFUSED: dict[str, tuple[Callable[[Any], object], str]] = {
     "a class that cannot be found": (
         lambda t: setattr(t, "mode", enum.Enum("Made", "A B").A),
         "mode is a .*Made, a class that a resume would not find",
+    ),
+    "a view": (
+        lambda t: setattr(t, "view", t.table[1:3]),
+        "'table' and 'view' share memory since setup, which a resume",
+    ),
+    "a view of a parameter": (
+        lambda t: setattr(t, "view", t.first.weight.data),
+        "'first.weight' and 'view' share memory since setup, which a resume would part: clone\\(\\) one of them",
     ),
     "what cannot be saved": (lambda t: setattr(t, "odd", {1, 2}), "'odd' .set. came after setup"),
     "a parameter that nothing holds": (

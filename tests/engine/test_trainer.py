@@ -174,6 +174,43 @@ def test_an_error_fires_on_exception_then_teardown_once_each(line, diary, error,
     assert [name for name, *_ in diary.lines] == names
 
 
+@pytest.mark.parametrize(
+    ("end", "status", "told"),
+    [
+        (
+            ValueError("no"),
+            "failed",
+            r"the run failed after step 1 \(ValueError: no\) and takes no further step: rewind",
+        ),
+        (KeyboardInterrupt(), "stopped", r"the run was ended after step 1 \(interrupted\) and takes no further step"),
+        (None, "stopped", r"the run was ended after step 1 \(closed\) and takes no further step"),
+    ],
+)
+def test_a_run_that_was_ended_says_so_to_whoever_trains_it_further(line, end, status, told):
+    class Breaking(Hook):
+        broken = False
+
+        def pre_step(self, trainer, batch):
+            if trainer.progress.step == 1 and not self.broken and end is not None:
+                self.broken = True
+                raise end
+
+    trainer = line(hooks=[Breaking()], snapshot_every="1 step")
+    trainer.iterate()
+    if end is None:
+        trainer.close()
+    else:
+        with pytest.raises(type(end)):
+            trainer.train()
+    with pytest.raises(UsageError, match=told) as caught:
+        trainer.train()
+    assert "\n" not in str(caught.value)
+    assert trainer.ended and not trainer.iterate() and trainer.summary().status == status
+    trainer.rewind(1)
+    assert not trainer.ended and trainer.train().status == "finished"
+    assert trainer.train().step == 6, "after the end there is nothing to be said"
+
+
 def test_close_fires_teardown_once_and_ends_the_run(line, diary):
     with line(hooks=[diary]) as trainer:
         trainer.iterate()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import treadle
-from treadle.errors import UsageError
+from treadle.errors import StateError, UsageError
 from treadle.runs.run import read_config, read_summary
 from treadle.testing import Line, line_data
 
@@ -82,6 +82,10 @@ def test_what_is_missing_is_named(run: Path) -> None:
         treadle.verify(run, trainer=Line)
     with pytest.raises(UsageError, match="nothing to train on"):
         treadle.resume(run, trainer=Line)
+    with pytest.raises(StateError, match=r"'validation_feed', the trainer has not: give the data that the run had"):
+        treadle.resume(run, trainer=Line, data=DATA["data"])
+    with pytest.raises(UsageError, match="at 'best': expected the step of a checkpoint, a whole number"):
+        treadle.fork(run, "best", trainer=Line, **DATA)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no run "):
         treadle.resume(run.parent / "v002", trainer=Line, **DATA)
     with pytest.raises(UsageError, match="has no checkpoint at step 7; there are: 5, 10, 15, 20"):

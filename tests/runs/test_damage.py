@@ -183,6 +183,35 @@ def test_a_state_forged_with_right_hashes_is_gone_around_or_refused(run: Path, t
     assert int(before.name[5:]) in steps
 
 
+def test_a_fork_of_what_is_forged_is_whole_or_refused_by_the_files_name(run: Path, tmp_path: Path) -> None:
+    checkpoint, config = list_checkpoints(run / "checkpoints")[-1], read_config(run)
+    best, metrics = run / BEST / INFO, run / "metrics.jsonl"
+    files = [checkpoint / VALUES, best, metrics]
+    kept = {path: path.read_bytes() for path in [*files, checkpoint / MANIFEST]}
+    lines, refused = metrics.read_text().splitlines(), set()
+    for path in files:
+        content = json.loads(lines[0] if path == metrics else path.read_text())
+        for forged in forgeries(content, random.Random(path.name), 15):
+            if path == metrics:
+                path.write_text("\n".join([json.dumps(forged), *lines[1:]]) + "\n")
+            elif path == best:
+                path.write_text(json.dumps(forged))
+            else:
+                forge(checkpoint, forged)
+            try:
+                fork = fork_run(run, int(checkpoint.name[5:]), config, tmp_path / "forks")
+            except TreadleError as error:
+                assert str(path) in str(error) or (path.parent == checkpoint and str(checkpoint) in str(error))
+                assert "\n" not in str(error) and ".treadle-new" not in str(error)
+                refused.add(path)
+            else:
+                assert read(fork / "checkpoints" / checkpoint.name).digest == read(checkpoint).digest
+            for file, before in kept.items():
+                file.write_bytes(before)
+    assert refused == {checkpoint / VALUES, metrics}, "a best model that is damaged is left out"
+    assert not list((tmp_path / "forks").glob(".*"))
+
+
 def test_a_state_that_cannot_be_restored_is_named_and_the_one_before_it_taken(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -172,10 +172,17 @@ def load_module(module: nn.Module, state: Mapping[str, Any], memory: ModuleMemor
 
 
 def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The plain attributes and random generators of one module. A tensor with a graph is a step's by-product."""
+    """The plain attributes and random generators of one module. A tensor with a graph is a step's by-product.
+
+    Not so in what a metric of torchmetrics says is its state: it may have been updated with scores that had one.
+    """
     for name, value in vars(module).items():
         if name not in _OF_TORCH and (isinstance(value, _GENERATORS) or is_plain(value)):
             yield name, value
+    metric_state = getattr(module, "metric_state", None)
+    for name, value in metric_state.items() if isinstance(metric_state, dict) else ():
+        if isinstance(value, list) and not is_plain(value):
+            yield name, [item.detach() for item in value]
 
 
 def _state(value: Any) -> Any:

@@ -58,7 +58,8 @@ class Objects:
         kind, items = self._kind, self._items()
         for name in saved:
             if name not in items and not self._optional(name) and not _was_apart(name, items):
-                near = nearest(name, items) or self._remedy
+                near = nearest(name, items)
+                near = near if "did you mean" in near else self._remedy or near
                 raise StateError(f"the checkpoint has {kind} {name!r}, the trainer has not{near}")
         for name, item in items.items():
             if name not in saved and not self._optional(name) and not was_stateless(item):

@@ -65,8 +65,15 @@ class Driver:
     # Steps --------------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
-        """Run to the end, or until a stop."""
+        """Run to the end, or until a stop. Raises UsageError where it was ended before that by anything else."""
         self._refuse_inside("train")
+        lifecycle = self._lifecycle
+        if lifecycle.stage in (Stage.FAILED, Stage.CLOSED):
+            how = "failed" if lifecycle.stage is Stage.FAILED else "was ended"
+            raise UsageError(
+                f"the run {how} after step {self._loop.progress.step} ({lifecycle.reason}) and takes no further step: "
+                "rewind() it to a step before, or resume it in a new trainer"
+            )
         with self.active:
             while self._may_step(wait=True) and self._take_step():
                 self._random.give_way()

@@ -37,7 +37,9 @@ SETTINGS_ELSEWHERE = {
     **dict.fromkeys(("log_every_n_steps", "logging_steps"), "log_every"),
     **dict.fromkeys(("check_val_every_n_epoch", "val_check_interval", "eval_steps", "eval_interval"), "validate_every"),
     **dict.fromkeys(("save_steps", "save_interval"), "save_every"),
-    **dict.fromkeys(("save_top_k", "save_total_limit", "save_num_checkpoints_to_keep"), "keep_checkpoints"),
+    **dict.fromkeys(
+        ("save_top_k", "save_total_limit", "save_num_checkpoints_to_keep"), "keep_checkpoints or keep_best"
+    ),
     **dict.fromkeys(("train_data", "train_dataset", "train_dataloader", "train_dataloaders"), "data"),
     **dict.fromkeys(("val_data", "val_dataloaders", "eval_dataset", "eval_dataloader"), "validation_data"),
     **dict.fromkeys(("callbacks", "callback", "logger", "loggers"), "hooks"),

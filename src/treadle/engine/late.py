@@ -19,6 +19,7 @@ from treadle.engine.ema import EMA
 from treadle.engine.events import Hook
 from treadle.engine.objective import Objective
 from treadle.engine.parts import Parts, walk
+from treadle.engine.sharing import pairs_in, part, sharers, tensors_of
 from treadle.errors import StateError
 
 _REMEDY = (
@@ -32,6 +33,9 @@ class Frame:
 
     def __init__(self, owner: object, parts: Parts, hooks: Sequence[Hook]) -> None:
         self.owner, self.hooks = owner, list(hooks)
+        tensors = tensors_of(parts)
+        self.pairs = pairs_in(tensors)
+        self.sharers = sharers(self.pairs, tensors, parts)
         self._held = {
             name: _remembered(value)
             for name, value in parts.attributes.items()
@@ -119,12 +123,18 @@ class Late:
         names = {id(item): name for name, item in reversed(self._objects.items()) if not is_constant(item)}
         values: dict[str, Any] = {}
         same: dict[str, str] = {}
+        tensors: dict[int, str] = {}
         for name, value in self._attributes():
             if self.holds(name, value):
                 values[name] = value
+            elif isinstance(value, Tensor) and name in self._plain and id(value) in tensors:
+                same[name] = tensors[id(value)]
             elif not is_constant(value) and value is not self._objects.get(name) and id(value) in names:
                 same[name] = names[id(value)]
-        return {key: found for key, found in (("values", values), ("same", same)) if found}
+            if isinstance(value, Tensor) and name in self._plain:
+                tensors.setdefault(id(value), name)
+        apart = [list(pair) for pair in sorted(self._first.pairs - pairs_in(tensors_of(self._parts)))]
+        return {key: found for key, found in (("values", values), ("same", same), ("apart", apart)) if found}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave, and delete the plain data that came later still."""
@@ -134,6 +144,10 @@ class Late:
             self._put_hooks_back(frame)
         elif self._first is not None:
             self._first.put_back(self._subject, self._parts, self._plain, drop=frame is None)
+        if self._first is not None:
+            apart = {(first, second) for first, second in saved.get("apart", ())}
+            then = frame if frame is not None and frame.owner is self else self._first
+            part(self._subject, self._parts, then.pairs - apart, then.sharers)
         values = saved.get("values", {})
         for name, value in self._attributes():
             if name in values or not self.holds(name, value):
@@ -147,9 +161,9 @@ class Late:
         for name, value in values.items():
             setattr(self._subject, name, value)
         for name, other in saved.get("same", {}).items():
-            if other not in self._objects:
+            if other not in self._objects and other not in self._plain:
                 raise StateError(f"{name!r} was the trainer's {other!r}, which it has not")
-            setattr(self._subject, name, self._objects[other])
+            setattr(self._subject, name, self._objects.get(other, self._parts.attributes.get(other)))
         if self._parts.refresh():
             self._adopt()
 
@@ -195,6 +209,7 @@ class Late:
             if isinstance(item, nn.Module) and name in self._structures:
                 self._check_structure(name, item)
         self._check_mixed()
+        self._check_views()
         for hook in self._hooks():
             if id(hook) not in self._known_hooks and not hook.observer and not hook.optional_state:
                 raise StateError(
@@ -253,6 +268,18 @@ class Late:
                             f"{name!r} came after setup into {attribute!r}, which holds objects too: keep data that "
                             "grows in an attribute of its own"
                         )
+
+    def _check_views(self) -> None:
+        """Tensors that share memory since setup do so by chance, or on purpose: a resume would part them."""
+        if self._first is None:
+            return
+        tensors = tensors_of(self._parts)
+        for first, second in sorted(pairs_in(tensors) - self._first.pairs):
+            if tensors[first] is not tensors[second] or "." in first or "." in second:
+                raise StateError(
+                    f"{first!r} and {second!r} share memory since setup, which a resume would part: clone() one of "
+                    "them, or make both in setup"
+                )
 
     def _attributes(self) -> list[tuple[str, Any]]:
         transient = self._parts.transient

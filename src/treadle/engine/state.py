@@ -76,7 +76,12 @@ class RunState:
                 "attribute", subject, self._attributes, self._is_observer, memory=self._memory, groups=self._groups
             ),
             "hooks": Objects("hook", subject, lambda: self._stateful_hooks(observers=False), self._may_differ),
-            "feeds": Objects("feed", subject, lambda: subject.feeds),
+            "feeds": Objects(
+                "feed",
+                subject,
+                lambda: subject.feeds,
+                remedy=": give the data that the run had (data=, validation_data=, test_data=)",
+            ),
             "user": Value(lambda: self._user, lambda saved: setattr(self, "_user", saved)),
             "data": Value(self._fingerprints, self._check_data),
         }

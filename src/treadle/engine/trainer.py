@@ -243,7 +243,10 @@ class Trainer(Subject):
     # Driving it ---------------------------------------------------------------------------------------------------
 
     def train(self) -> Summary:
-        """Run to the end, or until a stop. After a stop it goes on where it was; after the end it does nothing."""
+        """Run to the end, or until a stop. After a stop it goes on where it was; after the end it does nothing.
+
+        Raises UsageError where an error, an interrupt or `close` has ended the run: a rewind opens it again.
+        """
         self.driver.train()
         return self.summary()
 

@@ -129,7 +129,7 @@ def load_recipe(name: str | Path, trainer_class: type[Any] | None = None) -> Rec
         return replace(recipe_of(trainer(text)), name=text, trainer=text)
     if isinstance(name, Path) or text.endswith((".yaml", ".yml")) or "/" in text or "\\" in text or Path(text).exists():
         return _read(Path(text))
-    tail = nearest(text, [*files, *registered()])
+    tail = nearest(text, {*files, *registered()})
     raise UsageError(f"unknown recipe {text!r}{tail} (or give a YAML file)")
 
 

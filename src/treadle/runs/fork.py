@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treadle.checkpoint.state import State
-from treadle.checkpoint.store import checkpoint_name, list_checkpoints, pin, read_checkpoint, step_of
+from treadle.checkpoint.store import VALUES, checkpoint_name, list_checkpoints, pin, read_checkpoint, step_of
 from treadle.errors import RunError, UsageError
-from treadle.files import blamed, copy_regular, reason
+from treadle.files import blamed, copy_regular, number, reason
 from treadle.runs.aside import create_run
 from treadle.runs.best import copy_best
 from treadle.runs.metrics import METRICS
@@ -43,21 +43,28 @@ def fork_run(
     Returns its directory: the next version beside the parent, or in `run_dir`.
     Raises UsageError where there is no such checkpoint, StateError where it is damaged.
     """
+    if type(step) is not int:
+        raise UsageError(f"cannot fork {parent} at {step!r}: expected the step of a checkpoint, a whole number")
     directory = parent / "checkpoints"
     source = directory / checkpoint_name(step)
     if not source.is_dir():
         there = ", ".join(str(step_of(path)) for path in list_checkpoints(directory)) or "none"
         raise UsageError(f"{parent} has no checkpoint at step {step}; there are: {there}")
     state = read_checkpoint(source)
+    with blamed(source / VALUES):
+        best = _best_of(state)
     changes = [dict(change) for change in hyperparameters]
 
     def fill(run: Run) -> None:
         run.write_config(config)
         if (parent / METRICS).exists():
             copy_regular(parent / METRICS, run.path / METRICS)
-            run.metrics.rewind(step)
+            try:
+                run.metrics.rewind(step)
+            except RunError as error:  # in the copy, which is about to go
+                raise RunError(str(error).replace(str(run.path), str(parent))) from None
         _copy_files(source, run.path / "checkpoints" / source.name)
-        copy_best(parent, run.path, _best_of(state))
+        copy_best(parent, run.path, best)
         entry = {"event": "fork", "step": step, "time": time.time(), "parent": str(parent), "hyperparameters": changes}
         run.journal.append(entry | {"settings": config.get("config")})
 
@@ -81,9 +88,10 @@ def _copy_files(source: Path, target: Path) -> None:
 
 def _best_of(state: State) -> list[Mapping[str, Any]]:
     """What the best models are the best of that `state` knows, the best first."""
-    known = state.values["hooks"].get("BestModel.1", {})
+    hooks: Any = state.values["hooks"]
+    known = hooks.get("BestModel.1", {})
     infos = [known.get("info"), *(other["info"] for other in known.get("others", ()))]
-    return [info for info in infos if info]
+    return [{"step": int(info["step"]), "value": number(info["value"])} for info in infos if info]
 
 
 def changed_hyperparameters(before: Optimizers, after: Optimizers) -> list[dict[str, Any]]:

@@ -248,3 +248,33 @@ def test_bad_steps_are_bounded() -> None:
     kind = type("Always", (Breaks,), {"bad": frozenset(range(99))})
     with pytest.raises(NonFiniteError, match=r"given up after 2 recoveries"):
         trained(kind, on_bad_step="skip", max_recoveries=2)
+
+
+@asserted_by("Keras test_early_stopping_final_weights_when_restoring_model_weights", "torchtnt test_restore_from_best")
+def test_the_best_weights_go_back_by_one_call() -> None:
+    """`trainer.load_best()` puts the best weights back, and returns what was best and when."""
+    trainer = trained(validating(3, 1, 2), validation_data=DATA, max_epochs=3)
+    info = trainer.load_best()
+    assert info["epoch"] == 2 and torch.equal(trainer.model.weight, after(6, fit()).model.weight)
+
+
+@asserted_by("Lightning test_top_k", "torchtnt test_best_checkpoint_top_k", "Ignite test_best_k")
+def test_the_k_best_are_kept_in_order() -> None:
+    """`keep_best=2` keeps the two best models, which come back by their rank."""
+    trainer = trained(validating(4, 1, 3, 2), validation_data=DATA, max_epochs=4, keep_best=2)
+    assert trainer.load_best(1)["epoch"] == 2 and trainer.load_best(2)["epoch"] == 4
+    assert torch.equal(trainer.model.weight, trained(max_epochs=4).model.weight)
+
+
+@asserted_by("torchtnt test_best_checkpoint_no_top_k", "torchtnt test_restore_from_best_empty_dir")
+def test_refuses_a_rank_that_was_not_kept() -> None:
+    """The best weights of a rank that is not kept, or of a run that never validated, are refused in one line."""
+    with pytest.raises(UsageError, match="no best model"):
+        trained().load_best()
+
+
+@asserted_by("Lightning test_invalid_top_k")
+def test_refuses_to_keep_no_best_model() -> None:
+    """`keep_best=0` is refused by name when the trainer is made."""
+    with pytest.raises(UsageError, match=r"keep_best is 0.*at least 1"):
+        fit(keep_best=0)

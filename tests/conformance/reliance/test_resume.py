@@ -15,7 +15,8 @@ from relied_on import DATA, At, Diary, Fit, X, after, asserted_by, end, fit, kil
 from safetensors.torch import load_file
 from torch import nn
 
-from treadle import RunError, StateError, UsageError
+import treadle
+from treadle import RunError, StateError, UsageError, load_weights
 from treadle.hooks import load_best
 from treadle.runs.best import read_best
 from treadle.testing import kill
@@ -331,3 +332,73 @@ def test_settings_that_change_no_number_may_be_other_ones(tmp_path: Path) -> Non
     trainer = fit(run_dir=path, resume=True, save_every="1 step", keep_checkpoints=9, log_every="2 steps")
     trainer.train()
     assert torch.equal(trainer.model.weight, trained().model.weight) and checkpoints(path) == [3, 4, 5, 6]
+
+
+@asserted_by("Composer test_autoresume", "Lightning test_checkpoint_path_input_last")
+def test_one_call_starts_or_goes_on(tmp_path: Path) -> None:
+    """`resume="auto"` begins a run where there is none, and goes on with the newest unfinished one where there is."""
+    first = after(4, fit(run_dir=tmp_path / "run", resume="auto"))
+    first.save()
+    kill(first)
+    second = fit(run_dir=tmp_path / "run", resume="auto")
+    assert second.run.path == first.run.path and second.progress.step == 4 and end(second) == end(fit())
+    third = fit(run_dir=tmp_path / "run", resume="auto")
+    assert third.run.path != first.run.path and third.progress.step == 0
+
+
+@asserted_by("Lightning test_checkpoint_find_last", "Composer test_format_load_path")
+def test_the_parent_of_the_versions_means_the_newest(tmp_path: Path) -> None:
+    """`run_dir="runs/line"` with `resume=True` means its newest version."""
+    path = killed(2, tmp_path)
+    assert fit(run_dir=path.parent, resume=True).run.path == path
+
+
+@asserted_by("Composer test_load_weights", "Ignite test_load_checkpoint_with_different_num_classes")
+def test_weights_of_elsewhere_may_be_loaded_in_part() -> None:
+    """Weights of another training may be loaded under other names, or some of them, with a report of what was not."""
+    source = {"backbone.weight": torch.full((1, 1), 7.0), "head.weight": torch.ones(3, 3)}
+
+    class Starts(Fit):
+        def setup(self) -> None:
+            super().setup()
+            mapping = {"backbone.": "", "head.": None}
+            self.transient_report = load_weights(self.model, source, mapping=mapping, strict=False).missing
+
+    trainer = fit(Starts)
+    assert trainer.model.weight.item() == 7.0 and tuple(trainer.transient_report) == ("bias",)
+
+
+@asserted_by(
+    "Lightning test_strict_model_load", "Accelerate test_save_load_model", "Ignite test_checkpoint_load_objects"
+)
+def test_refuses_weights_that_do_not_fit() -> None:
+    """Weights with other names or shapes are refused in one line that says which, and nothing is changed."""
+    model = nn.Linear(1, 1)
+    before = model.weight.item()
+    with pytest.raises(UsageError, match=r"do not fit together: missing 'bias'; unexpected 'extra'"):
+        load_weights(model, {"weight": torch.zeros(1, 1), "extra": torch.zeros(1)})
+    assert model.weight.item() == before
+
+
+def test_refuses_weights_that_could_run_code(tmp_path: Path) -> None:
+    """A pickled weights file is refused, with the safe way to read it."""
+    torch.save({"weight": torch.zeros(1, 1)}, tmp_path / "weights.pt")
+    with pytest.raises(UsageError, match="is a pickled file, which can hold code, so it is not read"):
+        load_weights(nn.Linear(1, 1), tmp_path / "weights.pt")
+
+
+@asserted_by("Keras test_backup_dir_none_error")
+def test_a_run_can_be_branched_from_any_checkpoint(tmp_path: Path) -> None:
+    """`treadle.fork` begins a new run in an earlier state of another, under other settings; that one stays as it is."""
+    parent = trained(run_dir=tmp_path / "run", save_every="1 epoch")
+    child = treadle.fork(parent.run.path, 3, trainer=Fit, data=DATA, max_epochs=3)
+    assert child.progress.step == 3 and torch.equal(child.model.weight, after(3, fit()).model.weight)
+    assert child.train().epoch == 3 and torch.equal(child.model.weight, trained(max_epochs=3).model.weight)
+    assert checkpoints(parent.run.path) == [3, 6]
+
+
+@asserted_by("Composer test_determinism")
+def test_a_run_can_be_verified_from_its_checkpoints(tmp_path: Path) -> None:
+    """`treadle.verify` takes a run's steps again from a checkpoint and compares digests."""
+    trainer = trained(run_dir=tmp_path / "run", save_every="1 epoch")
+    assert treadle.verify(trainer.run.path, trainer=Fit, data=DATA).holds
