@@ -28,7 +28,7 @@ EXAMPLES = """  treadle train image
   treadle train image --set log_every="100 steps" seed=1 --run runs/try
   treadle train image --log tensorboard visdom=http://gpu-box:8097
   treadle train runs/image/v001/config.yaml      the same run once more
-  treadle train image --try                      two steps of all, nothing is kept
+  treadle train image --try                      two steps of all, not kept
   treadle train image --resume auto              go on with the newest, or begin
   treadle train --trainer prog.py:Mine           a trainer of your own
   treadle train image --help                     the recipe's own page of help
