@@ -192,14 +192,26 @@ def test_appending_does_not_slow_down(tmp_path: Path) -> None:
     assert calls == [len(b'{"n": 1}\n')] * 500
 
 
-def test_cut_after_keeps_leading_lines(tmp_path: Path) -> None:
-    log = LineFile(tmp_path / "log.jsonl")
-    for n in range(5):
-        log.append({"n": n})
-    log.cut_after(2)
+@pytest.mark.parametrize("width", [1, 300, 70_000])
+def test_cut_after_drops_the_last_lines_and_reads_no_others(tmp_path: Path, width: int) -> None:
+    log, looked = LineFile(tmp_path / "log.jsonl"), []
+    for n in range(9):
+        log.append({"n": n, "text": "x" * width})
+    with open(log.path, "ab") as file:
+        file.write(b'{"n": 99, "torn')
+
+    def stays(line: bytes) -> bool:
+        looked.append(json.loads(line)["n"])
+        return looked[-1] <= 5
+
+    log.cut_after(stays)
+    assert looked == [8, 7, 6, 5]
     log.append({"n": 9})
-    assert [line["n"] for line in read_lines(log.path)] == [0, 1, 9]
-    LineFile(tmp_path / "none.jsonl").cut_after(3)
+    assert [line["n"] for line in read_lines(log.path)] == [0, 1, 2, 3, 4, 5, 9]
+    log.cut_after(lambda line: False)
+    assert log.path.read_bytes() == b""
+    log.cut_after(stays)
+    LineFile(tmp_path / "none.jsonl").cut_after(stays)
     assert not (tmp_path / "none.jsonl").exists()
 
 
@@ -285,7 +297,7 @@ def folder(tmp_path: Path) -> Path:
 def test_no_link_is_followed_for_writing(folder: Path, mine: Path) -> None:
     link = folder / "log.jsonl"
     link.symlink_to(mine)
-    for write in (lambda: LineFile(link).append({"n": 1}), lambda: LineFile(link).cut_after(1)):
+    for write in (lambda: LineFile(link).append({"n": 1}), lambda: LineFile(link).cut_after(lambda line: True)):
         with pytest.raises(RunError, match=r"cannot write .*log\.jsonl: it is a link: put what it leads to in its pla"):
             write()
     for flags in (os.O_WRONLY, os.O_RDWR | os.O_CREAT, os.O_WRONLY | os.O_TRUNC):

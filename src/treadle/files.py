@@ -18,7 +18,7 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -353,16 +353,25 @@ class LineFile:
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
-    def cut_after(self, keep: int) -> None:
-        """Keep the first `keep` lines, drop the others."""
+    def cut_after(self, stays: Callable[[bytes], bool]) -> None:
+        """Drop the lines after the last one that `stays`; no more of the file is read than these."""
         self.close()
         if not self.path.exists():
             return
-        end = 0
         try:
-            with os.fdopen(open_regular(self.path, os.O_RDWR), "r+b") as file:
-                for _ in range(keep):
-                    end += len(file.readline())
+            with os.fdopen(open_regular(self.path, os.O_RDWR), "r+b", buffering=0) as file:
+                end = place = _end_of_last_line(file.fileno(), os.fstat(file.fileno()).st_size)
+                held = b""  # what lies between `place` and `end`
+                while end > 0:
+                    start = held.rfind(b"\n", 0, -1) + 1
+                    if start == 0 and place > 0:
+                        held = os.pread(file.fileno(), min(place, 65536), max(0, place - 65536)) + held
+                        place = max(0, place - 65536)
+                        continue
+                    if stays(held[start:]):
+                        break
+                    held = held[:start]
+                    end = place + start
                 file.truncate(end)
         except OSError as error:
             raise cannot_write(self.path, error) from error

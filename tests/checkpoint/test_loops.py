@@ -184,11 +184,13 @@ def test_gradients_under_way_belong_to_it_and_no_others_stay() -> None:
 def test_numbers_and_text_are_replaced_containers_refilled() -> None:
     objects: dict[str, Any] = {"step": 3, "name": "a", "log": [1, [2.5]], "last": deque([1, 2], 2), "n": Counter("aab")}
     state = treadle.capture(objects)
-    objects["mode"] = Mode.FINE
-    state = treadle.capture(objects)
+    objects |= {"mode": Mode.FINE, "dtype": torch.float64}
+    state = treadle.capture({**objects, "directory": Path("there"), "device": torch.device("meta")})
     inner, last = [0], deque([9], 2)
     here: dict[str, Any] = {"step": 0, "name": "", "log": [7, inner, 8], "last": last, "n": Counter()}
-    here["mode"], log = Mode.COARSE, here["log"]
+    here |= {"mode": Mode.COARSE, "dtype": torch.float32}
+    place, log = {"directory": Path("here"), "device": torch.device("cpu")}, here["log"]
+    assert treadle.restore(here | place, state) == objects | place, "where a program runs is no state"
     treadle.restore(here, state)
     assert here == objects and log == [1, [2.5]] and here["log"] is log and log[1] is inner
     assert here["last"] is last and type(here["n"]) is Counter

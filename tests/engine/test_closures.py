@@ -156,6 +156,19 @@ def test_rollback_goes_on_from_before() -> None:
     assert torch.equal(weights(rolled.model), weights(calm.model)) and rolled.updates() == 5
 
 
+def test_a_bad_gradient_of_a_good_loss_stops_before_any_parameter_changes() -> None:
+    class Root(Fit):
+        def step(self, batch: Any) -> Any:
+            self.minimize(lambda: (self.model[0].weight * 0).abs().sum().sqrt() + self.model(batch[0]).mean())
+            return {}
+
+    trainer = fit(Root)
+    before = weights(trainer.model)
+    with pytest.raises(NonFiniteError, match=r"the gradient of parameter 0 .* at step 1 "):
+        trainer.train()
+    assert torch.equal(weights(trainer.model), before)
+
+
 def test_without_the_check_nan_passes() -> None:
     trainer = fit(kind(bad=lambda step: float("nan")), finite_check=False, max_steps=1)
     trainer.train()
@@ -253,15 +266,17 @@ def test_channels_last_is_what_row_major_is() -> None:
 
 
 def test_a_lazy_module_takes_its_shape_at_the_first_evaluation() -> None:
-    class Lazy(kind(bad=lambda step: 1.0 if step else 1e30)):  # type: ignore[misc]
+    class Lazy(Fit):
         def setup(self) -> None:
             super().setup()
             self.model = nn.Sequential(nn.LazyLinear(4), nn.Tanh(), nn.LazyLinear(1))
             self.optimizer = torch.optim.LBFGS(self.model.parameters(), **OPTIONS)
+            self.rate = LearningRate(self.optimizer, lambda progress: 0.5 if progress.step else 3e38)
 
     trainer = fit(Lazy, on_bad_step="skip")
     trainer.train()
-    assert trainer.updates() >= 5 and torch.isfinite(weights(trainer.model)).all()
+    assert trainer.updates() == 5, "the first is taken back"
+    assert torch.isfinite(weights(trainer.model)).all()
 
 
 @pytest.mark.parametrize(

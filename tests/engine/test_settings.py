@@ -22,6 +22,8 @@ from treadle.engine.settings import OptimizationSettings, settings_from
         ({"batch_size": True}, "batch_size is True: expected a whole number, or null"),
         ({"shuffle": "no"}, "shuffle is 'no': expected true or false"),
         ({"clip_norm": "high"}, "clip_norm is 'high': expected a number or a group of settings, or null"),
+        ({"clip_norm": {"g_optimizer": "low"}}, "clip_norm.g_optimizer is 'low': expected a number"),
+        ({"clip_norm": {"g_optimizer": 0}}, "clip_norm.g_optimizer is 0.0: expected above 0"),
         ({"precision": "fp8"}, "precision is 'fp8': expected one of 'fp32', 'bf16', 'fp16', 'auto'"),
         ({"monitor_mode": "least"}, "monitor_mode is 'least': expected one of 'min', 'max'"),
         ({"on_bad_step": "retry"}, "on_bad_step is 'retry': expected one of 'stop', 'skip', 'rollback'"),
@@ -98,7 +100,9 @@ def test_what_a_resume_may_change_is_what_it_has_always_been() -> None:
 
 
 def test_a_group_stands_alone_and_a_config_is_each_of_its_groups() -> None:
-    assert OptimizationSettings(clip_norm=1).clip_norm == 1.0
+    assert OptimizationSettings(clip_norm=1).clip_norm_of("any") == 1.0
+    assert OptimizationSettings(clip_norm={"g": 2}).clip_norm_of("g") == 2.0
+    assert OptimizationSettings(clip_norm={"g": 2}).clip_norm_of("d") is None
     with pytest.raises(UsageError, match="accumulate is 0: expected at least 1"):
         OptimizationSettings(accumulate=0)
     assert isinstance(TrainerConfig(), OptimizationSettings)

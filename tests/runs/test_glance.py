@@ -46,7 +46,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(module, "parse_line", counting)
     monkeypatch.setattr(module, "SHORT", 1 << 16)
     monkeypatch.setattr(module, "BLOCK", 1 << 15)
-    monkeypatch.setattr(module, "UNLIKE", 4)
+    monkeypatch.setattr(module, "PIECE", 1 << 14)
     return counted
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import PurePath
 from random import Random
 from typing import Any
 
@@ -25,7 +26,7 @@ from treadle.checkpoint.modules import ModuleMemory
 from treadle.checkpoint.objects import load_object, refilled, restore_order, state_of
 from treadle.checkpoint.optimizers import Groups
 from treadle.checkpoint.packing import Packer
-from treadle.checkpoint.plain import is_plain, is_stateless
+from treadle.checkpoint.plain import is_constant, is_plain, is_stateless
 from treadle.checkpoint.state import Section, State, Value
 from treadle.data.feed import Feed
 from treadle.data.random import program_state, set_program_state
@@ -39,6 +40,8 @@ _NOTHING_TO_SAVE = (
     type,
 )
 
+_OF_THE_PLACE = (PurePath, torch.device)
+"""Constants that say where a program runs, and may be others where it goes on."""
 _RESTORED_IN_PLACE = (nn.Module, torch.optim.Optimizer, Tensor, torch.Generator, np.random.Generator, Random)
 _PROGRAM = type("Program", (), {"__module__": "__main__"})()
 """Stands for the program: classes of data are looked up beside it, and in what the objects hold."""
@@ -125,7 +128,7 @@ class _Found:
                         f"{path!r} is a DataLoader, whose position is not saved: make it a feed, with "
                         "treadle.data.as_feed, iterate `for batch in feed.epoch(n)`, and give the feed"
                     )
-                if is_stateless(item):
+                if is_stateless(item) and (not is_constant(item) or isinstance(item, _OF_THE_PLACE)):
                     continue
                 if path in self.items:
                     raise StateError(f"two of the objects are called {path!r}: give one of them another name")

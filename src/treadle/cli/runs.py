@@ -10,7 +10,7 @@ from typing import Any
 
 from treadle.cli.common import Parser, show, terminal_width
 from treadle.errors import UsageError
-from treadle.runs.run import CONFIG, find_run
+from treadle.runs.run import CONFIG, OTHERS, find_run
 
 EXAMPLES = """  treadle runs                                  all runs below ./runs
   treadle runs runs/image                       those of one name
@@ -84,6 +84,8 @@ def _list(directory: str, *, given: bool) -> None:
 
 def _rank(run: Path) -> None:
     """The best models of one run, where it keeps several."""
+    if not (run / OTHERS).is_dir():
+        return  # without torch, which takes longer to import than all the rest
     from treadle.checkpoint.store import checkpoint_name
     from treadle.files import number
     from treadle.runs.best import ranks

@@ -7,23 +7,22 @@ and whatever is unlike these: validations, and training lines with other metrics
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from treadle.errors import RunError
 from treadle.files import open_regular, reason
-from treadle.runs.metrics import METRICS, Points, collect, parse_line
+from treadle.runs.metrics import METRICS, TRAINING, Points, collect, parse_line
 
 SHORT = 2 << 20
 """Bytes that are read in full, and about as many as are taken from a longer log."""
 BLOCK = 1 << 20
 """Bytes read at a time."""
-UNLIKE = 64
-"""Lines unlike the others that are taken from a block, evenly spread: in most logs these are all."""
-TRAINING = b'{"split": "train"'
-NAME = b'": '
-"""What follows each name in a line, and is counted to tell lines apart."""
+PIECE = 16 << 10
+"""Bytes of a block that are looked at together, for lines unlike the others."""
+UNLIKE = 4
+"""Of these, how many are taken from a piece: in most logs all."""
 
 
 def glance(run: str | Path) -> Iterator[dict[str, Any]]:
@@ -38,19 +37,32 @@ def glance(run: str | Path) -> Iterator[dict[str, Any]]:
         lines = block[:cut].split(b"\n")[:-1]
         for number, line in enumerate(lines, count + 1):
             yield parse_line(path, number, line)
-        kinds.update(line.count(NAME) for line in lines if line.startswith(TRAINING))
+        kinds.update(line.count(b'"') for line in lines if line.startswith(TRAINING))
         count += len(lines)
-        lines = block[cut:].split(b"\n")[:-1]
-        unlike = [
-            number for number, line in enumerate(lines)
-            if not (line.startswith(TRAINING) and line.count(NAME) in kinds)
-        ]  # fmt: skip
-        wanted = unlike[:: -(-len(unlike) // UNLIKE) or 1]
-        if last:  # the end, which is what a run has come to
-            wanted = sorted({*wanted, *range(max(0, len(lines) - 100), len(lines))})
-        for number in wanted:
-            yield parse_line(path, count + number + 1, lines[number])
-        count += len(lines)
+        while cut < len(block):
+            end = block.find(b"\n", min(cut + PIECE, len(block) - 1)) + 1
+            piece, cut = block[cut:end], end
+            number = piece.count(b"\n")
+            at_end = last and end == len(block)
+            if at_end or piece.count(TRAINING) < number or {piece.count(b'"')} != {kind * number for kind in kinds}:
+                for offset, line in _unlike(piece.split(b"\n")[:-1], kinds, at_end):
+                    yield parse_line(path, count + offset + 1, line)
+            count += number
+
+
+def _unlike(lines: list[bytes], kinds: Collection[int], at_end: bool) -> list[tuple[int, bytes]]:
+    """Those of `lines`, with their places, that are no training lines like others, some of them where there are many.
+
+    `kinds` has how many quotation marks the others have, which tells names and NaN apart. The end of a log counts, too:
+    it is what the run has come to.
+    """
+    found = [
+        offset for offset, line in enumerate(lines) if not (line.startswith(TRAINING) and line.count(b'"') in kinds)
+    ]
+    taken = set(found[:: -(-len(found) // UNLIKE) or 1])
+    if at_end:
+        taken.update(range(max(0, len(lines) - 100), len(lines)))
+    return [(offset, lines[offset]) for offset in sorted(taken)]
 
 
 def glance_series(run: str | Path) -> dict[str, Points]:

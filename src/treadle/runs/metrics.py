@@ -7,7 +7,6 @@ import json
 import time
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +19,8 @@ from treadle.files import LineFile, cannot_write, file_name, make_directory, num
 METRICS = "metrics.jsonl"
 SERIES_SPLITS = ("epoch", "validation", "test")
 """The splits that are also kept as series; "epoch" is the training data's means over each epoch."""
+TRAINING = b'{"split": "train"'
+"""How the lines begin that are logged most."""
 SERIES_PERIOD = 1.0
 """Seconds between two times that series are written while the run goes on: short epochs would write little else."""
 
@@ -57,8 +58,7 @@ class MetricLog:
 
     def rewind(self, step: int) -> None:
         """Drop what was logged after `step`: the run goes on from there, and will log it again."""
-        kept = takewhile(lambda line: line["step"] <= step, metric_lines(self.file.path))  # in the order of steps
-        self.file.cut_after(sum(1 for _ in kept))
+        self.file.cut_after(lambda line: parse_line(self.file.path, "near the end", line)["step"] <= step)
         self._series, self._written, self._closed = None, {}, False
         self.write_series()
 
@@ -100,7 +100,10 @@ class MetricLog:
         """The series so far; of a run that is continued, from its lines."""
         if self._series is None:
             self._series = {}
-            for line in metric_lines(self.file.path):
+            for count, raw in enumerate(raw_lines(self.file.path), 1):
+                if raw.startswith(TRAINING):  # nearly all of them, and in no series
+                    continue
+                line = parse_line(self.file.path, count, raw)
                 if line["split"] in SERIES_SPLITS:
                     for name, value in line["values"].items():
                         self._series.setdefault(f"{line['split']}.{name}", []).append((line["step"], number(value)))
