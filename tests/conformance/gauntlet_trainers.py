@@ -55,7 +55,14 @@ LINES = {
 }
 """A training on streamlines, with everything that is done to them; it ends in the middle of an epoch."""
 RECIPES = {
-    "image": ["max_steps=12", "device=cpu", "batch_size=256", "log2_size=8", "validate_every=5 steps"],
+    "image": [
+        "max_steps=12",
+        "device=cpu",
+        "batch_size=256",
+        "log2_size=8",
+        "decoder_rate=1.0",
+        "validate_every=5 steps",
+    ],
     "pix2pix": [
         *(*TRANSLATION, "norm=batch", "pool=3", "jitter=0.3", "noise=0.1", "objective=extended+r1", "penalty_every=2"),
         *("weights.G_L1=linear 100 to 10", "d_learning_rate=1e-3", "d_turns=2", "g_turns=3"),
