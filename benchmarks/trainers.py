@@ -202,7 +202,7 @@ def main() -> int:
     judged = Gate("inexact resumes of Treadle", sum(ours[name] != "yes" for name in exact), 0)
     print(f"\n{table(Gate.HEAD, [judged.row()])}")
     if options.write:
-        how = (__doc__ or "").split("\n\n", 2)[2].strip()
+        how = (__doc__ or "").split("\n\n", 1)[1].strip("\n")
         facts = machine([*dict.fromkeys(PACKAGES.values()), "torchdata"])
         told = ["# Treadle beside other trainers", how, facts, shown, *notes]
         RESULTS.write_text("\n\n".join(told) + "\n")

@@ -93,6 +93,11 @@ PAGES = (
         ),
     ),
     Page(
+        "runs.md",
+        "Runs and weights",
+        ("resume", "fork", "verify", "test", "try_out", "treadle.recipes.try_out:TryOut", "load_weights"),
+    ),
+    Page(
         "testing.md",
         "Testing",
         (

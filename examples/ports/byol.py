@@ -16,7 +16,7 @@ from torch.nn.functional import affine_grid, cosine_similarity, grid_sample, one
 
 from treadle import EMA, LearningRate, Trainer
 
-SIZE, SHAPES, DECAY = 16, 5, 0.97
+SIZE, SHAPES, DECAY = 16, 5, 0.9
 
 
 def pictures(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -29,10 +29,9 @@ def pictures(count: int, seed: int) -> tuple[Tensor, Tensor]:
     round_, hole = x.hypot(y) < r, x.hypot(y) < 0.6 * r
     every = torch.stack([round_, round_ & ~hole, far < r, (far < r) & (far > 0.6 * r), (near < 0.25 * r) & (far < r)])
     label = torch.randint(SHAPES, (count,), generator=rng)
-    mask = every[label, torch.arange(count)][:, None]
     inside, outside = torch.rand(2, count, 3, 1, 1, generator=rng)
-    clear = torch.where(mask, 0.6 + 0.4 * inside, 0.4 * outside)
-    return clear + 0.1 * torch.randn(clear.shape, generator=rng), label
+    noise = 0.1 * torch.randn(count, 3, SIZE, SIZE, generator=rng)
+    return torch.where(every[label, torch.arange(count)][:, None], 0.6 + 0.4 * inside, 0.4 * outside) + noise, label
 
 
 def view(images: Tensor) -> Tensor:
@@ -54,18 +53,19 @@ class BYOL(Trainer):
     transient = ("probe",)  # made of labels, anew for each validation; training has none
 
     def setup(self) -> None:
-        layers: list[nn.Module] = []
-        for inputs, outputs, stride in ((3, 16, 2), (16, 32, 1), (32, 64, 1)):
+        layers: list[Any] = []
+        for inputs, outputs, stride in ((3, 16, 2), (16, 32, 2), (32, 64, 1)):
             layers += [nn.Conv2d(inputs, outputs, 3, stride, 1), nn.BatchNorm2d(outputs), nn.ReLU()]
         self.encoder = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.online, self.predictor = nn.Sequential(self.encoder, mlp(64)), mlp(32)
         self.target = EMA(self.online, decay=DECAY, evaluate=False)
         self.optimizer = torch.optim.AdamW([*self.online.parameters(), *self.predictor.parameters()], weight_decay=1e-4)
-        self.rate = LearningRate(self.optimizer, "warm-up 10 steps then cosine 3e-3 to 0")
+        self.rate = LearningRate(self.optimizer, "warm-up 10 steps then cosine 1e-2 to 0")
 
     def step(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        done = self.progress.step / (self.progress.total_steps or 1)
-        self.target.decay = 1 - (1 - DECAY) * (math.cos(math.pi * done) + 1) / 2
+        self.target.decay = (
+            1 - (1 - DECAY) * (math.cos(math.pi * self.progress.step / self.progress.total_steps) + 1) / 2
+        )
         views = torch.cat([view(batch[0]), view(batch[0])])
         foretold = self.predictor(self.online(views))
         with torch.no_grad(), self.target.applied():
@@ -75,12 +75,13 @@ class BYOL(Trainer):
         return {"loss": loss}
 
     def pre_validation(self) -> None:
-        images, labels = pictures(500, seed=3)
-        f, wanted = self.features(images), one_hot(labels, SHAPES).float()
-        self.probe = torch.linalg.solve(f.T @ f + 0.1 * torch.eye(f.shape[1]), f.T @ wanted)
+        images, labels = pictures(200, seed=3)
+        f = self.features(images)
+        self.probe = torch.linalg.solve(f.T @ f + torch.eye(f.shape[1]), f.T @ one_hot(labels, SHAPES).float())
 
     def features(self, images: Tensor) -> Tensor:
-        return torch.cat([self.encoder(images), torch.ones(len(images), 1)], 1)
+        found = self.encoder(images)
+        return torch.cat([(found - found.mean(0)) / (found.std(0) + 1e-5), torch.ones(len(images), 1)], 1)
 
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         told = (self.features(batch[0]) @ self.probe).argmax(1)
@@ -91,9 +92,8 @@ def main(**settings: Any) -> tuple[float, float]:
     """Train; returns the probe's accuracy on new pictures before training, and after it."""
     settings = {"batch_size": 64, "max_steps": 200, "validate_every": None, "monitor": "accuracy", **settings}
     trainer = BYOL(data=pictures(2000, 1), validation_data=pictures(500, 2), device="cpu", **settings)
-    before = trainer.validate()["accuracy"]
-    trainer.train()
-    return before, trainer.validation_metrics["accuracy"]
+    before = trainer.validate()
+    return before["accuracy"], trainer.train().validation_metrics["accuracy"]
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 VALIDATED = (
+    "observed",
     "ragged_sequences",
     "everything",
     "lazy_modules",

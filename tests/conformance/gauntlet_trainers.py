@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import os
 import random
 import shutil
 import sys
@@ -21,7 +22,8 @@ from gauntlet_state import late_groups, lazy_modules, stream_validation
 from PIL import Image
 from torch import nn
 
-from treadle import EMA, DatasetFeed, LearningRate, Objective, Steps, StreamFeed, TensorFeed, Trainer
+from treadle import EMA, DatasetFeed, Hook, LearningRate, Objective, Order, Steps, StreamFeed, TensorFeed, Trainer
+from treadle.engine.events import EVENTS
 from treadle.recipes.registry import Recipe, list_recipes, load_recipe
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -127,6 +129,43 @@ def example(name: str) -> Any:
 def line(workers: int, **where: Any) -> Trainer:
     x = torch.linspace(-1, 1, 256)[:, None]
     return example("line").Line(data=(x, 3 * x + 1), batch_size=32, max_epochs=3, **SHORT, **where)
+
+
+class Unruly(Hook):
+    """An observer that in each process does something else: draws, edits, sets, leaves, keeps what nobody can save."""
+
+    observer = True
+    order = Order.FIRST
+
+    def act(self, *given: Any) -> None:
+        torch.manual_seed(os.getpid()), np.random.seed(os.getpid()), random.seed(os.getpid())
+        torch.set_grad_enabled(False), torch.set_default_dtype(torch.float64), torch.set_num_threads(2)
+        for thing in given:
+            if isinstance(thing, dict):
+                thing.update({name: float(os.getpid()) for name in thing})
+            for tensor in thing if isinstance(thing, tuple) else ():
+                tensor.fill_(os.getpid())
+        if os.urandom(1)[0] < 20:
+            raise SystemExit("enough")
+
+    def state_dict(self) -> Any:
+        return {"process": os.getpid() if os.getpid() % 2 else object()}
+
+    def load_state_dict(self, state: Any) -> None:
+        raise GeneratorExit
+
+
+for _event in EVENTS:
+    setattr(Unruly, _event, lambda self, trainer, *given: self.act(*given))
+
+
+def observed(workers: int, **where: Any) -> Trainer:
+    x = torch.linspace(-1, 1, 256)[:, None]
+    data = x, 3 * x + 1
+    kind = type(
+        "Observed", (example("line").Line,), {"validation_step": lambda self, batch: self.model(batch[0]).mean()}
+    )
+    return kind(data=data, validation_data=data, batch_size=32, max_epochs=3, hooks=[Unruly()], **SHORT, **where)
 
 
 def gan_2d(workers: int, **where: Any) -> Trainer:
@@ -418,6 +457,7 @@ BUILDERS: dict[str, Callable[..., Trainer]] = {
     for builder in (
         *(
             line,
+            observed,
             gan_2d,
             growing_gaussians,
             ragged_sequences,

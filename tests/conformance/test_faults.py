@@ -164,8 +164,9 @@ def test_a_pickle_in_a_checkpoint_does_not_run(tmp_path: Path, name: str) -> Non
         kill(trainer)
     (run / "best_model").mkdir()
     (run / "best_model" / "weights.safetensors").write_bytes(pickle.dumps(Bomb(marker)))
-    (run / "best_model" / "metrics.json").write_text("{}")
-    with pytest.raises(UsageError, match="cannot be read"):
+    info = {"monitor": None, "mode": "min", "value": None, "step": 1, "epoch": 0, "metrics": {}}
+    (run / "best_model" / "metrics.json").write_text(json.dumps(info))
+    with pytest.raises(UsageError, match=r"weights\.safetensors cannot be read"):
         read_best(run)
     assert not marker.exists()
 

@@ -318,8 +318,8 @@ def test_a_rollback_over_the_last_batch_of_an_epoch_or_of_the_run_goes_on(line, 
     assert capture(trainer).values["progress"] == {"epoch": 2, "step": 6, "batch": 0}
 
 
-def test_a_run_that_was_stopped_before_its_first_step_can_be_saved(line, tmp_path):
-    trainer = line(run_dir=tmp_path / "r", patience=9)
+def test_a_run_that_was_stopped_before_its_first_step_can_be_saved(line, line_data, tmp_path):
+    trainer = line(run_dir=tmp_path / "r", validation_data=line_data, patience=9)
     trainer.stop()
     assert trainer.train().step == 0
     assert trainer.train().status == "finished"

@@ -90,11 +90,11 @@ def test_the_edges_of_the_ranges_are_inside() -> None:
     assert (config.seed, config.min_improvement) == (2**63 - 1, 0.0)
 
 
-def test_what_a_resume_may_change_is_what_it_has_always_been() -> None:
+def test_what_a_resume_may_change_is_what_is_listed_here() -> None:
     with_effect = {"max_epochs", "max_steps", "patience", "min_improvement", "patience_warm_up", "log_every"}
-    with_effect |= {"max_recoveries"}
+    with_effect |= {"max_recoveries", "min_steps", "keep_best"}
     without = {"max_time", "save_every", "keep_checkpoints", "keep_every", "save_patience", "snapshot_every", "workers"}
-    without |= {"keep_snapshots", "deterministic", "keep_memory"}
+    without |= {"keep_snapshots", "deterministic", "keep_memory", "limit_test_batches"}
     assert resumable_with_effect(TrainerConfig) == with_effect
     assert resumable(TrainerConfig) == with_effect | without
 

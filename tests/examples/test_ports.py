@@ -84,9 +84,13 @@ def test_ppo_plays_anew_after_its_passes() -> None:
     assert trainer.updates() == 10
 
 
-def test_byol_tells_shapes_that_it_has_no_labels_of() -> None:
-    before, after = load("byol").main(max_steps=60, batch_size=48)
-    assert 0.3 < before < 0.5 and after > before + 0.1, "chance is 0.2"
+def test_byol_tells_shapes_that_it_has_no_labels_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = load("byol")
+    before, after = port.main()
+    assert 0.35 < before < 0.55 and after > before + 0.07, "chance is 0.2"
+    monkeypatch.setattr(port.BYOL, "minimize", lambda *_: None)
+    before, after = port.main(max_steps=20)
+    assert after < before + 0.02, "it is the training that tells them, not the statistics of BatchNorm"
 
 
 def test_the_lstm_comes_close_to_the_grammar() -> None:

@@ -67,8 +67,9 @@ class ModuleMemory:
                 found[path] = kept
         return found
 
-    def load_state_dict(self, module: nn.Module, state: Mapping[str, Mapping[str, Any]]) -> None:
-        """Restore what `state_dict` gave; what it did not, goes back to what it was at first."""
+    def go_back(self, module: nn.Module, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Let what `state_dict` did not give be what it was at first: before the module loads its own state, which may
+        change it."""
         for path, inner in module.named_modules():
             saved, first = state.get(path, {}), self._first.get(inner)
             for name, value in list(_attributes(inner)) if first is not None else ():
@@ -77,7 +78,20 @@ class ModuleMemory:
                     delattr(inner, name)
                 elif name not in saved and not has_tensors(first[name]) and not _equal(value, first[name]):
                     setattr(inner, name, deepcopy(first[name]))
-            for name, value in saved.items():
+
+    def take_over(self, module: nn.Module, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """What the module has changed while it loaded its own state, after `go_back`, follows from that state."""
+        for path, inner in module.named_modules():
+            saved, first = state.get(path, {}), self._first.get(inner)
+            for name, value in _attributes(inner) if first is not None else ():
+                assert first is not None
+                if name in first and name not in saved and not has_tensors(value) and not _equal(value, first[name]):
+                    first[name] = deepcopy(value)
+
+    def load_state_dict(self, module: nn.Module, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Restore what `state_dict` gave."""
+        for path, inner in module.named_modules():
+            for name, value in state.get(path, {}).items():
                 _put_into(inner, name, value)
 
     def late_buffers(self, module: nn.Module) -> list[str]:
@@ -145,6 +159,7 @@ def load_module(module: nn.Module, state: Mapping[str, Any], memory: ModuleMemor
     beside: Mapping[str, Any] = state.get("beside", {})
     if memory is not None:
         memory.arrange_buffers(module, values, beside, state.get("late", ()))
+        memory.go_back(module, state.get("kept", {}))
     current = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     for name, saved in values.items():
         here = current.get(name)
@@ -157,6 +172,8 @@ def load_module(module: nn.Module, state: Mapping[str, Any], memory: ModuleMemor
             if here.shape != saved.shape or here.dtype != saved.dtype or other_strides:
                 give(here, saved)
     module.load_state_dict(values)
+    if memory is not None:
+        memory.take_over(module, state.get("kept", {}))
     current = dict(module.named_buffers())
     for name, saved in beside.items():
         if name in current:

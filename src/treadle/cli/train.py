@@ -56,8 +56,8 @@ def parser() -> Parser:
     result.add_argument(
         "--run", metavar="DIR", help="where the run goes; DIR/v001 is made, then v002 (default: runs/RECIPE)"
     )
-    result.add_argument("--resume", choices=["auto"], help="go on with the newest run in DIR, unless it has finished; "
-                        "where there is none begin one")  # fmt: skip
+    result.add_argument("--resume", metavar="auto", choices=["auto"], help="go on with the newest run in DIR, unless "
+                        "it has finished; where there is none begin one")  # fmt: skip
     result.add_argument("--try", action="store_true", dest="try_out", help="only try it out: two steps of everything, "
                         "a checkpoint saved and resumed; nothing is kept")  # fmt: skip
     add_sinks(result)

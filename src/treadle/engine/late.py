@@ -210,6 +210,11 @@ class Late:
                     f"attribute {name!r} ({_title(first)}) has gone since setup, a resume would have it again: keep "
                     "it, or name it in the trainer's `transient`"
                 )
+        for name in sorted(self._plain):
+            if name not in self._parts.attributes:
+                raise StateError(
+                    f"attribute {name!r} was deleted since setup, a resume would have it again: set it to None instead"
+                )
         for name, item in now.items():
             if isinstance(item, nn.Module) and name in self._structures:
                 self._check_structure(name, item)

@@ -35,14 +35,11 @@ if TYPE_CHECKING:
     from treadle.engine.events import Hook
     from treadle.engine.trainer import Trainer
 
-    Named = type[Trainer] | str | None
-    """A trainer's class, its name in the registry, or None for the one that a file names."""
-
 
 def resume(
     run: str | Path,
     *,
-    trainer: Named = None,
+    trainer: type[Trainer] | str | None = None,
     data: Any = None,
     validation_data: Any = None,
     test_data: Any = None,
@@ -53,7 +50,9 @@ def resume(
 
     Args:
         run: its directory, `runs/line/v001`, or `runs/line` for its newest version.
-        trainer, data, validation_data, test_data: see `treadle.recipes.actions`.
+        trainer: its class, or its name in the registry; needed where the run's config.yaml has no such name.
+        data: a path for the trainer's `load_data`, in place of that on record, or what its constructor takes as such.
+        validation_data, test_data: what its constructor takes under these names.
         hooks: for this session.
         settings: those that a resume may change, such as `max_epochs`; a dotted name reaches into a group.
 
@@ -73,7 +72,7 @@ def fork(
     run: str | Path,
     at: int,
     *,
-    trainer: Named = None,
+    trainer: type[Trainer] | str | None = None,
     data: Any = None,
     validation_data: Any = None,
     test_data: Any = None,
@@ -106,7 +105,7 @@ def verify(
     run: str | Path,
     *,
     start: int | None = None,
-    trainer: Named = None,
+    trainer: type[Trainer] | str | None = None,
     data: Any = None,
     validation_data: Any = None,
     test_data: Any = None,
@@ -129,7 +128,7 @@ def verify(
 def test(
     run: str | Path,
     *,
-    trainer: Named = None,
+    trainer: type[Trainer] | str | None = None,
     data: Any = None,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -188,7 +187,11 @@ test.__test__ = False  # type: ignore[attr-defined]  # of pytest, which would ta
 
 
 def recipe_of_run(
-    run: Path, trainer: Named = None, data: Any = None, validation_data: Any = None, test_data: Any = None
+    run: Path,
+    trainer: type[Trainer] | str | None = None,
+    data: Any = None,
+    validation_data: Any = None,
+    test_data: Any = None,
 ) -> Recipe:
     """The recipe of the run in the directory `run`: its config.yaml, and what is given besides.
 

@@ -15,7 +15,7 @@ from treadle.errors import RunError
 from treadle.files import open_regular, reason
 from treadle.runs.metrics import METRICS, TRAINING, Points, collect, parse_line
 
-SHORT = 2 << 20
+SHORT = 1 << 20
 """Bytes that are read in full, and about as many as are taken from a longer log."""
 BLOCK = 1 << 20
 """Bytes read at a time."""

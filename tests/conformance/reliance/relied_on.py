@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -17,8 +16,6 @@ from treadle.engine.events import EVENTS
 from treadle.testing import capture, kill
 
 F = TypeVar("F", bound=Callable[..., None])
-
-arrives = pytest.mark.xfail(strict=False, reason="on its way")
 
 X = torch.linspace(-1, 1, 12)[:, None]
 DATA = X, 3 * X + 1

@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from relied_on import Fit, after, arrives, asserted_by, end, fit, killed, resumed, resumes_exactly
+from relied_on import Fit, after, asserted_by, end, fit, killed, resumed, resumes_exactly, trained
 from torch import nn
 
 from treadle import Hook, StateError, Trainer, UsageError, setting
 from treadle.engine.settings import TrainerConfig
-from treadle.testing import capture
 
 
 def keeping(first: Any, change: Any = None) -> Any:
@@ -123,15 +122,22 @@ class Point:
     x: int
 
 
-@arrives
+class Replaces(Fit):
+    """Puts other constants in the place of those of `setup`."""
+
+    def setup(self) -> None:
+        super().setup()
+        self.mode, self.place, self.dtype, self.point = Mode.SEEK, Path("sought"), torch.float32, Point(0)
+
+    def post_step(self, batch: Any, outputs: Any) -> None:
+        self.mode, self.place, self.dtype, self.point = Mode.FIND, Path("found"), torch.float16, Point(7)
+
+
 def test_values_that_are_replaced_come_back(tmp_path: Path) -> None:
     """An enum, a path, a dtype or a frozen dataclass that an attribute changes to is what it is after a kill."""
-
-    def change(trainer: Any) -> None:
-        trainer.kept = [Mode.FIND, Path("found"), torch.float16, Point(7)]
-
-    kind = keeping(lambda: [Mode.SEEK, Path("sought"), torch.float32, Point(0)], change)
-    assert resumed(2, tmp_path, kind).kept == [Mode.FIND, Path("found"), torch.float16, Point(7)]
+    trainer = resumed(2, tmp_path, Replaces)
+    assert (trainer.mode, trainer.place) == (Mode.FIND, Path("found"))
+    assert (trainer.dtype, trainer.point) == (torch.float16, Point(7))
 
 
 class Tally:
@@ -324,9 +330,8 @@ def test_what_hooks_keep_comes_back(tmp_path: Path) -> None:
     assert hook.steps == 6
 
 
-@arrives
-def test_deleted_attributes_are_gone(tmp_path: Path) -> None:
-    """An attribute that was deleted in the middle of a run is no longer part of it, and the run resumes."""
+def test_refuses_to_go_on_without_an_attribute_of_setup(tmp_path: Path) -> None:
+    """An attribute of `setup` that is deleted in mid-run is refused at the next checkpoint, never at the resume."""
 
     class Deletes(Fit):
         def setup(self) -> None:
@@ -334,8 +339,7 @@ def test_deleted_attributes_are_gone(tmp_path: Path) -> None:
             self.scratch = torch.zeros(3)
 
         def post_epoch(self) -> None:
-            if hasattr(self, "scratch"):
-                del self.scratch
+            del self.scratch
 
-    assert "scratch" not in capture(after(4, fit(Deletes))).values["attributes"]
-    resumes_exactly(4, tmp_path, Deletes)
+    with pytest.raises(StateError, match=r"attribute 'scratch' was deleted since setup, .*: set it to None instead"):
+        trained(Deletes, run_dir=tmp_path / "run", save_every="1 step")

@@ -240,6 +240,13 @@ def test_refuses_a_generator_that_is_used_up() -> None:
         batches((row for row in X), max_epochs=2)
 
 
+@asserted_by("Ignite test_run_once_finite_iterator_no_epoch_length", "Keras test_multiple_calling_on_iterators")
+def test_refuses_to_begin_a_spent_iterator_again() -> None:
+    """A generator that ends before `max_steps` fails the run there, by name, and is not taken for an empty epoch."""
+    with pytest.raises(RunError, match="data is a one-shot iterator and was read before: give an iterable that"):
+        batches((row for row in X), max_epochs=None, max_steps=5)
+
+
 @asserted_by("Ignite test_faq_inf_iterator_no_epoch_length")
 def test_a_function_of_the_epoch_may_give_the_data() -> None:
     """A function of the epoch may return what that epoch is trained on: a curriculum, another file."""

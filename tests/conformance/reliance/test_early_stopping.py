@@ -278,3 +278,20 @@ def test_refuses_to_keep_no_best_model() -> None:
     """`keep_best=0` is refused by name when the trainer is made."""
     with pytest.raises(UsageError, match=r"keep_best is 0.*at least 1"):
         fit(keep_best=0)
+
+
+@asserted_by("torchtnt test_check_for_nan_or_inf", "Ignite test_terminate_on_nan_and_inf")
+def test_a_skipped_step_leaves_no_trace_in_batch_statistics() -> None:
+    """A batch that is skipped for its NaN leaves the running statistics of BatchNorm as they were before it."""
+
+    class Normed(Fit):
+        def setup(self) -> None:
+            self.model = torch.nn.Sequential(torch.nn.BatchNorm1d(1), torch.nn.Linear(1, 1))
+            self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+
+    spoilt = DATA[0].clone()
+    spoilt[5] = math.nan
+    trainer = after(1, fit(Normed, data=(spoilt, DATA[1]), shuffle=False, on_bad_step="skip"))
+    before = trainer.model[0].running_mean.clone()
+    after(2, trainer)
+    assert torch.equal(trainer.model[0].running_mean, before) and trainer.updates() == 1

@@ -9,6 +9,7 @@ import random
 import threading
 import warnings
 import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from relied_on import DATA, At, Diary, Fit, X, after, asserted_by, end, fit, trained
 from torch import nn
 
+import treadle
 from treadle import Interrupts, UsageError
 
 
@@ -243,3 +245,20 @@ def test_a_progress_bar_of_ones_own_drives_the_run() -> None:
     trainer = fit()
     ticks = [trainer.iterate() for _ in range(trainer.progress.total_steps)]
     assert ticks == [True] * 6 and trainer.status == "finished"
+
+
+@asserted_by(
+    "Lightning test_callbacks_and_logger_not_called_with_fastdevrun", "Lightning test_dataloaders_with_fast_dev_run"
+)
+def test_a_try_out_takes_two_steps_of_everything_and_keeps_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    """`treadle.try_out` takes two steps of everything, saved and resumed once, in a moment, and keeps no file."""
+    monkeypatch.chdir(tmp_path)
+    assert treadle.try_out(Fit, data=DATA, validation_data=DATA, max_epochs=50).holds
+    assert list(tmp_path.iterdir()) == []
+
+
+@asserted_by("Lightning test_exception_when_testing_or_validating_with_fast_dev_run")
+def test_refuses_at_a_try_out_what_would_fail_hours_later() -> None:
+    """A try-out meets what a run would meet at its first validation, and passes it on: here a missing metric."""
+    with pytest.raises(UsageError, match="monitor is 'accuracy', which validation_step does not return"):
+        treadle.try_out(Fit, data=DATA, validation_data=DATA, max_epochs=50, monitor="accuracy")
