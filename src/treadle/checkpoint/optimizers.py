@@ -12,8 +12,8 @@ from torch import Tensor
 from treadle.errors import StateError, nearest
 
 _NAMES = "parameters"
-_First = tuple[list[list[Tensor]], list[list[str | None]], tuple[Any, list[Any]]]
-"""The parameters of each group, their names, and whether groups to come and those there are have fused kernels."""
+_First = tuple[list[list[Tensor]], list[list[str | None]]]
+"""The parameters of each group, and their names."""
 
 
 class Groups:
@@ -32,7 +32,7 @@ class Groups:
         if optimizer not in self._first:
             first = self._first.get(like) if like is not None else None
             groups = [list(group["params"]) for group in optimizer.param_groups]
-            self._first[optimizer] = first or (groups, self._named(groups), _fused(optimizer))
+            self._first[optimizer] = first or (groups, self._named(groups))
 
     def names(self, optimizer: torch.optim.Optimizer) -> list[list[str]] | None:
         """The parameters of each group, or None where they are as they were first.
@@ -40,7 +40,7 @@ class Groups:
         Raises StateError for one that has no name.
         """
         groups = [group["params"] for group in optimizer.param_groups]
-        first, first_names, _ = self._first.get(optimizer, (None, None, None))
+        first, first_names = self._first.get(optimizer, (None, None))
         names = self._named(groups)
         for group, named in zip(groups, names, strict=True):
             for p, name in zip(group, named, strict=True):
@@ -70,17 +70,6 @@ class Groups:
         if _ids(groups) != _ids([group["params"] for group in optimizer.param_groups]):
             optimizer.param_groups[:] = [{"params": list(group)} for group in groups]
 
-    def arrange_defaults(self, optimizer: torch.optim.Optimizer) -> None:
-        """Let groups that are still to come have fused kernels where those that came back have, and had not first."""
-        if optimizer in self._first and "fused" in optimizer.defaults:
-            default, first = self._first[optimizer][2]
-            chosen = all(_fused(optimizer)[1]) and not all(first)
-            optimizer.defaults["fused"] = True if chosen else default
-
-
-def _fused(optimizer: torch.optim.Optimizer) -> tuple[Any, list[Any]]:
-    return optimizer.defaults.get("fused"), [group.get("fused") for group in optimizer.param_groups]
-
 
 def optimizer_state(optimizer: torch.optim.Optimizer, groups: Groups | None = None) -> dict[str, Any]:
     """What `optimizer.state_dict()` gives, with the names of its parameters where `groups` says so."""
@@ -105,8 +94,6 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], g
     if groups is not None:
         groups.arrange(optimizer, names)
     optimizer.load_state_dict(state)
-    if groups is not None:
-        groups.arrange_defaults(optimizer)
     order = [p for group in optimizer.param_groups for p in group["params"]]
     for index, saved in state.get("state", {}).items():
         p = order[int(index)] if isinstance(index, int) and index < len(order) else None

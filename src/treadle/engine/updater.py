@@ -55,10 +55,6 @@ class Updater:
         self._looked_at = -1
         """How many parameters there were when they were last looked at."""
         self._complex = False
-        self._members: set[int] = set()
-        self._groups = 0
-        self._newest: Any = None
-        self._admit()
         self._one = torch.ones((), device=device)
         self._found = torch.zeros((), device=device)
         self._bad_update = torch.full((), -1.0, device=device)
@@ -72,9 +68,6 @@ class Updater:
         self, loss: Tensor, elements: float, inputs: Sequence[Tensor] | None, *, retain_graph: bool = False
     ) -> None:
         """Add the gradient of `loss`, weighted by `elements` where several micro-batches make one update."""
-        groups = self.optimizer.param_groups
-        if len(groups) != self._groups or groups[-1]["params"] is not self._newest:
-            self._admit()
         self.micro_batches += 1
         self.calls += 1
         self.elements += elements
@@ -83,15 +76,6 @@ class Updater:
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
         backpropagate(loss, inputs, retain_graph)
-
-    def _admit(self) -> None:
-        """Let parameters that have joined begin without the gradients that losses have left on them until now."""
-        groups = self.optimizer.param_groups
-        self._groups, self._newest = len(groups), groups[-1]["params"] if groups else None
-        for p in self.parameters:
-            if id(p) not in self._members:
-                p.grad = None
-        self._members = {id(p) for p in self.parameters}
 
     def update(self, pre_update: Callable[[], None] | None) -> bool:
         """Turn the accumulated gradients into one update; returns whether there was one (fp16 may skip it).
@@ -304,7 +288,6 @@ class Updater:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave; the parameters have their restored shapes already."""
-        self._admit()
         parameters = self.parameters
         self._drop(parameters)
         self._looked_at = -1  # its groups may be those of before the first update
