@@ -1,6 +1,6 @@
 """The gauntlet: runs that are killed again and again, and must end as if nobody had.
 
-    python tests/conformance/gauntlet.py --kills 240      # `make gauntlet`: a table; exit code 1 where a digest differs
+    python tests/conformance/gauntlet.py --kills 420      # `make gauntlet`: a table; exit code 1 where a digest differs
 
 For each example (and recipe) there is one run that nobody touches. Then the same run is killed with SIGKILL, at random
 instants and at planted points (in a step, in validation, in each stage of a checkpoint write, within a row edit),

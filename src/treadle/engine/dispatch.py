@@ -58,7 +58,8 @@ class Dispatcher:
         self._hooks: list[Hook] = []
         self._table: dict[str, list[tuple[Handler, Callable[..., None]]]] = {event: [] for event in EVENTS}
         self._own = Handler(type(owner).__name__, observer=False)
-        self._observing: tuple[Handler, int] | None = None
+        self.observing: tuple[Handler, int] | None = None
+        """The observer that is being called, and in which thread."""
         _refuse_near_misses(type(owner), Events)
 
     def listen(self, hooks: Sequence[Hook]) -> None:
@@ -153,7 +154,7 @@ class Dispatcher:
 
     def _contain(self, handler: Handler, event: str, action: Callable[[], object]) -> None:
         """Let nothing that an observer raises or draws reach the run: count it, report it, wait a while."""
-        before, self._observing = self._observing, (handler, get_ident())
+        before, self.observing = self.observing, (handler, get_ident())
         try:
             with apart():
                 action()
@@ -167,13 +168,13 @@ class Dispatcher:
             say(f"treadle: {handler.name}.{event} failed ({what}); {fate}, the run goes on")
             self._note("observer failed", observer=handler.name, event_name=event, error=what)
         finally:
-            self._observing = before
+            self.observing = before
 
     def refuse_observers(self, what: str) -> None:
         """Raise UsageError where an observer is being called: the method `what` would change the run."""
-        if self._observing is not None and self._observing[1] == get_ident():
+        if self.observing is not None and self.observing[1] == get_ident():
             raise UsageError(
-                f"{what}() was called by {self._observing[0].name}, an observer, and would change the run: make it a "
+                f"{what}() was called by {self.observing[0].name}, an observer, and would change the run: make it a "
                 "critical hook (observer = False)"
             )
 

@@ -170,7 +170,8 @@ class Driver:
     def _refuse_inside(self, what: str) -> None:
         if self._lifecycle.in_step:
             raise UsageError(f"{what}() was called from inside a step or a hook, where the run is training already")
-        self._loop.events.refuse_observers(what)
+        if self._loop.events.observing is not None:
+            self._loop.events.refuse_observers(what)
 
     # Ends ---------------------------------------------------------------------------------------------------------
 
