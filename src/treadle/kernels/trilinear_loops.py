@@ -69,11 +69,13 @@ def interpolate(volume, shape, features, points, offsets, unit, out, part, parts
                     store(out, at + min(f, features - COUNT), low)
                     f += COUNT
             else:
-                # Slices: an index from 0 on cannot be negative, and needs no look at that.
-                v000, v001, v010, v011 = volume[r:], volume[r + z :], volume[r + y :], volume[r + y + z :]
+                # Unsigned: an index that cannot be negative needs no look at that.
+                q0, q1, q2, q3 = np.uint64(r), np.uint64(r + z), np.uint64(r + y), np.uint64(r + y + z)
                 r += x
-                v100, v101, v110, v111 = volume[r:], volume[r + z :], volume[r + y :], volume[r + y + z :]
-                to = out[at : at + features]
-                for f in range(len(unit)):
-                    low = w000 * v000[f] + w001 * v001[f] + w010 * v010[f] + w011 * v011[f]
-                    to[f] = low + w100 * v100[f] + w101 * v101[f] + w110 * v110[f] + w111 * v111[f]
+                q4, q5, q6, q7 = np.uint64(r), np.uint64(r + z), np.uint64(r + y), np.uint64(r + y + z)
+                to = np.uint64(at)
+                for each in range(len(unit)):
+                    f = np.uint64(each)
+                    low = w000 * volume[q0 + f] + w001 * volume[q1 + f] + w010 * volume[q2 + f] + w011 * volume[q3 + f]
+                    high = w100 * volume[q4 + f] + w101 * volume[q5 + f] + w110 * volume[q6 + f] + w111 * volume[q7 + f]
+                    out[to + f] = low + high
