@@ -75,7 +75,7 @@ def interpolate(volume, shape, features, points, offsets, unit, out, part, parts
                 q4, q5, q6, q7 = np.uint64(r), np.uint64(r + z), np.uint64(r + y), np.uint64(r + y + z)
                 to = np.uint64(at)
                 for each in range(len(unit)):
-                    f = np.uint64(each)
-                    low = w000 * volume[q0 + f] + w001 * volume[q1 + f] + w010 * volume[q2 + f] + w011 * volume[q3 + f]
-                    high = w100 * volume[q4 + f] + w101 * volume[q5 + f] + w110 * volume[q6 + f] + w111 * volume[q7 + f]
-                    out[to + f] = low + high
+                    g = np.uint64(each)
+                    low = w000 * volume[q0 + g] + w001 * volume[q1 + g] + w010 * volume[q2 + g] + w011 * volume[q3 + g]
+                    high = w100 * volume[q4 + g] + w101 * volume[q5 + g] + w110 * volume[q6 + g] + w111 * volume[q7 + g]
+                    out[to + g] = low + high
