@@ -121,7 +121,8 @@ def test_errors_and_deaths_are_reported() -> None:
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs the tests in the background may have it ignored
 sys.path.insert(0, {here!r})
 from data_cases import Obedient
 from treadle.data.dataset import DatasetFeed
