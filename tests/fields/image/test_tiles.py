@@ -121,7 +121,9 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_a_large_picture_is_fitted_and_measured_whole(large: Path, tmp_path: Path) -> None:
-    trainer = ImageTrainer(data=large, max_steps=300, run_dir=tmp_path / "run", examples_every="50%", **SMALL)
+    trainer = ImageTrainer(
+        data=large, max_steps=150, run_dir=tmp_path / "run", examples_every="50%", decoder_rate=1.0, **SMALL
+    )
     assert isinstance(trainer.picture, TiledPicture)
     trainer.train()
     found = trainer.report(tmp_path)
