@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from treadle.config.settings import setting
 from treadle.data.feed import Feed
 from treadle.engine.objective import Losses
 from treadle.engine.settings import TrainerConfig
@@ -40,7 +39,7 @@ from treadle.runs.best import best_config
 class CycleGANConfig(TranslationConfig):
     """Settings of `CycleGANTrainer`."""
 
-    direction: Literal["AtoB", "BtoA"] = setting("AtoB", common=True)
+    direction: Literal["AtoB", "BtoA"] = "AtoB"
     """Which of trainA and trainB is called A here; both directions are learnt in any case."""
     generator: Literal["unet", "resnet"] = "resnet"
     """Kind of the generators."""
@@ -48,9 +47,9 @@ class CycleGANConfig(TranslationConfig):
     """The game: cross-entropy, least squares or hinge."""
     spec: str = "cyclegan"
     """The spec that `objective` names parts of: "cyclegan", or one of your own (see `register_spec`)."""
-    objective: str = setting("basic", common=True)
+    objective: str = "basic"
     """The loss terms; "basic" is adversarial, cycle and identity."""
-    pool: int = setting(50, least=0)
+    pool: int = 50
     """Earlier outputs that each discriminator is shown again; 0 shows it the newest only."""
     monitor: str = "cycle"
     """The validation metric that says which model is best: "cycle", or with known targets "l1", "psnr" or "ssim"."""

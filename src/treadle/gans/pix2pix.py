@@ -24,7 +24,7 @@ from treadle.gans.images import PairedImages
 from treadle.gans.inference import Generator, load_generator
 from treadle.gans.judging import Judge
 from treadle.gans.pool import ImagePool
-from treadle.gans.settings import TranslationConfig
+from treadle.gans.settings import InputSettings, TranslationConfig
 from treadle.gans.sources import ArrayPairs, PairFolder, PairSource
 from treadle.gans.specs import build_objective
 from treadle.gans.translation import TranslationTrainer, house_fronts, means, name_of, samples
@@ -37,29 +37,19 @@ from treadle.runs.best import best_config
 
 
 @dataclass(kw_only=True)
-class Pix2PixConfig(TranslationConfig):
+class Pix2PixConfig(InputSettings, TranslationConfig):
     """Settings of `Pix2PixTrainer`."""
 
-    direction: Literal["AtoB", "BtoA"] = setting("AtoB", common=True)
+    direction: Literal["AtoB", "BtoA"] = "AtoB"
     """Translate the left half of each file into the right one, or the right into the left."""
-    jitter: float = setting(0.0, least=0, most=1)
-    """Random brightness, contrast and saturation of the input, as a share of each."""
-    noise: float = setting(0.0, least=0, most=1)
-    """Largest standard deviation of Gaussian noise on the input; pictures are in 0 to 1."""
-    blur: float = setting(0.0, least=0)
-    """Largest standard deviation of Gaussian blur on the input, in pixels."""
-    label_input: bool = False
-    """Resize the input by nearest neighbour: for label maps, whose colours bicubic resizing blends into others."""
     spec: str = "pix2pix"
     """The spec that `objective` names parts of: "pix2pix", or one of your own (see `register_spec`)."""
-    objective: str = setting("basic", common=True)
+    objective: str = "basic"
     """The loss terms: "basic", "extended" (with L2, Sobel and Laplacian), with "+vgg", "+r1" or "+gp" added."""
     vgg_weights: Path | None = None
     """Weights of VGG-19 for "+vgg", a safetensors file with torchvision's names."""
     penalty_every: int = setting(1, least=1)
     """Compute r1 and gp at every such update of the discriminator only, with as many times the weight."""
-    pool: int = setting(0, least=0)
-    """Earlier outputs that the discriminator is shown again; 0 shows it the newest only."""
     monitor: str = "l1"
     """The validation metric that says which model is best: "l1", "psnr" or "ssim"."""
 

@@ -24,17 +24,15 @@ from treadle.images.metrics import HIGHER_IS_BETTER, METRICS
 
 @dataclass(kw_only=True)
 class PictureSettings(Settings):
-    """The pictures."""
+    """The data."""
 
+    direction: Literal["AtoB", "BtoA"] = setting("AtoB", common=True)
+    """Translate A into B, or B into A."""
     size: int = setting(128, least=8, common=True)
     """Height and width of the pictures that are trained on, in pixels."""
     load_size: int | None = setting(None, least=1)
     """Pictures are brought to this size, then cropped to `size`; null takes a quarter more than it (the papers have
     286 for 256), and the packaged house fronts as they are."""
-    flip: float = setting(0.5, least=0, most=1, common=True)
-    """Probability of mirroring a picture left to right (a pair is mirrored as one)."""
-    rotate: bool = setting(False)
-    """Turn pictures by multiples of 90 degrees; for data without an up, such as maps."""
     in_channels: Literal[1, 3, 4] = setting(3)
     """Channels of the input: 1 gray, 3 RGB, 4 RGB and alpha; files are converted."""
     out_channels: Literal[1, 3, 4] = setting(3)
@@ -43,6 +41,30 @@ class PictureSettings(Settings):
     """What to do with pictures that cannot be read: refuse the data, naming them, or leave them out."""
     cache_mb: int = setting(1024, least=0, resumable=True, affects_state=False)
     """Decoded pictures that are kept in memory, in MB; 0 reads each again."""
+
+
+@dataclass(kw_only=True)
+class AugmentationSettings(Settings):
+    """Augmentation of the data."""
+
+    flip: float = setting(0.5, least=0, most=1)
+    """Probability of mirroring a picture left to right (a pair is mirrored as one)."""
+    rotate: bool = setting(False)
+    """Turn pictures by multiples of 90 degrees; for data without an up, such as maps."""
+
+
+@dataclass(kw_only=True)
+class InputSettings(Settings):
+    """Augmentation of inputs alone, where pairs are given."""
+
+    label_input: bool = False
+    """Resize the input by nearest neighbour: for label maps, whose colours bicubic resizing blends into others."""
+    jitter: float = setting(0.0, least=0, most=1)
+    """Random brightness, contrast and saturation of the input, as a share of each."""
+    noise: float = setting(0.0, least=0, most=1)
+    """Largest standard deviation of Gaussian noise on the input; pictures are in 0 to 1."""
+    blur: float = setting(0.0, least=0)
+    """Largest standard deviation of Gaussian blur on the input, in pixels."""
 
 
 @dataclass(kw_only=True)
@@ -79,8 +101,20 @@ class GameSettings(Settings):
 
     gan: Literal["bce", "lsgan", "hinge", "wgan"] = setting("bce", common=True)
     """The game: cross-entropy, least squares, hinge or Wasserstein (which wants the objective's "gp")."""
+    objective: str = setting("basic", common=True)
+    """The loss terms: names of parts of `spec`, joined by "+"."""
     weights: dict[str, float | str] = setting(default_factory=dict, common=True, command="LossWeight")
     """Other weights of the objective's terms, by name: numbers, or curves such as "linear 0 to 10 over 30%"."""
+    spec: str = setting()
+    """The spec that `objective` names parts of, or one of your own (see `register_spec`)."""
+    pool: int = setting(0, least=0)
+    """Earlier outputs that a discriminator is shown again; 0 shows it the newest only."""
+    diffaugment: str = setting("", parse=DiffAugment)
+    """Differentiable augmentation of what the discriminator sees: of "color,translation,cutout"."""
+    d_turns: int = setting(1, least=1)
+    """With `g_turns`: of every max(d_turns, g_turns) batches, the discriminator learns from the first `d_turns` ..."""
+    g_turns: int = setting(1, least=1)
+    """... and the generator from the first `g_turns`; 5 and 1 is WGAN's ratio."""
     learning_rate: float | str = setting(
         "constant 2e-4 for 50% then linear to 0", parse=parse_curve, common=True, command="LearningRateMultiplier"
     )
@@ -91,12 +125,6 @@ class GameSettings(Settings):
     """Adam's first decay."""
     beta2: float = setting(0.999, least=0, below=1)
     """Adam's second decay."""
-    d_turns: int = setting(1, least=1)
-    """With `g_turns`: of every max(d_turns, g_turns) batches, the discriminator learns from the first `d_turns` ..."""
-    g_turns: int = setting(1, least=1)
-    """... and the generator from the first `g_turns`; 5 and 1 is WGAN's ratio."""
-    diffaugment: str = setting("", parse=DiffAugment)
-    """Differentiable augmentation of what the discriminator sees: of "color,translation,cutout"."""
     ema: float | None = setting(0.999, above=0, below=1)
     """Decay of the generator's moving average, which is what is evaluated and kept; null keeps none."""
 
@@ -116,8 +144,14 @@ class JudgingSettings(Settings):
 
 
 @dataclass(kw_only=True)
-class TranslationConfig(JudgingSettings, GameSettings, NetworkSettings, PictureSettings, TrainerConfig):
-    """Settings of `Pix2PixTrainer` and `CycleGANTrainer`."""
+class TranslationConfig(
+    JudgingSettings, GameSettings, NetworkSettings, AugmentationSettings, PictureSettings, TrainerConfig
+):
+    """Settings of `Pix2PixTrainer` and `CycleGANTrainer`.
+
+    The groups are inherited, not nested, as the engine's are: a keyword, a flag and a line of a file stay one name
+    (`features`, not `networks.features`), and what takes `NetworkSettings` takes the whole config too.
+    """
 
     batch_size: int = 1
     """Pictures per step."""
