@@ -11,6 +11,7 @@ from torch import nn
 
 from treadle.config.settings import Settings, require, setting
 from treadle.engine.curves import parse_curve
+from treadle.engine.ema import EMA
 from treadle.engine.schedule import Every
 from treadle.engine.settings import TrainerConfig
 from treadle.gans.augmentation import Augmentation
@@ -192,6 +193,10 @@ class TranslationConfig(JudgingSettings, GameSettings, NetworkSettings, PictureS
         # The penalties want the gradient of one picture's logits, which a batch norm would make depend on the others.
         norm = "none" if self.gan == "wgan" and self.norm == "batch" else self.norm
         return PatchGAN(channels, features=self.d_features, field=self.patch, norm=norm, spectral=self.spectral)
+
+    def build_average(self, generator: nn.Module) -> EMA | None:
+        """The moving average of a generator, or None where none is kept."""
+        return None if self.ema is None else EMA(generator, self.ema, warm_up=True)
 
     def adam(self, *networks: nn.Module) -> torch.optim.Adam:
         """An Adam over the parameters of `networks`; a LearningRate sets its rate."""
