@@ -91,6 +91,15 @@ def test_of_so_many_batches_each_learns_from_the_first(kind, turns):
     assert trainer.updates(trainer.g_optimizer) == expected[turns[1]]
 
 
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_discriminator_of_single_pixels_can_be_played_with(kind):
+    trainer = trainer_of(kind, patch=1, size=8, data=pictures(size=(8, 8)))
+    (_, discriminators), x = networks(trainer), torch.zeros(2, 6 if kind is Pix2PixTrainer else 3, 8, 8)
+    assert all(discriminator(x).shape == (2, 1, 8, 8) for discriminator in discriminators)
+    trainer.train()
+    assert trainer.status == "finished"
+
+
 def rates(trainer):
     return [optimizer.param_groups[0]["lr"] for optimizer in (trainer.g_optimizer, trainer.d_optimizer)]
 

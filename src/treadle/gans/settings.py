@@ -16,7 +16,7 @@ from treadle.engine.schedule import Every
 from treadle.engine.settings import TrainerConfig
 from treadle.gans.augmentation import Augmentation
 from treadle.gans.diffaugment import DiffAugment
-from treadle.gans.patchgan import HALVINGS, PatchGAN
+from treadle.gans.patchgan import HALVINGS, PatchGAN, least_size
 from treadle.gans.resnet import ResNetGenerator
 from treadle.gans.unet import UNet
 from treadle.images.metrics import HIGHER_IS_BETTER, METRICS
@@ -90,7 +90,7 @@ class NetworkSettings(Settings):
     d_features: int = setting(64, least=1, common=True)
     """Channels of the discriminator's first convolution."""
     patch: int = setting(70, choices=HALVINGS, common=True)
-    """Size of the patches that the discriminator judges, in pixels: 16, 34, 70 or 142."""
+    """Size of the patches that the discriminator judges, in pixels: 1 (PixelGAN: its colour), 16, 34, 70 or 142."""
     spectral: bool = setting(False)
     """Spectral normalization of the discriminator."""
 
@@ -166,7 +166,7 @@ class TranslationConfig(
         """Check types and ranges, and what must fit together; raises UsageError naming the field."""
         super().__post_init__()
         require(self, "load_size", self.load_size is None or self.load_size >= self.size, "at least `size`, or null")
-        fits = self.size >= 3 * 2 ** HALVINGS[self.patch]
+        fits = self.size >= least_size(self.patch)
         require(self, "patch", fits, f"a patch that suits pictures of {self.size} pixels: choose a smaller one")
         if self.monitor in ("cycle", *METRICS):
             better = "max" if self.monitor in HIGHER_IS_BETTER else "min"
