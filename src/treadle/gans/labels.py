@@ -96,8 +96,8 @@ class Palette:
 def find_palette(pictures: Iterable[Pixels]) -> Palette:
     """The colours of label maps, the most frequent first.
 
-    Where there are `MOST` different ones or fewer, all are classes: the files are lossless. Else those are that hold
-    a share of the pixels, with the few levels by which lossy files miss a colour; edges, where they blend, do not count.
+    Where they have `MOST` different ones or fewer, as lossless files do, all are classes. Else those are that hold a
+    share of the pixels, with the few levels by which lossy files miss a colour; edges, where they blend, are left out.
 
     Args:
         pictures: label maps, (H, W, 1, 3 or 4) uint8 each.
