@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Literal
 
@@ -16,9 +17,10 @@ from treadle.engine.schedule import Every
 from treadle.engine.settings import TrainerConfig
 from treadle.gans.augmentation import Augmentation
 from treadle.gans.diffaugment import DiffAugment
-from treadle.gans.patchgan import HALVINGS, PatchGAN
+from treadle.gans.patchgan import HALVINGS, PatchGAN, least_size
 from treadle.gans.resnet import ResNetGenerator
 from treadle.gans.unet import UNet
+from treadle.gans.values import Kind, Values
 from treadle.images.metrics import HIGHER_IS_BETTER, METRICS
 
 
@@ -33,10 +35,19 @@ class PictureSettings(Settings):
     load_size: int | None = setting(None, least=1)
     """Pictures are brought to this size, then cropped to `size`; null takes a quarter more than it (the papers have
     286 for 256), and the packaged house fronts as they are."""
-    in_channels: Literal[1, 3, 4] = setting(3)
-    """Channels of the input: 1 gray, 3 RGB, 4 RGB and alpha; files are converted."""
-    out_channels: Literal[1, 3, 4] = setting(3)
+    in_channels: int = setting(3, least=1)
+    """Channels of the input: 1 (gray), 3 (RGB) and 4 (RGB and alpha) are converted, other files must have as many."""
+    out_channels: int = setting(3, least=1)
     """Channels of the output."""
+    in_dtype: Kind | None = setting(None)
+    """What the input's numbers are: "uint8", "uint16" or "float32"; null is that of the files that are trained on."""
+    out_dtype: Kind | None = setting(None)
+    """What the output's numbers are."""
+    in_range: tuple[float, float] | None = setting(None)
+    """The input's numbers from black to white, such as [0, 4095]; null is all that whole numbers of the type can be, of
+    floats what the pictures that are trained on hold."""
+    out_range: tuple[float, float] | None = setting(None)
+    """The output's numbers from black to white."""
     on_bad: Literal["refuse", "skip"] = setting("refuse")
     """What to do with pictures that cannot be read: refuse the data, naming them, or leave them out."""
     cache_mb: int = setting(1024, least=0, resumable=True, affects_state=False)
@@ -90,7 +101,7 @@ class NetworkSettings(Settings):
     d_features: int = setting(64, least=1, common=True)
     """Channels of the discriminator's first convolution."""
     patch: int = setting(70, choices=HALVINGS, common=True)
-    """Size of the patches that the discriminator judges, in pixels: 16, 34, 70 or 142."""
+    """Size of the patches that the discriminator judges, in pixels: 1 (PixelGAN: its colour), 16, 34, 70 or 142."""
     spectral: bool = setting(False)
     """Spectral normalization of the discriminator."""
 
@@ -166,11 +177,15 @@ class TranslationConfig(
         """Check types and ranges, and what must fit together; raises UsageError naming the field."""
         super().__post_init__()
         require(self, "load_size", self.load_size is None or self.load_size >= self.size, "at least `size`, or null")
-        fits = self.size >= 3 * 2 ** HALVINGS[self.patch]
+        fits = self.size >= least_size(self.patch)
         require(self, "patch", fits, f"a patch that suits pictures of {self.size} pixels: choose a smaller one")
         if self.monitor in ("cycle", *METRICS):
             better = "max" if self.monitor in HIGHER_IS_BETTER else "min"
             require(self, "monitor_mode", self.monitor_mode == better, f"{better!r}, for {self.monitor!r}")
+        for side in ("in", "out"):
+            ends = getattr(self, f"{side}_range")
+            fits = ends is None or (isfinite(ends[0]) and isfinite(ends[1]) and ends[0] < ends[1])
+            require(self, f"{side}_range", fits, "two numbers, the smaller one first, or null")
         least = 2 if self.generator == "unet" else 0
         require(self, "downs", self.downs is None or self.downs >= least, f"at least {least}, or null")
         multiple = 2 ** self.halvings()
@@ -195,6 +210,16 @@ class TranslationConfig(
             flip=self.flip,
             rotate=self.rotate,
         )
+
+    @property
+    def input_values(self) -> Values:
+        """How the numbers of input pictures become the network's; raises UsageError for floats whose range is open."""
+        return Values(channels=self.in_channels, dtype=self.in_dtype or "uint8", range=self.in_range)
+
+    @property
+    def output_values(self) -> Values:
+        """How what the network gives becomes output pictures; raises UsageError for floats whose range is open."""
+        return Values(channels=self.out_channels, dtype=self.out_dtype or "uint8", range=self.out_range)
 
     def build_generator(self, *, reverse: bool = False) -> UNet | ResNetGenerator:
         """An initialized generator from input to output pictures; with `reverse`, from output to input pictures."""
