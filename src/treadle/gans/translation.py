@@ -42,6 +42,7 @@ class TranslationTrainer(Trainer):
     Config: ClassVar[type[TrainerConfig]] = TranslationConfig
     computes: ClassVar[tuple[str, ...]] = ()
     """The loss terms that `step` computes; a subclass that computes more of them adds their names."""
+    preferred_model = "final"
     g_optimizer: torch.optim.Optimizer
     d_optimizer: torch.optim.Optimizer
 
