@@ -31,6 +31,9 @@ class Subject(Events):
     """Which model of its runs is tested, exported and loaded where nobody says which: the best by `monitor`, or that of
     the end. A game between networks has no figure that falls with what it is after, so "final" is its own."""
 
+    least_epochs: ClassVar[int] = 0
+    """Times that such a trainer should see data which are given to it: `treadle train` says where it will be fewer."""
+
     def setup(self) -> None:
         """Build modules, optimizers and whatever else the run needs, as attributes. Random draws follow the seed."""
 
