@@ -335,6 +335,12 @@ def test_the_run_can_be_loaded_tested_and_reported(tmp_path) -> None:
     assert [sorted(row["files"]) for row in rows["rows"]] == [["depth", "render", "target", "|error| x 4"]] * 3
 
 
+def test_a_test_of_the_first_batches_alone_has_so_many_rows(tmp_path) -> None:
+    with make(max_steps=1, limit_test_batches=2) as trainer:
+        trainer.test_report(tmp_path / "runs" / "v001" / "test", trainer.test_feed)
+    assert len(json.loads((tmp_path / "runs" / "v001" / "test" / "table.json").read_text())["rows"]) == 2
+
+
 def test_a_scene_needs_photographs_from_two_places() -> None:
     one = replace(capture(), train=procedural_capture(24, 1, 1).train)
     with pytest.raises(UsageError, match="there is one photograph to train on"):

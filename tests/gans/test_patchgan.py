@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from treadle.errors import UsageError
-from treadle.gans.patchgan import HALVINGS, PatchGAN
+from treadle.gans.patchgan import HALVINGS, PatchGAN, least_size
 
 
 def test_it_is_the_papers_discriminator():
@@ -53,14 +53,33 @@ def test_a_logit_sees_exactly_its_field(field, norm):
 )
 def test_any_options_give_a_map_of_logits(field, channels, features, norm, spectral, height, width):
     network = PatchGAN(channels, features=features, field=field, norm=norm, spectral=spectral)
-    assert network.least == 3 * 2 ** HALVINGS[field]
-    height, width = network.least + height, network.least + width
+    assert network.least == least_size(field)
+    height, width = max(2, network.least + height), network.least + width  # in training a norm wants two pixels
     out = network(torch.randn(1, channels, height, width))
-    assert out.shape == (1, 1, height // 2 ** HALVINGS[field] - 2, width // 2 ** HALVINGS[field] - 2)
+    if field == 1:
+        assert out.shape == (1, 1, height, width)
+    else:
+        assert out.shape == (1, 1, height // 2 ** HALVINGS[field] - 2, width // 2 ** HALVINGS[field] - 2)
     assert out.isfinite().all()
 
 
-@pytest.mark.parametrize("field", HALVINGS)
+@pytest.mark.parametrize("norm", ["batch", "instance", "none"])
+def test_one_pixel_patches_are_the_papers_pixelgan(norm):
+    """Three 1 x 1 convolutions: to `features`, twice as many (the one that has a norm), and a logit for each pixel."""
+    network = PatchGAN(6, field=1, norm=norm)
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    assert [(conv.in_channels, conv.out_channels) for conv in convolutions] == [(6, 64), (64, 128), (128, 1)]
+    assert {(conv.kernel_size, conv.stride, conv.padding) for conv in convolutions} == {((1, 1), (1, 1), (0, 0))}
+    assert [conv.bias is None for conv in convolutions] == [False, norm != "none", False]
+    x = torch.randn(1, 6, 3, 5)
+    plain = network.eval()(x)
+    assert plain.shape == (1, 1, 3, 5)
+    if norm == "none":  # a pixel's logit depends on nothing else: pixels in another order, their logits in that order
+        torch.testing.assert_close(network(x.flip(2, 3)), plain.flip(2, 3))
+        assert network(x[..., :1, :1]).shape == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("field", [field for field in HALVINGS if field > 1])
 def test_one_pixel_less_than_its_least_is_refused(field):
     network = PatchGAN(1, features=1, field=field)
     assert network(torch.zeros(2, 1, network.least, network.least)).shape == (2, 1, 1, 1)
@@ -108,7 +127,7 @@ def test_spectral_norm_is_of_a_function_that_stands_still_in_eval_mode():
     [
         ({"in_channels": 0}, "in_channels is 0: expected a whole number of at least 1"),
         ({"features": 0}, "features is 0"),
-        ({"field": 71}, "field is 71: a PatchGAN's receptive field is one of [16, 34, 70, 142] pixels"),
+        ({"field": 71}, "field is 71: a PatchGAN's receptive field is one of [1, 16, 34, 70, 142] pixels"),
         ({"field": "70"}, "field is '70'"),
         ({"field": [70]}, "field is [70]"),
         ({"norm": "layer"}, "norm is 'layer'; known: batch, instance, none"),

@@ -91,6 +91,15 @@ def test_of_so_many_batches_each_learns_from_the_first(kind, turns):
     assert trainer.updates(trainer.g_optimizer) == expected[turns[1]]
 
 
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_discriminator_of_single_pixels_can_be_played_with(kind):
+    trainer = trainer_of(kind, patch=1, size=8, data=pictures(size=(8, 8)))
+    (_, discriminators), x = networks(trainer), torch.zeros(2, 6 if kind is Pix2PixTrainer else 3, 8, 8)
+    assert all(discriminator(x).shape == (2, 1, 8, 8) for discriminator in discriminators)
+    trainer.train()
+    assert trainer.status == "finished"
+
+
 def rates(trainer):
     return [optimizer.param_groups[0]["lr"] for optimizer in (trainer.g_optimizer, trainer.d_optimizer)]
 
@@ -206,8 +215,12 @@ BAD = {
     "load_size": 8,
     "flip": 1.5,
     "rotate": "yes",
-    "in_channels": 2,
+    "in_channels": 0,
     "out_channels": 0,
+    "in_dtype": "int8",
+    "out_dtype": 16,
+    "in_range": [1, 1],
+    "out_range": 255,
     "on_bad": "ignore",
     "cache_mb": -1,
     "generator": "unett",

@@ -151,6 +151,8 @@ def test_a_test_report_has_a_row_per_bundle_and_a_page_and_writes_the_lines(tmp_
     table = json.loads((directory / "table.json").read_text())
     names = sorted(row["name"] for row in table["rows"])
     assert names == ["bundle 0", "bundle 1", "bundle 2"]
+    few = Told(data=data(), max_epochs=1, limit_test_batches=1, **{**SMALL, "batch_size": 1})
+    assert few.test_report(tmp_path / "few" / "v001" / "test", few.test_feed)["lines"] == 1
     assert "Test of runs/v001" in (directory / "index.html").read_text()
     lines, _ = read_streamlines(directory / "four.trk")
     real = data().testing[0].streamlines("fibres")

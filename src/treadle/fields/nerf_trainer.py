@@ -15,6 +15,7 @@ from treadle.cameras.background import Background
 from treadle.cameras.capture import Capture, Photographs
 from treadle.cameras.poses import Exposures
 from treadle.cameras.turntable import around, small_camera
+from treadle.data import limit
 from treadle.data.batch import to_device
 from treadle.data.captures import load_capture
 from treadle.data.feed import Feed
@@ -279,9 +280,9 @@ class NeRFTrainer(Trainer):
         return strip(picture.image, colors, picture.depth, picture.alpha)
 
     def rows(self, feed: Feed) -> Iterator[Row]:
-        """Every view of `feed`: target, render, error, depth, and the figures."""
+        """Every view of `feed`, as far as a test goes: target, render, error, depth, and the figures."""
         distance = None if self.config.lpips_weights is None else lpips_metric(self.config.lpips_weights)
-        for view in feed.iterate(0):
+        for view in limit.iterate(feed, 0, limit=self.config.limit_test_batches):
             view = to_device(view, self.device)
             picture = self.look(view)
             figures = self.judged(picture, view)

@@ -12,9 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from treadle.config.settings import setting
 from treadle.data.feed import Feed
-from treadle.engine.ema import EMA
 from treadle.engine.objective import Losses
 from treadle.engine.settings import TrainerConfig
 from treadle.errors import UsageError
@@ -25,9 +23,9 @@ from treadle.gans.inference import Generator, load_generator
 from treadle.gans.judging import Judge
 from treadle.gans.pool import ImagePool
 from treadle.gans.settings import TranslationConfig
-from treadle.gans.sources import ArrayPairs, UnpairedFolders
+from treadle.gans.sources import ArrayPairs, UnpairedFolders, UnpairedSource
 from treadle.gans.specs import build_objective
-from treadle.gans.translation import TranslationTrainer, house_fronts, name_of, samples
+from treadle.gans.translation import TranslationTrainer, house_fronts, means, name_of, samples
 from treadle.images.folders import split_folder
 from treadle.images.metrics import l1, measure
 from treadle.images.panels import panel
@@ -41,7 +39,7 @@ from treadle.runs.best import best_config
 class CycleGANConfig(TranslationConfig):
     """Settings of `CycleGANTrainer`."""
 
-    direction: Literal["AtoB", "BtoA"] = setting("AtoB", common=True)
+    direction: Literal["AtoB", "BtoA"] = "AtoB"
     """Which of trainA and trainB is called A here; both directions are learnt in any case."""
     generator: Literal["unet", "resnet"] = "resnet"
     """Kind of the generators."""
@@ -49,9 +47,9 @@ class CycleGANConfig(TranslationConfig):
     """The game: cross-entropy, least squares or hinge."""
     spec: str = "cyclegan"
     """The spec that `objective` names parts of: "cyclegan", or one of your own (see `register_spec`)."""
-    objective: str = setting("basic", common=True)
+    objective: str = "basic"
     """The loss terms; "basic" is adversarial, cycle and identity."""
-    pool: int = setting(50, least=0)
+    pool: int = 50
     """Earlier outputs that each discriminator is shown again; 0 shows it the newest only."""
     monitor: str = "cycle"
     """The validation metric that says which model is best: "cycle", or with known targets "l1", "psnr" or "ssim"."""
@@ -78,19 +76,21 @@ class CycleGANTrainer(TranslationTrainer):
     computes: ClassVar[tuple[str, ...]] = (*GAMES, "G_CYCLE_A", "G_CYCLE_B", "G_IDENTITY_A", "G_IDENTITY_B")
 
     @classmethod
-    def load_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
-        """The pictures in `path`/trainA and trainB, valA ..., testB; None makes house fronts, and their label maps."""
+    def dataset(cls, config: Any, path: Path | None, split: str) -> UnpairedImages | PairedImages | None:
+        """The pictures in `path`/trainA and trainB, valA ...; None makes house fronts, and their label maps."""
+        channels = config.in_channels, config.out_channels
+        source: UnpairedSource
         if path is None:
-            return _packaged(config)
-        found = {}
-        for name, split in (("data", "train"), ("validation_data", "val"), ("test_data", "test")):
-            if split_folder(path, split, "A") is None and split_folder(path, split, "B") is None:
-                continue
-            channels = config.in_channels, config.out_channels
+            a, b = house_fronts(config, split)
+            if split != "train":
+                return PairedImages(ArrayPairs(a, b), config.size, None, config.cache_mb)
+            source = ArrayPairs(a[: len(a) // 2], b[len(b) // 2 :])  # of different houses
+        elif any(split_folder(path, split, side) is not None for side in "AB"):
             source = UnpairedFolders(path, split, config.direction, channels, config.on_bad)
-            augmentation = config.augmentation() if split == "train" else None
-            found[name] = UnpairedImages(source, config.size, augmentation, config.cache_mb)
-        return found
+        else:
+            return None
+        augmentation = config.augmentation(fit=path is None) if split == "train" else None
+        return UnpairedImages(source, config.size, augmentation, config.cache_mb)
 
     def setup(self) -> None:
         """Build the four networks, an optimizer for each pair of them, and the terms of the game."""
@@ -98,8 +98,8 @@ class CycleGANTrainer(TranslationTrainer):
         self.generator_ab, self.generator_ba = config.build_generator(), config.build_generator(reverse=True)
         self.discriminator_a = config.build_discriminator(config.in_channels)
         self.discriminator_b = config.build_discriminator(config.out_channels)
-        self.average_ab = EMA(self.generator_ab, config.ema, warm_up=True) if config.ema else None
-        self.average_ba = EMA(self.generator_ba, config.ema, warm_up=True) if config.ema else None
+        self.average_ab = config.build_average(self.generator_ab)
+        self.average_ba = config.build_average(self.generator_ba)
         self.g_optimizer = config.adam(self.generator_ab, self.generator_ba)
         self.d_optimizer = config.adam(self.discriminator_a, self.discriminator_b)
         self.pool_a, self.pool_b = ImagePool(config.pool), ImagePool(config.pool)
@@ -113,19 +113,12 @@ class CycleGANTrainer(TranslationTrainer):
     def step(self, batch: tuple[Tensor, Tensor]) -> Mapping[str, Any]:
         """The generators learn to deceive and to come back, then the discriminators to tell real from made."""
         a, b = batch
-        d_learns, g_learns = self.turns()
-        losses: dict[str, Tensor] = {}
-        with torch.set_grad_enabled(g_learns):
+        with torch.set_grad_enabled(self.learning()["g"]):
             fake_b, fake_a = self.generator_ab(a), self.generator_ba(b)
-        if g_learns:
-            g_losses = self.g_losses(a, b, fake_a, fake_b)
-            self.minimize(g_losses, self.g_optimizer)
-            losses.update(g_losses)
-        if d_learns:
-            d_losses = self.d_losses(a, b, self.pool_a(fake_a.detach()), self.pool_b(fake_b.detach()))
-            self.minimize(d_losses, self.d_optimizer)
-            losses.update(d_losses)
-        return losses
+        return self.play(
+            g=lambda: self.g_losses(a, b, fake_a, fake_b),
+            d=lambda: self.d_losses(a, b, self.pool_a(fake_a.detach()), self.pool_b(fake_b.detach())),
+        )
 
     def g_losses(self, a: Tensor, b: Tensor, fake_a: Tensor, fake_b: Tensor) -> Losses:
         """The generators' terms: the verdicts, the ways there and back, and what is already as it should be."""
@@ -173,8 +166,7 @@ class CycleGANTrainer(TranslationTrainer):
         ways = (self.translate(fake_b, self.generator_ba), a), (self.translate(fake_a, self.generator_ab), b)
         cycles = [value for way in ways for value in measure(*way)["l1"]]
         known = measure(fake_b, b) if is_paired(self.validation_feed) else {}
-        means = {name: sum(values) / len(values) for name, values in known.items()}
-        return {"cycle": sum(cycles) / len(cycles), **means}
+        return means({"cycle": cycles, **known})
 
     def rows(self, feed: Feed, judge: Judge) -> Iterator[Row]:
         """Every A translated to B and back, with its figures, and where A and B are no pairs, every B the other way."""
@@ -249,15 +241,3 @@ def pictures_of(tensors: Mapping[str, Tensor]) -> dict[str, Pixels]:
 def cycle_of(tensors: Mapping[str, Tensor]) -> dict[str, float]:
     """How far the way there and back leads from the start: the mean absolute difference; black to white is 1."""
     return {"cycle": l1(tensors["back"][0], tensors["input"][0])}
-
-
-def _packaged(config: Any) -> dict[str, Any]:
-    """House fronts: label maps and pictures of different houses to train on, of the same to validate and test on."""
-    a, b = house_fronts(config, "train")
-    unpaired = ArrayPairs(a[: len(a) // 2], b[len(b) // 2 :])
-    augmentation = config.augmentation(fit=True)
-    found: dict[str, Any] = {"data": UnpairedImages(unpaired, config.size, augmentation, config.cache_mb)}
-    for name, split in (("validation_data", "val"), ("test_data", "test")):
-        pairs = ArrayPairs(*house_fronts(config, split))
-        found[name] = PairedImages(pairs, config.size, None, config.cache_mb)
-    return found

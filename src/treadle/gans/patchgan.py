@@ -8,8 +8,13 @@ from torch.nn.utils.parametrizations import spectral_norm
 from treadle.errors import UsageError
 from treadle.gans.blocks import NORMS, at_least, check_size, choose, halving, initialize, normed
 
-HALVINGS = {16: 1, 34: 2, 70: 3, 142: 4}
-"""Receptive field in pixels, and the convolutions of stride 2 that give it."""
+HALVINGS = {1: 0, 16: 1, 34: 2, 70: 3, 142: 4}
+"""Receptive field in pixels, and the convolutions of stride 2 that give it; 1 is the paper's PixelGAN."""
+
+
+def least_size(field: int) -> int:
+    """The smallest height and width that a discriminator of this receptive field can judge: it gives one logit."""
+    return 3 * 2 ** HALVINGS[field] if field > 1 else 1
 
 
 class PatchGAN(nn.Module):
@@ -17,12 +22,13 @@ class PatchGAN(nn.Module):
 
     4 x 4 convolutions: as many of stride 2 as the field needs, one of stride 1, one of stride 1 to the logits; no norm
     in the first and the last. With the defaults it is the paper's 70 x 70 discriminator (2.77 million parameters;
-    30 x 30 logits for a 256 x 256 picture).
+    30 x 30 logits for a 256 x 256 picture). A `field` of 1 is its PixelGAN: three 1 x 1 convolutions, which judge
+    every pixel by its colour alone.
 
     Args:
         in_channels: of what it sees; for a conditional one those of the input and the output picture together.
         features: channels after the first convolution; they double up to 8 times this.
-        field: receptive field in pixels: 16, 34, 70 or 142.
+        field: receptive field in pixels: 1, 16, 34, 70 or 142.
         norm: "batch" as in the paper, "instance" or "none".
         spectral: spectral normalization of every convolution (Miyato et al. 2018).
 
@@ -48,14 +54,22 @@ class PatchGAN(nn.Module):
         choose("norm", norm, NORMS)
         if field not in tuple(HALVINGS):
             raise UsageError(f"field is {field!r}: a PatchGAN's receptive field is one of {sorted(HALVINGS)} pixels")
-        halvings = HALVINGS[field]
-        widths = [features * min(2**stage, 8) for stage in range(halvings + 1)]
-        layers = [normed(halving(in_channels, widths[0]), "none", nn.LeakyReLU(0.2, inplace=True))]
-        for stage in range(1, halvings + 1):
-            conv = nn.Conv2d(widths[stage - 1], widths[stage], 4, stride=2 if stage < halvings else 1, padding=1)
-            layers.append(normed(conv, norm, nn.LeakyReLU(0.2, inplace=True)))
-        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, padding=1))
-        self.least = 3 * 2**halvings
+        if field == 1:
+            convolutions = [nn.Conv2d(in_channels, features, 1), nn.Conv2d(features, 2 * features, 1)]
+            last = nn.Conv2d(2 * features, 1, 1)
+        else:
+            halvings = HALVINGS[field]
+            widths = [features * min(2**stage, 8) for stage in range(halvings + 1)]
+            convolutions = [halving(in_channels, widths[0])]
+            for stage in range(1, halvings + 1):
+                stride = 2 if stage < halvings else 1
+                convolutions.append(nn.Conv2d(widths[stage - 1], widths[stage], 4, stride=stride, padding=1))
+            last = nn.Conv2d(widths[-1], 1, 4, padding=1)
+        layers = []
+        for index, conv in enumerate(convolutions):
+            layers.append(normed(conv, norm if index else "none", nn.LeakyReLU(0.2, inplace=True)))
+        self.layers = nn.Sequential(*layers, last)
+        self.least = least_size(field)
         initialize(self)
         if spectral:
             for module in list(self.modules()):

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from treadle.config.settings import setting
 from treadle.data.feed import Feed
-from treadle.engine.ema import EMA
 from treadle.engine.objective import Losses
 from treadle.engine.settings import TrainerConfig
 from treadle.export.onnx import Exportable
@@ -25,10 +24,10 @@ from treadle.gans.images import PairedImages
 from treadle.gans.inference import Generator, load_generator
 from treadle.gans.judging import Judge
 from treadle.gans.pool import ImagePool
-from treadle.gans.settings import TranslationConfig
-from treadle.gans.sources import ArrayPairs, PairFolder
+from treadle.gans.settings import InputSettings, TranslationConfig
+from treadle.gans.sources import ArrayPairs, PairFolder, PairSource
 from treadle.gans.specs import build_objective
-from treadle.gans.translation import TranslationTrainer, house_fronts, name_of, samples
+from treadle.gans.translation import TranslationTrainer, house_fronts, means, name_of, samples
 from treadle.images.folders import split_folder
 from treadle.images.metrics import measure
 from treadle.images.panels import panel
@@ -38,29 +37,19 @@ from treadle.runs.best import best_config
 
 
 @dataclass(kw_only=True)
-class Pix2PixConfig(TranslationConfig):
+class Pix2PixConfig(InputSettings, TranslationConfig):
     """Settings of `Pix2PixTrainer`."""
 
-    direction: Literal["AtoB", "BtoA"] = setting("AtoB", common=True)
+    direction: Literal["AtoB", "BtoA"] = "AtoB"
     """Translate the left half of each file into the right one, or the right into the left."""
-    jitter: float = setting(0.0, least=0, most=1)
-    """Random brightness, contrast and saturation of the input, as a share of each."""
-    noise: float = setting(0.0, least=0, most=1)
-    """Largest standard deviation of Gaussian noise on the input; pictures are in 0 to 1."""
-    blur: float = setting(0.0, least=0)
-    """Largest standard deviation of Gaussian blur on the input, in pixels."""
-    label_input: bool = False
-    """Resize the input by nearest neighbour: for label maps, whose colours bicubic resizing blends into others."""
     spec: str = "pix2pix"
     """The spec that `objective` names parts of: "pix2pix", or one of your own (see `register_spec`)."""
-    objective: str = setting("basic", common=True)
+    objective: str = "basic"
     """The loss terms: "basic", "extended" (with L2, Sobel and Laplacian), with "+vgg", "+r1" or "+gp" added."""
     vgg_weights: Path | None = None
     """Weights of VGG-19 for "+vgg", a safetensors file with torchvision's names."""
     penalty_every: int = setting(1, least=1)
     """Compute r1 and gp at every such update of the discriminator only, with as many times the weight."""
-    pool: int = setting(0, least=0)
-    """Earlier outputs that the discriminator is shown again; 0 shows it the newest only."""
     monitor: str = "l1"
     """The validation metric that says which model is best: "l1", "psnr" or "ssim"."""
 
@@ -92,25 +81,27 @@ class Pix2PixTrainer(TranslationTrainer):
     computes: ClassVar[tuple[str, ...]] = ("G_GAN", "D_real", "D_fake", "D_R1", "D_GP")
 
     @classmethod
-    def load_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
-        """The pairs in `path`/train, val and test, files with A left and B right; None makes house fronts."""
-        splits = {"data": "train", "validation_data": "val", "test_data": "test"}
-        found = {name: _pairs(config, path, split) for name, split in splits.items()}
+    def dataset(cls, config: Any, path: Path | None, split: str) -> PairedImages | None:
+        """The pairs in `path`/train, val or test, files with A left and B right; None makes house fronts."""
+        channels = config.in_channels, config.out_channels
+        source: PairSource
+        if path is None:
+            source = ArrayPairs(*house_fronts(config, split))
+        elif (folder := split_folder(path, split)) is not None:
+            source = PairFolder(folder, config.direction, channels, config.on_bad)
+        else:
+            return None
         augmentation = config.augmentation(fit=path is None)
-        return {
-            name: PairedImages(
-                pairs, config.size, augmentation if name == "data" else augmentation.still(), config.cache_mb
-            )
-            for name, pairs in found.items()
-            if pairs is not None
-        }
+        return PairedImages(
+            source, config.size, augmentation if split == "train" else augmentation.still(), config.cache_mb
+        )
 
     def setup(self) -> None:
         """Build the two networks, an optimizer for each, and the terms of the game."""
         config = self.config
         self.generator = config.build_generator()
         self.discriminator = config.build_discriminator(config.in_channels + config.out_channels)
-        self.average = EMA(self.generator, config.ema, warm_up=True) if config.ema else None
+        self.average = config.build_average(self.generator)
         self.g_optimizer = config.adam(self.generator)
         self.d_optimizer = config.adam(self.discriminator)
         self.pool = ImagePool(config.pool)
@@ -128,19 +119,9 @@ class Pix2PixTrainer(TranslationTrainer):
     def step(self, batch: tuple[Tensor, Tensor]) -> Mapping[str, Any]:
         """The discriminator learns to tell real pairs from made ones, then the generator to deceive it."""
         x, y = batch
-        d_learns, g_learns = self.turns()
-        losses: dict[str, Tensor] = {}
-        with torch.set_grad_enabled(g_learns):
+        with torch.set_grad_enabled(self.learning()["g"]):
             fake = self.generator(x)
-        if d_learns:
-            d_losses = self.d_losses(x, y, fake.detach())
-            self.minimize(d_losses, self.d_optimizer)
-            losses.update(d_losses)
-        if g_learns:
-            g_losses = self.g_losses(x, y, fake)
-            self.minimize(g_losses, self.g_optimizer)
-            losses.update(g_losses)
-        return losses
+        return self.play(d=lambda: self.d_losses(x, y, fake.detach()), g=lambda: self.g_losses(x, y, fake))
 
     def d_losses(self, x: Tensor, y: Tensor, fake: Tensor) -> Losses:
         """The discriminator's terms for real pairs and made ones, which it sees alike."""
@@ -187,9 +168,7 @@ class Pix2PixTrainer(TranslationTrainer):
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> Mapping[str, Any]:
         """L1, PSNR and SSIM of the translated pictures to their targets."""
         x, y = batch
-        return {
-            name: sum(values) / len(values) for name, values in measure(self.translate(x, self.generator), y).items()
-        }
+        return means(measure(self.translate(x, self.generator), y))
 
     def rows(self, feed: Feed, judge: Judge) -> Iterator[Row]:
         """Every pair of `feed`: input, output, target, and the output's figures."""
@@ -218,12 +197,3 @@ class Pix2PixTrainer(TranslationTrainer):
         """What `treadle export` offers: the generator."""
         config = best_config(run, cls.Config)
         return {"generator": exportable_generator(run, config, config.direction)}
-
-
-def _pairs(config: Any, path: Path | None, split: str) -> PairFolder | ArrayPairs | None:
-    """The pairs of a split; None where the data has no such folder."""
-    if path is None:
-        return ArrayPairs(*house_fronts(config, split))
-    folder = split_folder(path, split)
-    channels = config.in_channels, config.out_channels
-    return None if folder is None else PairFolder(folder, config.direction, channels, config.on_bad)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Literal
 
@@ -11,37 +12,70 @@ from torch import nn
 
 from treadle.config.settings import Settings, require, setting
 from treadle.engine.curves import parse_curve
+from treadle.engine.ema import EMA
 from treadle.engine.schedule import Every
 from treadle.engine.settings import TrainerConfig
 from treadle.gans.augmentation import Augmentation
 from treadle.gans.diffaugment import DiffAugment
-from treadle.gans.patchgan import HALVINGS, PatchGAN
+from treadle.gans.patchgan import HALVINGS, PatchGAN, least_size
 from treadle.gans.resnet import ResNetGenerator
 from treadle.gans.unet import UNet
+from treadle.gans.values import Kind, Values
 from treadle.images.metrics import HIGHER_IS_BETTER, METRICS
 
 
 @dataclass(kw_only=True)
 class PictureSettings(Settings):
-    """The pictures."""
+    """The data."""
 
+    direction: Literal["AtoB", "BtoA"] = setting("AtoB", common=True)
+    """Translate A into B, or B into A."""
     size: int = setting(128, least=8, common=True)
     """Height and width of the pictures that are trained on, in pixels."""
     load_size: int | None = setting(None, least=1)
     """Pictures are brought to this size, then cropped to `size`; null takes a quarter more than it (the papers have
     286 for 256), and the packaged house fronts as they are."""
-    flip: float = setting(0.5, least=0, most=1, common=True)
-    """Probability of mirroring a picture left to right (a pair is mirrored as one)."""
-    rotate: bool = setting(False)
-    """Turn pictures by multiples of 90 degrees; for data without an up, such as maps."""
-    in_channels: Literal[1, 3, 4] = setting(3)
-    """Channels of the input: 1 gray, 3 RGB, 4 RGB and alpha; files are converted."""
-    out_channels: Literal[1, 3, 4] = setting(3)
+    in_channels: int = setting(3, least=1)
+    """Channels of the input: 1 (gray), 3 (RGB) and 4 (RGB and alpha) are converted, other files must have as many."""
+    out_channels: int = setting(3, least=1)
     """Channels of the output."""
+    in_dtype: Kind | None = setting(None)
+    """What the input's numbers are: "uint8", "uint16" or "float32"; null is that of the files that are trained on."""
+    out_dtype: Kind | None = setting(None)
+    """What the output's numbers are."""
+    in_range: tuple[float, float] | None = setting(None)
+    """The input's numbers from black to white, such as [0, 4095]; null is all that whole numbers of the type can be, of
+    floats what the pictures that are trained on hold."""
+    out_range: tuple[float, float] | None = setting(None)
+    """The output's numbers from black to white."""
     on_bad: Literal["refuse", "skip"] = setting("refuse")
     """What to do with pictures that cannot be read: refuse the data, naming them, or leave them out."""
     cache_mb: int = setting(1024, least=0, resumable=True, affects_state=False)
     """Decoded pictures that are kept in memory, in MB; 0 reads each again."""
+
+
+@dataclass(kw_only=True)
+class AugmentationSettings(Settings):
+    """Augmentation of the data."""
+
+    flip: float = setting(0.5, least=0, most=1)
+    """Probability of mirroring a picture left to right (a pair is mirrored as one)."""
+    rotate: bool = setting(False)
+    """Turn pictures by multiples of 90 degrees; for data without an up, such as maps."""
+
+
+@dataclass(kw_only=True)
+class InputSettings(Settings):
+    """Augmentation of inputs alone, where pairs are given."""
+
+    label_input: bool = False
+    """Resize the input by nearest neighbour: for label maps, whose colours bicubic resizing blends into others."""
+    jitter: float = setting(0.0, least=0, most=1)
+    """Random brightness, contrast and saturation of the input, as a share of each."""
+    noise: float = setting(0.0, least=0, most=1)
+    """Largest standard deviation of Gaussian noise on the input; pictures are in 0 to 1."""
+    blur: float = setting(0.0, least=0)
+    """Largest standard deviation of Gaussian blur on the input, in pixels."""
 
 
 @dataclass(kw_only=True)
@@ -67,7 +101,7 @@ class NetworkSettings(Settings):
     d_features: int = setting(64, least=1, common=True)
     """Channels of the discriminator's first convolution."""
     patch: int = setting(70, choices=HALVINGS, common=True)
-    """Size of the patches that the discriminator judges, in pixels: 16, 34, 70 or 142."""
+    """Size of the patches that the discriminator judges, in pixels: 1 (PixelGAN: its colour), 16, 34, 70 or 142."""
     spectral: bool = setting(False)
     """Spectral normalization of the discriminator."""
 
@@ -78,8 +112,20 @@ class GameSettings(Settings):
 
     gan: Literal["bce", "lsgan", "hinge", "wgan"] = setting("bce", common=True)
     """The game: cross-entropy, least squares, hinge or Wasserstein (which wants the objective's "gp")."""
+    objective: str = setting("basic", common=True)
+    """The loss terms: names of parts of `spec`, joined by "+"."""
     weights: dict[str, float | str] = setting(default_factory=dict, common=True, command="LossWeight")
     """Other weights of the objective's terms, by name: numbers, or curves such as "linear 0 to 10 over 30%"."""
+    spec: str = setting()
+    """The spec that `objective` names parts of, or one of your own (see `register_spec`)."""
+    pool: int = setting(0, least=0)
+    """Earlier outputs that a discriminator is shown again; 0 shows it the newest only."""
+    diffaugment: str = setting("", parse=DiffAugment)
+    """Differentiable augmentation of what the discriminator sees: of "color,translation,cutout"."""
+    d_turns: int = setting(1, least=1)
+    """With `g_turns`: of every max(d_turns, g_turns) batches, the discriminator learns from the first `d_turns` ..."""
+    g_turns: int = setting(1, least=1)
+    """... and the generator from the first `g_turns`; 5 and 1 is WGAN's ratio."""
     learning_rate: float | str = setting(
         "constant 2e-4 for 50% then linear to 0", parse=parse_curve, common=True, command="LearningRateMultiplier"
     )
@@ -90,12 +136,6 @@ class GameSettings(Settings):
     """Adam's first decay."""
     beta2: float = setting(0.999, least=0, below=1)
     """Adam's second decay."""
-    d_turns: int = setting(1, least=1)
-    """With `g_turns`: of every max(d_turns, g_turns) batches, the discriminator learns from the first `d_turns` ..."""
-    g_turns: int = setting(1, least=1)
-    """... and the generator from the first `g_turns`; 5 and 1 is WGAN's ratio."""
-    diffaugment: str = setting("", parse=DiffAugment)
-    """Differentiable augmentation of what the discriminator sees: of "color,translation,cutout"."""
     ema: float | None = setting(0.999, above=0, below=1)
     """Decay of the generator's moving average, which is what is evaluated and kept; null keeps none."""
 
@@ -115,8 +155,14 @@ class JudgingSettings(Settings):
 
 
 @dataclass(kw_only=True)
-class TranslationConfig(JudgingSettings, GameSettings, NetworkSettings, PictureSettings, TrainerConfig):
-    """Settings of `Pix2PixTrainer` and `CycleGANTrainer`."""
+class TranslationConfig(
+    JudgingSettings, GameSettings, NetworkSettings, AugmentationSettings, PictureSettings, TrainerConfig
+):
+    """Settings of `Pix2PixTrainer` and `CycleGANTrainer`.
+
+    The groups are inherited, not nested, as the engine's are: a keyword, a flag and a line of a file stay one name
+    (`features`, not `networks.features`), and what takes `NetworkSettings` takes the whole config too.
+    """
 
     batch_size: int = 1
     """Pictures per step."""
@@ -131,11 +177,15 @@ class TranslationConfig(JudgingSettings, GameSettings, NetworkSettings, PictureS
         """Check types and ranges, and what must fit together; raises UsageError naming the field."""
         super().__post_init__()
         require(self, "load_size", self.load_size is None or self.load_size >= self.size, "at least `size`, or null")
-        fits = self.size >= 3 * 2 ** HALVINGS[self.patch]
+        fits = self.size >= least_size(self.patch)
         require(self, "patch", fits, f"a patch that suits pictures of {self.size} pixels: choose a smaller one")
         if self.monitor in ("cycle", *METRICS):
             better = "max" if self.monitor in HIGHER_IS_BETTER else "min"
             require(self, "monitor_mode", self.monitor_mode == better, f"{better!r}, for {self.monitor!r}")
+        for side in ("in", "out"):
+            ends = getattr(self, f"{side}_range")
+            fits = ends is None or (isfinite(ends[0]) and isfinite(ends[1]) and ends[0] < ends[1])
+            require(self, f"{side}_range", fits, "two numbers, the smaller one first, or null")
         least = 2 if self.generator == "unet" else 0
         require(self, "downs", self.downs is None or self.downs >= least, f"at least {least}, or null")
         multiple = 2 ** self.halvings()
@@ -160,6 +210,16 @@ class TranslationConfig(JudgingSettings, GameSettings, NetworkSettings, PictureS
             flip=self.flip,
             rotate=self.rotate,
         )
+
+    @property
+    def input_values(self) -> Values:
+        """How the numbers of input pictures become the network's; raises UsageError for floats whose range is open."""
+        return Values(channels=self.in_channels, dtype=self.in_dtype or "uint8", range=self.in_range)
+
+    @property
+    def output_values(self) -> Values:
+        """How what the network gives becomes output pictures; raises UsageError for floats whose range is open."""
+        return Values(channels=self.out_channels, dtype=self.out_dtype or "uint8", range=self.out_range)
 
     def build_generator(self, *, reverse: bool = False) -> UNet | ResNetGenerator:
         """An initialized generator from input to output pictures; with `reverse`, from output to input pictures."""
@@ -192,6 +252,10 @@ class TranslationConfig(JudgingSettings, GameSettings, NetworkSettings, PictureS
         # The penalties want the gradient of one picture's logits, which a batch norm would make depend on the others.
         norm = "none" if self.gan == "wgan" and self.norm == "batch" else self.norm
         return PatchGAN(channels, features=self.d_features, field=self.patch, norm=norm, spectral=self.spectral)
+
+    def build_average(self, generator: nn.Module) -> EMA | None:
+        """The moving average of a generator, or None where none is kept."""
+        return None if self.ema is None else EMA(generator, self.ema, warm_up=True)
 
     def adam(self, *networks: nn.Module) -> torch.optim.Adam:
         """An Adam over the parameters of `networks`; a LearningRate sets its rate."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from treadle.data.feed import Feed
 from treadle.data.random import derive_seed
 from treadle.engine.lr import LearningRate
-from treadle.engine.objective import Objective
+from treadle.engine.objective import Losses, Objective
 from treadle.engine.settings import TrainerConfig
 from treadle.engine.trainer import Trainer
 from treadle.errors import UsageError, nearest
 from treadle.gans.adversarial import Adversarial
 from treadle.gans.diffaugment import DiffAugment, Draw
 from treadle.gans.facades import facades
+from treadle.gans.images import PairedImages, UnpairedImages
 from treadle.gans.judging import Judge
 from treadle.gans.settings import TranslationConfig
 from treadle.hooks.examples import Examples
@@ -32,6 +33,9 @@ from treadle.images.reading import Pixels
 from treadle.reports.report import write_report
 from treadle.reports.rows import Row
 
+SPLITS = {"data": "train", "validation_data": "val", "test_data": "test"}
+"""The split that each of a trainer's arguments is."""
+
 PACKAGED = {"train": 400, "val": 32, "test": 64}
 """How many house fronts are trained, validated and tested on where no data is given."""
 
@@ -40,10 +44,22 @@ class TranslationTrainer(Trainer):
     """What `Pix2PixTrainer` and `CycleGANTrainer` have in common; each builds `g_optimizer` and `d_optimizer`."""
 
     Config: ClassVar[type[TrainerConfig]] = TranslationConfig
+    least_epochs: ClassVar[int] = 20
     computes: ClassVar[tuple[str, ...]] = ()
     """The loss terms that `step` computes; a subclass that computes more of them adds their names."""
     g_optimizer: torch.optim.Optimizer
     d_optimizer: torch.optim.Optimizer
+
+    @classmethod
+    def load_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
+        """The pictures in `path`, split by split (see `dataset`), by argument of a trainer; None makes house fronts."""
+        found = {name: cls.dataset(config, path, split) for name, split in SPLITS.items()}
+        return {name: data for name, data in found.items() if data is not None}
+
+    @classmethod
+    @abstractmethod
+    def dataset(cls, config: Any, path: Path | None, split: str) -> PairedImages | UnpairedImages | None:
+        """The "train", "val" or "test" pictures in `path` (house fronts for None); None where it has no such split."""
 
     def set_up_game(self, objective: Objective) -> None:
         """Set up what surrounds the networks: loss terms, learning rates, the kind of game, pictures to look at.
@@ -74,11 +90,25 @@ class TranslationTrainer(Trainer):
         """Further terms, with a function of made pictures and what they should be."""
         return []
 
-    def turns(self) -> tuple[bool, bool]:
-        """Whether the discriminator and the generator learn in this step."""
+    def learning(self) -> dict[str, bool]:
+        """Whether the discriminators ("d") and the generators ("g") learn in this step."""
         d_turns, g_turns = self.config.d_turns, self.config.g_turns
         turn = self.progress.step % max(d_turns, g_turns)
-        return turn < d_turns, turn < g_turns
+        return {"d": turn < d_turns, "g": turn < g_turns}
+
+    def play(self, **losses: Callable[[], Losses]) -> dict[str, Tensor]:
+        """Let those whose turn it is learn, in the order given: "d" and "g", each with what computes its losses.
+
+        Returns the terms of all losses that were computed.
+        """
+        optimizers, learning = {"d": self.d_optimizer, "g": self.g_optimizer}, self.learning()
+        found: dict[str, Tensor] = {}
+        for player, compute in losses.items():
+            if learning[player]:
+                terms = compute()
+                self.minimize(terms, optimizers[player])
+                found.update(terms)
+        return found
 
     def draw(self, pictures: Tensor) -> Draw | None:
         """A draw of the differentiable augmentation for a batch of pictures, or None where there is none."""
@@ -135,6 +165,11 @@ def house_fronts(config: Any, split: str) -> tuple[Pixels, Pixels]:
     labels, pictures = facades(derive_seed(0, split), PACKAGED[split], config.size)
     first, second = (pictures, labels) if config.direction == "BtoA" else (labels, pictures)
     return _all_with(first, config.in_channels), _all_with(second, config.out_channels)
+
+
+def means(figures: Mapping[str, list[float]]) -> dict[str, float]:
+    """The mean of each figure over the pictures that it was measured of."""
+    return {name: sum(values) / len(values) for name, values in figures.items()}
 
 
 def _all_with(pictures: Pixels, channels: int) -> Pixels:

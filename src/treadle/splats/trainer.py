@@ -16,6 +16,7 @@ from treadle.cameras.bounds import Bounds
 from treadle.cameras.capture import Capture
 from treadle.cameras.poses import Exposures, Poses
 from treadle.cameras.turntable import around, small_camera
+from treadle.data import limit
 from treadle.data.batch import to_device
 from treadle.data.captures import load_capture
 from treadle.data.feed import Feed
@@ -224,9 +225,9 @@ class SplatsTrainer(Trainer):
         return measure(rendered.image, target.colors, mask=target.mask, object=view.object(), corrected=corrected)
 
     def rows(self, feed: Feed) -> Iterator[Row]:
-        """Every view of `feed`: target, render, error, depth, and the figures."""
+        """Every view of `feed`, as far as a test goes: target, render, error, depth, and the figures."""
         distance = None if self.config.lpips_weights is None else lpips_metric(self.config.lpips_weights)
-        for view in feed.iterate(0):
+        for view in limit.iterate(feed, 0, limit=self.config.limit_test_batches):
             view = to_device(view, self.device)
             rendered, target = self.seen(view, depth=True)
             figures = self.judged(rendered, target, view)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from treadle.data import limit
 from treadle.data.batch import to_device
 from treadle.data.feed import Feed
 from treadle.engine.lr import LearningRate
@@ -237,7 +238,7 @@ class TractsTrainer(LinesTrainer):
         return found
 
     def judge(self, feed: Feed) -> Judged:
-        """Every point of `feed`, beside copying and the principal axis of diffusion."""
+        """Every point of `feed`, as far as a test goes, beside copying and the principal axis of diffusion."""
         subject, name = self.tracts.training[0], self.config.volume
         info = subject.volumes[name]
 
@@ -247,7 +248,8 @@ class TractsTrainer(LinesTrainer):
             return parameters.cpu()
 
         with self.evaluating(), self.quiet():
-            return judge(call, copy.deepcopy(self.model.getter).cpu(), feed.iterate(0), info.features, info.kind)
+            batches = limit.iterate(feed, 0, limit=self.config.limit_test_batches)
+            return judge(call, copy.deepcopy(self.model.getter).cpu(), batches, info.features, info.kind)
 
     def test_report(self, directory: Path, feed: Feed) -> dict[str, Any]:
         """Judge every point of `feed`; writes tables, a page, and the lines with their errors as TRK."""

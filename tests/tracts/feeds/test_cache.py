@@ -11,7 +11,7 @@ def test_what_was_used_last_is_kept_within_the_limit():
     cache, read = VolumeCache(2 * 400), []
 
     def get(key, size=100):
-        return cache.get(key, lambda: read.append(key) or torch.full((size,), float(key)))
+        return cache.get(key, 4 * size, lambda: read.append(key) or torch.full((size,), float(key)))
 
     for key in (1, 2, 1, 3, 1, 2):
         assert get(key)[0] == key
@@ -27,8 +27,20 @@ def test_what_was_used_last_is_kept_within_the_limit():
 
 def test_a_copy_for_another_process_is_empty():
     cache = VolumeCache(1 << 20)
-    cache.get(1, lambda: torch.zeros(9))
+    cache.get(1, 36, lambda: torch.zeros(9))
     other = copy.deepcopy(cache)
     assert (other.limit, other.held, other.hits, other.misses) == (1 << 20, 0, 0, 0)
-    other.get(1, lambda: torch.ones(9))
+    other.get(1, 36, lambda: torch.ones(9))
     assert other.misses == 1
+
+
+def test_room_is_made_before_a_volume_is_read():
+    cache, held = VolumeCache(2 * 400), []
+
+    def read():
+        held.append(cache.held)
+        return torch.zeros(100)
+
+    for key in (1, 2, 3):
+        cache.get(key, 400, read)
+    assert held == [0, 400, 400]

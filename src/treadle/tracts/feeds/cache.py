@@ -30,20 +30,20 @@ class VolumeCache:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["limit"])  # type: ignore[misc]
 
-    def get(self, key: int, read: Callable[[], Tensor]) -> Tensor:
-        """The tensor of `key`, from `read()` where it is not here."""
+    def get(self, key: int, size: int, read: Callable[[], Tensor]) -> Tensor:
+        """The tensor of `key`, of `size` bytes, from `read()` where it is not here."""
         with self._lock:
             if key in self._kept:
                 self.hits += 1
                 self._kept.move_to_end(key)
                 return self._kept[key]
             self.misses += 1
+            while self._kept and size <= self.limit < self.held + size:  # room first: no moment holds more
+                gone = self._kept.popitem(last=False)[1]
+                self.held -= gone.numel() * gone.element_size()
+                del gone
             value = read()
-            size = value.numel() * value.element_size()
             if size <= self.limit:
-                while self.held + size > self.limit:
-                    gone = self._kept.popitem(last=False)[1]
-                    self.held -= gone.numel() * gone.element_size()
                 self._kept[key] = value
                 self.held += size
             return value

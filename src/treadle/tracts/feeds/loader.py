@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -153,7 +154,10 @@ class LineLoader:
         source = self._sources[number]
         if source.volume is not None:
             return source.volume
-        return self.cache.get(number, lambda: self._read_volume(number))
+        subject, group = source.subject, self.volume_group[number]
+        assert subject is not None and group is not None
+        values = math.prod(subject.volumes[group].space.shape) * self.info.features
+        return self.cache.get(number, 4 * values, lambda: self._read_volume(number))
 
     def _joined(self, number: int, parts: Parts) -> LineBatch:
         """One subject's part of a batch."""
