@@ -90,7 +90,7 @@ class CycleGANTrainer(TranslationTrainer):
         else:
             return None
         augmentation = config.augmentation(fit=path is None) if split == "train" else None
-        return UnpairedImages(source, config.size, augmentation, config.cache_mb)
+        return UnpairedImages(source, config.size, augmentation, config.cache_mb, cls.transform())
 
     def setup(self) -> None:
         """Build the four networks, an optimizer for each pair of them, and the terms of the game."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -17,7 +17,6 @@ from treadle.engine.objective import Losses
 from treadle.engine.settings import TrainerConfig
 from treadle.export.onnx import Exportable
 from treadle.gans.adversarial import gradient_penalty, r1
-from treadle.gans.augmentation import Augmentation
 from treadle.gans.diffaugment import Draw
 from treadle.gans.export import exportable_generator
 from treadle.gans.images import PairedImages
@@ -53,16 +52,6 @@ class Pix2PixConfig(InputSettings, TranslationConfig):
     monitor: str = "l1"
     """The validation metric that says which model is best: "l1", "psnr" or "ssim"."""
 
-    def augmentation(self, *, fit: bool = False) -> Augmentation:
-        """What is done to the pairs that are trained on; `fit` says that they are made at `size` as they are."""
-        return replace(
-            super().augmentation(fit=fit),
-            jitter=self.jitter,
-            noise=self.noise,
-            blur=self.blur,
-            label_input=self.label_input,
-        )
-
 
 class Pix2PixTrainer(TranslationTrainer):
     """A generator translates pictures, a discriminator tells its work from the real one, given the input.
@@ -92,9 +81,9 @@ class Pix2PixTrainer(TranslationTrainer):
         else:
             return None
         augmentation = config.augmentation(fit=path is None)
-        return PairedImages(
-            source, config.size, augmentation if split == "train" else augmentation.still(), config.cache_mb
-        )
+        if split != "train":
+            return PairedImages(source, config.size, augmentation.still(), config.cache_mb)
+        return PairedImages(source, config.size, augmentation, config.cache_mb, cls.transform())
 
     def setup(self) -> None:
         """Build the two networks, an optimizer for each, and the terms of the game."""
