@@ -28,6 +28,9 @@ class Subject(Events):
     """Metrics that `post_validation` adds to some validations alone, say because they take long: where one is
     monitored, a validation without it changes neither the best model nor patience."""
 
+    least_epochs: ClassVar[int] = 0
+    """Times that such a trainer should see data which are given to it: `treadle train` says where it will be fewer."""
+
     def setup(self) -> None:
         """Build modules, optimizers and whatever else the run needs, as attributes. Random draws follow the seed."""
 

@@ -15,10 +15,11 @@ from treadle.engine.curves import parse_curve
 from treadle.engine.ema import EMA
 from treadle.engine.schedule import Every
 from treadle.engine.settings import TrainerConfig
-from treadle.gans.augmentation import Augmentation, Range
+from treadle.gans.augmentation import Augmentation
 from treadle.gans.diffaugment import DiffAugment
 from treadle.gans.patchgan import HALVINGS, PatchGAN, least_size
 from treadle.gans.resnet import ResNetGenerator
+from treadle.gans.strengths import Range
 from treadle.gans.unet import UNet
 from treadle.gans.values import Kind, Values
 from treadle.images.metrics import HIGHER_IS_BETTER, METRICS

@@ -46,6 +46,7 @@ class TranslationTrainer(Trainer):
     """What `Pix2PixTrainer` and `CycleGANTrainer` have in common; each builds `g_optimizer` and `d_optimizer`."""
 
     Config: ClassVar[type[TrainerConfig]] = TranslationConfig
+    least_epochs: ClassVar[int] = 20
     computes: ClassVar[tuple[str, ...]] = ()
     """The loss terms that `step` computes; a subclass that computes more of them adds their names."""
     g_optimizer: torch.optim.Optimizer

@@ -204,7 +204,9 @@ def recipe_of_run(
 def given_data(recipe: Recipe, data: Any = None, validation_data: Any = None, test_data: Any = None) -> Recipe:
     """The recipe with other data: `data` is a path or an object, the others are objects; None leaves what there is."""
     if isinstance(data, str | Path):
-        recipe, data = replace(recipe, data=existing(data, "data")), None
+        recipe, data = recipe.for_given_data(existing(data, "data")), None
+    elif data is not None:
+        recipe = recipe.for_given_data()
     feeds = {"data": data, "validation_data": validation_data, "test_data": test_data}
     return replace(recipe, feeds={name: given for name, given in feeds.items() if given is not None})
 
