@@ -257,6 +257,7 @@ BAD = {
     "objective": "basics",
 }
 BAD |= {
+    "penalty_every": 0,
     "vertical_flip": 1.5,
     "elastic": -1.0,
     "elastic_sigma": 0.0,
@@ -275,7 +276,6 @@ OF_PIX2PIX = {
     "noise": 2.0,
     "blur": float("nan"),
     "label_input": 1,
-    "penalty_every": 0,
     "vgg_weights": 1,
 }
 
@@ -285,7 +285,6 @@ OF_PIX2PIX = {
     [
         *((kind, name, value) for kind in BOTH for name, value in BAD.items()),
         *((Pix2PixTrainer, name, value) for name, value in OF_PIX2PIX.items()),
-        (CycleGANTrainer, "gan", "wgan"),
         (Pix2PixTrainer, "size", 20),  # with downs=3 below
         (Pix2PixTrainer, "downs", 1),
         (Pix2PixTrainer, "learning_rate", float("nan")),

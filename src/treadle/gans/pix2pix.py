@@ -11,12 +11,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from treadle.config.settings import setting
 from treadle.data.feed import Feed
 from treadle.engine.objective import Losses
 from treadle.engine.settings import TrainerConfig
 from treadle.export.onnx import Exportable
-from treadle.gans.adversarial import gradient_penalty, r1
 from treadle.gans.diffaugment import Draw
 from treadle.gans.export import exportable_generator
 from treadle.gans.images import PairedImages
@@ -47,8 +45,6 @@ class Pix2PixConfig(InputSettings, TranslationConfig):
     """The loss terms: "basic", "extended" (with L2, Sobel and Laplacian), with "+vgg", "+r1" or "+gp" added."""
     vgg_weights: Path | None = None
     """Weights of VGG-19 for "+vgg", a safetensors file with torchvision's names."""
-    penalty_every: int = setting(1, least=1)
-    """Compute r1 and gp at every such update of the discriminator only, with as many times the weight."""
     monitor: str = "l1"
     """The validation metric that says which model is best: "l1", "psnr" or "ssim"."""
 
@@ -145,14 +141,7 @@ class Pix2PixTrainer(TranslationTrainer):
 
     def penalties(self, x: Tensor, y: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """The gradient penalties that the objective has, at the updates at which they are due."""
-        every, found = self.config.penalty_every, {}
-        if self.updates(self.d_optimizer) % every == 0:
-            if "D_R1" in self.objective.terms:
-                real = y.detach().requires_grad_()
-                found["D_R1"] = every * r1(self.judge(x, real), real)
-            if "D_GP" in self.objective.terms:
-                found["D_GP"] = every * gradient_penalty(lambda pictures: self.judge(x, pictures), y, fake)
-        return found
+        return self.penalties_of(lambda pictures: self.judge(x, pictures), y, fake)
 
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> Mapping[str, Any]:
         """L1, PSNR and SSIM of the translated pictures to their targets."""

@@ -144,6 +144,8 @@ class GameSettings(Settings):
     """Other weights of the objective's terms, by name: numbers, or curves such as "linear 0 to 10 over 30%"."""
     spec: str = setting()
     """The spec that `objective` names parts of, or one of your own (see `register_spec`)."""
+    penalty_every: int = setting(1, least=1)
+    """Compute r1 and gp at every such update of the discriminator only, with as many times the weight."""
     pool: int = setting(0, least=0)
     """Earlier outputs that a discriminator is shown again; 0 shows it the newest only."""
     diffaugment: str = setting("", parse=DiffAugment)

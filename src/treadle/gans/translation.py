@@ -19,7 +19,7 @@ from treadle.engine.objective import Losses, Objective
 from treadle.engine.settings import TrainerConfig
 from treadle.engine.trainer import Trainer
 from treadle.errors import UsageError, nearest
-from treadle.gans.adversarial import Adversarial
+from treadle.gans.adversarial import Adversarial, gradient_penalty, r1
 from treadle.gans.diffaugment import DiffAugment, Draw
 from treadle.gans.facades import facades
 from treadle.gans.images import PairedImages, Transform, UnpairedImages
@@ -146,6 +146,25 @@ class TranslationTrainer(Trainer):
                 terms = compute()
                 self.minimize(terms, optimizers[player])
                 found.update(terms)
+        return found
+
+    def penalties_of(
+        self, judge: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, game: str = "D"
+    ) -> dict[str, Tensor]:
+        """The gradient penalties of a discriminator that the objective has, at the updates at which they are due.
+
+        Args:
+            judge: the discriminator: pictures to logits.
+            real, fake: what it is trained on, (N, C, H, W) each.
+            game: how its terms' names begin: "D" for "D_R1" and "D_GP".
+        """
+        every, terms, found = self.config.penalty_every, self.objective.terms, {}
+        if self.updates(self.d_optimizer) % every == 0:
+            if f"{game}_R1" in terms:
+                pictures = real.detach().requires_grad_()
+                found[f"{game}_R1"] = every * r1(judge(pictures), pictures)
+            if f"{game}_GP" in terms:
+                found[f"{game}_GP"] = every * gradient_penalty(judge, real, fake)
         return found
 
     def draw(self, pictures: Tensor) -> Draw | None:
