@@ -214,3 +214,82 @@ def test_still_is_the_whole_picture():
 def test_settings_out_of_range_are_named(settings, message):
     with pytest.raises(UsageError, match=message):
         Augmentation(**settings)
+
+
+# Shapes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "load", "crop", "resized", "made"),
+    [
+        ("resize_and_crop", 64, 48, (64, 64), (48, 48)),
+        ("resize_and_crop", (40, 60), (32, 48), (40, 60), (32, 48)),
+        ("crop", 300, 48, (100, 200), (48, 48)),
+        ("crop", 1, (30, 200), (100, 200), (30, 200)),
+        ("scale_width", 100, 64, (50, 100), (50, 100)),
+        ("scale_width", 200, 64, (100, 200), (100, 200)),
+        ("scale_width_and_crop", 100, 40, (50, 100), (40, 40)),
+        ("scale_width_and_crop", 100, 64, (64, 100), (64, 64)),  # never too low to be cut, as the official code has it
+        ("none", 300, 64, (100, 200), (100, 200)),
+    ],
+)
+def test_shapes_are_those_of_the_official_repository(preprocess, load, crop, resized, made):
+    augmentation = Augmentation(load_size=load, crop_size=crop, preprocess=preprocess, rotate=True)
+    picture = np.dstack([coded(200)[:100]] * 2)[:, :, :5]
+    assert augmentation.resize(picture).shape == (*resized, 5)
+    for seed in range(4):
+        x, y = augmentation(picture, picture.copy(), rng(seed))
+        np.testing.assert_array_equal(x, y)
+        assert x.shape == (*made, 5)
+    assert augmentation.resized((100, 200)) == resized and augmentation.size((100, 200)) == made
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "whole"),
+    [
+        ("resize_and_crop", (32, 48)),
+        ("crop", (100, 200)),
+        ("scale_width", (30, 60)),
+        ("scale_width_and_crop", (30, 60)),
+        ("none", (100, 200)),
+    ],
+)
+def test_what_is_evaluated_is_whole_and_keeps_its_shape_where_training_does_not_change_it(preprocess, whole):
+    crop = (20, 20) if preprocess == "scale_width_and_crop" else (32, 48)
+    still = Augmentation(load_size=(40, 60), crop_size=crop, preprocess=preprocess, rotate=True, flip=1).still()
+    picture = np.random.default_rng(0).integers(0, 65536, (100, 200, 1), np.uint16)
+    whole = (*whole, 1)
+    x, y = still(picture, picture, rng())
+    assert x.shape == y.shape == whole and x.dtype == np.uint16
+    np.testing.assert_array_equal(x, still.resize(picture))
+
+
+def test_every_place_of_a_rectangle_is_as_probable():
+    augmentation = Augmentation(load_size=(9, 10), crop_size=(8, 7), flip=0)
+    picture = coded(10)[:9]
+    corners = [tuple(augmentation(picture, picture, rng(seed))[1][0, 0, :2]) for seed in range(800)]
+    counts = {corner: corners.count(corner) for corner in set(corners)}
+    assert set(counts) == {(row, column) for row in range(2) for column in range(4)}
+    assert all(60 < count < 140 for count in counts.values())
+
+
+def test_rectangles_are_turned_upside_down_and_squares_to_every_side():
+    picture = coded(8)[:4]
+    augmentation = Augmentation(preprocess="none", flip=0, rotate=True)
+    found = [augmentation(picture, picture, rng(seed))[1] for seed in range(200)]
+    for turned in (picture, picture[::-1, ::-1]):
+        assert 60 < sum(np.array_equal(y, turned) for y in found) < 140
+
+
+def test_what_is_too_small_to_be_cut_is_said():
+    augmentation = Augmentation(crop_size=(20, 50), preprocess="crop")
+    picture = coded(40)
+    with pytest.raises(UsageError, match="a picture of 40 x 40 pixels is too small to cut 50 x 20 from: choose"):
+        augmentation(picture, picture, rng())
+    for given_, message in (
+        ({"preprocess": "squash"}, "preprocess is 'squash'"),
+        ({"load_size": (20, 30), "crop_size": (10, 40)}, r"crop_size is \(10, 40\), but load_size \(20, 30\)"),
+        ({"crop_size": (10, 0)}, r"crop_size is \(10, 0\): expected a whole number"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            Augmentation(**given_)
