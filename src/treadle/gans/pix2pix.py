@@ -50,7 +50,7 @@ class Pix2PixConfig(InputSettings, TranslationConfig):
     """Weights of VGG-19 for "+vgg", a safetensors file with torchvision's names."""
     penalty_every: int = setting(1, least=1)
     """Compute r1 and gp at every such update of the discriminator only, with as many times the weight."""
-    monitor: str = "l1"
+    monitor: str | None = "l1"
     """The validation metric that says which model is best: "l1", "psnr" or "ssim"."""
 
     def augmentation(self, *, fit: bool = False) -> Augmentation:
