@@ -46,6 +46,7 @@ class RunState:
 
     Attributes:
         late: what came after setup.
+        begun_with: the fingerprint of the weights that the run began with, where its settings name some.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class RunState:
     ) -> None:
         self._subject, self._parts = subject, parts
         self._lifecycle, self._events, self._hooks = lifecycle, events, hooks
+        self.begun_with: str | None = None
         self._user: dict[str, Any] = {}
         self._waiting: dict[str, Any] = {}
         """The state of hooks that are not here yet; they may still be added before the first step."""
@@ -228,9 +230,11 @@ class RunState:
         return self._events.contain(hook, "state_dict", lambda: pack_plain(hook.state_dict(), "state"))
 
     def _fingerprints(self) -> dict[str, str]:
-        return {name: feed.recorded_fingerprint() for name, feed in self._subject.feeds.items()}
+        found = {name: feed.recorded_fingerprint() for name, feed in self._subject.feeds.items()}
+        return found if self.begun_with is None else found | {"init": self.begun_with}
 
     def _check_data(self, saved: Mapping[str, str]) -> None:
+        self.begun_with = saved.get("init")
         for name, feed in self._subject.feeds.items():
             if saved.get(name) is not None and not feed.accept_fingerprint(saved[name]):
                 raise DataChanged(f"the data of {name!r} is not what it was: restore the files, or start a new run")

@@ -135,6 +135,8 @@ class Trainer(Subject):
             attach.begin_run(self, run_dir, resume)
         elif resume:
             raise UsageError("resume needs the run to go on with: give run_dir='runs/line/v001'")
+        else:
+            attach.begin(self)
         seal(self.config)
         self.driver.open()
 

@@ -20,7 +20,7 @@ from treadle.engine.events import Hook
 from treadle.engine.lr import LearningRate
 from treadle.engine.optim import parameter_groups
 from treadle.engine.schedule import Every
-from treadle.engine.settings import TrainerConfig
+from treadle.engine.settings import StartSettings, TrainerConfig
 from treadle.engine.trainer import Trainer
 from treadle.errors import UsageError
 from treadle.fields.encoding import PositionalGrid
@@ -54,7 +54,7 @@ SINES_RATE = 0.1
 
 
 @dataclass(kw_only=True)
-class ImageConfig(TrainerConfig):
+class ImageConfig(StartSettings, TrainerConfig):
     """Settings of `ImageTrainer`."""
 
     max_steps: int | None = 1500

@@ -15,11 +15,12 @@ A run's files say which trainer it is, by name, and which data, by path; whateve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from treadle.engine.settings import StartSettings
 from treadle.errors import UsageError
 from treadle.files import existing, make_report_directory, to_json, write_whole
 from treadle.recipes import registry
@@ -122,7 +123,7 @@ def verify(
     """
     directory = find_run(run)
     recipe = recipe_of_run(directory, trainer, data, validation_data, test_data)
-    return verify_run(directory, lambda where: recipe.build(run_dir=where), start)
+    return verify_run(directory, recipe.trainer_class.Config, replaying(recipe), start)
 
 
 def test(
@@ -218,11 +219,30 @@ def branch(
     parent: Path, before: Recipe, recipe: Recipe, at: int, run_dir: str | Path | None, hooks: Sequence[Hook] = ()
 ) -> Trainer:
     """The trainer of a new run, with `recipe`, from the checkpoint of `parent` after `at` steps of `before`."""
-    with before.build() as old, recipe.build() as new:
+    if begins_with(before) != begins_with(recipe):
+        raise UsageError(f"init: a fork goes on with the weights of step {at}: begin a new run (treadle train) instead")
+    with without_init(before).build() as old, without_init(recipe).build() as new:
         changes = changed_hyperparameters(old.parts.optimizers, new.parts.optimizers)
     target = None if run_dir is None else Path(run_dir)
     directory = fork_run(parent, at, recipe.document(), target, changes)
     return recipe.build(run_dir=directory, hooks=hooks, resume=True)
+
+
+def begins_with(recipe: Recipe) -> Any:
+    """What the settings say of the weights to begin with."""
+    names = ("init", "init_mapping", "init_partial")
+    return isinstance(recipe.config, StartSettings) and [getattr(recipe.config, name) for name in names]
+
+
+def without_init(recipe: Recipe) -> Recipe:
+    """The recipe without weights to begin with, which may be gone: for a trainer that is given a run's own."""
+    config = recipe.config
+    return replace(recipe, config=config.without_init()) if isinstance(config, StartSettings) else recipe
+
+
+def replaying(recipe: Recipe) -> Callable[[Path, int], Trainer]:
+    """What makes the trainer that takes a run's steps again: see `verify_run`."""
+    return lambda where, start: (without_init(recipe) if start else recipe).build(run_dir=where)
 
 
 def evaluate(run: Path, recipe: Recipe, at: At | None = None, lines: Path | None = None) -> dict[str, Any]:
@@ -231,7 +251,7 @@ def evaluate(run: Path, recipe: Recipe, at: At | None = None, lines: Path | None
     `lines` is a file of streamlines that are judged in place of the test data, for trainers that know them.
     """
     found = find_model(run, at, recipe.trainer_class.preferred_model)
-    with recipe.build() as trainer:
+    with without_init(recipe).build() as trainer:
         found.put_into(trainer.parts)
         trainer.loop.loaded = trainer.loop.taken, str(found)
         feed = trainer.test_feed or trainer.validation_feed

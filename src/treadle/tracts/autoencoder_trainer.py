@@ -14,7 +14,7 @@ from torch import Tensor
 from treadle.config.settings import require, setting
 from treadle.data.batch import to_device
 from treadle.engine.lr import LearningRate
-from treadle.engine.settings import TrainerConfig
+from treadle.engine.settings import StartSettings, TrainerConfig
 from treadle.errors import UsageError
 from treadle.images.display import write_png
 from treadle.runs.models import At, find_model
@@ -34,7 +34,7 @@ OF_DIRECTIONS = ("volume", "neighbourhood", "radius", "rings", "radius_units", "
 
 
 @dataclass(kw_only=True)
-class LineAutoencoderConfig(AutoencoderSettings, UpdateSettings, LinesSettings, TrainerConfig):
+class LineAutoencoderConfig(AutoencoderSettings, UpdateSettings, StartSettings, LinesSettings, TrainerConfig):
     """Settings of `LineAutoencoderTrainer`."""
 
     batch_size: int = setting(100, common=True)
