@@ -51,7 +51,7 @@ class CycleGANConfig(TranslationConfig):
     """The loss terms: "basic" (adversarial, cycle and identity), with "+r1" or "+gp" added."""
     pool: int = 50
     """Earlier outputs that each discriminator is shown again; 0 shows it the newest only."""
-    monitor: str = "cycle"
+    monitor: str | None = "cycle"
     """The validation metric that says which model is best: "cycle", or with known targets "l1", "psnr" or "ssim"."""
 
 

@@ -45,7 +45,7 @@ class Pix2PixConfig(InputSettings, TranslationConfig):
     """The loss terms: "basic", "extended" (with L2, Sobel and Laplacian), with "+vgg", "+r1" or "+gp" added."""
     vgg_weights: Path | None = None
     """Weights of VGG-19 for "+vgg", a safetensors file with torchvision's names."""
-    monitor: str = "l1"
+    monitor: str | None = "l1"
     """The validation metric that says which model is best: "l1", "psnr" or "ssim"."""
 
 
