@@ -26,6 +26,7 @@ from treadle.gans.settings import TranslationConfig
 from treadle.gans.sources import ArrayPairs, UnpairedFolders, UnpairedSource
 from treadle.gans.specs import build_objective
 from treadle.gans.translation import TranslationTrainer, house_fronts, means, name_of, samples
+from treadle.gans.translator import Half, Translator, translator_of
 from treadle.images.folders import split_folder
 from treadle.images.metrics import l1, measure
 from treadle.images.panels import panel
@@ -209,6 +210,16 @@ class CycleGANTrainer(TranslationTrainer):
         if direction == "AtoB":
             return load_generator(run, config, "generator_ab")
         return load_generator(run, config, "generator_ba", reverse=True)
+
+    @classmethod
+    def translators(cls, run: Path) -> dict[str, Translator]:
+        """What `treadle translate` uses: both generators."""
+        config = best_config(run, cls.Config)
+        halves: tuple[Half, Half] = ("right", "left") if config.direction == "BtoA" else ("left", "right")
+        return {
+            "AtoB": translator_of(cls.load_model(run, "AtoB"), config, half=halves[0]),
+            "BtoA": translator_of(cls.load_model(run, "BtoA"), config, half=halves[1], reverse=True),
+        }
 
     @classmethod
     def exportable(cls, run: Path) -> dict[str, Exportable]:

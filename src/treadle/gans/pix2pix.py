@@ -28,6 +28,7 @@ from treadle.gans.settings import InputSettings, TranslationConfig
 from treadle.gans.sources import ArrayPairs, PairFolder, PairSource
 from treadle.gans.specs import build_objective
 from treadle.gans.translation import TranslationTrainer, house_fronts, means, name_of, samples
+from treadle.gans.translator import Half, Translator, translator_of
 from treadle.images.folders import split_folder
 from treadle.images.metrics import measure
 from treadle.images.panels import panel
@@ -191,6 +192,13 @@ class Pix2PixTrainer(TranslationTrainer):
         Raises UsageError where the run has no best model, or none of this trainer's.
         """
         return load_generator(run, best_config(run, cls.Config))
+
+    @classmethod
+    def translators(cls, run: Path) -> dict[str, Translator]:
+        """What `treadle translate` uses: the generator, by the direction that it learnt."""
+        config = best_config(run, cls.Config)
+        half: Half = "right" if config.direction == "BtoA" else "left"
+        return {config.direction: translator_of(cls.load_model(run), config, half=half)}
 
     @classmethod
     def exportable(cls, run: Path) -> dict[str, Exportable]:
