@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 import torch
 
+from treadle.cli.train import seldom_seen
 from treadle.config.files import dumps, load
-from treadle.recipes.registry import list_recipes
+from treadle.recipes.registry import list_recipes, load_recipe
 
 RUN = Path("runs/line/v001")
+FACADES = Path(__file__).parents[3] / "shared" / "data" / "pairs_facades"
 
 
 def summary(run: Path) -> dict[str, Any]:
@@ -53,6 +55,52 @@ def test_precedence_is_recipe_then_set_then_flags(treadle: Any, line: None) -> N
     assert chosen == {"max_steps": 4, "seed": 2, "rate": 0.03, "slope": 2.0}
     assert written["config"]["batch_size"] == 32  # the resolved config: defaults are written out
     assert summary(Path("runs/mine/v001"))["step"] == 4
+
+
+def test_given_data_are_trained_on_as_the_recipe_says_for_them(treadle: Any, line: None) -> None:
+    Path("recipe.yaml").write_text("trainer: line\nwith_data: {max_steps: null, max_epochs: 3}\n")
+    Path("factor.txt").write_text("2")
+    assert treadle("train", "recipe.yaml") == 0 and "finished: step 20" in treadle.out
+    assert treadle("train", "recipe.yaml", "--data", "factor.txt") == 0
+    assert "finished: step 6" in treadle.out and "sees" not in treadle.err
+    settings = load(Path("runs/recipe/v002/config.yaml"))["config"]
+    assert (settings["max_steps"], settings["max_epochs"]) == (None, 3)
+    assert treadle("train", "recipe.yaml", "--data", "factor.txt", "--set", "max_epochs=2") == 0
+    assert "finished: step 4" in treadle.out
+    assert treadle("train", "recipe.yaml", "--data", "factor.txt", "--max-steps", "5") == 0
+    assert "finished: step 5" in treadle.out
+    assert treadle("train", "recipe.yaml", "--help") == 0
+    assert "\nWith --data: max_steps=null max_epochs=3\n" in treadle.out
+    assert treadle("train", "recipe.yaml", "--help", "all") == 0
+    assert "\nWith --data: max_steps=null max_epochs=3\n" in treadle.out
+
+
+def test_given_data_that_are_seen_too_seldom_are_told(
+    treadle: Any, line: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two batches of 32 an epoch: 20 steps see the data 10 times."""
+    import line_pack
+
+    Path("factor.txt").write_text("2")
+    monkeypatch.setattr(line_pack.LineTrainer, "least_epochs", 11)
+    assert treadle("train", "line", "--data", "factor.txt") == 0
+    (said,) = [text for text in treadle.err.splitlines() if "sees" in text]
+    assert said == (
+        "treadle: the run sees its 64 samples 10 times (max_steps=20): LineTrainer needs 11 or more, and its peers "
+        "take 200: --set max_steps=null max_epochs=200"
+    )
+    assert treadle("train", "line") == 0 and "sees" not in treadle.err, "a recipe's own data are its own business"
+    monkeypatch.setattr(line_pack.LineTrainer, "least_epochs", 10)
+    assert treadle("train", "line", "--data", "factor.txt") == 0 and "sees" not in treadle.err
+
+
+@pytest.mark.skipif(not FACADES.is_dir(), reason="no pictures here")
+def test_pix2pix_trains_on_pairs_by_epochs_and_says_where_it_does_not() -> None:
+    recipe = load_recipe("pix2pix").for_given_data(FACADES).with_overrides(["features=1", "d_features=1"])
+    with recipe.build() as trainer:
+        assert trainer.progress.total_steps == 200 * trainer.feed.samples and seldom_seen(trainer) == ""
+    with recipe.with_overrides(["max_steps=800"]).build() as trainer:
+        assert f"sees its {trainer.feed.samples} samples {800 / trainer.feed.samples:.3g} times" in seldom_seen(trainer)
 
 
 def test_a_runs_config_alone_reproduces_it(treadle: Any, line: None) -> None:

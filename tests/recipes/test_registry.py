@@ -99,6 +99,39 @@ def test_a_documents_round_trip_reproduces_the_recipe(tmp_path: Path) -> None:
     assert again.name == "pack"
 
 
+def test_where_data_are_given_a_recipe_may_have_other_settings(pack: Path, tmp_path: Path) -> None:
+    document = {
+        "trainer": "pack",
+        "config": {"max_steps": 800, "width": 2},
+        "with_data": {"max_steps": None, "max_epochs": 200},
+    }
+    save(tmp_path / "a.yaml", document)
+    recipe = load_recipe(tmp_path / "a.yaml")
+    assert (recipe.config.max_steps, recipe.config.max_epochs) == (800, None)
+    given = recipe.for_given_data(pack)
+    assert (given.config.max_steps, given.config.max_epochs, given.config.width, given.data) == (None, 200, 2, pack)
+    later = given.with_overrides(["max_epochs=5"]).for_given_data(tmp_path)
+    assert later.config.max_epochs == 5 and later.data == tmp_path, "what a person said since stays"
+    assert "with_data" not in given.document() and given.document()["config"]["max_epochs"] == 200
+    save(tmp_path / "b.yaml", document | {"data": str(pack)})
+    named = load_recipe(tmp_path / "b.yaml")
+    assert (named.config.max_steps, named.config.max_epochs, named.data) == (None, 200, pack)
+
+
+EPOCHS = {"pix2pix", "pix2pix-paper", "facades", "cyclegan", "cyclegan-paper"}
+STEPS = {"image", "nerf", "nerf-photos", "sdf", "splats", "splats-adc", "splats-paper"}
+
+
+@pytest.mark.parametrize("path", sorted((Path(registry.__file__).parent).glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_is_as_long_for_given_data_as_they_need(path: Path) -> None:
+    """Steps stay where each draws points, rays or views from all of one scene: those have no epochs to count."""
+    config = load_recipe(path.stem).for_given_data(path).config
+    if path.stem in STEPS:
+        assert config.max_steps is not None and config.max_epochs is None
+    else:
+        assert config.max_steps is None and config.max_epochs >= (200 if path.stem in EPOCHS else 10)
+
+
 def test_a_file_may_be_named_by_its_path_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     save("mine.yaml", {"trainer": "pack", "config": {"width": 2}})
@@ -129,6 +162,8 @@ def test_overrides_are_checked_like_files() -> None:
         ({"trainer": "pack", "config": {"widht": 3}}, "config.widht is not a setting of Config; did you mean 'width'?"),
         ({"trainer": "pack", "data": 3}, "data is 3: expected a path, or null"),
         ({"trainer": "pack", "description": 3}, "description is 3: expected text, or null"),
+        ({"trainer": "pack", "with_data": {"widht": 3}}, "with_data.widht is not a setting of Config; did you mean 'w"),
+        ({"trainer": "pack", "with_data": 3}, "with_data is 3: expected a group of settings"),
         ({"trainer": "gone"}, "trainer 'gone' (their_pack.nowhere:Trainer) cannot be imported: ModuleNotFoundError"),
         ({"trainer": "wrong"}, "trainer 'wrong' (their_pack:NoTrainer) is not a subclass of treadle.Trainer"),
     ],

@@ -13,15 +13,18 @@ from treadle.cli.common import Parser, print_results, shown, terminal_width
 from treadle.cli.script import add_trainer, load_trainer
 from treadle.cli.sinks import add_sinks, sinks
 from treadle.errors import UsageError
-from treadle.files import existing, make_report_directory
+from treadle.files import existing, make_report_directory, to_json
 from treadle.recipes.registry import Recipe, load_recipe, recipe_of
-from treadle.terminal import outliving_the_terminal
+from treadle.terminal import outliving_the_terminal, say
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
 
 SCREENS = 48
 """Lines of a recipe's page of help: two screens of 24."""
+
+EPOCHS = 200
+"""Epochs that are recommended where a run sees its data too seldom: what pix2pix, CycleGAN and their peers take."""
 
 EXAMPLES = """  treadle train image
   treadle train image --data photo.jpg --max-steps 500
@@ -34,8 +37,8 @@ EXAMPLES = """  treadle train image
   treadle train image --help                     the recipe's own page of help
   treadle train image --help all                 every setting, in full
 
-A value is taken from the flags, else from --set, else from the recipe, else it
-is the setting's default."""
+A value is taken from the flags, else from --set, else from the recipe (which may
+have others with --data), else it is the setting's default."""
 
 
 def parser() -> Parser:
@@ -89,17 +92,34 @@ def run(arguments: list[str]) -> int:
     with recipe.build(run_dir=where, hooks=hooks, resume=options.resume or False) as trainer:
         if trainer.progress.step and not trainer.ended:
             print(f"resuming {shown(trainer.run.path)} after step {trainer.progress.step}")
+        elif recipe.data is not None and (line := seldom_seen(trainer)):
+            say(f"treadle: {line}")
         return drive(trainer, options)
 
 
+def seldom_seen(trainer: Trainer) -> str:
+    """What is to be said where the run sees its data fewer times than such a trainer needs; else empty."""
+    feed, steps, least = trainer.feed, trainer.progress.total_steps, trainer.least_epochs
+    if feed is None or not feed.batches or steps is None or steps >= least * feed.batches:
+        return ""
+    samples = f"its {feed.samples} samples" if feed.samples else "its data"
+    limits = {name: getattr(trainer.config, name) for name in ("max_steps", "max_epochs")}
+    ends = ", ".join(f"{name}={limit}" for name, limit in limits.items() if limit is not None)
+    return (
+        f"the run sees {samples} {steps / feed.batches:.3g} times ({ends}): {type(trainer).__name__} needs {least} or "
+        f"more, and its peers take {EPOCHS}: --set max_steps=null max_epochs={EPOCHS}"
+    )
+
+
 def resolved(recipe: Recipe, named: str, options: Namespace, flags: list[str]) -> Recipe:
-    """Return the recipe with everything from the command line applied: recipe, then `--set`, then flags."""
+    """Return the recipe with everything from the command line applied: recipe, data, then `--set`, then flags."""
     from treadle.cli.flags import parse_flags
 
+    if options.data is not None:
+        recipe = recipe.for_given_data(existing(options.data, "--data"))
     if options.overrides:
         recipe = recipe.with_overrides(options.overrides)
-    recipe = replace(recipe, config=parse_flags(recipe.config, flags, f"treadle train {named}"))
-    return recipe if options.data is None else replace(recipe, data=existing(options.data, "--data"))
+    return replace(recipe, config=parse_flags(recipe.config, flags, f"treadle train {named}"))
 
 
 def _try(recipe: Recipe, named: str) -> int:
@@ -159,12 +179,14 @@ def _explain(name: str, recipe: Recipe, everything: bool) -> int:
             option = f"  {action.option_strings[-1]} {value}{' ...' if action.nargs == '+' else ''}"
             text = clause((action.help or "").partition(": ")[0] % vars(action), width - 28)
             page.append(option.ljust(26) + f"  {text}")
+    given = " ".join(f"{key}={to_json(value)}" for key, value in recipe.with_data.items())
+    with_data = [f"With --data: {given}"] if given else []
     if everything:
         note = "resumable: treadle resume RUN --set NAME=VALUE may change it later"
-        print("\n".join([*page, "", note, "", full_page(recipe.config, width=width)]))
+        print("\n".join([*page, "", note, *with_data, "", full_page(recipe.config, width=width)]))
         return 0
-    room = SCREENS - sum(text.count("\n") + 1 for text in page) - 4
+    room = SCREENS - sum(text.count("\n") + 1 for text in page) - 4 - len(with_data)
     settings, left_out = short_page(recipe.config, lines=room, width=width)
     more = [f"{left_out} more settings: treadle train {name} --help all"] if left_out else []
-    print("\n".join([*page, "", settings, "", "The values are those of the recipe.", *more]))
+    print("\n".join([*page, "", settings, "", "The values are those of the recipe.", *with_data, *more]))
     return 0

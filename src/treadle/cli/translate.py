@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from treadle.cli.common import Parser, shown
+from treadle.cli.common import Parser, add_at, shown
 from treadle.cli.script import add_trainer, recipe_at
 from treadle.errors import UsageError
 from treadle.files import existing
@@ -36,7 +36,7 @@ def run(arguments: list[str]) -> int:
     from treadle.gans.translating import translate_files
     from treadle.gans.translator import translator_named
 
-    name, translator = translator_named(trainer, directory, options.direction)
+    name, translator = translator_named(trainer, directory, options.direction, options.at)
     # What is half-written is removed on SIGTERM, too.
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
@@ -55,7 +55,7 @@ def run(arguments: list[str]) -> int:
             )
     finally:
         signal.signal(signal.SIGTERM, before)
-    print(f"{name}, best model of {directory}")
+    print(f"{name}, {translator.name} of {directory}")
     _say(done, Path(options.out).expanduser())
     return 0
 
@@ -66,7 +66,7 @@ def _parser() -> Parser:
 
     parser = Parser(
         "translate",
-        "Translate pictures with the best model of a run: one file, or all in a folder and the folders in it. Results "
+        "Translate pictures with a model of a run: one file, or all in a folder and the folders in it. Results "
         "have the size, name, format, depth and transparency of their pictures. Each is written whole or not at all.",
         EXAMPLES,
         usage="treadle translate RUN INPUT --out DIR [options]",
@@ -75,6 +75,7 @@ def _parser() -> Parser:
     parser.add_argument("input", metavar="INPUT", help="a picture, or a folder of pictures")
     parser.add_argument("--out", metavar="DIR", required=True,
                         help="folder for the results; for one picture it may be a file")  # fmt: skip
+    add_at(parser)
     parser.add_argument("--direction", metavar="NAME", help="which way, where a run learnt several: AtoB (the "
                         "default) or BtoA")  # fmt: skip
     parser.add_argument("--pairs", action="store_true", help="the pictures show A and B side by side, as those that "

@@ -15,6 +15,7 @@ from treadle.errors import UsageError
 from treadle.gans.inference import Generator
 from treadle.gans.tiles import grid, has_instance_norm, parts, surveying, translate_tiles
 from treadle.gans.values import Array, Values, as_dtype
+from treadle.runs.models import At
 
 PIXELS = 4_000_000
 """Pixels that go through the network at once, by default."""
@@ -50,6 +51,8 @@ class Translator:
     """What heights and widths have to be at least."""
     half: Half = "left"
     """Where the input is in files that show A and B side by side."""
+    name: str = "model"
+    """What messages call it: "final model, step 800"."""
 
     def translate(
         self,
@@ -163,12 +166,16 @@ class Translator:
         return self._with_alpha(out, picture)
 
 
-def translator_named(trainer: type[Any], run: Path, direction: str | None = None) -> tuple[str, Translator]:
+def translator_named(
+    trainer: type[Any], run: Path, direction: str | None = None, at: At | None = None
+) -> tuple[str, Translator]:
     """The name and the translator of one direction that `trainer` offers for a run; None takes the first.
+
+    `at` says which of the run's models: see `find_model`.
 
     Raises UsageError where it offers none, or none of that name.
     """
-    found: dict[str, Translator] = trainer.translators(run)
+    found: dict[str, Translator] = trainer.translators(run, at=at)
     if not found:
         raise UsageError(f"{run}: {trainer.__name__} does not translate pictures")
     name = next(iter(found)) if direction is None else direction
@@ -177,12 +184,18 @@ def translator_named(trainer: type[Any], run: Path, direction: str | None = None
     return name, found[name]
 
 
-def translator_of(model: Generator, config: Any, *, half: Half, reverse: bool = False) -> Translator:
-    """The translator that a generator is; `reverse` where it makes inputs of outputs."""
+def translator_of(model: Generator, config: Any, name: str, half: Half, *, reverse: bool = False) -> Translator:
+    """The translator that a generator is, called `name`; `reverse` where it makes inputs of outputs."""
     values = config.input_values, config.output_values
     inputs, outputs = values[::-1] if reverse else values
     return Translator(
-        model=model, inputs=inputs, outputs=outputs, multiple=model.multiple, least=model.least, half=half
+        model=model,
+        inputs=inputs,
+        outputs=outputs,
+        multiple=model.multiple,
+        least=model.least,
+        half=half,
+        name=name,
     )
 
 

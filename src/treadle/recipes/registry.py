@@ -6,6 +6,10 @@ A recipe has the same shape as the `config.yaml` of a run, so either can be give
     trainer: image                                   # a name from this registry, never an import path
     data: null                                       # a path, relative to this file; null: the trainer's own choice
     config: {max_steps: 2000, seed: 0}               # fields of the trainer's Config; the others keep their defaults
+    with_data: {max_steps: 9000}                     # other values of them, where data are given
+
+What a step count is right for is a recipe's own choice of data. Where `data` or `--data` names other data, what the
+recipe has `with_data` takes the place of what it has in `config`; flags and `--set` go before both.
 
 Other packages add to the registry with entry points of the group `treadle.recipes`. One that names a class
 (`name = "package.module:TrainerClass"`) makes a trainer that recipes can name, and that is a recipe of its own with its
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
     from treadle.engine.events import Hook
     from treadle.engine.trainer import Trainer
 
-KEYS = ("description", "trainer", "data", "config")
+KEYS = ("description", "trainer", "data", "config", "with_data")
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Recipe:
 
     They take the place of what `load_data` gives, which is not called where there is a `data`.
     """
+    with_data: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that take the place of others where data are given; empty once they have."""
 
     def document(self) -> dict[str, Any]:
         """Return it as plain data in the shape of a recipe file: what a run's `config.yaml` holds."""
@@ -73,6 +79,11 @@ class Recipe:
             return self
         plain = changed(to_dict(self.config), settings)
         return replace(self, config=from_dict(type(self.config), plain, source=""))
+
+    def for_given_data(self, data: Path | None = None) -> Recipe:
+        """Return a copy for data that are given, at `data` or as objects: with the settings it has for that case."""
+        recipe = self.with_settings(self.with_data)
+        return replace(recipe, data=self.data if data is None else data, with_data={})
 
     def build(
         self,
@@ -196,7 +207,10 @@ def _read(path: Path, given: type[Any] | None = None) -> Recipe:
         data = (path.parent / data.expanduser()).resolve()
     description = content.get("description") or ""
     name = named.rpartition(":")[2].lower() if path.stem == "config" else path.stem  # a run's is named by its trainer
-    return Recipe(name, description, named, trainer_class, config, data, source)
+    with_data = convert(content.get("with_data") or {}, dict[str, Any], source=source, at="with_data")
+    from_dict(trainer_class.Config, changed(to_dict(config), with_data), source=source, at="with_data")
+    recipe = Recipe(name, description, named, trainer_class, config, data, source, with_data=with_data)
+    return recipe if data is None else recipe.for_given_data()
 
 
 def _checked(path: Path) -> dict[str, Any]:
