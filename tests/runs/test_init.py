@@ -21,6 +21,7 @@ from treadle.errors import DataChanged, UsageError
 from treadle.recipes.actions import branch, recipe_of_run, replay
 from treadle.recipes.registry import Recipe
 from treadle.runs.best import read_best
+from treadle.runs.models import find_model
 from treadle.runs.run import read_config, read_journal
 from treadle.testing import check_resume, line_data
 
@@ -98,6 +99,19 @@ def test_one_network_from_a_run_and_another_from_a_file(source: Path, tmp_path: 
     save_file({"body.weight": torch.full((1, 1), 5.0), "body.bias": torch.zeros(1)}, tmp_path / "all.safetensors")
     other = pair(init={"second": f"{tmp_path / 'all.safetensors'}:body"})
     assert other.second.weight.item() == 5.0
+
+
+def test_a_run_may_be_asked_for_another_of_its_models(source: Path) -> None:
+    final, third = (find_model(source, at) for at in ("final", 3))
+    assert equal(pair(init=f"{source}@3").first, third.of("first"))
+    assert equal(pair(init={"second": f"{source}@3:second"}).second, third.of("second"))
+    assert not equal(pair(init=f"{source}@final").first, third.of("first")) and equal(
+        pair(init=f"{source}@final").first, final.of("first")
+    )
+    with pytest.raises(UsageError, match=r"init: .* keeps no model of step 77: there are "):
+        pair(init=f"{source}@77")
+    with pytest.raises(UsageError, match=r"weights.safetensors is a file, which has one model: leave out @best"):
+        pair(init=f"{source}/best_model/weights.safetensors@best")
 
 
 def test_names_are_mapped_and_left_out(source: Path, tmp_path: Path) -> None:

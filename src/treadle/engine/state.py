@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from treadle.checkpoint.evaluated import AVERAGES
 from treadle.checkpoint.kinds import Kinds
 from treadle.checkpoint.modules import ModuleMemory
 from treadle.checkpoint.objects import Objects
@@ -23,6 +24,7 @@ from treadle.engine.lifecycle import Lifecycle, Stage
 from treadle.engine.parts import Parts, walk
 from treadle.engine.progress import Progress
 from treadle.engine.subject import Subject
+from treadle.engine.weights import averages_of
 from treadle.errors import DataChanged, StateError
 from treadle.terminal import say
 
@@ -109,6 +111,8 @@ class RunState:
         state.frame = self.late.now()
         self._check_held(state)
         state.clock = {"seconds": self._lifecycle.seconds}
+        if self._parts.emas:
+            state.clock[AVERAGES] = averages_of(self._parts)
         kept = {
             name: saved for name, hook in self._stateful_hooks(observers=True).items() if (saved := self._kept(hook))
         }

@@ -30,6 +30,22 @@ def weights_of(parts: Parts) -> dict[str, Tensor]:
     return weights
 
 
+def averages_of(parts: Parts) -> dict[str, str]:
+    """Which module each average is of that validation sees, by their dotted names; those of no attribute left out."""
+    found = {}
+    for name, ema in parts.emas.items():
+        paths = (
+            f"{attribute}.{path}" if path else attribute
+            for attribute, module in parts.modules.items()
+            for path, inner in ([("", module)] if module is ema.module else module.named_modules())
+            if inner is ema.module
+        )
+        path = next(paths, None) if ema.evaluate else None
+        if path is not None:
+            found[name] = path
+    return found
+
+
 @torch.no_grad()
 def put_weights(parts: Parts, weights: Mapping[str, Tensor]) -> None:
     """Put what `weights_of` gave into these parts; raises StateError, changing nothing, where the names differ."""

@@ -26,8 +26,8 @@ from treadle.files import existing, make_report_directory, to_json, write_whole
 from treadle.recipes import registry
 from treadle.recipes.registry import Recipe, load_recipe, recipe_of
 from treadle.recipes.try_out import TryOut, try_recipe
-from treadle.runs.best import load_best
 from treadle.runs.fork import changed_hyperparameters, fork_run
+from treadle.runs.models import At, find_model
 from treadle.runs.run import CONFIG, find_run
 from treadle.runs.verify import Verdict, start_of, verify_run
 
@@ -129,27 +129,30 @@ def verify(
 def test(
     run: str | Path,
     *,
+    at: At | None = None,
     trainer: type[Trainer] | str | None = None,
     data: Any = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Evaluate the best model of a run on its test data, and write pictures and figures into `RUN/test`.
+    """Evaluate a model of a run on its test data, and write pictures and figures into `RUN/test`.
 
     Without test data of its own the trainer's validation data is taken.
 
     Args:
         run, trainer: as for `resume`.
+        at: which model: "best", "final" (that of the newest checkpoint), or the step of one that is kept; by default
+            the trainer's `preferred_model`, which is the best one unless networks play against each other.
         data: what to test on instead: a path for `load_data`, or an object, as `test_data` of the trainer takes it.
         settings: those that concern the evaluation.
 
-    Returns the results by name: the metrics, the `step` of the best model, and where the `report` is.
+    Returns the results by name: the metrics, which `model` it is and its `step`, and where the `report` is.
 
-    Raises UsageError where there is no best model or nothing to test on.
+    Raises UsageError where there is no such model or nothing to test on.
     """
     directory = find_run(run)
     path = isinstance(data, str | Path)
     recipe = recipe_of_run(directory, trainer, data if path else None, test_data=None if path else data)
-    return evaluate(directory, recipe.with_settings(settings))
+    return evaluate(directory, recipe.with_settings(settings), at)
 
 
 def try_out(
@@ -244,13 +247,15 @@ def replay(run: Path, recipe: Recipe, start: int | None = None) -> Verdict:
     return verify_run(run, lambda where: again.build(run_dir=where), start)
 
 
-def evaluate(run: Path, recipe: Recipe, lines: Path | None = None) -> dict[str, Any]:
-    """Test the best model of the run in the directory `run`; its results by name.
+def evaluate(run: Path, recipe: Recipe, at: At | None = None, lines: Path | None = None) -> dict[str, Any]:
+    """Test the model `at` a step of the run in the directory `run` (see `find_model`); its results by name.
 
     `lines` is a file of streamlines that are judged in place of the test data, for trainers that know them.
     """
+    found = find_model(run, at, recipe.trainer_class.preferred_model)
     with without_init(recipe).build() as trainer:
-        best = load_best(trainer.parts, run)
+        found.put_into(trainer.parts)
+        trainer.loop.loaded = trainer.loop.taken, str(found)
         feed = trainer.test_feed or trainer.validation_feed
         if lines is not None:
             if not hasattr(trainer, "feed_of_lines"):
@@ -258,7 +263,7 @@ def evaluate(run: Path, recipe: Recipe, lines: Path | None = None) -> dict[str, 
             feed = trainer.feed_of_lines(lines)
         if feed is None:
             raise UsageError(f"{type(trainer).__name__} has neither test nor validation data to test on")
-        return tested(trainer, feed, run.absolute() / "test", {"step": best["step"]})
+        return tested(trainer, feed, run.absolute() / "test", {"model": str(found), "step": found.step})
 
 
 def tested(trainer: Trainer, feed: Feed, report: Path, results: Mapping[str, Any]) -> dict[str, Any]:

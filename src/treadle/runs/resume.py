@@ -142,7 +142,7 @@ def _notice_other_weights(trainer: Trainer) -> None:
     from treadle.runs.init import initial_weights
 
     try:
-        now = initial_weights(trainer.config, trainer.parts).fingerprint
+        now = initial_weights(trainer.config, trainer.parts, trainer.preferred_model).fingerprint
     except UsageError:  # they are gone: nothing needs them any more
         return
     if now != before:
