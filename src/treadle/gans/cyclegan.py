@@ -19,7 +19,7 @@ from treadle.errors import UsageError
 from treadle.export.onnx import Exportable
 from treadle.gans.export import exportable_generator
 from treadle.gans.images import PairedImages, UnpairedImages
-from treadle.gans.inference import Generator, load_generator
+from treadle.gans.inference import Generator, generator_of
 from treadle.gans.judging import Judge
 from treadle.gans.layouts import first_of
 from treadle.gans.pool import ImagePool
@@ -33,7 +33,7 @@ from treadle.images.panels import panel
 from treadle.images.pixels import to_pixels
 from treadle.images.reading import Pixels
 from treadle.reports.rows import Row
-from treadle.runs.best import best_config
+from treadle.runs.models import At, find_model
 
 
 @dataclass(kw_only=True)
@@ -208,23 +208,28 @@ class CycleGANTrainer(TranslationTrainer):
         return {way: panel(rows, captions[way]) for way, rows in shown.items()}
 
     @classmethod
-    def load_model(cls, run: str | Path, direction: Literal["AtoB", "BtoA"] = "AtoB") -> Generator:
-        """A generator of a run's best model, for inference: `translate(CycleGANTrainer.load_model(run), picture)`.
+    def load_model(
+        cls, run: str | Path, direction: Literal["AtoB", "BtoA"] = "AtoB", *, at: At | None = None
+    ) -> Generator:
+        """A generator of a run's final model, for inference: `translate(CycleGANTrainer.load_model(run), picture)`.
 
-        Raises UsageError where the run has no best model, or none of this trainer's.
+        `at` names another: the step of one that is kept, or "best". Raises UsageError where the run has no such model,
+        or none of this trainer's.
         """
-        config = best_config(run, cls.Config)
+        found = find_model(run, at, cls.preferred_model)
+        config = found.config(cls.Config)
         if direction == "AtoB":
-            return load_generator(run, config, "generator_ab")
-        return load_generator(run, config, "generator_ba", reverse=True)
+            return generator_of(found, config, "generator_ab")
+        return generator_of(found, config, "generator_ba", reverse=True)
 
     @classmethod
-    def exportable(cls, run: Path) -> dict[str, Exportable]:
+    def exportable(cls, run: Path, *, at: At | None = None) -> dict[str, Exportable]:
         """What `treadle export` offers: both generators."""
-        config = best_config(run, cls.Config)
+        found = find_model(run, at, cls.preferred_model)
+        config = found.config(cls.Config)
         return {
-            "AtoB": exportable_generator(run, config, "AtoB", "generator_ab"),
-            "BtoA": exportable_generator(run, config, "BtoA", "generator_ba", reverse=True),
+            "AtoB": exportable_generator(found, config, "AtoB", "generator_ab"),
+            "BtoA": exportable_generator(found, config, "BtoA", "generator_ba", reverse=True),
         }
 
 

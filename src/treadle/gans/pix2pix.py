@@ -18,7 +18,7 @@ from treadle.export.onnx import Exportable
 from treadle.gans.diffaugment import Draw
 from treadle.gans.export import exportable_generator
 from treadle.gans.images import PairedImages
-from treadle.gans.inference import Generator, load_generator
+from treadle.gans.inference import Generator, generator_of
 from treadle.gans.judging import Judge
 from treadle.gans.layouts import first_of, pairs_in
 from treadle.gans.pool import ImagePool
@@ -30,7 +30,7 @@ from treadle.images.metrics import measure
 from treadle.images.panels import panel
 from treadle.images.pixels import to_pixels
 from treadle.reports.rows import Row
-from treadle.runs.best import best_config
+from treadle.runs.models import At, find_model
 
 
 @dataclass(kw_only=True)
@@ -167,15 +167,18 @@ class Pix2PixTrainer(TranslationTrainer):
         return {"translations": panel([list(pictures.values()) for pictures in shown], list(shown[0]))}
 
     @classmethod
-    def load_model(cls, run: str | Path) -> Generator:
-        """The generator of a run's best model, for inference: `translate(Pix2PixTrainer.load_model(run), picture)`.
+    def load_model(cls, run: str | Path, *, at: At | None = None) -> Generator:
+        """The generator of a run's final model, for inference: `translate(Pix2PixTrainer.load_model(run), picture)`.
 
-        Raises UsageError where the run has no best model, or none of this trainer's.
+        `at` names another: the step of one that is kept, or "best". Raises UsageError where the run has no such model,
+        or none of this trainer's.
         """
-        return load_generator(run, best_config(run, cls.Config))
+        found = find_model(run, at, cls.preferred_model)
+        return generator_of(found, found.config(cls.Config))
 
     @classmethod
-    def exportable(cls, run: Path) -> dict[str, Exportable]:
+    def exportable(cls, run: Path, *, at: At | None = None) -> dict[str, Exportable]:
         """What `treadle export` offers: the generator."""
-        config = best_config(run, cls.Config)
-        return {"generator": exportable_generator(run, config, config.direction)}
+        found = find_model(run, at, cls.preferred_model)
+        config = found.config(cls.Config)
+        return {"generator": exportable_generator(found, config, config.direction)}

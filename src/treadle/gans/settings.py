@@ -14,7 +14,7 @@ from treadle.config.settings import Settings, require, setting
 from treadle.engine.curves import parse_curve
 from treadle.engine.ema import EMA
 from treadle.engine.schedule import Every
-from treadle.engine.settings import TrainerConfig
+from treadle.engine.settings import StartSettings, TrainerConfig
 from treadle.gans.augmentation import Augmentation
 from treadle.gans.diffaugment import DiffAugment
 from treadle.gans.patchgan import HALVINGS, PatchGAN, least_size
@@ -186,7 +186,13 @@ class JudgingSettings(Settings):
 
 @dataclass(kw_only=True)
 class TranslationConfig(
-    JudgingSettings, GameSettings, NetworkSettings, AugmentationSettings, PictureSettings, TrainerConfig
+    JudgingSettings,
+    GameSettings,
+    StartSettings,
+    NetworkSettings,
+    AugmentationSettings,
+    PictureSettings,
+    TrainerConfig,
 ):
     """Settings of `Pix2PixTrainer` and `CycleGANTrainer`.
 

@@ -49,6 +49,7 @@ class TranslationTrainer(Trainer):
     least_epochs: ClassVar[int] = 20
     computes: ClassVar[tuple[str, ...]] = ()
     """The loss terms that `step` computes; a subclass that computes more of them adds their names."""
+    preferred_model = "final"
     g_optimizer: torch.optim.Optimizer
     d_optimizer: torch.optim.Optimizer
 
