@@ -13,6 +13,7 @@ from treadle.data.fingerprint import Fingerprint
 from treadle.errors import UsageError
 from treadle.gans.augmentation import Augmentation
 from treadle.gans.sources import PairSource, PictureSource, UnpairedSource
+from treadle.gans.values import Array
 from treadle.images.pixels import to_tensor
 from treadle.images.reading import Pixels
 
@@ -44,10 +45,17 @@ class _Cache:
         return {"_room": self._size, "_size": self._size, "_kept": {}}
 
 
+Transform = Callable[[Array, Array, np.random.Generator], tuple[Array, Array]]
+"""A transform of one's own: two arrays, (size, size, C) of the files' type, and what to draw from; gives two such."""
+
+
 class _Translation:
     """What both datasets share: sizes, augmentation and cache."""
 
-    def __init__(self, size: int, augmentation: Augmentation | None, cache_mb: float) -> None:
+    def __init__(
+        self, size: int, augmentation: Augmentation | None, cache_mb: float, transform: Transform | None
+    ) -> None:
+        self.transform = transform
         self.still = (augmentation or Augmentation(load_size=size, crop_size=size)).still()
         self.augmentation = augmentation
         if self.still.crop_size != size:
@@ -55,6 +63,23 @@ class _Translation:
                 f"size is {size}, but the augmentation's crop_size {self.still.crop_size}: make them equal"
             )
         self._cache = _Cache(cache_mb)
+
+    def _transformed(self, first: Array, second: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+        """Both after the transform of one's own, which may write into what it gets."""
+        if self.transform is None:
+            return first, second
+        found = self.transform(first.copy(), second.copy(), rng)
+        wanted = [(first.shape, first.dtype), (second.shape, second.dtype)]
+        if not isinstance(found, tuple) or [(np.shape(each), getattr(each, "dtype", None)) for each in found] != wanted:
+            raise UsageError(f"augment gave {_described(found)}: expected two arrays, {_described((first, second))}")
+        return found
+
+
+def _described(found: Any) -> str:
+    each = found if isinstance(found, tuple) else (found,)
+    return " and ".join(
+        f"{one.dtype} {one.shape}" if isinstance(one, np.ndarray) else type(one).__name__ for one in each
+    )
 
 
 class PairedImages(_Translation):
@@ -69,12 +94,19 @@ class PairedImages(_Translation):
         augmentation: None for evaluation.
         cache_mb: memory for decoded and resized pictures, in MB, in each process that makes samples. It never changes
             a sample.
+        transform: `f(x, y, rng)`, done to the augmented pair, where there is an augmentation. What is random should
+            come from `rng` alone, which is that of (seed, epoch, index). Processes that make samples import it.
     """
 
     def __init__(
-        self, source: PairSource, size: int, augmentation: Augmentation | None = None, cache_mb: float = 512
+        self,
+        source: PairSource,
+        size: int,
+        augmentation: Augmentation | None = None,
+        cache_mb: float = 512,
+        transform: Transform | None = None,
     ) -> None:
-        super().__init__(size, augmentation, cache_mb)
+        super().__init__(size, augmentation, cache_mb, transform)
         self.source = source
 
     def __len__(self) -> int:
@@ -89,6 +121,7 @@ class PairedImages(_Translation):
         if self.augmentation is None:
             return self[index]
         x, y = self.augmentation.vary(self._resized(index, self.augmentation), rng)
+        x, y = self._transformed(x, y, rng)
         return to_tensor(x), to_tensor(y)
 
     def name(self, index: int) -> str:
@@ -120,18 +153,23 @@ class UnpairedImages(_Translation):
 
     Args:
         source: `UnpairedFolders`, or anything with the sources `a` and `b`.
-        size, augmentation, cache_mb: as for `PairedImages`; of the augmentation, only geometry.
+        size, augmentation, cache_mb, transform: as for `PairedImages`; of the augmentation, only geometry.
 
     Raises UsageError for an augmentation of the input's appearance: here both pictures are input and target.
     """
 
     def __init__(
-        self, source: UnpairedSource, size: int, augmentation: Augmentation | None = None, cache_mb: float = 512
+        self,
+        source: UnpairedSource,
+        size: int,
+        augmentation: Augmentation | None = None,
+        cache_mb: float = 512,
+        transform: Transform | None = None,
     ) -> None:
-        super().__init__(size, augmentation, cache_mb)
+        super().__init__(size, augmentation, cache_mb, transform)
         if augmentation is not None and augmentation != augmentation.geometry():
             raise UsageError(
-                "unpaired pictures are input and target at once: leave out jitter, noise, blur and label_input"
+                "unpaired pictures are input and target at once: leave out what changes the input alone, such as jitter"
             )
         self.source = source
         self._sides: dict[str, PictureSource] = {"a": source.a, "b": source.b}
@@ -150,12 +188,12 @@ class UnpairedImages(_Translation):
         """Picture `index` of the longer source and one of the other, augmented; what is random is drawn from `rng`."""
         if self.augmentation is None:
             return self[index]
-        tensors = []
+        pictures: list[Array] = []
         for side, of in self._sides.items():
             which = index if side == self._longer else int(rng.integers(len(of)))
-            (picture,) = self.augmentation.vary((self._resized(side, which, self.augmentation),), rng)
-            tensors.append(to_tensor(picture))
-        return tensors[0], tensors[1]
+            pictures += self.augmentation.vary((self._resized(side, which, self.augmentation),), rng)
+        a, b = self._transformed(pictures[0], pictures[1], rng)
+        return to_tensor(a), to_tensor(b)
 
     def name(self, index: int) -> str:
         """The names of the two pictures of `dataset[index]`."""

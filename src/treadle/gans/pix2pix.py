@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from treadle.config.settings import setting
 from treadle.data.feed import Feed
 from treadle.engine.objective import Losses
 from treadle.engine.settings import TrainerConfig
 from treadle.export.onnx import Exportable
-from treadle.gans.adversarial import gradient_penalty, r1
-from treadle.gans.augmentation import Augmentation
 from treadle.gans.diffaugment import Draw
 from treadle.gans.export import exportable_generator
 from treadle.gans.images import PairedImages
-from treadle.gans.inference import Generator, load_generator
+from treadle.gans.inference import Generator, generator_of
 from treadle.gans.judging import Judge
 from treadle.gans.pool import ImagePool
 from treadle.gans.settings import InputSettings, TranslationConfig
@@ -32,7 +29,7 @@ from treadle.images.panels import panel
 from treadle.images.pixels import to_pixels
 from treadle.images.reading import Pixels
 from treadle.reports.rows import Row
-from treadle.runs.best import best_config
+from treadle.runs.models import At, find_model
 
 
 @dataclass(kw_only=True)
@@ -47,21 +44,9 @@ class Pix2PixConfig(InputSettings, TranslationConfig):
     """The loss terms: "basic", "extended" (with L2, Sobel and Laplacian), with "+vgg", "+r1" or "+gp" added."""
     vgg_weights: Path | None = None
     """Weights of VGG-19 for "+vgg", a safetensors file with torchvision's names."""
-    penalty_every: int = setting(1, least=1)
-    """Compute r1 and gp at every such update of the discriminator only, with as many times the weight."""
     monitor: str = "l1"
     """The validation metric that says which model is best: "l1", "psnr" or "ssim", which prefer fog; "texture" (or
     "spectrum", "swd", "lattice"), which does not; with weights "lpips" or "fid"."""
-
-    def augmentation(self, *, fit: bool = False) -> Augmentation:
-        """What is done to the pairs that are trained on; `fit` says that they are made at `size` as they are."""
-        return replace(
-            super().augmentation(fit=fit),
-            jitter=self.jitter,
-            noise=self.noise,
-            blur=self.blur,
-            label_input=self.label_input,
-        )
 
 
 class Pix2PixTrainer(TranslationTrainer):
@@ -92,9 +77,9 @@ class Pix2PixTrainer(TranslationTrainer):
         else:
             return None
         augmentation = config.augmentation(fit=path is None)
-        return PairedImages(
-            source, config.size, augmentation if split == "train" else augmentation.still(), config.cache_mb
-        )
+        if split != "train":
+            return PairedImages(source, config.size, augmentation.still(), config.cache_mb)
+        return PairedImages(source, config.size, augmentation, config.cache_mb, cls.transform())
 
     def setup(self) -> None:
         """Build the two networks, an optimizer for each, and the terms of the game."""
@@ -156,14 +141,7 @@ class Pix2PixTrainer(TranslationTrainer):
 
     def penalties(self, x: Tensor, y: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """The gradient penalties that the objective has, at the updates at which they are due."""
-        every, found = self.config.penalty_every, {}
-        if self.updates(self.d_optimizer) % every == 0:
-            if "D_R1" in self.objective.terms:
-                real = y.detach().requires_grad_()
-                found["D_R1"] = every * r1(self.judge(x, real), real)
-            if "D_GP" in self.objective.terms:
-                found["D_GP"] = every * gradient_penalty(lambda pictures: self.judge(x, pictures), y, fake)
-        return found
+        return self.penalties_of(lambda pictures: self.judge(x, pictures), y, fake)
 
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> Mapping[str, Any]:
         """L1, PSNR and SSIM of the translated pictures to their targets, and how like these all of them are.
@@ -188,18 +166,21 @@ class Pix2PixTrainer(TranslationTrainer):
         return {"translations": panel([list(row.values()) for row in rows], list(rows[0]))} if rows else {}
 
     @classmethod
-    def load_model(cls, run: str | Path) -> Generator:
-        """The generator of a run's best model, for inference: `translate(Pix2PixTrainer.load_model(run), picture)`.
+    def load_model(cls, run: str | Path, *, at: At | None = None) -> Generator:
+        """The generator of a run's final model, for inference: `translate(Pix2PixTrainer.load_model(run), picture)`.
 
-        Raises UsageError where the run has no best model, or none of this trainer's.
+        `at` names another: the step of one that is kept, or "best". Raises UsageError where the run has no such model,
+        or none of this trainer's.
         """
-        return load_generator(run, best_config(run, cls.Config))
+        found = find_model(run, at, cls.preferred_model)
+        return generator_of(found, found.config(cls.Config))
 
     @classmethod
-    def exportable(cls, run: Path) -> dict[str, Exportable]:
+    def exportable(cls, run: Path, *, at: At | None = None) -> dict[str, Exportable]:
         """What `treadle export` offers: the generator."""
-        config = best_config(run, cls.Config)
-        return {"generator": exportable_generator(run, config, config.direction)}
+        found = find_model(run, at, cls.preferred_model)
+        config = found.config(cls.Config)
+        return {"generator": exportable_generator(found, config, config.direction)}
 
 
 def triplet(x: Tensor, output: Tensor, y: Tensor) -> dict[str, Pixels]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import isfinite
 from pathlib import Path
 from typing import Literal
@@ -14,11 +14,12 @@ from treadle.config.settings import Settings, require, setting
 from treadle.engine.curves import parse_curve
 from treadle.engine.ema import EMA
 from treadle.engine.schedule import Every
-from treadle.engine.settings import TrainerConfig
+from treadle.engine.settings import StartSettings, TrainerConfig
 from treadle.gans.augmentation import Augmentation
 from treadle.gans.diffaugment import DiffAugment
 from treadle.gans.patchgan import HALVINGS, PatchGAN, least_size
 from treadle.gans.resnet import ResNetGenerator
+from treadle.gans.strengths import Range
 from treadle.gans.unet import UNet
 from treadle.gans.values import Kind, Values
 from treadle.images.metrics import HIGHER_IS_BETTER, METRICS
@@ -60,8 +61,19 @@ class AugmentationSettings(Settings):
 
     flip: float = setting(0.5, least=0, most=1)
     """Probability of mirroring a picture left to right (a pair is mirrored as one)."""
+    vertical_flip: float = setting(0.0, least=0, most=1)
+    """Probability of mirroring a picture upside down."""
     rotate: bool = setting(False)
     """Turn pictures by multiples of 90 degrees; for data without an up, such as maps."""
+    elastic: Range = setting(0.0, least=0)
+    """Elastic deformation: most standard deviation of smooth displacements, in pixels; two numbers are least and
+    most, here and wherever a setting takes either."""
+    elastic_sigma: float = setting(16.0, above=0)
+    """How smooth these displacements are, in pixels: above 3 times `elastic` nothing folds."""
+    distortion: Range = setting(0.0, least=-1, most=1)
+    """Most distortion as of a lens, to either side: k of r (1 + k r^2 + k r^4), r in widths of the picture."""
+    chances: dict[str, float] = setting(default_factory=dict, least=0, most=1)
+    """Probability of what is to be done to some pictures only, by setting, such as {elastic: 0.3}; others: 1."""
 
 
 @dataclass(kw_only=True)
@@ -70,12 +82,26 @@ class InputSettings(Settings):
 
     label_input: bool = False
     """Resize the input by nearest neighbour: for label maps, whose colours bicubic resizing blends into others."""
-    jitter: float = setting(0.0, least=0, most=1)
-    """Random brightness, contrast and saturation of the input, as a share of each."""
-    noise: float = setting(0.0, least=0, most=1)
-    """Largest standard deviation of Gaussian noise on the input; pictures are in 0 to 1."""
-    blur: float = setting(0.0, least=0)
-    """Largest standard deviation of Gaussian blur on the input, in pixels."""
+    jitter: Range = setting(0.0, least=0)
+    """Random brightness, contrast and saturation, as a share of each (at most 1); two numbers are factors."""
+    gamma: Range = setting(0.0, least=0)
+    """Random gamma: to the power of 1 - gamma to 1 + gamma (at most 1); two numbers are powers."""
+    gray: float = setting(0.0, least=0, most=1)
+    """Probability of turning the input gray."""
+    noise: Range = setting(0.0, least=0, most=1)
+    """Most standard deviation of Gaussian noise; pictures are in 0 to 1."""
+    blur: Range = setting(0.0, least=0)
+    """Most standard deviation of Gaussian blur, in pixels."""
+    motion_blur: Range = setting(0.0, least=0)
+    """Longest motion while the picture was taken, in pixels."""
+    jpeg: Range = setting(0.0, least=0, most=100)
+    """Lowest quality of JPEG compression, 1 to 100; 0 compresses nothing."""
+    cutout: Range = setting(0.0, least=0)
+    """Most rectangles that are cut out, and black."""
+    cutout_size: Range = setting((0.05, 0.25), least=0, most=1)
+    """Longest sides of these rectangles, as shares of the picture's."""
+    cutout_both: bool = setting(False)
+    """Cut the same rectangles out of the target."""
 
 
 @dataclass(kw_only=True)
@@ -118,6 +144,8 @@ class GameSettings(Settings):
     """Other weights of the objective's terms, by name: numbers, or curves such as "linear 0 to 10 over 30%"."""
     spec: str = setting()
     """The spec that `objective` names parts of, or one of your own (see `register_spec`)."""
+    penalty_every: int = setting(1, least=1)
+    """Compute r1 and gp at every such update of the discriminator only, with as many times the weight."""
     pool: int = setting(0, least=0)
     """Earlier outputs that a discriminator is shown again; 0 shows it the newest only."""
     diffaugment: str = setting("", parse=DiffAugment)
@@ -157,7 +185,13 @@ class JudgingSettings(Settings):
 
 @dataclass(kw_only=True)
 class TranslationConfig(
-    JudgingSettings, GameSettings, NetworkSettings, AugmentationSettings, PictureSettings, TrainerConfig
+    JudgingSettings,
+    GameSettings,
+    StartSettings,
+    NetworkSettings,
+    AugmentationSettings,
+    PictureSettings,
+    TrainerConfig,
 ):
     """Settings of `Pix2PixTrainer` and `CycleGANTrainer`.
 
@@ -197,6 +231,7 @@ class TranslationConfig(
         multiple = 2 ** self.halvings()
         fits = self.size % multiple == 0
         require(self, "size", fits, f"a multiple of {multiple}, for a generator that halves it so")
+        self.augmentation()
 
     def halvings(self) -> int:
         """How often the generator halves the picture."""
@@ -210,12 +245,9 @@ class TranslationConfig(
         """What is done to the pictures that are trained on; `fit` says that they are made at `size` as they are."""
         default = self.size if fit else round(self.size * 5 / 4)
         load_size = default if self.load_size is None else self.load_size
-        return Augmentation(
-            load_size=load_size,
-            crop_size=self.size,
-            flip=self.flip,
-            rotate=self.rotate,
-        )
+        own = {each.name for each in fields(Augmentation)} & {each.name for each in fields(self)}
+        given = {name: getattr(self, name) for name in own}
+        return Augmentation(**given | {"load_size": load_size, "crop_size": self.size})
 
     @property
     def input_values(self) -> Values:
