@@ -175,11 +175,12 @@ class JudgingSettings(Settings):
     """What is shown and measured."""
 
     lpips_weights: Path | None = setting(None, resumable=True, affects_state=False)
-    """Weights of LPIPS, a safetensors file: tests report it where they are given."""
+    """Weights of LPIPS, a safetensors file: tests report it where they are given, validations where it is `monitor`."""
     fid_weights: Path | None = setting(None, resumable=True, affects_state=False)
-    """Weights of Inception for the Fréchet distance, a safetensors file: tests report it where they are given."""
+    """Weights of Inception for the Fréchet distance, a safetensors file: tests report it where they are given,
+    validations where `monitor` is "fid"."""
     examples: int = setting(4, least=0, resumable=True, affects_state=False)
-    """Validation pictures that are translated for the eye."""
+    """Pictures that are translated for the eye: the first that are validated on, or where there are none trained on."""
     examples_every: str | None = setting("10%", parse=Every, resumable=True, affects_state=False, common=True)
     """When examples are made."""
 
@@ -225,6 +226,11 @@ class TranslationConfig(
             require(self, f"{side}_range", fits, "two numbers, the smaller one first, or null")
         least = 2 if self.generator == "unet" else 0
         require(self, "downs", self.downs is None or self.downs >= least, f"at least {least}, or null")
+        if self.monitor in ("lpips", "fid"):
+            weights = f"{self.monitor}_weights"
+            require(self, weights, getattr(self, weights) is not None, f"a file, which monitor: {self.monitor} needs")
+        steerable = str(self.monitor).partition("_")[0] != "sharpness"  # neither more nor less of it is better
+        require(self, "monitor", steerable, "a figure with a best end: 'texture' takes sharpness in")
         multiple = 2 ** self.halvings()
         fits = self.size % multiple == 0
         require(self, "size", fits, f"a multiple of {multiple}, for a generator that halves it so")
