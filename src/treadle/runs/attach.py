@@ -27,13 +27,16 @@ if TYPE_CHECKING:
 
 def default_hooks(config: TrainerConfig) -> list[Hook]:
     """Best model, early stopping and time limit, as far as `config` asks for them."""
-    hooks: list[Hook] = [BestModel(config.monitor, config.monitor_mode, config.keep_best)]
+    mode = config.mode_of(config.monitor, config.monitor_mode)
+    hooks: list[Hook] = [BestModel(config.monitor, mode, config.keep_best)]
     if config.patience is not None:
+        if config.monitor is None:
+            raise UsageError(f"patience is {config.patience}, and monitor is null: name the metric that is to improve")
         hooks.append(
             EarlyStopping(
                 config.patience,
                 monitor=config.monitor,
-                mode=config.monitor_mode,
+                mode=mode,
                 min_improvement=config.min_improvement,
                 warm_up=config.patience_warm_up,
             )

@@ -100,6 +100,10 @@ def go_on(trainer: Trainer) -> None:
     config = to_dict(trainer.config)
     known = not_yet_there(recorded, type(trainer.config)) | recorded
     changes = changed_settings(known, json.loads(to_json(config))) if recorded else {}
+    if "monitor_mode" in changes and "monitor" not in changes:
+        before, after = (trainer.config.mode_of(config["monitor"], mode) for mode in changes["monitor_mode"])
+        if before == after:  # once it was said, and once left to the metric
+            del changes["monitor_mode"]
     check_changes(changes, type(trainer.config))
     ends = [entry.get("step") for entry in journal if entry.get("event") == "finish"]
     surroundings = _compare_environment(run, refuse=trainer.config.deterministic)
