@@ -21,13 +21,14 @@ from treadle.gans.export import exportable_generator
 from treadle.gans.images import PairedImages, UnpairedImages
 from treadle.gans.inference import Generator, generator_of
 from treadle.gans.judging import Judge
+from treadle.gans.layouts import first_of
 from treadle.gans.pool import ImagePool
 from treadle.gans.settings import TranslationConfig
 from treadle.gans.sources import ArrayPairs, UnpairedFolders, UnpairedSource
 from treadle.gans.specs import build_objective
 from treadle.gans.translation import TranslationTrainer, house_fronts, means, name_of, samples
 from treadle.gans.translator import Half, Translator, translator_of
-from treadle.images.folders import split_folder
+from treadle.images.folders import side_folders
 from treadle.images.metrics import l1, measure
 from treadle.images.panels import panel
 from treadle.images.pixels import to_pixels
@@ -82,16 +83,17 @@ class CycleGANTrainer(TranslationTrainer):
 
     @classmethod
     def dataset(cls, config: Any, path: Path | None, split: str) -> UnpairedImages | PairedImages | None:
-        """The pictures in `path`/trainA and trainB, valA ...; None makes house fronts, and their label maps."""
-        channels = config.in_channels, config.out_channels
+        """The pictures in `path`/trainA and trainB (valA ...), or A/train and B/train; for no path, house fronts."""
+        channels, most = (config.in_channels, config.out_channels), config.max_samples if split == "train" else None
         source: UnpairedSource
         if path is None:
             a, b = house_fronts(config, split)
             if split != "train":
                 return PairedImages(ArrayPairs(a, b), config.size, None, config.cache_mb)
-            source = ArrayPairs(a[: len(a) // 2], b[len(b) // 2 :])  # of different houses
-        elif any(split_folder(path, split, side) is not None for side in "AB"):
+            source = ArrayPairs(a[: len(a) // 2][:most], b[len(b) // 2 :][:most])  # of different houses
+        elif split == "train" or side_folders(path, split) is not None:
             source = UnpairedFolders(path, split, config.direction, channels, config.on_bad)
+            first_of(source, most)
         else:
             return None
         augmentation = config.augmentation(fit=path is None) if split == "train" else None
