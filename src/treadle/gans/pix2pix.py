@@ -43,8 +43,6 @@ class Pix2PixConfig(InputSettings, TranslationConfig):
     """The spec that `objective` names parts of: "pix2pix", or one of your own (see `register_spec`)."""
     objective: str = "basic"
     """The loss terms: "basic", "extended" (with L2, Sobel and Laplacian), with "+vgg", "+r1" or "+gp" added."""
-    vgg_weights: Path | None = None
-    """Weights of VGG-19 for "+vgg", a safetensors file with torchvision's names."""
     monitor: str | None = "l1"
     """The validation metric that says which model is best: "l1", "psnr" or "ssim", which prefer fog; "texture" (or
     "spectrum", "swd", "lattice"), which does not; with weights "lpips" or "fid"."""

@@ -80,7 +80,7 @@ class AugmentationSettings(Settings):
 
 @dataclass(kw_only=True)
 class InputSettings(Settings):
-    """Augmentation of inputs alone, where pairs are given."""
+    """Where pairs are given: how the input alone is changed, and what compares features."""
 
     label_input: bool = False
     """Resize the input by nearest neighbour: for label maps, whose colours bicubic resizing blends into others."""
@@ -104,6 +104,8 @@ class InputSettings(Settings):
     """Longest sides of these rectangles, as shares of the picture's."""
     cutout_both: bool = setting(False)
     """Cut the same rectangles out of the target."""
+    vgg_weights: Path | None = None
+    """Weights of VGG-19 for the objective's "+vgg", a safetensors file with torchvision's names."""
 
 
 @dataclass(kw_only=True)
