@@ -85,6 +85,11 @@ class Augmentation:
         """Whether a part of `crop_size` is cut from each."""
         return self.preprocess in ("resize_and_crop", "crop", "scale_width_and_crop")
 
+    @property
+    def fixed(self) -> bool:
+        """Whether pictures of every shape come out in one."""
+        return self.preprocess == "resize_and_crop"
+
     def still(self) -> Augmentation:
         """The whole picture as it is evaluated, without anything random.
 

@@ -23,6 +23,8 @@ from treadle.gans.export import exportable_generator
 from treadle.gans.images import PairedImages
 from treadle.gans.inference import Generator, load_generator
 from treadle.gans.judging import Judge
+from treadle.gans.loading import kinds_for, settle_values
+from treadle.gans.padding import at_own_size
 from treadle.gans.pool import ImagePool
 from treadle.gans.settings import InputSettings, TranslationConfig
 from treadle.gans.sources import ArrayPairs, PairFolder, PairSource
@@ -88,12 +90,18 @@ class Pix2PixTrainer(TranslationTrainer):
         if path is None:
             source = ArrayPairs(*house_fronts(config, split))
         elif (folder := split_folder(path, split)) is not None:
-            source = PairFolder(folder, config.direction, channels, config.on_bad)
+            source = PairFolder(folder, config.direction, channels, config.on_bad, kinds_for(config, split))
         else:
             return None
+        if split == "train":
+            settle_values(config, source)
         augmentation = config.augmentation(fit=path is None)
         return PairedImages(
-            source, config.size, augmentation if split == "train" else augmentation.still(), config.cache_mb
+            source,
+            config.size,
+            augmentation if split == "train" else augmentation.still(),
+            config.cache_mb,
+            config.values,
         )
 
     def setup(self) -> None:
@@ -120,7 +128,7 @@ class Pix2PixTrainer(TranslationTrainer):
         """The discriminator learns to tell real pairs from made ones, then the generator to deceive it."""
         x, y = batch
         with torch.set_grad_enabled(self.learning()["g"]):
-            fake = self.generator(x)
+            fake = at_own_size(self.generator, x)
         return self.play(d=lambda: self.d_losses(x, y, fake.detach()), g=lambda: self.g_losses(x, y, fake))
 
     def d_losses(self, x: Tensor, y: Tensor, fake: Tensor) -> Losses:
