@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,21 @@ def test_one_of_several_goes_where_it_is_told(treadle: Any, trained: None, monke
     assert treadle("export", str(RUN), "--onnx", "--model", "BtoA", "--out", "b.onnx", "--opset", "13") == 0
     assert Path("b.onnx").is_file() and treadle.out.startswith("BtoA, best model of runs/line/v001")
     assert not list(RUN.glob("*.onnx"))
+
+
+def test_at_says_which_model(treadle: Any, trained: None, monkeypatch: Any) -> None:
+    offer(monkeypatch, "double")
+    assert treadle("export", str(RUN), "--at", "final", "--onnx") == 2
+    assert treadle.err == "treadle: --at final: the exportable() of LineTrainer takes no `at`: leave it out\n"
+    trainer = importlib.import_module("line_pack").LineTrainer
+    plain = trainer.exportable
+
+    def exportable(run: Path, *, at: str | None = None) -> dict[str, Exportable]:
+        return {name: replace(model, metadata={"model": f"model {at}"}) for name, model in plain(run).items()}
+
+    monkeypatch.setattr(trainer, "exportable", exportable)
+    assert treadle("export", "--at", "final", "--onnx", str(RUN)) == 0
+    assert treadle.out.startswith("double, model final of runs/line/v001: largest difference")
 
 
 def test_a_model_that_does_not_agree_leaves_no_file(treadle: Any, trained: None, monkeypatch: Any) -> None:
@@ -170,7 +186,9 @@ def test_bad_usage_of_formats_is_one_line(treadle: Any, formats: None, arguments
 
 def test_a_trainer_without_formats_refuses_them_by_name(treadle: Any, trained: None) -> None:
     assert treadle("export", str(RUN), "--ply") == 2
-    assert treadle.err.startswith(f"treadle: {RUN}: LineTrainer has no export option '--ply'; known: --model, --onnx")
+    assert treadle.err.startswith(
+        f"treadle: {RUN}: LineTrainer has no export option '--ply'; known: --at, --model, --onnx"
+    )
 
 
 def test_the_help_of_a_run_explains_what_its_trainer_offers(treadle: Any, formats: None) -> None:

@@ -40,6 +40,29 @@ def test_it_is_the_best_and_not_the_last(treadle: Any, line: None) -> None:
     assert results["loss"] < summary["validation_metrics"]["loss"]
 
 
+def test_at_says_which_model_and_what_is_printed_says_it(treadle: Any, line: None) -> None:
+    settings = ("validate_every=2 steps", "max_steps=8", "save_every=4 steps")
+    assert treadle("train", "line", "--rate", "3.5", "--set", *settings) == 0
+    losses = {}
+    for at, said in (
+        ("best", "best model by loss, step 2"),
+        ("4", "model of step 4"),
+        ("final", "final model, step 8"),
+    ):
+        assert treadle("test", str(RUN), "--at", at) == 0
+        assert treadle.out.startswith(f"{said} of {RUN} on the data of its recipe\n")
+        results = json.loads((RUN / "test" / "metrics.json").read_text())
+        assert (results["model"], results["step"]) == (said, int(said.split()[-1]))
+        losses[at] = results["loss"]
+    final = json.loads((RUN / "summary.json").read_text())["validation_metrics"]["loss"]
+    assert losses["best"] < losses["4"] < losses["final"] == pytest.approx(final, rel=1e-6)
+    assert treadle("test", str(RUN), "--at", "6") == 2
+    assert treadle.err == f"treadle: {RUN} keeps no model of step 6: there are 2 (best), 4, 8 (final)\n"
+    assert treadle("test", str(RUN), "--at", "fnal") == 2 and "did you mean 'final'?" in treadle.err
+    assert treadle("test", "--ply", str(RUN / "config.yaml"), "--at", "4") == 2
+    assert "--at has no meaning with --ply" in treadle.err
+
+
 def test_other_data_may_be_tested_on(treadle: Any, trained: None) -> None:
     Path("factor").write_text("10")
     assert treadle("test", str(RUN)) == 0

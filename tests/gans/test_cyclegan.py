@@ -76,6 +76,51 @@ def test_each_discriminator_has_a_history_of_its_own_kind():
     assert trainer.pool_a.state_dict()["pictures"].unique().tolist() == [0.75]
 
 
+@pytest.mark.parametrize(("part", "name"), [("r1", "R1"), ("gp", "GP")])
+def test_penalties_of_both_discriminators_are_due_at_every_nth_update_with_n_times_the_weight(part, name):
+    often, rarely = (trainer_of(objective=f"basic+{part}", penalty_every=every, max_steps=4) for every in (1, 3))
+    for trainer in (often, rarely):
+        trainer.train()
+    for side in "AB":
+        steps = [[entry.step for entry in each.objective.history[f"D_{side}_{name}"]] for each in (often, rarely)]
+        assert steps == [[1, 2, 3, 4], [1, 4]]
+        first = [each.objective.history[f"D_{side}_{name}"][0] for each in (often, rarely)]
+        assert first[1].mean == pytest.approx(3 * first[0].mean) and first[0].mean > 0
+        assert first[1].weight == 5.0
+
+
+def test_penalties_are_those_of_the_papers_of_each_discriminators_own_pictures():
+    trainer = trainer_of(objective="basic+r1+gp", max_steps=1)
+    (a, b), (fake_a, fake_b) = pictures(2), pictures(2, seed=1)
+    torch.manual_seed(3)
+    found = trainer.d_losses(a, b, fake_a, fake_b)
+    torch.manual_seed(3)
+    for side, network, real, fake in (
+        ("A", trainer.discriminator_a, a, fake_a),
+        ("B", trainer.discriminator_b, b, fake_b),
+    ):
+        pictures_of = real.clone().requires_grad_()
+        logits = network(pictures_of)
+        (gradient,) = torch.autograd.grad(logits.sum(), pictures_of)
+        expected = 0.5 * gradient.square().sum().item() / logits.numel()
+        assert found[f"D_{side}_R1"].item() == pytest.approx(expected, rel=1e-5)
+        share = torch.rand(2, 1, 1, 1)
+        between = (share * real + (1 - share) * fake).requires_grad_()
+        (gradient,) = torch.autograd.grad(network(between).mean((1, 2, 3)).sum(), between)
+        norms = gradient.flatten(1).norm(dim=1)
+        assert found[f"D_{side}_GP"].item() == pytest.approx((norms - 1).square().mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_wgan_gp_trains_critics_without_batch_norm(norm):
+    trainer = trainer_of(gan="wgan", objective="basic+gp", norm=norm, d_turns=2, g_turns=1, max_steps=4)
+    for critic in (trainer.discriminator_a, trainer.discriminator_b):
+        assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in critic.modules())
+    trainer.train()
+    assert trainer.status == "finished"
+    assert {"D_A_GP", "D_B_GP", "D_A_real", "G_CYCLE_A"} <= trainer.objective.history.keys()
+
+
 def test_the_way_there_and_back_is_measured_and_targets_where_there_are_some():
     a, b = pictures(3, seed=1)
     b = b / 4

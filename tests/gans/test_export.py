@@ -62,6 +62,7 @@ def test_a_program_without_torch_makes_the_same_picture(tmp_path, monkeypatch, c
     assert properties(run / "generator.onnx") == {
         "treadle": "0.1.0",
         "run": "houses/v001",
+        "model": "final model, step 2",
         "step": "2",
         "direction": settings.get("direction", "AtoB"),
         "range": "[-1, 1]",

@@ -19,7 +19,10 @@ from treadle.images.pixels import to_tensor
 
 FACADES = Path(__file__).parents[3] / "shared" / "data" / "pairs_facades"
 
-LIVELY = Augmentation(load_size=12, crop_size=8, rotate=True, jitter=0.3, noise=0.1, blur=1.0)
+LIVELY = Augmentation(
+    load_size=12, crop_size=8, rotate=True, jitter=0.3, noise=0.1, blur=1.0, elastic=1.0, chances={"elastic": 0.5}
+)
+CROP8 = Augmentation(load_size=9, crop_size=8)
 
 
 def rng(seed=0):
@@ -100,6 +103,51 @@ def test_augmented_samples_are_what_the_augmentation_makes(pairs):
     assert equal(dataset[5], PairedImages(pairs, 8)[5])
 
 
+def negative(x, y, rng):
+    """A transform of one's own: sometimes the negative of the input, written in place, and a mark in both."""
+    if rng.random() < 0.5:
+        np.subtract(255, x, out=x)
+    place = rng.integers(8)
+    x[place], y[place] = 1, 2
+    return x, y
+
+
+def test_a_transform_of_ones_own_comes_after_the_augmentation_and_draws_from_the_same_generator(pairs):
+    plain, own = PairedImages(pairs, 8, LIVELY), PairedImages(pairs, 8, LIVELY, transform=negative)
+    seen = set()
+    for seed in range(8):
+        generator = rng(seed)
+        x, y = LIVELY(*pairs.pair(3), generator)
+        seen.add(generator.bit_generator.state["state"]["state"])
+        expected = negative(x.copy(), y.copy(), generator)
+        assert equal(own.sample(3, rng(seed)), map(to_tensor, expected))
+        assert equal(plain.sample(3, rng(seed)), map(to_tensor, (x, y))), "what is kept in memory is not written into"
+    assert len(seen) == 8
+    assert equal(own[3], plain[3]), "evaluated pairs are as they are"
+    assert equal(PairedImages(pairs, 8, transform=negative).sample(3, rng()), plain[3])
+
+
+def test_a_transform_sees_both_of_two_unpaired_pictures():
+    source = Two(noise(3, 9, 9, 3), noise(5, 9, 9, 3, seed=1))
+    plain, own = UnpairedImages(source, 8, CROP8), UnpairedImages(source, 8, CROP8, transform=lambda a, b, rng: (b, a))
+    for index in range(5):
+        assert equal(own.sample(index, rng(index)), plain.sample(index, rng(index))[::-1])
+
+
+@pytest.mark.parametrize(
+    ("transform", "said"),
+    [
+        (lambda x, y, rng: x, r"augment gave uint8 \(8, 8, 3\): expected two arrays, uint8 \(8, 8, 3\) and uint8"),
+        (lambda x, y, rng: (x, y[1:]), r"augment gave uint8 \(8, 8, 3\) and uint8 \(7, 8, 3\): expected"),
+        (lambda x, y, rng: (x / 2, y), r"augment gave float64 \(8, 8, 3\) and uint8 \(8, 8, 3\): expected"),
+        (lambda x, y, rng: None, "augment gave NoneType: expected"),
+    ],
+)
+def test_what_a_transform_gives_is_checked(pairs, transform, said):
+    with pytest.raises(UsageError, match=said):
+        PairedImages(pairs, 8, LIVELY, transform=transform).sample(0, rng())
+
+
 def test_labels_are_kept_in_evaluation_too():
     labels = np.where(noise(1, 20, 20, 1) < 128, np.uint8(0), np.uint8(255))
     source = ArrayPairs(labels, labels)
@@ -176,9 +224,10 @@ def test_samples_are_the_same_bits_for_any_number_of_workers_and_any_cache(pairs
         (UnpairedImages, UnpairedFolders(tmp_path), LIVELY.geometry(), 1),
     ]
     for kind, source, augmentation, workers in cases:
-        expected = batches(kind(source, 8, augmentation, cache_mb=0))
+        of_own = {"transform": negative}
+        expected = batches(kind(source, 8, augmentation, cache_mb=0, **of_own))
         assert not equal(expected[0], expected[len(expected) // 2])  # another epoch
-        cached, spread = kind(source, 8, augmentation), kind(source, 8, augmentation, cache_mb=0.003)
+        cached, spread = (kind(source, 8, augmentation, megabytes, **of_own) for megabytes in (512, 0.003))
         for found in (batches(cached), batches(spread, workers=workers)):
             assert len(found) == len(expected)
             assert all(map(equal, found, expected))
@@ -269,7 +318,7 @@ def test_unpaired_fingerprints_know_both_sides():
 def test_settings_that_cannot_be_honoured_are_refused(pairs):
     with pytest.raises(UsageError, match="size is 10, but the augmentation's crop_size 8"):
         PairedImages(pairs, 10, LIVELY)
-    with pytest.raises(UsageError, match="leave out jitter, noise, blur and label_input"):
+    with pytest.raises(UsageError, match="leave out what changes the input alone, such as jitter"):
         UnpairedImages(Two(shades(1), shades(2)), 8, LIVELY)
     for megabytes in (-1, float("nan")):
         with pytest.raises(UsageError, match="cache_mb is"):

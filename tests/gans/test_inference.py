@@ -11,11 +11,11 @@ import torch
 from treadle.config.files import dumps, load
 from treadle.errors import UsageError
 from treadle.gans.cyclegan import CycleGANTrainer
-from treadle.gans.inference import load_generator, translate
+from treadle.gans.inference import generator_of, translate
 from treadle.gans.pix2pix import Pix2PixTrainer
 from treadle.gans.resnet import ResNetGenerator
 from treadle.gans.unet import UNet
-from treadle.runs.best import best_config
+from treadle.runs.models import find_model
 
 SMALL = {
     "size": 16, "features": 4, "d_features": 4, "patch": 16, "max_steps": 3, "batch_size": 2, "examples_every": None,
@@ -116,17 +116,18 @@ def test_other_channels_are_refused():
 
 
 def test_what_cannot_be_loaded_is_said(paired, unpaired, tmp_path):
-    with pytest.raises(UsageError, match="has no best model"):
+    with pytest.raises(UsageError, match="has no final model yet"):
         Pix2PixTrainer.load_model(tmp_path)
-    with pytest.raises(UsageError, match=r"the best model has no 'generator'; did you mean"):
-        load_generator(unpaired.run.path, best_config(unpaired.run.path, CycleGANTrainer.Config))
+    with pytest.raises(UsageError, match=r"the model has no 'generator'; did you mean"):
+        found = find_model(unpaired.run.path, "best")
+        generator_of(found, found.config(CycleGANTrainer.Config))
     changed = tmp_path / "changed"
     shutil.copytree(paired.run.path, changed)
     document = load(changed / "best_model" / "config.yaml")
     document["config"]["features"] = 5
     (changed / "best_model" / "config.yaml").write_text(dumps(document))
     with pytest.raises(
-        UsageError, match="the generator of the best model is not what its config describes: size mismatch"
+        UsageError, match="the generator of the final model, step 3 is not what its config describes: size mismatch"
     ) as raised:
         Pix2PixTrainer.load_model(changed)
     assert "\n" not in str(raised.value)

@@ -160,6 +160,34 @@ def test_train_from_a_folder_in_either_direction(pairs, capsys):
     assert x[2].min() > -0.5 and x[0].max() == -1 and y[0].min() > -0.5 and y[2].max() == -1
 
 
+def test_an_augmentation_in_a_program_of_ones_own_is_what_is_trained_with(pairs, capsys):
+    Path("prog.py").write_text(
+        "from treadle.gans.pix2pix import Pix2PixTrainer\n\n\n"
+        "class Noted(Pix2PixTrainer):\n"
+        "    @staticmethod\n"
+        "    def augment(x, y, rng):\n"
+        "        print(int(rng.integers(1000)))\n"
+        "        return x, y\n"
+    )
+    arguments = [
+        "train",
+        "--trainer",
+        "prog.py:Noted",
+        "--data",
+        "pairs",
+        "--run",
+        "own",
+        *FLAGS,
+        "--elastic",
+        "1",
+        "2",
+    ]
+    assert main(arguments) == 0, capsys.readouterr().err
+    drawn = [line for line in capsys.readouterr().out.splitlines() if line.isdecimal()]
+    assert len(drawn) >= 3 and len(set(drawn)) > 1
+    assert "elastic: [1.0, 2.0]" in Path("own/v001/config.yaml").read_text()
+
+
 def test_a_picture_that_changed_is_noticed_by_resume(pairs, capsys):
     assert main(["train", "pix2pix", "--data", "pairs", *FLAGS]) == 0
     picture = pairs / "train" / "3.png"

@@ -257,7 +257,28 @@ BAD = {
     "spec": "pix3pix",
     "objective": "basics",
 }
-OF_PIX2PIX = {"jitter": -1, "noise": 2.0, "blur": float("nan"), "label_input": 1, "penalty_every": 0, "vgg_weights": 1}
+BAD |= {
+    "penalty_every": 0,
+    "vertical_flip": 1.5,
+    "elastic": -1.0,
+    "elastic_sigma": 0.0,
+    "distortion": 2.0,
+    "chances": {"elastic": 0.5},  # which is off
+}
+OF_PIX2PIX = {
+    "gamma": 1.2,
+    "gray": -0.1,
+    "motion_blur": (3.0, 1.0),
+    "jpeg": 101.0,
+    "cutout": -2.0,
+    "cutout_size": (0.2, 1.5),
+    "cutout_both": 1,
+    "jitter": -1,
+    "noise": 2.0,
+    "blur": float("nan"),
+    "label_input": 1,
+    "vgg_weights": 1,
+}
 
 
 @pytest.mark.parametrize(
@@ -265,7 +286,6 @@ OF_PIX2PIX = {"jitter": -1, "noise": 2.0, "blur": float("nan"), "label_input": 1
     [
         *((kind, name, value) for kind in BOTH for name, value in BAD.items()),
         *((Pix2PixTrainer, name, value) for name, value in OF_PIX2PIX.items()),
-        (CycleGANTrainer, "gan", "wgan"),
         (Pix2PixTrainer, "size", 20),  # with downs=3 below
         (Pix2PixTrainer, "downs", 1),
         (Pix2PixTrainer, "learning_rate", float("nan")),
@@ -276,6 +296,61 @@ def test_a_bad_setting_is_refused_in_one_line_that_names_it(kind, name, value):
         trainer_of(kind, **{"downs": 3 if name == "size" else 2, name: value})
     assert name in str(caught.value).lower()
     assert "\n" not in str(caught.value)
+
+
+def test_what_nectargans_configs_ask_for_can_be_said():
+    """Its augmentations of both pictures and of the input, each with a chance and a range (Albumentations')."""
+    said = {
+        "flip": 0.5, "vertical_flip": 0.5, "rotate": True, "elastic": 0.163 * 120 / 9, "elastic_sigma": 9.0,
+        "distortion": (-0.05, 0.05), "cutout": (1.0, 2.0), "cutout_size": (0.1, 0.2), "cutout_both": True,
+        "jitter": (0.8, 1.2), "noise": (0.2, 0.44), "motion_blur": (3.0, 7.0), "gamma": (0.8, 1.2), "gray": 0.1,
+        "jpeg": (50.0, 80.0), "chances": dict.fromkeys(("elastic", "distortion", "cutout", "jitter", "noise"), 0.3),
+    }  # fmt: skip
+    found = Pix2PixConfig(size=32, patch=16, **said).augmentation()
+    assert {name: getattr(found, name) for name in said} == said
+    geometry = {name: said[name] for name in ("flip", "vertical_flip", "elastic", "elastic_sigma", "distortion")}
+    unpaired = CycleGANConfig(size=32, patch=16, **geometry).augmentation()
+    assert unpaired == unpaired.geometry() and unpaired.elastic == said["elastic"]
+
+
+class Darker(Pix2PixTrainer):
+    """With an augmentation of one's own."""
+
+    @staticmethod
+    def augment(x, y, rng):
+        """Inputs at a random brightness, targets blue."""
+        assert (x.shape, x.dtype) == ((32, 32, 3), np.uint8)
+        y[..., :2] = 0
+        return (x * rng.random()).astype(np.uint8), y
+
+
+def test_a_trainers_own_augmentation_is_done_to_what_it_is_trained_on_and_resumes_to_the_same(tmp_path):
+    config = Pix2PixConfig(**SMALL | {"size": 32}, max_steps=3)
+    plain, own = (kind.load_data(config, None) for kind in (Pix2PixTrainer, Darker))
+    rng = np.random.default_rng
+    for index in range(3):
+        was, found = (data["data"].sample(index, rng(index)) for data in (plain, own))
+        assert (found[1][:2] == -1).all() and torch.equal(found[1][2], was[1][2])
+        assert found[0].mean() < was[0].mean()
+        assert equal(own["test_data"][index], plain["test_data"][index])
+    with Darker(config, data=own["data"], run_dir=tmp_path / "whole") as whole:
+        whole.train()
+    with Darker(config, data=own["data"], run_dir=tmp_path / "part") as part:
+        part.iterate()
+        part.save()
+    resumed = Darker(config, data=own["data"], run_dir=tmp_path / "part" / "v001", resume=True)
+    resumed.train()
+    assert resumed.digest() == whole.digest()
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_an_augmentation_that_needs_a_trainer_is_refused_in_one_line(kind):
+    class Wrong(kind):
+        def augment(self, x, y, rng):
+            return x, y
+
+    with pytest.raises(UsageError, match=r"Wrong\.augment is a method of a trainer, .* write @staticmethod above it"):
+        Wrong.load_data(kind.Config(**SMALL | {"size": 32}), None)
 
 
 def test_a_weight_for_a_term_that_is_not_there_names_the_term():

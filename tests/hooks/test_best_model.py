@@ -81,7 +81,7 @@ def test_files_are_loadable_without_the_trainer(scripted: Callable[..., Any], tm
     model.load_state_dict(best.of("model"))
     load_best(trainer)
     assert torch.equal(model.weight, trainer.model.weight)
-    with pytest.raises(UsageError, match="no 'modle'; did you mean 'model'"):
+    with pytest.raises(UsageError, match="the model has no 'modle'; did you mean 'model'"):
         best.of("modle")
     other = scripted()
     assert best_files.load_best(other.parts, trainer.run.path)["step"] == 8

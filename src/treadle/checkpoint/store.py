@@ -135,7 +135,7 @@ def newest_good(directory: Path, before: int | None = None) -> Iterator[tuple[Pa
     Ends with the first good one. Only those up to the step that `latest.json` names (a rewind moves it back) and, where
     given, up to step `before`.
     """
-    limits = [limit for limit in (before, _latest_step(directory)) if limit is not None]
+    limits = [limit for limit in (before, latest_step(directory)) if limit is not None]
     for path in reversed(list_checkpoints(directory)):
         if limits and step_of(path) > min(limits):
             continue
@@ -196,7 +196,7 @@ def alone_in(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _latest_step(directory: Path) -> int | None:
+def latest_step(directory: Path) -> int | None:
     """The step in `latest.json`, or None where it is missing or damaged: then the newest directory counts."""
     step = (_read_object(directory / LATEST) or {}).get("step")
     return step if type(step) is int else None

@@ -35,6 +35,13 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{self.prog}: {message} ({self.prog} --help explains)")
 
 
+def add_at(parser: Parser) -> None:
+    """Give `parser` the option that says which model of a run is meant, for `at` of `find_model`."""
+    parser.add_argument("--at", metavar="STEP|best|final", help="which model: the best by the run's monitor, the "
+                        "final one (of its end, or its newest checkpoint), or that of a step that is kept "
+                        "(default: best; where networks play against each other, final)")  # fmt: skip
+
+
 def terminal_width() -> int:
     """Columns of the terminal; 80 where there is none."""
     return shutil.get_terminal_size((80, 24)).columns

@@ -1,7 +1,8 @@
-"""`treadle export`: a run's best model as a file for other programs."""
+"""`treadle export`: a run's model as a file for other programs."""
 
 from __future__ import annotations
 
+import inspect
 import re
 import textwrap
 from argparse import Namespace
@@ -9,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from treadle.cli.common import Parser, print_results, shown
+from treadle.cli.common import Parser, add_at, print_results, shown
 from treadle.cli.script import add_trainer, recipe_at
 from treadle.errors import UsageError, nearest
 from treadle.runs.run import find_run
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
 
 EXAMPLES = """  treadle export runs/pix2pix/v001 --onnx
   treadle export runs/pix2pix --onnx --out my.onnx         its newest version
+  treadle export runs/pix2pix --onnx --at best             not its final model
   treadle export runs/cyclegan/v001 --onnx --model BtoA    one of several
   treadle export runs/splats --help      what the trainer of that run offers"""
 
-_OF_ONNX = ("model", "opset")
+_OF_ONNX = ("at", "model", "opset")
 
 
 def run(arguments: list[str]) -> int:
@@ -53,7 +55,7 @@ def _subject(arguments: Sequence[str]) -> tuple[Path | None, type[Any] | None]:
     """The run that the arguments name, and its trainer: they decide what the other arguments may be."""
     head = Parser("export", "", "")
     head.add_argument("words", nargs="*")
-    for option in ("--out", "--model", "--opset"):
+    for option in ("--out", "--at", "--model", "--opset"):
         head.add_argument(option)
     add_trainer(head, data=None)
     known, rest = head.parse_known_args([argument for argument in arguments if argument not in ("-h", "--help")])
@@ -73,7 +75,7 @@ def _parser(formats: Mapping[str, Exporter], trainer: str | None) -> tuple[Parse
     """The command's parser for a trainer that has these formats, and their options by name."""
     parser = Parser(
         "export",
-        "Write the best model of a run as a file for programs that have neither torch nor Treadle. With --onnx it is "
+        "Write a model of a run as a file for programs that have neither torch nor Treadle. With --onnx it is "
         "run beside torch first, and kept only if no value of the output differs by more than 1e-4.",
         EXAMPLES,
     )
@@ -87,10 +89,12 @@ def _parser(formats: Mapping[str, Exporter], trainer: str | None) -> tuple[Parse
             kinds.add_argument(f"--{name}", action="store_true", help=_plain(exporter.help))
     files = ", ".join(["RUN/MODEL.onnx", *(f"RUN/{exporter.file}" for exporter in formats.values())])
     parser.add_argument("--out", metavar="FILE", help=f"where it goes (default: {files})")
+    add_at(parser)
     parser.add_argument("--model", metavar="NAME", help="which model, where the run has several")
     parser.add_argument("--opset", metavar="N", type=int, help="version of ONNX's operators, 9 to 20 (default: 17)")
     add_trainer(parser, data=None)
     every = {option.name: option for exporter in formats.values() for option in exporter.options}
+    every.pop("at", None)  # it is the command's own
     group = parser.add_argument_group(f"what else {trainer} lets one choose") if every else parser
     for option in every.values():
         users = ", ".join(f"--{name}" for name, exporter in formats.items() if option in exporter.options)
@@ -191,10 +195,11 @@ def _onnx(directory: Path, trainer: type[Any], options: Namespace) -> int:
     """Write a model as ONNX, and print how near it is to torch."""
     from treadle.export.onnx import OPSET, write_onnx
 
-    name, model = _choose(directory, trainer, options.model)
+    name, model = _choose(directory, trainer, options.model, options.at)
     target = _target(options.out, "model.onnx") if options.out else directory / f"{name}.onnx"
     differences = write_onnx(model, target, opset=OPSET if options.opset is None else options.opset)
-    print(f"{name}, best model of {directory}: largest difference between onnxruntime and torch")
+    which = model.metadata.get("model", "best model")
+    print(f"{name}, {which} of {directory}: largest difference between onnxruntime and torch")
     for shape, difference in differences.items():
         print(f"  {' x '.join(map(str, shape)) + ':':<20} {difference:.1e}")
     print("the file says of itself")
@@ -204,9 +209,11 @@ def _onnx(directory: Path, trainer: type[Any], options: Namespace) -> int:
     return 0
 
 
-def _choose(directory: Path, trainer: type[Any], wanted: str | None) -> tuple[str, Exportable]:
+def _choose(directory: Path, trainer: type[Any], wanted: str | None, at: str | None) -> tuple[str, Exportable]:
     """The model named `wanted`, or the only one, of those that the run's trainer offers."""
-    models: dict[str, Exportable] = trainer.exportable(directory)
+    if at is not None and "at" not in inspect.signature(trainer.exportable).parameters:
+        raise UsageError(f"--at {at}: the exportable() of {trainer.__name__} takes no `at`: leave it out")
+    models: dict[str, Exportable] = trainer.exportable(directory, **({} if at is None else {"at": at}))
     if not models:
         raise UsageError(f"{directory}: {trainer.__name__} has nothing to export{_instead(trainer)}")
     if wanted is None and len(models) > 1:

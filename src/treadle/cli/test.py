@@ -1,17 +1,18 @@
-"""`treadle test`: a run's best model on the test data, with pictures and a report."""
+"""`treadle test`: a run's model on the test data, with pictures and a report."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 from dataclasses import replace
 
-from treadle.cli.common import Parser, print_results
+from treadle.cli.common import Parser, add_at, print_results
 from treadle.cli.script import add_trainer, recipe_at
 from treadle.errors import UsageError
 from treadle.files import existing
 
 EXAMPLES = """  treadle test runs/image/v001
   treadle test runs/image                  its newest version
+  treadle test runs/pix2pix --at best      not its final model; or --at 400
   treadle test runs/image/v001 --data other.jpg
   treadle test runs/pix2pix --set lpips_weights=lpips.safetensors
   treadle test runs/tracts --lines tracks.trk
@@ -25,11 +26,12 @@ def run(arguments: list[str]) -> int:
 
     parser = Parser(
         "test",
-        "Evaluate the best model of a run on its test data (its validation data, where "
+        "Evaluate a model of a run on its test data (its validation data, where "
         "it has no other), and write pictures and a report into RUN/test. Or test the splats of a PLY.",
         EXAMPLES,
     )
     parser.add_argument("run", metavar="RUN", nargs="?", help="a run's directory, or the one that holds its versions")
+    add_at(parser)
     parser.add_argument("--ply", metavar="FILE", help="in place of a run, test the splats of a 3DGS PLY on the "
                         "held-out photographs of --data; the report goes beside it, into FILE-test")  # fmt: skip
     parser.add_argument("--lines", metavar="FILE", help="tractography: judge the streamlines of a TRK, TCK or TRX of "
@@ -45,8 +47,9 @@ def run(arguments: list[str]) -> int:
 
     directory = find_run(options.run)
     recipe = recipe_at(directory, options).with_overrides(options.overrides)
-    results = evaluate(directory, recipe, None if options.lines is None else existing(options.lines, "--lines"))
-    print(f"best model of {directory} on {recipe.data or 'the data of its recipe'}")
+    lines = None if options.lines is None else existing(options.lines, "--lines")
+    results = evaluate(directory, recipe, options.at, lines)
+    print(f"{results.pop('model')} of {directory} on {recipe.data or 'the data of its recipe'}")
     print_results(results)
     return 0
 
@@ -56,6 +59,8 @@ def _test_ply(options: Namespace) -> int:
     from treadle.recipes.actions import tested
     from treadle.recipes.registry import load_recipe
 
+    if options.at is not None:
+        raise UsageError("--at has no meaning with --ply: leave it out")
     if options.data is None:
         raise UsageError("--ply needs the photographs to test on: give --data DIR")
     ply = existing(options.ply, "--ply")

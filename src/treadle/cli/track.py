@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from treadle.cli.common import Parser, print_results, shown
+from treadle.cli.common import Parser, add_at, print_results, shown
 from treadle.cli.script import add_trainer, recipe_at
 from treadle.errors import UsageError, nearest
 from treadle.files import existing
@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
     # What is cheap to check first: a model takes a moment to load.
     out = _out(options.out)
     source = existing(options.input, "INPUT")
-    loaded: Any = trainer.load_model(directory)
+    loaded: Any = trainer.load_model(directory, **({} if options.at is None else {"at": options.at}))
     subject, group = _subject(source, options, loaded.group)
     if subject is None:
         from treadle.tracts.volumes import read_volume
@@ -72,7 +72,7 @@ def run(arguments: list[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(
         "track",
-        "Track streamlines with the best model of a run, in a volume of the kind that it was trained on: from each "
+        "Track streamlines with the model of a run, in a volume of the kind that it was trained on: from each "
         "seed forward, and then backward with the line so far as its past.",
         EXAMPLES,
         usage="treadle track RUN INPUT --mask MASK [--seeds MASK]\n"
@@ -80,6 +80,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("run", metavar="RUN", help="a run's directory, or the one that holds its versions")
     parser.add_argument("input", metavar="INPUT", help="the volume, as NIfTI; or prepared data (.h5)")
+    add_at(parser)
     parser.add_argument("--mask", metavar="MASK", required=True,
                         help="where lines may be: NIfTI, or a volume of the subject's")  # fmt: skip
     parser.add_argument("--seeds", metavar="MASK", help="where they begin (default: in the whole mask)")

@@ -100,8 +100,8 @@ def setting(
 
     Args:
         default, default_factory: as for `dataclasses.field`; without either the setting must be given.
-        least, above, most, below: the range of a number, or of each in a mapping, which then is finite too. None is
-            allowed where the type allows it, and a value that is no number is not compared.
+        least, above, most, below: the range of a number, or of each in a mapping or a tuple, which then is finite too.
+            None is allowed where the type allows it, and a value that is no number is not compared.
         choices: the only values there are; a `Literal` type says the same, where they are known beforehand.
         parse: what reads the value, such as `Every`, `Span.parse` or `parse_curve`: it raises UsageError for what it
             does not understand. The setting keeps what was given, text or an object that `parse` takes.
@@ -265,6 +265,8 @@ def _checked(value: Any, hint: Any, rules: Rules, name: str, *, is_default: bool
         for key, item in value.items():
             if not rules.allows(item):
                 raise UsageError(f"{name}.{key} is {item!r}: expected {rules.expected()}")
+    if isinstance(value, tuple) and rules.choices is None and not all(map(rules.allows, value)):
+        raise UsageError(f"{name} is {list(value)!r}: expected numbers, each {rules.expected()}")
     if value is not None and not rules.allows(value):
         null = ", or null" if NoneType in get_args(hint) else ""
         raise UsageError(f"{name} is {value!r}: expected {rules.expected()}{null}")

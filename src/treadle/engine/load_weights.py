@@ -20,6 +20,23 @@ SHOWN = 4
 
 
 @dataclass(frozen=True)
+class Words:
+    """What messages call the ways to make weights fit: `mapping` of two prefixes, leaving out, taking a part.
+
+    `by_shape` says that taking a part also leaves what is of another shape.
+    """
+
+    mapping: str
+    leave_out: str
+    partly: str
+    by_shape: bool = False
+
+
+CALL = Words("mapping={{{0!r}: {1!r}}}", "leave out by mapping to None", "take what fits with strict=False")
+"""In a call of `load_weights`."""
+
+
+@dataclass(frozen=True)
 class Loaded:
     """What came of `load_weights`, by name: what was `loaded`, what of the module was `missing`, and what was there
     besides, `unexpected` (as mapped). The last two are empty unless `strict` was off."""
@@ -58,25 +75,43 @@ def load_weights(
     Example:
         treadle.load_weights(self.model, "resnet.safetensors", mapping={"backbone.": "", "fc.": None}, strict=False)
     """
-    tensors, where = _tensors(source)
-    given = _renamed(tensors, mapping or {}, where)
+    tensors, where = read_weights(source)
     slots = {name: slot for name, slot in module.state_dict(keep_vars=True).items() if isinstance(slot, Tensor)}
+    given = renamed(tensors, mapping or {}, where)
+    found = check_fit(slots, given, where, type(module).__name__, strict=strict)
+    for name in found.loaded:
+        slots[name].copy_(given[name])
+    return found
+
+
+def check_fit(
+    slots: Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+    where: str,
+    what: str,
+    *,
+    strict: bool = True,
+    words: Words = CALL,
+) -> Loaded:
+    """Which of the tensors `given` have a place in `slots`, by name; nothing is put there.
+
+    `where` and `what` are what messages call the two sides, `words` what they call the ways to make them fit. Returns
+    and raises what `load_weights` does.
+    """
     lazy = [name for name, slot in slots.items() if is_lazy(slot)]
     if lazy:
-        raise UsageError(f"{_list(lazy)} of {type(module).__name__} has no shape yet: give the module a batch first")
+        raise UsageError(f"{_list(lazy)} of {what} has no shape yet: give the module a batch first")
     loaded = tuple(name for name in slots if name in given)
     unexpected = tuple(name for name in given if name not in slots)
     held = {id(slots[name]) for name in loaded}  # of tied weights one name is enough
     missing = tuple(name for name, slot in slots.items() if name not in given and id(slot) not in held)
-    faults = [_misfit(name, slots[name], given[name]) for name in loaded]
-    _check(module, where, loaded, missing, unexpected, [fault for fault in faults if fault], strict)
-    for name in loaded:
-        slots[name].copy_(given[name])
+    faults = [misfit(name, slots[name], given[name]) for name in loaded]
+    _check(what, where, loaded, missing, unexpected, [fault for fault in faults if fault], strict, words)
     return Loaded(loaded, missing, unexpected)
 
 
-def _tensors(source: str | Path | Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], str]:
-    """The tensors of a source, and what messages call it."""
+def read_weights(source: str | Path | Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], str]:
+    """The tensors of a source of `load_weights`, and what messages call it. Raises UsageError in one line."""
     if isinstance(source, Mapping):
         for name, value in source.items():
             if not isinstance(value, Tensor):
@@ -100,8 +135,8 @@ def _tensors(source: str | Path | Mapping[str, Tensor]) -> tuple[Mapping[str, Te
         raise UsageError(f"{source} cannot be read as safetensors: {error}") from None
 
 
-def _renamed(tensors: Mapping[str, Tensor], mapping: Mapping[str, str | None], where: str) -> dict[str, Tensor]:
-    """The tensors that are not left out, by the names that they are to have."""
+def renamed(tensors: Mapping[str, Tensor], mapping: Mapping[str, str | None], where: str) -> dict[str, Tensor]:
+    """The tensors that are not left out, by the names that they are to have; see `load_weights`."""
     found: dict[str, Tensor] = {}
     first: dict[str, str] = {}
     used: set[str] = set()
@@ -123,7 +158,7 @@ def _renamed(tensors: Mapping[str, Tensor], mapping: Mapping[str, str | None], w
     return found
 
 
-def _misfit(name: str, slot: Tensor, value: Tensor) -> str:
+def misfit(name: str, slot: Tensor, value: Tensor) -> str:
     """Why `value` cannot be put into `slot`; empty where it can."""
     if slot.shape != value.shape:
         return f"{name!r} ({_shape(value)} there, {_shape(slot)} in the module)"
@@ -134,36 +169,37 @@ def _misfit(name: str, slot: Tensor, value: Tensor) -> str:
 
 
 def _check(
-    module: nn.Module,
+    what: str,
     where: str,
     loaded: tuple[str, ...],
     missing: tuple[str, ...],
     unexpected: tuple[str, ...],
     faults: list[str],
     strict: bool,
+    words: Words,
 ) -> None:
     """Raise UsageError where something is of another shape, names differ that must not, or nothing would be loaded."""
     names_matter = (strict or not loaded) and bool(missing or unexpected)
     if not faults and not names_matter:
         return
-    words = [f"missing {_list(missing)}"] if names_matter and missing else []
-    words += [f"unexpected {_list(unexpected)}"] if names_matter and unexpected else []
-    words += [f"of another shape {_some(faults)}"] if faults else []
-    remedies = [*_guess(missing, unexpected), "leave out by mapping to None"] if unexpected or faults else []
-    remedies += ["take what fits with strict=False"] if strict and loaded and not faults else []
+    said = [f"missing {_list(missing)}"] if names_matter and missing else []
+    said += [f"unexpected {_list(unexpected)}"] if names_matter and unexpected else []
+    said += [f"of another shape {_some(faults)}"] if faults else []
+    remedies = [*_guess(missing, unexpected, words), words.leave_out] if unexpected or faults else []
+    remedies += [words.partly] if strict and loaded and (words.by_shape or not faults) else []
     tail = f" ({', or '.join(remedies)})" if remedies else ""
-    raise UsageError(f"{where} and {type(module).__name__} do not fit together: {'; '.join(words)}{tail}")
+    raise UsageError(f"{where} and {what} do not fit together: {'; '.join(said)}{tail}")
 
 
-def _guess(missing: Iterable[str], unexpected: Iterable[str]) -> list[str]:
+def _guess(missing: Iterable[str], unexpected: Iterable[str], words: Words) -> list[str]:
     """The mapping that would make two names equal, where one ends as the other."""
     for there in unexpected:
         for here in missing:
             if there.endswith(here):
-                return [f"mapping={{{there.removesuffix(here)!r}: ''}}"]
+                return [words.mapping.format(there.removesuffix(here), "")]
             if here.endswith(there):
-                return [f"mapping={{'': {here.removesuffix(there)!r}}}"]
-    return ["rename with mapping={'old.': 'new.'}"]
+                return [words.mapping.format("", here.removesuffix(there))]
+    return [f"rename with {words.mapping.format('old.', 'new.')}"]
 
 
 def _list(names: Iterable[str]) -> str:

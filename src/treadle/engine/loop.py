@@ -124,6 +124,8 @@ class Loop:
         self.validated_step = -1
         self.validation_metrics: dict[str, float] = {}
         self.best: dict[str, Any] | None = None
+        self.loaded: tuple[int, str] | None = None
+        """After how many steps here other weights were put into the parts, and of which model they are."""
         self.save_requested = False
         self.outputs: Mapping[str, Any] = {}
         """What the step taken last returned."""

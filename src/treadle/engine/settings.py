@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal, Self
 
-from treadle.config.settings import Settings, setting
+from treadle.config.settings import Settings, require, setting
 from treadle.engine.elsewhere import SETTINGS_ELSEWHERE
 from treadle.engine.schedule import Every, Span
 from treadle.errors import UsageError, nearest
@@ -139,6 +140,40 @@ class CheckpointSettings(Settings):
     """Keep one checkpoint for each such part of the run for good."""
     save_patience: float = setting(900.0, above=0, resumable=True, affects_state=False)
     """Seconds for which failing checkpoint writes are put up with before they fail the run."""
+
+
+@dataclass(kw_only=True)
+class StartSettings(Settings):
+    """What the networks begin with."""
+
+    init: str | dict[str, str] | None = setting(None, common=True)
+    """Weights to begin with: a run or a safetensors file for all networks, or {network: one}. RUN@STEP, RUN@best and
+    RUN@final choose among a run's models, and RUN:NETWORK takes the weights of a network that is called so there."""
+    init_mapping: dict[str, str | None] = setting(default_factory=dict)
+    """How names in `init` begin, and how they begin here, network first: {"generator.old.": "generator."}; null leaves
+    those tensors out."""
+    init_partial: bool = setting(False)
+    """Take of `init` what fits by name and shape. Else all names have to be the same, and all shapes."""
+
+    def __post_init__(self) -> None:
+        """Check types; relative paths are those of the working directory."""
+        super().__post_init__()
+        if isinstance(self.init, str):
+            self.init = _absolute(self.init)
+        elif self.init is not None:
+            require(self, "init", bool(self.init), "a run or file, or one for each network named")
+            self.init = {network: _absolute(source) for network, source in self.init.items()}
+        if self.init is None:
+            require(self, "init_mapping", not self.init_mapping, "none without init")
+            require(self, "init_partial", not self.init_partial, "false without init")
+
+    def without_init(self) -> Self:
+        """A copy that begins with weights drawn at random: for whom other weights come anyway."""
+        return replace(self, init=None, init_mapping={}, init_partial=False)
+
+
+def _absolute(source: str) -> str:
+    return os.path.abspath(os.path.expanduser(source))
 
 
 @dataclass(kw_only=True)

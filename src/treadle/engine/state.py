@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from treadle.checkpoint.evaluated import AVERAGES
 from treadle.checkpoint.kinds import Kinds
 from treadle.checkpoint.modules import ModuleMemory
 from treadle.checkpoint.objects import Objects
@@ -23,6 +24,7 @@ from treadle.engine.lifecycle import Lifecycle, Stage
 from treadle.engine.parts import Parts, walk
 from treadle.engine.progress import Progress
 from treadle.engine.subject import Subject
+from treadle.engine.weights import averages_of
 from treadle.errors import DataChanged, StateError
 from treadle.terminal import say
 
@@ -44,6 +46,7 @@ class RunState:
 
     Attributes:
         late: what came after setup.
+        begun_with: the fingerprint of the weights that the run began with, where its settings name some.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class RunState:
     ) -> None:
         self._subject, self._parts = subject, parts
         self._lifecycle, self._events, self._hooks = lifecycle, events, hooks
+        self.begun_with: str | None = None
         self._user: dict[str, Any] = {}
         self._waiting: dict[str, Any] = {}
         """The state of hooks that are not here yet; they may still be added before the first step."""
@@ -107,6 +111,8 @@ class RunState:
         state.frame = self.late.now()
         self._check_held(state)
         state.clock = {"seconds": self._lifecycle.seconds}
+        if self._parts.emas:
+            state.clock[AVERAGES] = averages_of(self._parts)
         kept = {
             name: saved for name, hook in self._stateful_hooks(observers=True).items() if (saved := self._kept(hook))
         }
@@ -224,9 +230,11 @@ class RunState:
         return self._events.contain(hook, "state_dict", lambda: pack_plain(hook.state_dict(), "state"))
 
     def _fingerprints(self) -> dict[str, str]:
-        return {name: feed.recorded_fingerprint() for name, feed in self._subject.feeds.items()}
+        found = {name: feed.recorded_fingerprint() for name, feed in self._subject.feeds.items()}
+        return found if self.begun_with is None else found | {"init": self.begun_with}
 
     def _check_data(self, saved: Mapping[str, str]) -> None:
+        self.begun_with = saved.get("init")
         for name, feed in self._subject.feeds.items():
             if saved.get(name) is not None and not feed.accept_fingerprint(saved[name]):
                 raise DataChanged(f"the data of {name!r} is not what it was: restore the files, or start a new run")

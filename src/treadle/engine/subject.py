@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -27,6 +27,9 @@ class Subject(Events):
     occasional_metrics: ClassVar[Collection[str]] = ()
     """Metrics that `post_validation` adds to some validations alone, say because they take long: where one is
     monitored, a validation without it changes neither the best model nor patience."""
+    preferred_model: ClassVar[Literal["best", "final"]] = "best"
+    """Which model of its runs is tested, exported and loaded where nobody says which: the best by `monitor`, or that of
+    the end. A game between networks has no figure that falls with what it is after, so "final" is its own."""
 
     least_epochs: ClassVar[int] = 0
     """Times that such a trainer should see data which are given to it: `treadle train` says where it will be fewer."""
@@ -103,7 +106,8 @@ class Subject(Events):
     def exportable(cls, run: Path) -> dict[str, Any]:
         """The trained models of the run in a directory that can leave Treadle, by name; none by default.
 
-        Each is a `treadle.export.onnx.Exportable`.
+        Each is a `treadle.export.onnx.Exportable`. One that also takes `at` lets `treadle export --at` say which model:
+        see `treadle.runs.models.find_model`.
         """
         return {}
 
@@ -118,6 +122,8 @@ class Subject(Events):
     @classmethod
     def load_model(cls, run: str | Path, *args: Any, **kwargs: Any) -> Any:
         """The trained model of the run in a directory, ready to be used without the trainer.
+
+        Those of ours take `at`: the step of a model that is kept, "best" or "final"; None takes `preferred_model`.
 
         Raises UsageError where the trainer offers none, as by default.
         """

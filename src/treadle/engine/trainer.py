@@ -135,6 +135,8 @@ class Trainer(Subject):
             attach.begin_run(self, run_dir, resume)
         elif resume:
             raise UsageError("resume needs the run to go on with: give run_dir='runs/line/v001'")
+        else:
+            attach.begin(self)
         seal(self.config)
         self.driver.open()
 
@@ -355,6 +357,16 @@ class Trainer(Subject):
         from treadle.runs import attach
 
         return attach.load_best(self, rank)
+
+    @property
+    def shown_model(self) -> str:
+        """What captions and pages call its weights: "model of step 500" in training, "final model, step 800" at the
+        end, "best model by l1, step 180" where that has been loaded."""
+        loop = self.loop
+        if loop.loaded is not None and loop.loaded[0] == loop.taken:
+            return loop.loaded[1]
+        step = loop.progress.step
+        return f"final model, step {step}" if loop.over else f"model of step {step}"
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Within the block: modules in eval mode, averaged weights (EMA), no gradients, random streams apart."""

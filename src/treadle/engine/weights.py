@@ -20,7 +20,7 @@ def weights_of(parts: Parts) -> dict[str, Tensor]:
     StateError for a module whose state holds something else than tensors.
     """
     weights: dict[str, Tensor] = {}
-    for name, value in _slots(parts).items():
+    for name, value in slots_of(parts).items():
         if not isinstance(value, Tensor):
             raise StateError(
                 f"{name} is a {type(value).__name__} in the state of a module, which the best model cannot hold: make "
@@ -30,10 +30,26 @@ def weights_of(parts: Parts) -> dict[str, Tensor]:
     return weights
 
 
+def averages_of(parts: Parts) -> dict[str, str]:
+    """Which module each average is of that validation sees, by their dotted names; those of no attribute left out."""
+    found = {}
+    for name, ema in parts.emas.items():
+        paths = (
+            f"{attribute}.{path}" if path else attribute
+            for attribute, module in parts.modules.items()
+            for path, inner in ([("", module)] if module is ema.module else module.named_modules())
+            if inner is ema.module
+        )
+        path = next(paths, None) if ema.evaluate else None
+        if path is not None:
+            found[name] = path
+    return found
+
+
 @torch.no_grad()
 def put_weights(parts: Parts, weights: Mapping[str, Tensor]) -> None:
     """Put what `weights_of` gave into these parts; raises StateError, changing nothing, where the names differ."""
-    slots = _slots(parts)
+    slots = slots_of(parts)
     for name in weights:
         if name not in slots:
             raise StateError(f"the best model has {name!r}, the trainer has not{nearest(name, slots)}")
@@ -49,8 +65,8 @@ def put_weights(parts: Parts, weights: Mapping[str, Tensor]) -> None:
                 _assign(shadow, weights[name])
 
 
-def _slots(parts: Parts) -> dict[str, Any]:
-    """The tensors themselves, by the names they are saved under."""
+def slots_of(parts: Parts) -> dict[str, Any]:
+    """The tensors themselves, to be written into, by the names that `weights_of` gives them."""
     parts.refresh()
     slots: dict[str, Any] = {}
     for name, module in parts.modules.items():

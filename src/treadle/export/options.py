@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,12 +41,19 @@ CROP = Option("crop", "keep what lies in a box, given by two corners in the coor
 UP = Option("up", f"the axis of the input that points up, turned to y: {', '.join(UPS)}", "AXIS", _up)
 SCALE = Option("scale", "how many units of the file one unit of the input is", "F", float)
 
+AT = Option("at", "which model: best, final or the step of one that is kept", "STEP|best|final")
 RESOLUTION = Option("resolution", "voxels along the longest side, 8 to 1024 (default: 256)", "N", _count, 256)
 LARGEST = Option("largest", "keep the largest part alone")
 FRAMES = Option("frames", "how many frames (default: 120)", "N", _count, 120)
 FPS = Option("fps", "frames per second (default: 30)", "N", _rate, 30.0)
 WIDTH = Option("width", "of a picture in pixels (default: the training cameras')", "N", _count)
 DEPTH = Option("depth", f"where depth goes: {', '.join(DEPTHS)} (default: beside)", "WHERE", str, "beside")
+
+
+def chosen(load: Callable[..., Any], run: Path, values: Mapping[str, Any]) -> Any:
+    """What `load(run)` gives, or `load(run, at=...)` where --at says which model of the run."""
+    at = values.get("at")
+    return load(run, at=at) if isinstance(at, str) else load(run)
 
 
 def similarity(to_input: Matrix, values: Mapping[str, Any]) -> Matrix:

@@ -20,7 +20,7 @@ from treadle.engine.events import Hook
 from treadle.engine.lr import LearningRate
 from treadle.engine.optim import parameter_groups
 from treadle.engine.schedule import Every
-from treadle.engine.settings import TrainerConfig
+from treadle.engine.settings import StartSettings, TrainerConfig
 from treadle.engine.trainer import Trainer
 from treadle.errors import UsageError
 from treadle.fields.encoding import PositionalGrid
@@ -41,7 +41,7 @@ from treadle.images.reading import picture_size
 from treadle.kernels.adam import Adam
 from treadle.kernels.layout import GridLayout
 from treadle.kernels.threads import left_to_kernels
-from treadle.runs.best import best_config, read_best
+from treadle.runs.models import At, find_model
 
 TILED = 2**24
 """Pixels from which on a picture is not kept in memory."""
@@ -54,7 +54,7 @@ SINES_RATE = 0.1
 
 
 @dataclass(kw_only=True)
-class ImageConfig(TrainerConfig):
+class ImageConfig(StartSettings, TrainerConfig):
     """Settings of `ImageTrainer`."""
 
     max_steps: int | None = 1500
@@ -232,13 +232,14 @@ class ImageTrainer(Trainer):
         }
 
     @classmethod
-    def load_model(cls, run: str | Path) -> PictureField:
+    def load_model(cls, run: str | Path, *, at: At | None = None) -> PictureField:
         """The best model of a run, ready for inference: `load_model("runs/image/v001").picture()`.
 
-        Raises UsageError where the run has no best model, or none of an `ImageTrainer`.
+        `at` names another: the step of one that is kept, or "final". Raises UsageError where the run has no such model,
+        or none of an `ImageTrainer`.
         """
-        weights = read_best(run).of("model")
-        config = best_config(run, cls.Config)
+        found = find_model(run, at, cls.preferred_model)
+        weights, config = found.of("model"), found.config(cls.Config)
         if "size" not in weights or "peak" not in weights:
             raise UsageError(f"{run} is not the run of an image: it has no picture's size")
         height, width = weights["size"].tolist()

@@ -60,7 +60,7 @@ from treadle.kernels.threads import left_to_kernels
 from treadle.reports.growth import course, growth
 from treadle.reports.report import write_report
 from treadle.reports.rows import Row
-from treadle.runs.best import best_config, read_best
+from treadle.runs.models import At, find_model
 
 
 class NeRFTrainer(Trainer):
@@ -362,16 +362,18 @@ class NeRFTrainer(Trainer):
         return radiance_exporters(partial(trained_scene, cls))
 
     @classmethod
-    def load_model(cls, run: str | Path) -> Radiance:
+    def load_model(cls, run: str | Path, *, at: At | None = None) -> Radiance:
         """The field and its tracer of a run's best model: `load_model("runs/nerf/v001").look(camera, white)`.
 
         Its own coordinates are those in which the scene's box is [-1, 1]^3; its `to_input` leads back.
-        Raises UsageError where the run has no best model, or none of this trainer's.
+        `at` names another: the step of one that is kept, or "final". Raises UsageError where the run has no such model,
+        or none of this trainer's.
         """
-        weights = read_best(run).of("model")
+        found = find_model(run, at, cls.preferred_model)
+        weights = found.of("model")
         if "to_input" not in weights:
             raise UsageError(f"{run} is not the run of a radiance field: its model has no to_input")
-        model = build(best_config(run, cls.Config))
+        model = build(found.config(cls.Config))
         model.load_state_dict(weights)
         return model.eval()
 

@@ -48,7 +48,7 @@ from treadle.kernels.threads import left_to_kernels
 from treadle.reports.growth import growth
 from treadle.reports.report import write_report
 from treadle.reports.rows import Row
-from treadle.runs.best import best_config, read_best
+from treadle.runs.models import At, find_model
 
 
 class SDFTrainer(Trainer):
@@ -270,13 +270,14 @@ class SDFTrainer(Trainer):
         return sdf_exporters(cls.load_model)
 
     @classmethod
-    def load_model(cls, run: str | Path) -> SDFField:
+    def load_model(cls, run: str | Path, *, at: At | None = None) -> SDFField:
         """The best model of a run, ready for inference: `load_model("runs/sdf/v001").evaluate(points)`.
 
-        Raises UsageError where the run has no best model, or none of an `SDFTrainer`.
+        `at` names another: the step of one that is kept, or "final". Raises UsageError where the run has no such model,
+        or none of an `SDFTrainer`.
         """
-        weights = read_best(run).of("model")
-        config = best_config(run, cls.Config)
+        found = find_model(run, at, cls.preferred_model)
+        weights, config = found.of("model"), found.config(cls.Config)
         if "log_sharpness" not in weights:
             raise UsageError(f"{run} is not the run of a distance field: it has no sharpness")
         biases = [name for name in weights if name.startswith("decoder.") and name.endswith(".bias")]

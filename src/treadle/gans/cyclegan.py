@@ -19,7 +19,7 @@ from treadle.errors import UsageError
 from treadle.export.onnx import Exportable
 from treadle.gans.export import exportable_generator
 from treadle.gans.images import PairedImages, UnpairedImages
-from treadle.gans.inference import Generator, load_generator
+from treadle.gans.inference import Generator, generator_of
 from treadle.gans.judging import Judge
 from treadle.gans.loading import kinds_for, settle_values
 from treadle.gans.padding import at_own_size
@@ -34,7 +34,7 @@ from treadle.images.panels import panel
 from treadle.images.pixels import to_pixels
 from treadle.images.reading import Pixels
 from treadle.reports.rows import Row
-from treadle.runs.best import best_config
+from treadle.runs.models import At, find_model
 
 
 @dataclass(kw_only=True)
@@ -45,12 +45,12 @@ class CycleGANConfig(TranslationConfig):
     """Which of trainA and trainB is called A here; both directions are learnt in any case."""
     generator: Literal["unet", "resnet"] = "resnet"
     """Kind of the generators."""
-    gan: Literal["bce", "lsgan", "hinge"] = "lsgan"
-    """The game: cross-entropy, least squares or hinge."""
+    gan: Literal["bce", "lsgan", "hinge", "wgan"] = "lsgan"
+    """The game: cross-entropy, least squares, hinge or Wasserstein (which wants the objective's "gp")."""
     spec: str = "cyclegan"
     """The spec that `objective` names parts of: "cyclegan", or one of your own (see `register_spec`)."""
     objective: str = "basic"
-    """The loss terms; "basic" is adversarial, cycle and identity."""
+    """The loss terms: "basic" (adversarial, cycle and identity), with "+r1" or "+gp" added."""
     pool: int = 50
     """Earlier outputs that each discriminator is shown again; 0 shows it the newest only."""
     monitor: str = "cycle"
@@ -75,7 +75,11 @@ class CycleGANTrainer(TranslationTrainer):
     """
 
     Config: ClassVar[type[TrainerConfig]] = CycleGANConfig
-    computes: ClassVar[tuple[str, ...]] = (*GAMES, "G_CYCLE_A", "G_CYCLE_B", "G_IDENTITY_A", "G_IDENTITY_B")
+    computes: ClassVar[tuple[str, ...]] = (
+        *GAMES,
+        *("G_CYCLE_A", "G_CYCLE_B", "G_IDENTITY_A", "G_IDENTITY_B"),
+        *("D_A_R1", "D_B_R1", "D_A_GP", "D_B_GP"),
+    )
 
     @classmethod
     def dataset(cls, config: Any, path: Path | None, split: str) -> UnpairedImages | PairedImages | None:
@@ -92,12 +96,12 @@ class CycleGANTrainer(TranslationTrainer):
             source = UnpairedFolders(path, split, config.direction, channels, config.on_bad, kinds_for(config, split))
         else:
             return None
+        if split != "train":
+            still = config.augmentation().still()
+            return UnpairedImages(source, config.size, still, config.cache_mb, values=config.values)
+        settle_values(config, source)
         augmentation = config.augmentation(fit=path is None)
-        if split == "train":
-            settle_values(config, source)
-        else:
-            augmentation = augmentation.still()
-        return UnpairedImages(source, config.size, augmentation, config.cache_mb, config.values)
+        return UnpairedImages(source, config.size, augmentation, config.cache_mb, cls.transform(), config.values)
 
     def setup(self) -> None:
         """Build the four networks, an optimizer for each pair of them, and the terms of the game."""
@@ -144,12 +148,14 @@ class CycleGANTrainer(TranslationTrainer):
         return self.objective(**terms)
 
     def d_losses(self, a: Tensor, b: Tensor, fake_a: Tensor, fake_b: Tensor) -> Losses:
-        """The discriminators' terms for real pictures and made ones."""
+        """The discriminators' terms for real pictures and made ones, and their gradient penalties."""
         return self.objective(
             D_A_real=self.adversarial.real(self.judge(self.discriminator_a, a)),
             D_A_fake=self.adversarial.fake(self.judge(self.discriminator_a, fake_a)),
             D_B_real=self.adversarial.real(self.judge(self.discriminator_b, b)),
             D_B_fake=self.adversarial.fake(self.judge(self.discriminator_b, fake_b)),
+            **self.penalties_of(self.discriminator_a, a, fake_a, "D_A"),
+            **self.penalties_of(self.discriminator_b, b, fake_b, "D_B"),
         )
 
     def uses(self, name: str) -> bool:
@@ -207,23 +213,28 @@ class CycleGANTrainer(TranslationTrainer):
         return {way: panel(rows, captions[way]) for way, rows in shown.items()}
 
     @classmethod
-    def load_model(cls, run: str | Path, direction: Literal["AtoB", "BtoA"] = "AtoB") -> Generator:
-        """A generator of a run's best model, for inference: `translate(CycleGANTrainer.load_model(run), picture)`.
+    def load_model(
+        cls, run: str | Path, direction: Literal["AtoB", "BtoA"] = "AtoB", *, at: At | None = None
+    ) -> Generator:
+        """A generator of a run's final model, for inference: `translate(CycleGANTrainer.load_model(run), picture)`.
 
-        Raises UsageError where the run has no best model, or none of this trainer's.
+        `at` names another: the step of one that is kept, or "best". Raises UsageError where the run has no such model,
+        or none of this trainer's.
         """
-        config = best_config(run, cls.Config)
+        found = find_model(run, at, cls.preferred_model)
+        config = found.config(cls.Config)
         if direction == "AtoB":
-            return load_generator(run, config, "generator_ab")
-        return load_generator(run, config, "generator_ba", reverse=True)
+            return generator_of(found, config, "generator_ab")
+        return generator_of(found, config, "generator_ba", reverse=True)
 
     @classmethod
-    def exportable(cls, run: Path) -> dict[str, Exportable]:
+    def exportable(cls, run: Path, *, at: At | None = None) -> dict[str, Exportable]:
         """What `treadle export` offers: both generators."""
-        config = best_config(run, cls.Config)
+        found = find_model(run, at, cls.preferred_model)
+        config = found.config(cls.Config)
         return {
-            "AtoB": exportable_generator(run, config, "AtoB", "generator_ab"),
-            "BtoA": exportable_generator(run, config, "BtoA", "generator_ba", reverse=True),
+            "AtoB": exportable_generator(found, config, "AtoB", "generator_ab"),
+            "BtoA": exportable_generator(found, config, "BtoA", "generator_ba", reverse=True),
         }
 
 

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from treadle import __version__
 from treadle.export.onnx import Exportable
 from treadle.gans.augmentation import sides
 from treadle.gans.inference import generator_of
-from treadle.runs.best import read_best
+from treadle.runs.models import Model
 from treadle.runs.run import Run
 
 
 def exportable_generator(
-    run: Path, config: Any, direction: str, name: str = "generator", *, reverse: bool = False
+    found: Model, config: Any, direction: str, name: str = "generator", *, reverse: bool = False
 ) -> Exportable:
-    """A generator of the run's best model, for `write_onnx`: pictures (N, C, H, W) to (N, C, H, W), any H and W.
+    """A generator of a run's model, for `write_onnx`: pictures (N, C, H, W) to (N, C, H, W), any H and W.
 
     `direction` is what the file will say that it does: "AtoB" or "BtoA". The other arguments, and the errors, are those
     of `generator_of`.
     """
-    best, (height, width) = read_best(run), sides(config.size)
-    model = generator_of(best, config, name, reverse=reverse)
+    height, width = sides(config.size)
+    model = generator_of(found, config, name, reverse=reverse)
     return Exportable(
         model,
         shape=(model.in_channels, height, width),
@@ -30,8 +29,9 @@ def exportable_generator(
         multiple=model.multiple,
         metadata={
             "treadle": __version__,
-            "run": Run.open(run).name,
-            "step": str(best.info["step"]),
+            "run": Run.open(found.run).name,
+            "model": str(found),
+            "step": str(found.step),
             "direction": direction,
             "range": "[-1, 1]",
             "size": f"{width} x {height}",

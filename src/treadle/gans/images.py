@@ -12,9 +12,9 @@ from torch import Tensor
 
 from treadle.data.fingerprint import Fingerprint
 from treadle.errors import UsageError
-from treadle.gans.augmentation import Array, Augmentation, Size, sides
+from treadle.gans.augmentation import Augmentation, Size, sides
 from treadle.gans.sources import PairSource, PictureSource, UnpairedSource
-from treadle.gans.values import Values
+from treadle.gans.values import Array, Values
 from treadle.images.pixels import to_tensor
 
 
@@ -45,6 +45,10 @@ class _Cache:
         return {"_room": self._size, "_size": self._size, "_kept": {}}
 
 
+Transform = Callable[[Array, Array, np.random.Generator], tuple[Array, Array]]
+"""A transform of one's own: two arrays, (size, size, C) of the files' type, and what to draw from; gives two such."""
+
+
 class _Translation:
     """What both datasets share: sizes, augmentation, cache, and how numbers become a network's."""
 
@@ -53,8 +57,10 @@ class _Translation:
         size: int | Size,
         augmentation: Augmentation | None,
         cache_mb: float,
+        transform: Transform | None,
         values: tuple[Values, Values] | None,
     ) -> None:
+        self.transform = transform
         self.still = (augmentation or Augmentation(load_size=size, crop_size=size)).still()
         self.augmentation = augmentation
         if sides(self.still.crop_size) != sides(size):
@@ -70,6 +76,26 @@ class _Translation:
         """What is done to pictures when they are sampled."""
         return self.augmentation or self.still
 
+    def _encoded(self, pair: Sequence[Array]) -> tuple[Tensor, Tensor]:
+        return self._encode[0](pair[0]), self._encode[1](pair[1])
+
+    def _transformed(self, first: Array, second: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+        """Both after the transform of one's own, which may write into what it gets."""
+        if self.transform is None:
+            return first, second
+        found = self.transform(first.copy(), second.copy(), rng)
+        wanted = [(first.shape, first.dtype), (second.shape, second.dtype)]
+        if not isinstance(found, tuple) or [(np.shape(each), getattr(each, "dtype", None)) for each in found] != wanted:
+            raise UsageError(f"augment gave {_described(found)}: expected two arrays, {_described((first, second))}")
+        return found
+
+
+def _described(found: Any) -> str:
+    each = found if isinstance(found, tuple) else (found,)
+    return " and ".join(
+        f"{one.dtype} {one.shape}" if isinstance(one, np.ndarray) else type(one).__name__ for one in each
+    )
+
 
 class PairedImages(_Translation):
     """Samples (x, y) for paired translation: input and target, float32 (C, H, W) in [-1, 1].
@@ -83,6 +109,8 @@ class PairedImages(_Translation):
         augmentation: None for evaluation at `size`; `Augmentation.still` evaluates what an augmentation trains on.
         cache_mb: memory for decoded and resized pictures, in MB, in each process that makes samples. It never changes
             a sample.
+        transform: `f(x, y, rng)`, done to the augmented pair, where there is an augmentation. What is random should
+            come from `rng` alone, which is that of (seed, epoch, index). Processes that make samples import it.
         values: how the numbers of input and target become a network's; None is for 8 bits.
 
     Making a sample raises UsageError for two pictures that differ in size where neither is resized.
@@ -94,9 +122,10 @@ class PairedImages(_Translation):
         size: int | Size,
         augmentation: Augmentation | None = None,
         cache_mb: float = 512,
+        transform: Transform | None = None,
         values: tuple[Values, Values] | None = None,
     ) -> None:
-        super().__init__(size, augmentation, cache_mb, values)
+        super().__init__(size, augmentation, cache_mb, transform, values)
         self.source = source
 
     def __len__(self) -> int:
@@ -109,7 +138,8 @@ class PairedImages(_Translation):
         """Pair `index`, augmented; what is random is drawn from `rng`."""
         if self.augmentation is None:
             return self[index]
-        return self._encoded(self.augmentation.vary(self._resized(index, self.augmentation), rng))
+        x, y = self.augmentation.vary(self._resized(index, self.augmentation), rng)
+        return self._encoded(self._transformed(x, y, rng))
 
     def name(self, index: int) -> str:
         """The pair's short name."""
@@ -130,9 +160,6 @@ class PairedImages(_Translation):
     def shapes(self) -> list[Size]:
         """Height and width of each sample. Raises UsageError for a picture that is too small to cut from."""
         return [size for _, size in self.sizes()]
-
-    def _encoded(self, pair: Sequence[Array]) -> tuple[Tensor, Tensor]:
-        return self._encode[0](pair[0]), self._encode[1](pair[1])
 
     def _resized(self, index: int, how: Augmentation) -> tuple[Array, ...]:
         def make() -> tuple[Array, Array]:
@@ -158,7 +185,7 @@ class UnpairedImages(_Translation):
 
     Args:
         source: `UnpairedFolders`, or anything with the sources `a` and `b`.
-        size, augmentation, cache_mb, values: as for `PairedImages`; of the augmentation, only geometry.
+        size, augmentation, cache_mb, transform, values: as for `PairedImages`; of the augmentation, only geometry.
 
     Raises UsageError for an augmentation of the input's appearance: here both pictures are input and target.
     """
@@ -169,12 +196,13 @@ class UnpairedImages(_Translation):
         size: int | Size,
         augmentation: Augmentation | None = None,
         cache_mb: float = 512,
+        transform: Transform | None = None,
         values: tuple[Values, Values] | None = None,
     ) -> None:
-        super().__init__(size, augmentation, cache_mb, values)
+        super().__init__(size, augmentation, cache_mb, transform, values)
         if augmentation is not None and augmentation != augmentation.geometry():
             raise UsageError(
-                "unpaired pictures are input and target at once: leave out jitter, noise, blur and label_input"
+                "unpaired pictures are input and target at once: leave out what changes the input alone, such as jitter"
             )
         self.source = source
         self._sides: dict[str, PictureSource] = {"a": source.a, "b": source.b}
@@ -193,12 +221,11 @@ class UnpairedImages(_Translation):
         """Picture `index` of the longer source and one of the other, augmented; what is random is drawn from `rng`."""
         if self.augmentation is None:
             return self[index]
-        tensors = []
-        for (side, of), encode in zip(self._sides.items(), self._encode, strict=True):
+        pictures: list[Array] = []
+        for side, of in self._sides.items():
             which = index if side == self._longer else int(rng.integers(len(of)))
-            (picture,) = self.augmentation.vary((self._resized(side, which, self.augmentation),), rng)
-            tensors.append(encode(picture))
-        return tensors[0], tensors[1]
+            pictures += self.augmentation.vary((self._resized(side, which, self.augmentation),), rng)
+        return self._encoded(self._transformed(pictures[0], pictures[1], rng))
 
     def name(self, index: int) -> str:
         """The names of the two pictures of `dataset[index]`."""

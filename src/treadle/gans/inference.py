@@ -1,8 +1,7 @@
-"""Using what was trained: the generator of a run's best model, and one picture translated by it."""
+"""Using what was trained: the generator of a run's model, and one picture translated by it."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,36 +12,31 @@ from treadle.gans.resnet import ResNetGenerator
 from treadle.gans.unet import UNet
 from treadle.images.pixels import to_pixels, to_tensor
 from treadle.images.reading import Pixels
-from treadle.runs.best import Best, read_best
+from treadle.runs.models import Model
 
 Generator = UNet | ResNetGenerator
 
 
-def load_generator(run: str | Path, config: Any, name: str = "generator", *, reverse: bool = False) -> Generator:
-    """A generator of the best model of the run in the directory `run`: see `generator_of`."""
-    return generator_of(read_best(run), config, name, reverse=reverse)
-
-
-def generator_of(best: Best, config: Any, name: str = "generator", *, reverse: bool = False) -> Generator:
-    """A generator of a run's best model (averaged weights, where the run has them), in eval mode on the CPU.
+def generator_of(found: Model, config: Any, name: str = "generator", *, reverse: bool = False) -> Generator:
+    """A generator of a run's model (averaged weights, where the run has them), in eval mode on the CPU.
 
     Args:
-        best: the best model.
-        config: its settings, from `best_config`.
+        found: the model, from `find_model`.
+        config: its settings.
         name: the trainer's attribute that is the generator.
         reverse: whether it goes from output to input pictures.
 
     Raises:
-        UsageError: the best model has no such generator, or another one than its config describes.
+        UsageError: the model has no such generator, or another one than its config describes.
     """
-    weights = best.of(name)
+    weights = found.of(name)
     with torch.device("meta"):  # no memory, and no random draws, for weights that are replaced at once
         model: Generator = config.build_generator(reverse=reverse)
     try:
         model.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         problem = " ".join(str(error).partition("\n")[2].split())[:200]
-        raise UsageError(f"the {name} of the best model is not what its config describes: {problem}") from None
+        raise UsageError(f"the {name} of the {found} is not what its config describes: {problem}") from None
     return model.eval().requires_grad_(False)
 
 

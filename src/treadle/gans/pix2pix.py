@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,17 +11,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from treadle.config.settings import setting
 from treadle.data.feed import Feed
 from treadle.engine.objective import Losses
 from treadle.engine.settings import TrainerConfig
 from treadle.export.onnx import Exportable
-from treadle.gans.adversarial import gradient_penalty, r1
-from treadle.gans.augmentation import Augmentation
 from treadle.gans.diffaugment import Draw
 from treadle.gans.export import exportable_generator
 from treadle.gans.images import PairedImages
-from treadle.gans.inference import Generator, load_generator
+from treadle.gans.inference import Generator, generator_of
 from treadle.gans.judging import Judge
 from treadle.gans.loading import kinds_for, settle_values
 from treadle.gans.padding import at_own_size
@@ -35,7 +32,7 @@ from treadle.images.metrics import measure
 from treadle.images.panels import panel
 from treadle.images.pixels import to_pixels
 from treadle.reports.rows import Row
-from treadle.runs.best import best_config
+from treadle.runs.models import At, find_model
 
 
 @dataclass(kw_only=True)
@@ -50,20 +47,8 @@ class Pix2PixConfig(InputSettings, TranslationConfig):
     """The loss terms: "basic", "extended" (with L2, Sobel and Laplacian), with "+vgg", "+r1" or "+gp" added."""
     vgg_weights: Path | None = None
     """Weights of VGG-19 for "+vgg", a safetensors file with torchvision's names."""
-    penalty_every: int = setting(1, least=1)
-    """Compute r1 and gp at every such update of the discriminator only, with as many times the weight."""
     monitor: str = "l1"
     """The validation metric that says which model is best: "l1", "psnr" or "ssim"."""
-
-    def augmentation(self, *, fit: bool = False) -> Augmentation:
-        """What is done to the pairs that are trained on; `fit` says that they are made at `size` as they are."""
-        return replace(
-            super().augmentation(fit=fit),
-            jitter=self.jitter,
-            noise=self.noise,
-            blur=self.blur,
-            label_input=self.label_input,
-        )
 
 
 class Pix2PixTrainer(TranslationTrainer):
@@ -96,13 +81,9 @@ class Pix2PixTrainer(TranslationTrainer):
         if split == "train":
             settle_values(config, source)
         augmentation = config.augmentation(fit=path is None)
-        return PairedImages(
-            source,
-            config.size,
-            augmentation if split == "train" else augmentation.still(),
-            config.cache_mb,
-            config.values,
-        )
+        if split != "train":
+            return PairedImages(source, config.size, augmentation.still(), config.cache_mb, values=config.values)
+        return PairedImages(source, config.size, augmentation, config.cache_mb, cls.transform(), config.values)
 
     def setup(self) -> None:
         """Build the two networks, an optimizer for each, and the terms of the game."""
@@ -164,14 +145,7 @@ class Pix2PixTrainer(TranslationTrainer):
 
     def penalties(self, x: Tensor, y: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """The gradient penalties that the objective has, at the updates at which they are due."""
-        every, found = self.config.penalty_every, {}
-        if self.updates(self.d_optimizer) % every == 0:
-            if "D_R1" in self.objective.terms:
-                real = y.detach().requires_grad_()
-                found["D_R1"] = every * r1(self.judge(x, real), real)
-            if "D_GP" in self.objective.terms:
-                found["D_GP"] = every * gradient_penalty(lambda pictures: self.judge(x, pictures), y, fake)
-        return found
+        return self.penalties_of(lambda pictures: self.judge(x, pictures), y, fake)
 
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> Mapping[str, Any]:
         """L1, PSNR and SSIM of the translated pictures to their targets."""
@@ -193,15 +167,18 @@ class Pix2PixTrainer(TranslationTrainer):
         return {"translations": panel([list(pictures.values()) for pictures in shown], list(shown[0]))}
 
     @classmethod
-    def load_model(cls, run: str | Path) -> Generator:
-        """The generator of a run's best model, for inference: `translate(Pix2PixTrainer.load_model(run), picture)`.
+    def load_model(cls, run: str | Path, *, at: At | None = None) -> Generator:
+        """The generator of a run's final model, for inference: `translate(Pix2PixTrainer.load_model(run), picture)`.
 
-        Raises UsageError where the run has no best model, or none of this trainer's.
+        `at` names another: the step of one that is kept, or "best". Raises UsageError where the run has no such model,
+        or none of this trainer's.
         """
-        return load_generator(run, best_config(run, cls.Config))
+        found = find_model(run, at, cls.preferred_model)
+        return generator_of(found, found.config(cls.Config))
 
     @classmethod
-    def exportable(cls, run: Path) -> dict[str, Exportable]:
+    def exportable(cls, run: Path, *, at: At | None = None) -> dict[str, Exportable]:
         """What `treadle export` offers: the generator."""
-        config = best_config(run, cls.Config)
-        return {"generator": exportable_generator(run, config, config.direction)}
+        found = find_model(run, at, cls.preferred_model)
+        config = found.config(cls.Config)
+        return {"generator": exportable_generator(found, config, config.direction)}

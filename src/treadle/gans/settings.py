@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import isfinite
 from pathlib import Path
 from typing import Literal
@@ -14,11 +14,12 @@ from treadle.config.settings import Settings, require, setting
 from treadle.engine.curves import parse_curve
 from treadle.engine.ema import EMA
 from treadle.engine.schedule import Every
-from treadle.engine.settings import TrainerConfig
+from treadle.engine.settings import StartSettings, TrainerConfig
 from treadle.gans.augmentation import Augmentation, Preprocess, sides
 from treadle.gans.diffaugment import DiffAugment
 from treadle.gans.patchgan import HALVINGS, PatchGAN, least_size
 from treadle.gans.resnet import ResNetGenerator
+from treadle.gans.strengths import Range
 from treadle.gans.unet import UNet
 from treadle.gans.values import Values
 from treadle.images.bands import Kind
@@ -66,8 +67,19 @@ class AugmentationSettings(Settings):
 
     flip: float = setting(0.5, least=0, most=1)
     """Probability of mirroring a picture left to right (a pair is mirrored as one)."""
+    vertical_flip: float = setting(0.0, least=0, most=1)
+    """Probability of mirroring a picture upside down."""
     rotate: bool = setting(False)
     """Turn pictures by multiples of 90 degrees; for data without an up, such as maps."""
+    elastic: Range = setting(0.0, least=0)
+    """Elastic deformation: most standard deviation of smooth displacements, in pixels; two numbers are least and
+    most, here and wherever a setting takes either."""
+    elastic_sigma: float = setting(16.0, above=0)
+    """How smooth these displacements are, in pixels: above 3 times `elastic` nothing folds."""
+    distortion: Range = setting(0.0, least=-1, most=1)
+    """Most distortion as of a lens, to either side: k of r (1 + k r^2 + k r^4), r in widths of the picture."""
+    chances: dict[str, float] = setting(default_factory=dict, least=0, most=1)
+    """Probability of what is to be done to some pictures only, by setting, such as {elastic: 0.3}; others: 1."""
 
 
 @dataclass(kw_only=True)
@@ -76,12 +88,26 @@ class InputSettings(Settings):
 
     label_input: bool = False
     """Resize the input by nearest neighbour: for label maps, whose colours bicubic resizing blends into others."""
-    jitter: float = setting(0.0, least=0, most=1)
-    """Random brightness, contrast and saturation of the input, as a share of each."""
-    noise: float = setting(0.0, least=0, most=1)
-    """Largest standard deviation of Gaussian noise on the input; pictures are in 0 to 1."""
-    blur: float = setting(0.0, least=0)
-    """Largest standard deviation of Gaussian blur on the input, in pixels."""
+    jitter: Range = setting(0.0, least=0)
+    """Random brightness, contrast and saturation, as a share of each (at most 1); two numbers are factors."""
+    gamma: Range = setting(0.0, least=0)
+    """Random gamma: to the power of 1 - gamma to 1 + gamma (at most 1); two numbers are powers."""
+    gray: float = setting(0.0, least=0, most=1)
+    """Probability of turning the input gray."""
+    noise: Range = setting(0.0, least=0, most=1)
+    """Most standard deviation of Gaussian noise; pictures are in 0 to 1."""
+    blur: Range = setting(0.0, least=0)
+    """Most standard deviation of Gaussian blur, in pixels."""
+    motion_blur: Range = setting(0.0, least=0)
+    """Longest motion while the picture was taken, in pixels."""
+    jpeg: Range = setting(0.0, least=0, most=100)
+    """Lowest quality of JPEG compression, 1 to 100; 0 compresses nothing."""
+    cutout: Range = setting(0.0, least=0)
+    """Most rectangles that are cut out, and black."""
+    cutout_size: Range = setting((0.05, 0.25), least=0, most=1)
+    """Longest sides of these rectangles, as shares of the picture's."""
+    cutout_both: bool = setting(False)
+    """Cut the same rectangles out of the target."""
 
 
 @dataclass(kw_only=True)
@@ -124,6 +150,8 @@ class GameSettings(Settings):
     """Other weights of the objective's terms, by name: numbers, or curves such as "linear 0 to 10 over 30%"."""
     spec: str = setting()
     """The spec that `objective` names parts of, or one of your own (see `register_spec`)."""
+    penalty_every: int = setting(1, least=1)
+    """Compute r1 and gp at every such update of the discriminator only, with as many times the weight."""
     pool: int = setting(0, least=0)
     """Earlier outputs that a discriminator is shown again; 0 shows it the newest only."""
     diffaugment: str = setting("", parse=DiffAugment)
@@ -162,7 +190,13 @@ class JudgingSettings(Settings):
 
 @dataclass(kw_only=True)
 class TranslationConfig(
-    JudgingSettings, GameSettings, NetworkSettings, AugmentationSettings, PictureSettings, TrainerConfig
+    JudgingSettings,
+    GameSettings,
+    StartSettings,
+    NetworkSettings,
+    AugmentationSettings,
+    PictureSettings,
+    TrainerConfig,
 ):
     """Settings of `Pix2PixTrainer` and `CycleGANTrainer`.
 
@@ -192,6 +226,7 @@ class TranslationConfig(
         least = 2 if self.generator == "unet" else 0
         require(self, "downs", self.downs is None or self.downs >= least, f"at least {least}, or null")
         self._check_sizes()
+        self.augmentation()
 
     def _check_sizes(self) -> None:
         size = sides(self.size)
@@ -236,13 +271,9 @@ class TranslationConfig(
             cut = self.preprocess in ("resize_and_crop", "scale_width_and_crop") and not fit
             height, width = (round(side * 5 / 4) if cut else side for side in sides(self.size))
             load_size = height if height == width else (height, width)
-        return Augmentation(
-            load_size=load_size,
-            crop_size=self.size,
-            preprocess=self.preprocess,
-            flip=self.flip,
-            rotate=self.rotate,
-        )
+        own = {each.name for each in fields(Augmentation)} & {each.name for each in fields(self)}
+        given = {name: getattr(self, name) for name in own}
+        return Augmentation(**given | {"load_size": load_size, "crop_size": self.size})
 
     @property
     def values(self) -> tuple[Values, Values]:

@@ -95,6 +95,9 @@ register_spec(
             Term("D_B_real", weight=0.5, tags=DISCRIMINATOR),
             Term("D_B_fake", weight=0.5, tags=DISCRIMINATOR),
         ),
+        # Of either discriminator as in pix2pix: to be added, as "basic+r1".
+        "r1": (Term("D_A_R1", weight=5.0, tags=DISCRIMINATOR), Term("D_B_R1", weight=5.0, tags=DISCRIMINATOR)),
+        "gp": (Term("D_A_GP", weight=5.0, tags=DISCRIMINATOR), Term("D_B_GP", weight=5.0, tags=DISCRIMINATOR)),
     },
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,11 +19,11 @@ from treadle.engine.objective import Losses, Objective
 from treadle.engine.settings import TrainerConfig
 from treadle.engine.trainer import Trainer
 from treadle.errors import UsageError, nearest
-from treadle.gans.adversarial import Adversarial
+from treadle.gans.adversarial import Adversarial, gradient_penalty, r1
 from treadle.gans.augmentation import sides
 from treadle.gans.diffaugment import DiffAugment, Draw
 from treadle.gans.facades import facades
-from treadle.gans.images import PairedImages, UnpairedImages
+from treadle.gans.images import PairedImages, Transform, UnpairedImages
 from treadle.gans.judging import Judge
 from treadle.gans.loading import in_batches
 from treadle.gans.padding import at_own_size
@@ -49,6 +50,7 @@ class TranslationTrainer(Trainer):
     least_epochs: ClassVar[int] = 20
     computes: ClassVar[tuple[str, ...]] = ()
     """The loss terms that `step` computes; a subclass that computes more of them adds their names."""
+    preferred_model = "final"
     g_optimizer: torch.optim.Optimizer
     d_optimizer: torch.optim.Optimizer
 
@@ -64,6 +66,42 @@ class TranslationTrainer(Trainer):
     @abstractmethod
     def dataset(cls, config: Any, path: Path | None, split: str) -> PairedImages | UnpairedImages | None:
         """The "train", "val" or "test" pictures in `path` (house fronts for None); None where it has no such split."""
+
+    @staticmethod
+    def augment(x: Array, y: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+        """A transform of one's own, to override: what is done to each pair that is trained on, after the settings.
+
+        Without pairs, `x` and `y` are a picture of A and one of B. Of data that `load_data` loads; a dataset takes such
+        a function as `transform`.
+
+        Args:
+            x: input, (size, size, C) of the file's type, and free to be written into.
+            y: target.
+            rng: what everything random has to come from: it is that of (seed, epoch, index), so a resumed run, and any
+                number of workers, see the same pictures.
+
+        Returns:
+            Two arrays of the same shapes and types.
+
+        Example:
+            class Mine(Pix2PixTrainer):          # treadle train --trainer prog.py:Mine --data facades
+                @staticmethod
+                def augment(x, y, rng):
+                    return (255 - x if rng.random() < 0.3 else x), y
+        """
+        return x, y
+
+    @classmethod
+    def transform(cls) -> Transform | None:
+        """What `augment` is where a subclass has one. Raises UsageError where that needs a trainer, a method's self."""
+        if cls.augment is TranslationTrainer.augment:
+            return None
+        if inspect.isfunction(inspect.getattr_static(cls, "augment")):
+            raise UsageError(
+                f"{cls.__name__}.augment is a method of a trainer, but samples are made where there is none: write "
+                "@staticmethod above it, and leave out self"
+            )
+        return cls.augment
 
     def set_up_game(self, objective: Objective) -> None:
         """Set up what surrounds the networks: loss terms, learning rates, the kind of game, pictures to look at.
@@ -112,6 +150,25 @@ class TranslationTrainer(Trainer):
                 terms = compute()
                 self.minimize(terms, optimizers[player])
                 found.update(terms)
+        return found
+
+    def penalties_of(
+        self, judge: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, game: str = "D"
+    ) -> dict[str, Tensor]:
+        """The gradient penalties of a discriminator that the objective has, at the updates at which they are due.
+
+        Args:
+            judge: the discriminator: pictures to logits.
+            real, fake: what it is trained on, (N, C, H, W) each.
+            game: how its terms' names begin: "D" for "D_R1" and "D_GP".
+        """
+        every, terms, found = self.config.penalty_every, self.objective.terms, {}
+        if self.updates(self.d_optimizer) % every == 0:
+            if f"{game}_R1" in terms:
+                pictures = real.detach().requires_grad_()
+                found[f"{game}_R1"] = every * r1(judge(pictures), pictures)
+            if f"{game}_GP" in terms:
+                found[f"{game}_GP"] = every * gradient_penalty(judge, real, fake)
         return found
 
     def draw(self, pictures: Tensor) -> Draw | None:

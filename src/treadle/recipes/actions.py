@@ -15,18 +15,19 @@ A run's files say which trainer it is, by name, and which data, by path; whateve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from treadle.engine.settings import StartSettings
 from treadle.errors import UsageError
 from treadle.files import existing, make_report_directory, to_json, write_whole
 from treadle.recipes import registry
 from treadle.recipes.registry import Recipe, load_recipe, recipe_of
 from treadle.recipes.try_out import TryOut, try_recipe
-from treadle.runs.best import load_best
 from treadle.runs.fork import changed_hyperparameters, fork_run
+from treadle.runs.models import At, find_model
 from treadle.runs.run import CONFIG, find_run
 from treadle.runs.verify import Verdict, verify_run
 
@@ -122,33 +123,36 @@ def verify(
     """
     directory = find_run(run)
     recipe = recipe_of_run(directory, trainer, data, validation_data, test_data)
-    return verify_run(directory, lambda where: recipe.build(run_dir=where), start)
+    return verify_run(directory, recipe.trainer_class.Config, replaying(recipe), start)
 
 
 def test(
     run: str | Path,
     *,
+    at: At | None = None,
     trainer: type[Trainer] | str | None = None,
     data: Any = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Evaluate the best model of a run on its test data, and write pictures and figures into `RUN/test`.
+    """Evaluate a model of a run on its test data, and write pictures and figures into `RUN/test`.
 
     Without test data of its own the trainer's validation data is taken.
 
     Args:
         run, trainer: as for `resume`.
+        at: which model: "best", "final" (that of the newest checkpoint), or the step of one that is kept; by default
+            the trainer's `preferred_model`, which is the best one unless networks play against each other.
         data: what to test on instead: a path for `load_data`, or an object, as `test_data` of the trainer takes it.
         settings: those that concern the evaluation.
 
-    Returns the results by name: the metrics, the `step` of the best model, and where the `report` is.
+    Returns the results by name: the metrics, which `model` it is and its `step`, and where the `report` is.
 
-    Raises UsageError where there is no best model or nothing to test on.
+    Raises UsageError where there is no such model or nothing to test on.
     """
     directory = find_run(run)
     path = isinstance(data, str | Path)
     recipe = recipe_of_run(directory, trainer, data if path else None, test_data=None if path else data)
-    return evaluate(directory, recipe.with_settings(settings))
+    return evaluate(directory, recipe.with_settings(settings), at)
 
 
 def try_out(
@@ -215,20 +219,41 @@ def branch(
     parent: Path, before: Recipe, recipe: Recipe, at: int, run_dir: str | Path | None, hooks: Sequence[Hook] = ()
 ) -> Trainer:
     """The trainer of a new run, with `recipe`, from the checkpoint of `parent` after `at` steps of `before`."""
-    with before.build() as old, recipe.build() as new:
+    if begins_with(before) != begins_with(recipe):
+        raise UsageError(f"init: a fork goes on with the weights of step {at}: begin a new run (treadle train) instead")
+    with without_init(before).build() as old, without_init(recipe).build() as new:
         changes = changed_hyperparameters(old.parts.optimizers, new.parts.optimizers)
     target = None if run_dir is None else Path(run_dir)
     directory = fork_run(parent, at, recipe.document(), target, changes)
     return recipe.build(run_dir=directory, hooks=hooks, resume=True)
 
 
-def evaluate(run: Path, recipe: Recipe, lines: Path | None = None) -> dict[str, Any]:
-    """Test the best model of the run in the directory `run`; its results by name.
+def begins_with(recipe: Recipe) -> Any:
+    """What the settings say of the weights to begin with."""
+    names = ("init", "init_mapping", "init_partial")
+    return isinstance(recipe.config, StartSettings) and [getattr(recipe.config, name) for name in names]
+
+
+def without_init(recipe: Recipe) -> Recipe:
+    """The recipe without weights to begin with, which may be gone: for a trainer that is given a run's own."""
+    config = recipe.config
+    return replace(recipe, config=config.without_init()) if isinstance(config, StartSettings) else recipe
+
+
+def replaying(recipe: Recipe) -> Callable[[Path, int], Trainer]:
+    """What makes the trainer that takes a run's steps again: see `verify_run`."""
+    return lambda where, start: (without_init(recipe) if start else recipe).build(run_dir=where)
+
+
+def evaluate(run: Path, recipe: Recipe, at: At | None = None, lines: Path | None = None) -> dict[str, Any]:
+    """Test the model `at` a step of the run in the directory `run` (see `find_model`); its results by name.
 
     `lines` is a file of streamlines that are judged in place of the test data, for trainers that know them.
     """
-    with recipe.build() as trainer:
-        best = load_best(trainer.parts, run)
+    found = find_model(run, at, recipe.trainer_class.preferred_model)
+    with without_init(recipe).build() as trainer:
+        found.put_into(trainer.parts)
+        trainer.loop.loaded = trainer.loop.taken, str(found)
         feed = trainer.test_feed or trainer.validation_feed
         if lines is not None:
             if not hasattr(trainer, "feed_of_lines"):
@@ -236,7 +261,7 @@ def evaluate(run: Path, recipe: Recipe, lines: Path | None = None) -> dict[str, 
             feed = trainer.feed_of_lines(lines)
         if feed is None:
             raise UsageError(f"{type(trainer).__name__} has neither test nor validation data to test on")
-        return tested(trainer, feed, run.absolute() / "test", {"step": best["step"]})
+        return tested(trainer, feed, run.absolute() / "test", {"model": str(found), "step": found.step})
 
 
 def tested(trainer: Trainer, feed: Feed, report: Path, results: Mapping[str, Any]) -> dict[str, Any]:

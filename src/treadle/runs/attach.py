@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from treadle.engine.build import check_ready
 from treadle.engine.events import Hook
-from treadle.engine.settings import TrainerConfig
+from treadle.engine.settings import StartSettings, TrainerConfig
 from treadle.errors import UsageError
 from treadle.hooks.best_model import BestModel
 from treadle.hooks.best_model import load_best as load_best
@@ -43,6 +43,25 @@ def default_hooks(config: TrainerConfig) -> list[Hook]:
     return hooks
 
 
+def begin(trainer: Trainer) -> None:
+    """Let the trainer's networks begin with the weights that its settings name, where they name some.
+
+    Raises UsageError where there are none such, or they do not fit.
+    """
+    config, loop = trainer.config, trainer.loop
+    if not isinstance(config, StartSettings) or config.init is None:
+        return
+    from treadle.runs.init import left_anew, pinned, put_initial_weights
+    from treadle.terminal import say
+
+    begun = put_initial_weights(config, loop.parts)
+    config.init = pinned(config.init)
+    loop.state.begun_with = begun.fingerprint
+    loop.told_at_start |= {"init": {"tensors": len(begun.given), "anew": begun.anew, "sha256": begun.fingerprint}}
+    if begun.anew:
+        say(f"treadle: {left_anew(begun.anew)}")
+
+
 def begin_run(trainer: Trainer, run_dir: str | Path, resume: bool | Literal["auto"]) -> None:
     """Make the trainer a run on disk: a new one, or, as `resume` asks for it, one that is there.
 
@@ -73,6 +92,7 @@ def open_run(trainer: Trainer, run_dir: str | Path) -> None:
     from treadle.runs.aside import create_run
 
     check_ready(trainer.loop)
+    begin(trainer)
     _attach(trainer, create_run(run_dir))
 
 
@@ -111,7 +131,7 @@ def _attach(trainer: Trainer, run: Run) -> Saver:
 
     trainer.run = run
     loop.archive = archive = Saver(run, loop.note, retention, config.save_patience)
-    loop.told_at_start = {"settings": to_dict(config)}
+    loop.told_at_start |= {"settings": to_dict(config)}
     for hook in (RunRecorder(run), ExampleFiles(run)):
         trainer.add_hook(hook)
     return archive

@@ -47,7 +47,7 @@ class Best:
         found = {name.removeprefix(prefix): value for name, value in self.weights.items() if name.startswith(prefix)}
         if not found:
             known = {name.rpartition(".")[0] or name for name in self.weights}
-            raise UsageError(f"the best model has no {attribute!r}{nearest(attribute, known)}")
+            raise UsageError(f"the model has no {attribute!r}{nearest(attribute, known)}")
         return found
 
 
@@ -208,7 +208,12 @@ def best_directory(run: str | Path) -> Path:
 
 def best_config(run: str | Path, kind: type[Any]) -> Any:
     """The settings, a `kind`, of a run's best model. Raises UsageError where there is none, or none of that kind."""
-    source = best_directory(run) / CONFIG
+    return config_at(best_directory(run), kind)
+
+
+def config_at(directory: Path, kind: type[Any]) -> Any:
+    """The settings, a `kind`, beside the model in `directory`. Raises UsageError where there are none of that kind."""
+    source = directory / CONFIG
     if source.exists() and not source.is_file():
         raise UsageError(f"{source} is no regular file: put back the settings of the best model")
     return from_dict(kind, load(source).get("config") or {}, source=str(source), at="config")
@@ -219,22 +224,32 @@ def read_best(run: str | Path, rank: int = 1) -> Best:
 
     Raises UsageError where it has none, or none that is whole.
     """
-    from safetensors import SafetensorError
-
     directory = best_directory(run)
     if rank != 1:
         found = ranks(run)
         if not 1 <= rank <= len(found):
             raise UsageError(f"{run} has no best model of rank {rank}: it keeps {len(found)} (keep_best= keeps more)")
         directory = found[rank - 1].directory
-    try:
-        info = check_info(directory / INFO, read_json(directory / INFO))
-    except RunError as error:
-        raise UsageError(str(error)) from None
+    return read_at(directory)
+
+
+def read_at(directory: Path) -> Best:
+    """The model in `directory`. Raises UsageError where there is none that is whole."""
+    from safetensors import SafetensorError
+
+    info = info_at(directory)
     try:
         return Best(read_tensors(directory / WEIGHTS), info)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UsageError(f"{directory / WEIGHTS} cannot be read ({one_line(error)}): restore it from a copy") from None
+
+
+def info_at(directory: Path) -> Mapping[str, Any]:
+    """What the model in `directory` is: as `Best.info`. Raises UsageError where nothing says, or it is damaged."""
+    try:
+        return check_info(directory / INFO, read_json(directory / INFO))
+    except RunError as error:
+        raise UsageError(str(error)) from None
 
 
 def load_best(parts: Parts, run: str | Path, rank: int = 1) -> Mapping[str, Any]:

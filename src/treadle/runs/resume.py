@@ -12,8 +12,10 @@ from treadle.checkpoint.state import State
 from treadle.checkpoint.store import VALUES, newest_good, remove_leftovers, step_of
 from treadle.config.fields import to_dict
 from treadle.config.settings import resumable
-from treadle.errors import RunError, StateError, TreadleError, UsageError, one_line
+from treadle.engine.settings import StartSettings
+from treadle.errors import DataChanged, RunError, StateError, TreadleError, UsageError, one_line
 from treadle.files import blamed, to_json
+from treadle.runs.attach import begin
 from treadle.runs.environment import describe_environment, numerics
 from treadle.runs.fork import apply_hyperparameters
 from treadle.runs.run import (
@@ -91,6 +93,10 @@ def go_on(trainer: Trainer) -> None:
     if recorded.get("batch_size") == trainer.loop.asked_batch_size:
         # Before 0.3, a run beside whose data nobody had said it recorded the default.
         trainer.config.batch_size = trainer.loop.asked_batch_size
+    if isinstance(trainer.config, StartSettings) and trainer.config.init is not None:
+        from treadle.runs.init import as_recorded
+
+        trainer.config.init = as_recorded(trainer.config.init, recorded.get("init"))
     config = to_dict(trainer.config)
     known = not_yet_there(recorded, type(trainer.config)) | recorded
     changes = changed_settings(known, json.loads(to_json(config))) if recorded else {}
@@ -99,8 +105,11 @@ def go_on(trainer: Trainer) -> None:
     surroundings = _compare_environment(run, refuse=trainer.config.deterministic)
     run.remove_leftovers()
     remove_leftovers(run.path / CHECKPOINTS)
-    if not _restore_newest(trainer, journal):
+    if _restore_newest(trainer, journal):
+        _notice_other_weights(trainer)
+    else:
         run.metrics.rewind(-1)
+        _begin_again(trainer, journal)
     at_its_end = bool(ends) and ends[-1] == trainer.progress.step
     if changes or (at_its_end and _reopened(journal)):
         lifecycle.finish_reason = None
@@ -115,6 +124,33 @@ def go_on(trainer: Trainer) -> None:
     trainer.note("resume", changed={name: list(pair) for name, pair in changes.items()})
     if surroundings:
         trainer.note("environment changed", changed={name: list(pair) for name, pair in surroundings.items()})
+
+
+def _begin_again(trainer: Trainer, journal: Iterable[Mapping[str, Any]]) -> None:
+    """Begin with the weights that the settings name, as the run did. Raises DataChanged where they are others now."""
+    begin(trainer)
+    before = [entry["init"]["sha256"] for entry in journal if entry.get("event") == "start" and "init" in entry]
+    if before and before[-1] != trainer.loop.state.begun_with:
+        raise DataChanged("the weights that init names are not what they were: restore them, or start a new run")
+
+
+def _notice_other_weights(trainer: Trainer) -> None:
+    """Say where `init` names other weights by now; the run goes on from its checkpoint, which holds them all."""
+    before = trainer.loop.state.begun_with
+    if before is None or not isinstance(trainer.config, StartSettings) or trainer.config.init is None:
+        return
+    from treadle.runs.init import initial_weights
+
+    try:
+        now = initial_weights(trainer.config, trainer.parts).fingerprint
+    except UsageError:  # they are gone: nothing needs them any more
+        return
+    if now != before:
+        say(
+            f"treadle: init ({trainer.config.init}) names other weights than those that the run began with; it goes "
+            "on from its checkpoint all the same, but config.yaml alone does not reproduce it any more"
+        )
+        trainer.note("init changed", before=before, now=now)
 
 
 def _reopened(journal: Sequence[Mapping[str, Any]]) -> bool:

@@ -28,7 +28,7 @@ from treadle.files import (
 from treadle.runs.metrics import METRICS, MetricLog
 
 CONFIG, ENVIRONMENT, JOURNAL, SUMMARY = "config.yaml", "environment.json", "journal.jsonl", "summary.json"
-CHECKPOINTS, BEST, OTHERS = "checkpoints", "best_model", "best_models"
+CHECKPOINTS, BEST, OTHERS, MODELS = "checkpoints", "best_model", "best_models", "models"
 WEIGHTS, INFO = "weights.safetensors", "metrics.json"
 """The files of a best model."""
 VERSION = re.compile(r"v(\d+)")

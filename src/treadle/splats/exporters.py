@@ -25,7 +25,20 @@ from treadle.export.fusion import fuse, truncation
 from treadle.export.look import Look
 from treadle.export.mesh import ENDINGS, write_checked
 from treadle.export.mesh_parts import cropped, largest_part, moved
-from treadle.export.options import CROP, DEPTH, FPS, FRAMES, LARGEST, RESOLUTION, SCALE, UP, WIDTH, similarity
+from treadle.export.options import (
+    AT,
+    CROP,
+    DEPTH,
+    FPS,
+    FRAMES,
+    LARGEST,
+    RESOLUTION,
+    SCALE,
+    UP,
+    WIDTH,
+    chosen,
+    similarity,
+)
 from treadle.export.video import ENDINGS as VIDEOS
 from treadle.export.video import write_flight
 from treadle.splats.cloud import Cloud
@@ -37,25 +50,25 @@ from treadle.splats.spz import read_spz, write_spz
 from treadle.splats.transform import inside, opaque, select, transformed
 
 MIN_OPACITY = Option("min-opacity", "leave out splats that are less opaque, such as .05", "SHARE", float)
-PLACING = (CROP, MIN_OPACITY, UP, SCALE)
+PLACING = (AT, CROP, MIN_OPACITY, UP, SCALE)
 
 
 def splat_exporters(
-    scene_of: Callable[[Path], Scene],
+    scene_of: Callable[..., Scene],
     looker: Callable[[Cloud, Tensor], Look] = looking,
     surface_looker: Callable[[Cloud, Tensor, float], Look] = surfaces,
 ) -> dict[str, Exporter]:
     """The formats of a trainer whose runs `scene_of` reads; the others make what renders, for videos and for meshes."""
 
     def ply(run: Path, path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-        scene = scene_of(run)
+        scene: Scene = chosen(scene_of, run, values)
         cloud, facts = _placed(scene, values)
         size = write_cloud(path, cloud)
         _compare(path, read_cloud(path), cloud)
         return {**facts, "read back": "the same, bit for bit", **_size(size, cloud)}
 
     def compressed(run: Path, path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-        scene = scene_of(run)
+        scene: Scene = chosen(scene_of, run, values)
         cloud, facts = _placed(scene, values)
         if path.suffix.lower() == ".spz":
             size = write_spz(path, cloud)
@@ -69,7 +82,7 @@ def splat_exporters(
         return {**facts, **left, **said, **_size(size, cloud)}
 
     def mesh(run: Path, path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-        scene = scene_of(run)
+        scene: Scene = chosen(scene_of, run, values)
         kept, facts = _kept(scene, values)
         matrix = similarity(scene.to_input, values)
         box = _bounds(kept) if values["crop"] is None else box_around(values["crop"], matrix)
@@ -87,7 +100,7 @@ def splat_exporters(
                 "read back": "the same"}  # fmt: skip
 
     def video(run: Path, path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-        scene = scene_of(run)
+        scene: Scene = chosen(scene_of, run, values)
         kept, facts = _kept(scene, values)
         setting = scene.setting()
         cameras = list(scene.path(values["video"], setting, values["frames"]))
@@ -105,7 +118,7 @@ def splat_exporters(
         ),
         "video": Exporter(
             "as a video, .mp4 or .gif, along orbit, spiral, dolly, zoom, cameras or the cameras of a PATH.json",
-            "video.mp4", video, (CROP, MIN_OPACITY, UP, SCALE, FRAMES, FPS, WIDTH, DEPTH), "PATH", VIDEOS,
+            "video.mp4", video, (AT, CROP, MIN_OPACITY, UP, SCALE, FRAMES, FPS, WIDTH, DEPTH), "PATH", VIDEOS,
         ),
     }  # fmt: skip
 

@@ -17,7 +17,7 @@ from treadle.cameras.camera import Camera
 from treadle.cameras.paths import camera_path
 from treadle.export.look import Look, View
 from treadle.export.setting import Setting, trained_on
-from treadle.runs.best import best_config, read_best
+from treadle.runs.models import At, find_model
 from treadle.splats.cloud import Cloud
 from treadle.splats.rendering import render
 
@@ -85,16 +85,17 @@ def surfaces(cloud: Cloud, background: Tensor, scatter: float) -> Look:
     return look_sharply
 
 
-def trained_scene(trainer: type[Any], run: Path) -> Scene:
-    """The scene of the best model of a run of `trainer`, a `SplatsTrainer`.
+def trained_scene(trainer: type[Any], run: Path, at: At | None = None) -> Scene:
+    """The scene of the model `at` a step of a run of `trainer`, a `SplatsTrainer`; by default of the best model.
 
     Its data is read anew, from where config.yaml says that it is, once something is rendered.
 
     Raises:
-        UsageError: the run has no best model, or none of that trainer's; or, once something is rendered, its data is
+        UsageError: the run has no such model, or none of that trainer's; or, once something is rendered, its data is
             not to be found.
     """
-    best, config = read_best(run), best_config(run, trainer.Config)
+    found = find_model(run, at, trainer.preferred_model)
+    config = found.config(trainer.Config)
 
     def setting() -> Setting:
         capture = trained_on(trainer, run, config)
@@ -104,5 +105,5 @@ def trained_scene(trainer: type[Any], run: Path) -> Scene:
     def path(kind: str, setting: Setting, frames: int) -> Sequence[Camera]:
         return camera_path(kind, setting.cameras, frames, points=setting.points, to_input=to_input)
 
-    to_input = best.of("model")["to_input"].double().numpy()
-    return Scene(trainer.load_model(run), to_input, setting, path, {"step": int(best.info["step"])})
+    to_input = found.of("model")["to_input"].double().numpy()
+    return Scene(trainer.load_model(run, at=at), to_input, setting, path, {"model": str(found)})

@@ -41,7 +41,7 @@ from treadle.kernels.threads import left_to_kernels
 from treadle.reports.growth import course, growth
 from treadle.reports.report import write_report
 from treadle.reports.rows import Row
-from treadle.runs.best import best_config, read_best
+from treadle.runs.models import At, find_model
 from treadle.splats import losses, panels
 from treadle.splats.cloud import Cloud
 from treadle.splats.model import Splats
@@ -288,10 +288,12 @@ class SplatsTrainer(Trainer):
         return splat_exporters(partial(trained_scene, cls))
 
     @classmethod
-    def load_model(cls, run: str | Path) -> Cloud:
+    def load_model(cls, run: str | Path, *, at: At | None = None) -> Cloud:
         """The splats of a run's best model: `render(SplatsTrainer.load_model("runs/splats/v001"), camera).image`.
 
-        Raises UsageError where the run has no best model, or none of this trainer's.
+        `at` names another: the step of one that is kept, or "final". Raises UsageError where the run has no such model,
+        or none of this trainer's.
         """
-        config = best_config(run, cls.Config)
-        return Splats.from_weights(read_best(run).of("model"), antialiased=bool(config.antialiased)).cloud().detached()
+        found = find_model(run, at, cls.preferred_model)
+        antialiased = bool(found.config(cls.Config).antialiased)
+        return Splats.from_weights(found.of("model"), antialiased=antialiased).cloud().detached()

@@ -14,10 +14,10 @@ from torch import Tensor
 from treadle.config.settings import require, setting
 from treadle.data.batch import to_device
 from treadle.engine.lr import LearningRate
-from treadle.engine.settings import TrainerConfig
+from treadle.engine.settings import StartSettings, TrainerConfig
 from treadle.errors import UsageError
 from treadle.images.display import write_png
-from treadle.runs.best import best_config, read_best
+from treadle.runs.models import At, find_model
 from treadle.tracts import panels
 from treadle.tracts.batch import LineBatch
 from treadle.tracts.feeds.settings import LinesSettings
@@ -34,7 +34,7 @@ OF_DIRECTIONS = ("volume", "neighbourhood", "radius", "rings", "radius_units", "
 
 
 @dataclass(kw_only=True)
-class LineAutoencoderConfig(AutoencoderSettings, UpdateSettings, LinesSettings, TrainerConfig):
+class LineAutoencoderConfig(AutoencoderSettings, UpdateSettings, StartSettings, LinesSettings, TrainerConfig):
     """Settings of `LineAutoencoderTrainer`."""
 
     batch_size: int = setting(100, common=True)
@@ -165,9 +165,10 @@ class LineAutoencoderTrainer(LinesTrainer):
         return found
 
     @classmethod
-    def load_model(cls, run: str | Path) -> LineAutoencoder:
-        """The autoencoder of a run's best state. Raises UsageError where the run has none."""
-        config = best_config(run, cls.Config)
+    def load_model(cls, run: str | Path, *, at: At | None = None) -> LineAutoencoder:
+        """The autoencoder of a run's best state, or `at` another that is kept. Raises UsageError where it has none."""
+        found = find_model(run, at, cls.preferred_model)
+        config = found.config(cls.Config)
         model = LineAutoencoder(config.points, config.latent, config.channels)
-        model.load_state_dict(read_best(run).of("model"))
+        model.load_state_dict(found.of("model"))
         return model.eval()

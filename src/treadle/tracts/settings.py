@@ -11,7 +11,7 @@ from torch import nn
 from treadle.config.settings import Settings, require, setting
 from treadle.engine.curves import parse_curve
 from treadle.engine.schedule import Every
-from treadle.engine.settings import TrainerConfig
+from treadle.engine.settings import StartSettings, TrainerConfig
 from treadle.errors import UsageError
 from treadle.tracts.feeds.settings import LinesSettings
 from treadle.tracts.getters.settings import GetterSettings
@@ -75,7 +75,14 @@ class ReportSettings(Settings):
 
 @dataclass(kw_only=True)
 class TractsConfig(
-    ReportSettings, GenerationSettings, UpdateSettings, GetterSettings, ModelSettings, LinesSettings, TrainerConfig
+    ReportSettings,
+    GenerationSettings,
+    UpdateSettings,
+    StartSettings,
+    GetterSettings,
+    ModelSettings,
+    LinesSettings,
+    TrainerConfig,
 ):
     """Settings of `TractsTrainer`."""
 

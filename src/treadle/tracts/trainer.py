@@ -25,7 +25,7 @@ from treadle.hooks.examples import Examples
 from treadle.kernels.threads import left_to_kernels
 from treadle.reports.growth import growth
 from treadle.reports.report import write_report
-from treadle.runs.best import best_config, read_best
+from treadle.runs.models import At, find_model
 from treadle.tracts import panels
 from treadle.tracts.batch import LineBatch
 from treadle.tracts.data import Ground, ground_of
@@ -283,10 +283,11 @@ class TractsTrainer(LinesTrainer):
         )
 
     @classmethod
-    def load_model(cls, run: str | Path) -> TrackingModel:
+    def load_model(cls, run: str | Path, *, at: At | None = None) -> TrackingModel:
         """The model of a run's best state, to track with (`treadle track` does).
 
-        Raises UsageError where the run has no best model, or none of this trainer's.
+        `at` names another: the step of one that is kept, or "final". Raises UsageError where the run has no such model,
+        or none of this trainer's.
         """
-        best = read_best(run)
-        return TrackingModel.of(best_config(run, cls.Config), best.of("model"), best.of("facts"))
+        found = find_model(run, at, cls.preferred_model)
+        return TrackingModel.of(found.config(cls.Config), found.of("model"), found.of("facts"))

@@ -12,7 +12,20 @@ from treadle.cameras.similarity import box_around
 from treadle.export.exporter import Exporter, Option
 from treadle.export.mesh import ENDINGS, write_checked
 from treadle.export.mesh_parts import cropped, largest_part, moved
-from treadle.export.options import CROP, DEPTH, FPS, FRAMES, LARGEST, RESOLUTION, SCALE, UP, WIDTH, similarity
+from treadle.export.options import (
+    AT,
+    CROP,
+    DEPTH,
+    FPS,
+    FRAMES,
+    LARGEST,
+    RESOLUTION,
+    SCALE,
+    UP,
+    WIDTH,
+    chosen,
+    similarity,
+)
 from treadle.export.video import ENDINGS as VIDEOS
 from treadle.export.video import write_flight
 from treadle.fields.nerf.compact import differences, read_compact, write_compact
@@ -31,11 +44,11 @@ DENSITY = Option("density", f"the density at the surface, per half side of the b
                  _density, LEVEL)  # fmt: skip
 
 
-def radiance_exporters(scene_of: Callable[[Path], Scene]) -> dict[str, Exporter]:
+def radiance_exporters(scene_of: Callable[..., Scene]) -> dict[str, Exporter]:
     """The formats of a trainer whose runs `scene_of` reads."""
 
     def mesh(run: Path, path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-        scene = scene_of(run)
+        scene: Scene = chosen(scene_of, run, values)
         matrix = similarity(scene.to_input, values)
         box = np.array([[-1.0] * 3, [1.0] * 3]) if values["crop"] is None else box_around(values["crop"], matrix)
         found = surface(scene.model, box, values["resolution"], values["density"])
@@ -50,13 +63,13 @@ def radiance_exporters(scene_of: Callable[[Path], Scene]) -> dict[str, Exporter]
                 "read back": "the same"}  # fmt: skip
 
     def video(run: Path, path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-        scene = scene_of(run)
+        scene: Scene = chosen(scene_of, run, values)
         setting = scene.setting()
         cameras = list(scene.path(values["video"], setting, values["frames"]))
         return {**scene.facts, **write_flight(path, scene.model.looking(setting.background), cameras, values)}
 
     def compact(run: Path, path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-        scene = scene_of(run)
+        scene: Scene = chosen(scene_of, run, values)
         size, what = write_compact(path, scene.model, scene.config)
         full = sum(tensor.numel() * tensor.element_size() for tensor in scene.model.state_dict().values())
         lost = differences(scene.model, read_compact(path))
@@ -70,14 +83,14 @@ def radiance_exporters(scene_of: Callable[[Path], Scene]) -> dict[str, Exporter]
     return {
         "mesh": Exporter(
             "as a coloured triangle mesh, .ply, .obj or .glb, of the surface where its density passes a level",
-            "mesh.ply", mesh, (CROP, UP, SCALE, RESOLUTION, DENSITY, LARGEST), endings=ENDINGS,
+            "mesh.ply", mesh, (AT, CROP, UP, SCALE, RESOLUTION, DENSITY, LARGEST), endings=ENDINGS,
         ),
         "video": Exporter(
             "as a video, .mp4 or .gif, along orbit, spiral, dolly, zoom, cameras or the cameras of a PATH.json",
-            "video.mp4", video, (FRAMES, FPS, WIDTH, DEPTH), "PATH", VIDEOS,
+            "video.mp4", video, (AT, FRAMES, FPS, WIDTH, DEPTH), "PATH", VIDEOS,
         ),
         "compact": Exporter(
             "as a small file of its own, .safetensors, baked or in half precision, with what that loses",
-            "radiance.safetensors", compact, (), endings=(".safetensors",),
+            "radiance.safetensors", compact, (AT,), endings=(".safetensors",),
         ),
     }  # fmt: skip

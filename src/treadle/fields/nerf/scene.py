@@ -18,7 +18,7 @@ from treadle.export.setting import Setting, trained_on
 from treadle.fields.nerf.model import Radiance
 from treadle.fields.nerf.placing import Box, placed
 from treadle.fields.nerf.settings import NeRFConfig
-from treadle.runs.best import best_config, read_best
+from treadle.runs.models import At, find_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,15 +48,16 @@ class Scene:
         return matrix
 
 
-def trained_scene(trainer: type[Any], run: Path) -> Scene:
-    """The scene of the best model of a run of `trainer`, a `NeRFTrainer`.
+def trained_scene(trainer: type[Any], run: Path, at: At | None = None) -> Scene:
+    """The scene of the model `at` a step of a run of `trainer`, a `NeRFTrainer`; by default of the best model.
 
     Raises:
-        UsageError: the run has no best model, or none of that trainer's; or, once something is rendered, its data is
+        UsageError: the run has no such model, or none of that trainer's; or, once something is rendered, its data is
             not to be found.
     """
-    best, config = read_best(run), best_config(run, trainer.Config)
-    model: Radiance = trainer.load_model(run)
+    found = find_model(run, at, trainer.preferred_model)
+    config = found.config(trainer.Config)
+    model: Radiance = trainer.load_model(run, at=at)
 
     def setting() -> Setting:
         assert config.box is not None  # a trained run has settled it
@@ -67,4 +68,4 @@ def trained_scene(trainer: type[Any], run: Path) -> Scene:
     def path(kind: str, setting: Setting, frames: int) -> Sequence[Camera]:
         return camera_path(kind, setting.cameras, frames, points=setting.points, to_input=model.to_input.numpy())
 
-    return Scene(model, config, setting, path, {"step": int(best.info["step"])})
+    return Scene(model, config, setting, path, {"model": str(found)})

@@ -12,7 +12,7 @@ from treadle.engine.curves import parse_curve
 from treadle.engine.objective import Objective
 from treadle.engine.progress import Progress
 from treadle.engine.schedule import Every, Span
-from treadle.engine.settings import TrainerConfig
+from treadle.engine.settings import StartSettings, TrainerConfig
 from treadle.errors import UsageError, nearest
 from treadle.fields.settings import DEFAULTS, GridSettings
 
@@ -150,6 +150,7 @@ class NeRFConfig(
     LearningSettings,
     RaySettings,
     MarchSettings,
+    StartSettings,
     GridSettings,
     SpaceSettings,
     PhotographSettings,

@@ -13,17 +13,17 @@ from treadle.errors import RunError
 from treadle.export.exporter import Exporter
 from treadle.export.mesh import ENDINGS, Mesh, read_mesh, write_mesh
 from treadle.export.mesh_parts import cropped, largest_part, moved
-from treadle.export.options import CROP, LARGEST, RESOLUTION, SCALE, UP, similarity
+from treadle.export.options import AT, CROP, LARGEST, RESOLUTION, SCALE, UP, chosen, similarity
 from treadle.fields.sdf.extraction import extract
 from treadle.fields.sdf.field import SDFField
 from treadle.fields.sdf.topology import topology
 
 
-def sdf_exporters(field_of: Callable[[Path], SDFField]) -> dict[str, Exporter]:
+def sdf_exporters(field_of: Callable[..., SDFField]) -> dict[str, Exporter]:
     """The formats of a trainer whose runs' fields `field_of` loads."""
 
     def write(run: Path, path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-        field = field_of(run)
+        field: SDFField = chosen(field_of, run, values)
         matrix = similarity(field.to_input.double().cpu().numpy(), values)
         mesh = moved(surface(field, values["resolution"]), matrix)
         if values["crop"] is not None:
@@ -43,7 +43,7 @@ def sdf_exporters(field_of: Callable[[Path], SDFField]) -> dict[str, Exporter]:
     return {
         "mesh": Exporter(
             "as a triangle mesh, .ply, .obj or .glb, coloured where colours were learnt", "mesh.ply", write,
-            (RESOLUTION, LARGEST, CROP, UP, SCALE), endings=ENDINGS,
+            (AT, RESOLUTION, LARGEST, CROP, UP, SCALE), endings=ENDINGS,
         )
     }  # fmt: skip
 

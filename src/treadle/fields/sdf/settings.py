@@ -11,7 +11,7 @@ from treadle.config.settings import Settings, require, setting
 from treadle.engine.curves import parse_curve
 from treadle.engine.objective import Objective
 from treadle.engine.schedule import Every, Span
-from treadle.engine.settings import TrainerConfig
+from treadle.engine.settings import StartSettings, TrainerConfig
 from treadle.errors import UsageError, nearest
 from treadle.fields.sdf.losses import DISTANCE
 from treadle.fields.sdf.pool import Mixture
@@ -105,7 +105,9 @@ class ShowingSettings(Settings):
 
 
 @dataclass(kw_only=True)
-class SDFConfig(ShowingSettings, PruningSettings, DistanceSettings, SampleSettings, GridSettings, TrainerConfig):
+class SDFConfig(
+    ShowingSettings, PruningSettings, DistanceSettings, SampleSettings, StartSettings, GridSettings, TrainerConfig
+):
     """Settings of `SDFTrainer`."""
 
     max_steps: int | None = 2000

@@ -1,0 +1,154 @@
+"""Label maps as classes: each colour of a palette is one, and a network is given a plane of 0 and 1 for each.
+
+As colours, classes have an order that means nothing: that red lies between black and yellow. Label maps are often JPEG
+files, whose colours are off by a few levels and blend at edges: a pixel belongs to the nearest colour of the palette.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from treadle.errors import UsageError
+from treadle.images.pixels import with_channels
+from treadle.images.reading import Pixels
+
+MOST = 256
+"""Classes that there can be."""
+AROUND = 16
+"""Levels by which a colour of a lossy file is off, at most."""
+FLAT = 8
+"""Levels between neighbours, up to which both lie within one class."""
+SHARE = 0.0005
+"""Of all pixels, what a colour of lossy files must hold to be a class."""
+COVERED = 0.5
+"""Of all pixels, what the classes of lossy files must hold together: photographs have no such colours."""
+
+
+@dataclass(frozen=True)
+class Palette:
+    """The colours of the classes of label maps, each (red, green, blue), in the order of the classes.
+
+    Raises UsageError for fewer than two colours, more than `MOST`, and one that comes twice.
+
+    Example:
+        palette = Palette.parse("#000000 #800000 #000080")       # or: find_palette(label_maps)
+        planes = palette.one_hot(label_map)                      # (3, H, W)
+    """
+
+    colors: tuple[tuple[int, int, int], ...]
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.colors) <= MOST:
+            raise UsageError(f"{len(self.colors)} colours of classes: expected 2 to {MOST}")
+        if len(set(self.colors)) < len(self.colors):
+            twice = next(color for color in self.colors if self.colors.count(color) > 1)
+            raise UsageError(f"the colour {_hex(twice)} is named for two classes: name it once")
+
+    @classmethod
+    def parse(cls, text: str) -> Palette:
+        """The palette of which `text` is the colours, "#rrggbb" each, with spaces or commas between."""
+        found = []
+        for word in re.split(r"[\s,]+", text.strip()):
+            if not re.fullmatch("#[0-9a-fA-F]{6}", word):
+                raise UsageError(f"the colour {word!r} of a class: expected '#rrggbb', such as '#800000'")
+            value = int(word[1:], 16)
+            found.append((value >> 16, value >> 8 & 255, value & 255))
+        return cls(tuple(found))
+
+    def __str__(self) -> str:
+        """What `parse` reads."""
+        return " ".join(map(_hex, self.colors))
+
+    def __len__(self) -> int:
+        return len(self.colors)
+
+    def indices(self, picture: Pixels) -> NDArray[np.uint8]:
+        """The class of each pixel, that of the nearest colour: (H, W, 1, 3 or 4) uint8 to (H, W) uint8."""
+        pixels = with_channels(picture, 3).astype(np.float32)
+        # |p - c|^2 = |p|^2 - 2 (p c - |c|^2 / 2), in whole numbers and halves that float32 holds exactly.
+        colors, offsets = self._table
+        found: NDArray[np.uint8] = (pixels @ colors - offsets).argmax(-1).astype(np.uint8)
+        return found
+
+    def one_hot(self, picture: Pixels) -> Tensor:
+        """A label map (H, W, 1, 3 or 4) uint8 as float32 (classes, H, W): 1 in the plane of its class, 0 elsewhere."""
+        planes = self.indices(picture) == np.arange(len(self), dtype=np.uint8)[:, None, None]
+        return torch.from_numpy(planes.astype(np.float32))
+
+    def shown(self, planes: Tensor) -> Pixels:
+        """Planes (..., classes, H, W), on any device, in the colours of their largest: (..., H, W, 3) uint8."""
+        return np.array(self.colors, np.uint8)[planes.argmax(-3).cpu().numpy()]
+
+    @cached_property
+    def _table(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        colors = np.array(self.colors, np.float32)
+        return np.ascontiguousarray(colors.T), (colors**2).sum(1) / 2
+
+
+def find_palette(pictures: Iterable[Pixels]) -> Palette:
+    """The colours of label maps, the most frequent first.
+
+    Where they have `MOST` different ones or fewer, as lossless files do, all are classes. Else those are that hold a
+    share of the pixels, with the few levels by which lossy files miss a colour; edges, where they blend, are left out.
+
+    Args:
+        pictures: label maps, (H, W, 1, 3 or 4) uint8 each.
+
+    Raises:
+        UsageError: there are no such colours, as in photographs.
+    """
+    every: NDArray[np.int64] = np.zeros(0, np.int64)
+    inner: list[NDArray[np.int64]] = []
+    total = 0
+    for picture in pictures:
+        pixels = with_channels(picture, 3).astype(np.int64)
+        packed = pixels @ np.array([1 << 16, 1 << 8, 1])
+        total += packed.size
+        if every.size <= MOST:
+            every = np.union1d(every, packed)
+        inner.append(packed[_flat(pixels)])
+    if every.size <= MOST:
+        values, counts = np.unique(np.concatenate([*inner, every]), return_counts=True)
+        return Palette(tuple(map(_unpacked, values[np.argsort(-counts, kind="stable")])))
+    values, counts = np.unique(np.concatenate(inner), return_counts=True)
+    colors = np.array([_unpacked(value) for value in values])
+    found: list[tuple[int, int, int]] = []
+    left, covered = counts.copy(), 0.0
+    while left.any() and len(found) < MOST:
+        distance = np.abs(colors - colors[(first := int(left.argmax()))]).max(1)
+        share = left[distance <= AROUND].sum() / total
+        if share < SHARE:
+            break
+        found.append(_unpacked(values[first]))
+        covered += share
+        left[distance <= 2 * AROUND] = 0
+    if covered < COVERED:
+        raise UsageError(
+            f"no classes found in the input pictures: {len(found)} colours hold {covered:.0%} of them; are they label "
+            "maps? Name the colours, as in classes='#000000 #800000', or leave `classes` out"
+        )
+    return Palette(tuple(found))
+
+
+def _flat(pixels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(H, W): which pixels are like their neighbours to the right and below."""
+    flat = np.ones(pixels.shape[:2], bool)
+    flat[:, :-1] &= np.abs(np.diff(pixels, axis=1)).max(2) <= FLAT
+    flat[:-1] &= np.abs(np.diff(pixels, axis=0)).max(2) <= FLAT
+    return flat
+
+
+def _unpacked(value: int) -> tuple[int, int, int]:
+    return int(value) >> 16, int(value) >> 8 & 255, int(value) & 255
+
+
+def _hex(color: tuple[int, int, int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*color)
