@@ -367,9 +367,10 @@ def test_every_setting_is_among_the_bad_ones():
 @pytest.mark.parametrize("kind", BOTH)
 @pytest.mark.parametrize("monitor", ["psnr", "ssim"])
 def test_what_is_better_when_larger_is_not_minimized(kind, monitor):
-    with pytest.raises(UsageError, match="monitor_mode is 'min': expected 'max', for '" + monitor):
-        kind.Config(monitor=monitor, size=32, patch=16)
-    assert kind.Config(monitor=monitor, monitor_mode="max", size=32, patch=16).monitor == monitor
+    with pytest.raises(UsageError, match="monitor_mode is 'min': expected null or 'max', for '" + monitor):
+        kind.Config(monitor=monitor, monitor_mode="min", size=32, patch=16)
+    alone = kind.Config(monitor=monitor, size=32, patch=16)
+    assert alone.mode_of(alone.monitor, alone.monitor_mode) == "max"
 
 
 def test_a_subclass_may_have_fields_of_its_own_kinds():

@@ -28,6 +28,7 @@ from treadle.gans.settings import TranslationConfig
 from treadle.gans.sources import ArrayPairs, UnpairedFolders, UnpairedSource
 from treadle.gans.specs import build_objective
 from treadle.gans.translation import TranslationTrainer, house_fronts, means, name_of, samples
+from treadle.gans.translator import Half, Translator, translator_of
 from treadle.images.folders import split_folder
 from treadle.images.metrics import l1, measure
 from treadle.images.panels import panel
@@ -53,7 +54,7 @@ class CycleGANConfig(TranslationConfig):
     """The loss terms: "basic" (adversarial, cycle and identity), with "+r1" or "+gp" added."""
     pool: int = 50
     """Earlier outputs that each discriminator is shown again; 0 shows it the newest only."""
-    monitor: str = "cycle"
+    monitor: str | None = "cycle"
     """The validation metric that says which model is best: "cycle", or with known targets "l1", "psnr" or "ssim"."""
 
 
@@ -226,6 +227,18 @@ class CycleGANTrainer(TranslationTrainer):
         if direction == "AtoB":
             return generator_of(found, config, "generator_ab")
         return generator_of(found, config, "generator_ba", reverse=True)
+
+    @classmethod
+    def translators(cls, run: Path, *, at: At | None = None) -> dict[str, Translator]:
+        """What `treadle translate` uses: both generators."""
+        found = find_model(run, at, cls.preferred_model)
+        config = found.config(cls.Config)
+        halves: tuple[Half, Half] = ("right", "left") if config.direction == "BtoA" else ("left", "right")
+        there, back = cls.load_model(run, "AtoB", at=at), cls.load_model(run, "BtoA", at=at)
+        return {
+            "AtoB": translator_of(there, config, str(found), halves[0]),
+            "BtoA": translator_of(back, config, str(found), halves[1], reverse=True),
+        }
 
     @classmethod
     def exportable(cls, run: Path, *, at: At | None = None) -> dict[str, Exportable]:

@@ -27,6 +27,7 @@ from treadle.gans.settings import InputSettings, TranslationConfig
 from treadle.gans.sources import ArrayPairs, PairFolder, PairSource
 from treadle.gans.specs import build_objective
 from treadle.gans.translation import TranslationTrainer, house_fronts, means, name_of, samples
+from treadle.gans.translator import Half, Translator, translator_of
 from treadle.images.folders import split_folder
 from treadle.images.metrics import measure
 from treadle.images.panels import panel
@@ -47,7 +48,7 @@ class Pix2PixConfig(InputSettings, TranslationConfig):
     """The loss terms: "basic", "extended" (with L2, Sobel and Laplacian), with "+vgg", "+r1" or "+gp" added."""
     vgg_weights: Path | None = None
     """Weights of VGG-19 for "+vgg", a safetensors file with torchvision's names."""
-    monitor: str = "l1"
+    monitor: str | None = "l1"
     """The validation metric that says which model is best: "l1", "psnr" or "ssim"."""
 
 
@@ -175,6 +176,14 @@ class Pix2PixTrainer(TranslationTrainer):
         """
         found = find_model(run, at, cls.preferred_model)
         return generator_of(found, found.config(cls.Config))
+
+    @classmethod
+    def translators(cls, run: Path, *, at: At | None = None) -> dict[str, Translator]:
+        """What `treadle translate` uses: the generator, by the direction that it learnt."""
+        found = find_model(run, at, cls.preferred_model)
+        config = found.config(cls.Config)
+        half: Half = "right" if config.direction == "BtoA" else "left"
+        return {config.direction: translator_of(cls.load_model(run, at=at), config, str(found), half)}
 
     @classmethod
     def exportable(cls, run: Path, *, at: At | None = None) -> dict[str, Exportable]:

@@ -218,7 +218,8 @@ class TranslationConfig(
         super().__post_init__()
         if self.monitor in ("cycle", *METRICS):
             better = "max" if self.monitor in HIGHER_IS_BETTER else "min"
-            require(self, "monitor_mode", self.monitor_mode == better, f"{better!r}, for {self.monitor!r}")
+            fits = self.monitor_mode in (None, better)
+            require(self, "monitor_mode", fits, f"null or {better!r}, for {self.monitor!r}")
         for side in ("in", "out"):
             ends = getattr(self, f"{side}_range")
             fits = ends is None or (isfinite(ends[0]) and isfinite(ends[1]) and ends[0] < ends[1])

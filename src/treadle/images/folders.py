@@ -63,6 +63,34 @@ def list_pictures(directory: str | Path) -> list[Path]:
     return sorted(files, key=lambda file: natural(file.name))
 
 
+def pictures_below(directory: Path, leaving_out: Path | None = None) -> list[Path]:
+    """The pictures in `directory` and in the folders below it, by folder and name as `list_pictures`.
+
+    Folders are followed through links, each once. Hidden files and folders do not count, nor does the folder
+    `leaving_out`, which may lie anywhere. Raises UsageError where no picture is found, or a folder cannot be read.
+    """
+    seen = {os.path.realpath(leaving_out)} if leaving_out is not None else set[str]()
+    found: list[Path] = []
+
+    def look(folder: Path) -> None:
+        if (real := os.path.realpath(folder)) in seen:
+            return
+        seen.add(real)
+        try:
+            entries = sorted(_visible(folder), key=lambda entry: natural(entry.name))
+        except OSError as error:
+            raise UsageError(f"{folder} cannot be read: {error.strerror or error}") from None
+        folders = [entry for entry in entries if entry.is_dir()]
+        found.extend(entry for entry in entries if entry.suffix.lower() in SUFFIXES and entry not in folders)
+        for entry in folders:
+            look(entry)
+
+    look(directory)
+    if not found:
+        raise UsageError(f"{directory} holds no pictures: pictures are files such as 1.jpg or 1.png")
+    return found
+
+
 def natural(name: str) -> tuple[list[str | int], str]:
     """A key to sort names by: numbers by value, capitals like small letters; names equal so far by code points."""
     parts = re.split("([0-9]+)", name.casefold())
