@@ -129,7 +129,11 @@ class Values:
 
 def conform(picture: Array, channels: int, dtype: Kind) -> Array:
     """`picture` with so many channels, of another type: see `Values.conform`. Itself where it is that already."""
-    picture = with_channels(picture, channels)
+    return as_dtype(with_channels(picture, channels), dtype)
+
+
+def as_dtype(picture: Array, dtype: Kind) -> Array:
+    """`picture` as uint8, uint16 or float32: see `Values.conform`. Itself where it is that already."""
     if picture.dtype == dtype:
         return picture
     if dtype == "float32":
