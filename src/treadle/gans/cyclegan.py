@@ -21,6 +21,7 @@ from treadle.gans.export import exportable_generator
 from treadle.gans.images import PairedImages, UnpairedImages
 from treadle.gans.inference import Generator, generator_of
 from treadle.gans.judging import Judge
+from treadle.gans.layouts import first_of
 from treadle.gans.loading import kinds_for, settle_values
 from treadle.gans.padding import at_own_size
 from treadle.gans.pool import ImagePool
@@ -29,7 +30,7 @@ from treadle.gans.sources import ArrayPairs, UnpairedFolders, UnpairedSource
 from treadle.gans.specs import build_objective
 from treadle.gans.translation import TranslationTrainer, house_fronts, means, name_of, samples
 from treadle.gans.translator import Half, Translator, translator_of
-from treadle.images.folders import split_folder
+from treadle.images.folders import side_folders
 from treadle.images.metrics import l1, measure
 from treadle.images.panels import panel
 from treadle.images.pixels import to_pixels
@@ -84,17 +85,19 @@ class CycleGANTrainer(TranslationTrainer):
 
     @classmethod
     def dataset(cls, config: Any, path: Path | None, split: str) -> UnpairedImages | PairedImages | None:
-        """The pictures in `path`/trainA and trainB, valA ...; None makes house fronts, and their label maps."""
-        channels = config.in_channels, config.out_channels
+        """The pictures in `path`/trainA and trainB (valA ...), or A/train and B/train; for no path, house fronts."""
+        channels, most = (config.in_channels, config.out_channels), config.max_samples if split == "train" else None
         source: UnpairedSource
         if path is None:
             a, b = house_fronts(config, split)
             if split != "train":
                 still = config.augmentation(fit=True).still()
-                return PairedImages(ArrayPairs(a, b), config.size, still, config.cache_mb, config.values)
-            source = ArrayPairs(a[: len(a) // 2], b[len(b) // 2 :])  # of different houses
-        elif any(split_folder(path, split, side) is not None for side in "AB"):
-            source = UnpairedFolders(path, split, config.direction, channels, config.on_bad, kinds_for(config, split))
+                return PairedImages(ArrayPairs(a, b), config.size, still, config.cache_mb, values=config.values)
+            source = ArrayPairs(a[: len(a) // 2][:most], b[len(b) // 2 :][:most])  # of different houses
+        elif split == "train" or side_folders(path, split) is not None:
+            kinds = kinds_for(config, split)
+            source = UnpairedFolders(path, split, config.direction, channels, config.on_bad, kinds)
+            first_of(source, most)
         else:
             return None
         if split != "train":

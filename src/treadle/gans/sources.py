@@ -15,7 +15,7 @@ from treadle.data.fingerprint import Fingerprint
 from treadle.errors import UsageError, nearest
 from treadle.gans.values import Array, Values, conform
 from treadle.images.bands import Header, Kind, read_bands, read_header
-from treadle.images.folders import OnBad, picture_headers, split_folder
+from treadle.images.folders import OnBad, picture_headers, side_folders, split_folder
 from treadle.images.pixels import MODES, decode
 from treadle.images.reading import BadPicture
 
@@ -204,7 +204,7 @@ class PictureFolder(_Files):
 
 
 class UnpairedFolders:
-    """The folders trainA and trainB of `root` (or valA and valB, testA and testB) as the sources `a` and `b`.
+    """The folders trainA and trainB of `root` (or valA ... testB), or A/train and B/train, as the sources `a` and `b`.
 
     Args:
         root: the folder that holds them.
@@ -224,8 +224,10 @@ class UnpairedFolders:
         on_bad: OnBad = "refuse",
         dtypes: Kinds = EIGHT_BITS,
     ) -> None:
-        sides = ("B", "A") if _swapped(direction) else ("A", "B")
-        folders = (split_folder(root, split, side) or Path(root) / f"{split}{side}" for side in sides)
+        folders = side_folders(root, split) or tuple(
+            split_folder(root, split, side) or Path(root) / f"{split}{side}" for side in "AB"
+        )
+        folders = folders[::-1] if _swapped(direction) else folders
         self.a, self.b = (
             PictureFolder(folder, count, on_bad, dtype)
             for folder, count, dtype in zip(folders, _two(channels), dtypes, strict=True)

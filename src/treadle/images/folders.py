@@ -117,6 +117,30 @@ def split_folder(root: str | Path, split: str, suffix: str = "") -> Path | None:
     return found
 
 
+def side_folders(root: str | Path, split: str) -> tuple[Path, Path] | None:
+    """The folders of A and of B of `split` in `root`: trainA and trainB, or A/train and B/train; None without either.
+
+    Raises UsageError where only one of two is there, and as `split_folder` for the split and the root.
+    """
+    root = Path(root)
+    if split not in SPLITS or not os.path.isdir(root):
+        split_folder(root, split)  # which says so
+    for name in SPLITS[split]:
+        for sides in ((root / f"{name}A", root / f"{name}B"), (root / "A" / name, root / "B" / name)):
+            there = [side.is_dir() for side in sides]
+            if all(there):
+                return sides
+            if any(there):
+                missing = sides[there.index(False)]
+                if split == "train":
+                    raise UsageError(
+                        f"{root} has no folder {missing.relative_to(root).as_posix()!r} with pictures to train on"
+                        f"{_similar(missing)}"
+                    )
+                raise UsageError(f"{missing}: no such folder{_similar(missing)}")
+    return None
+
+
 def _similar(missing: Path) -> str:
     """What to say about a folder that is not there: one beside it with a similar name, or where the path ends."""
     parent = missing.absolute().parent
