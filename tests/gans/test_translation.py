@@ -214,6 +214,7 @@ def test_unpaired_house_fronts_are_of_different_houses(monkeypatch):
 BAD = {
     "size": 7,
     "load_size": 8,
+    "preprocess": "squash",
     "flip": 1.5,
     "rotate": "yes",
     "in_channels": 0,

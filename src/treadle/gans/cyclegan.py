@@ -21,6 +21,8 @@ from treadle.gans.images import PairedImages, UnpairedImages
 from treadle.gans.inference import Generator, generator_of
 from treadle.gans.judging import Judge
 from treadle.gans.layouts import first_of
+from treadle.gans.loading import kinds_for, settle_values
+from treadle.gans.padding import at_own_size
 from treadle.gans.pool import ImagePool
 from treadle.gans.settings import TranslationConfig
 from treadle.gans.sources import ArrayPairs, UnpairedFolders, UnpairedSource
@@ -92,15 +94,21 @@ class CycleGANTrainer(TranslationTrainer):
         if path is None:
             a, b = house_fronts(config, split)
             if split != "train":
-                return PairedImages(ArrayPairs(a, b), config.size, None, config.cache_mb)
+                still = config.augmentation(fit=True).still()
+                return PairedImages(ArrayPairs(a, b), config.size, still, config.cache_mb, values=config.values)
             source = ArrayPairs(a[: len(a) // 2][:most], b[len(b) // 2 :][:most])  # of different houses
         elif split == "train" or side_folders(path, split) is not None:
-            source = UnpairedFolders(path, split, config.direction, channels, config.on_bad)
+            kinds = kinds_for(config, split)
+            source = UnpairedFolders(path, split, config.direction, channels, config.on_bad, kinds)
             first_of(source, most)
         else:
             return None
-        augmentation = config.augmentation(fit=path is None) if split == "train" else None
-        return UnpairedImages(source, config.size, augmentation, config.cache_mb, cls.transform())
+        if split != "train":
+            still = config.augmentation().still()
+            return UnpairedImages(source, config.size, still, config.cache_mb, values=config.values)
+        settle_values(config, source)
+        augmentation = config.augmentation(fit=path is None)
+        return UnpairedImages(source, config.size, augmentation, config.cache_mb, cls.transform(), config.values)
 
     def setup(self) -> None:
         """Build the four networks, an optimizer for each pair of them, and the terms of the game."""
@@ -124,7 +132,7 @@ class CycleGANTrainer(TranslationTrainer):
         """The generators learn to deceive and to come back, then the discriminators to tell real from made."""
         a, b = batch
         with torch.set_grad_enabled(self.learning()["g"]):
-            fake_b, fake_a = self.generator_ab(a), self.generator_ba(b)
+            fake_b, fake_a = at_own_size(self.generator_ab, a), at_own_size(self.generator_ba, b)
         return self.play(
             g=lambda: self.g_losses(a, b, fake_a, fake_b),
             d=lambda: self.d_losses(a, b, self.pool_a(fake_a.detach()), self.pool_b(fake_b.detach())),
@@ -137,13 +145,13 @@ class CycleGANTrainer(TranslationTrainer):
             "G_GAN_BA": self.adversarial.generator(self.judge(self.discriminator_a, fake_a)),
         }
         if self.uses("G_CYCLE_A"):
-            terms["G_CYCLE_A"] = (self.generator_ba(fake_b), a)
+            terms["G_CYCLE_A"] = (at_own_size(self.generator_ba, fake_b), a)
         if self.uses("G_CYCLE_B"):
-            terms["G_CYCLE_B"] = (self.generator_ab(fake_a), b)
+            terms["G_CYCLE_B"] = (at_own_size(self.generator_ab, fake_a), b)
         if self.uses("G_IDENTITY_A"):
-            terms["G_IDENTITY_A"] = (self.generator_ba(a), a)
+            terms["G_IDENTITY_A"] = (at_own_size(self.generator_ba, a), a)
         if self.uses("G_IDENTITY_B"):
-            terms["G_IDENTITY_B"] = (self.generator_ab(b), b)
+            terms["G_IDENTITY_B"] = (at_own_size(self.generator_ab, b), b)
         return self.objective(**terms)
 
     def d_losses(self, a: Tensor, b: Tensor, fake_a: Tensor, fake_b: Tensor) -> Losses:

@@ -20,6 +20,8 @@ from treadle.gans.images import PairedImages
 from treadle.gans.inference import Generator, generator_of
 from treadle.gans.judging import Judge
 from treadle.gans.layouts import first_of, pairs_in
+from treadle.gans.loading import kinds_for, settle_values
+from treadle.gans.padding import at_own_size
 from treadle.gans.pool import ImagePool
 from treadle.gans.settings import InputSettings, TranslationConfig
 from treadle.gans.sources import ArrayPairs, PairSource
@@ -75,14 +77,16 @@ class Pix2PixTrainer(TranslationTrainer):
         if path is None:
             source = ArrayPairs(*(pictures[:most] for pictures in house_fronts(config, split)))
         else:
-            source = pairs_in(path, split, config.direction, channels, config.on_bad)
+            source = pairs_in(path, split, config.direction, channels, config.on_bad, kinds_for(config, split))
             if source is None:
                 return None
             first_of(source, most)
+        if split == "train":
+            settle_values(config, source)
         augmentation = config.augmentation(fit=path is None)
         if split != "train":
-            return PairedImages(source, config.size, augmentation.still(), config.cache_mb)
-        return PairedImages(source, config.size, augmentation, config.cache_mb, cls.transform())
+            return PairedImages(source, config.size, augmentation.still(), config.cache_mb, values=config.values)
+        return PairedImages(source, config.size, augmentation, config.cache_mb, cls.transform(), config.values)
 
     def setup(self) -> None:
         """Build the two networks, an optimizer for each, and the terms of the game."""
@@ -108,7 +112,7 @@ class Pix2PixTrainer(TranslationTrainer):
         """The discriminator learns to tell real pairs from made ones, then the generator to deceive it."""
         x, y = batch
         with torch.set_grad_enabled(self.learning()["g"]):
-            fake = self.generator(x)
+            fake = at_own_size(self.generator, x)
         return self.play(d=lambda: self.d_losses(x, y, fake.detach()), g=lambda: self.g_losses(x, y, fake))
 
     def d_losses(self, x: Tensor, y: Tensor, fake: Tensor) -> Losses:
