@@ -27,6 +27,7 @@ from treadle.gans.judging import Judge
 from treadle.gans.settings import TranslationConfig
 from treadle.gans.values import Array
 from treadle.hooks.examples import Examples
+from treadle.hooks.kept_models import KeptModels, KeptUnvalidated
 from treadle.hooks.timing import Timing
 from treadle.images.display import write_png
 from treadle.images.metrics import METRICS
@@ -50,6 +51,8 @@ class TranslationTrainer(Trainer):
     computes: ClassVar[tuple[str, ...]] = ()
     """The loss terms that `step` computes; a subclass that computes more of them adds their names."""
     preferred_model = "final"
+    used: ClassVar[tuple[str, ...]] = ("generator",)
+    """The networks that are used once it is trained, by attribute."""
     g_optimizer: torch.optim.Optimizer
     d_optimizer: torch.optim.Optimizer
 
@@ -119,6 +122,10 @@ class TranslationTrainer(Trainer):
         )
         self.adversarial = Adversarial(config.gan)
         self.diffaugment = DiffAugment(config.diffaugment)
+        if config.keep_generators and self.validation_feed is not None:
+            self.add_hook(KeptModels(config.keep_generators, self.used))
+        elif config.keep_generators and config.validate_every is not None:
+            self.add_hook(KeptUnvalidated(config.keep_generators, self.used, config.validate_every))
         self.timing = Timing()
         self.add_hook(self.timing)
         if config.examples_every is not None and config.examples and self.validation_feed is not None:
