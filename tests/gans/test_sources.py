@@ -113,6 +113,10 @@ def test_unpaired_folders(tmp_path):
     assert len(UnpairedFolders(tmp_path, "val").a) == 2
     with pytest.raises(UsageError, match=r"testB: no such folder; folders there: testA, "):
         UnpairedFolders(tmp_path, "test")
+    for side, count in (("A", 2), ("B", 6)):
+        for index in range(count):
+            write(tmp_path / "other" / side / "train" / f"{index}.png", noise(4, 4, 3, seed=index))
+    assert [len(UnpairedFolders(tmp_path / "other", direction="BtoA").a)] == [6]
 
 
 def test_bad_unpaired_files_are_refused_or_skipped(tmp_path):

@@ -258,6 +258,7 @@ BAD = {
     "objective": "basics",
 }
 BAD |= {
+    "max_samples": 0,
     "penalty_every": 0,
     "vertical_flip": 1.5,
     "elastic": -1.0,

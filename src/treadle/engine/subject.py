@@ -120,6 +120,14 @@ class Subject(Events):
         return {}
 
     @classmethod
+    def translators(cls, run: Path, *, at: int | str | None = None) -> dict[str, Any]:
+        """What the run in a directory has learnt to make of pictures, by direction ("AtoB"); nothing by default.
+
+        Each is a `treadle.gans.translator.Translator`, which `treadle translate` uses; `at` is that of `load_model`.
+        """
+        return {}
+
+    @classmethod
     def load_model(cls, run: str | Path, *args: Any, **kwargs: Any) -> Any:
         """The trained model of the run in a directory, ready to be used without the trainer.
 

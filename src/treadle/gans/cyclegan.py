@@ -21,12 +21,14 @@ from treadle.gans.export import exportable_generator
 from treadle.gans.images import PairedImages, UnpairedImages
 from treadle.gans.inference import Generator, generator_of
 from treadle.gans.judging import Judge
+from treadle.gans.layouts import first_of
 from treadle.gans.pool import ImagePool
 from treadle.gans.settings import TranslationConfig
 from treadle.gans.sources import ArrayPairs, UnpairedFolders, UnpairedSource
 from treadle.gans.specs import build_objective
 from treadle.gans.translation import TranslationTrainer, house_fronts, means, name_of, samples
-from treadle.images.folders import split_folder
+from treadle.gans.translator import Half, Translator, translator_of
+from treadle.images.folders import side_folders
 from treadle.images.metrics import l1, measure
 from treadle.images.panels import panel
 from treadle.images.pixels import to_pixels
@@ -82,16 +84,17 @@ class CycleGANTrainer(TranslationTrainer):
 
     @classmethod
     def dataset(cls, config: Any, path: Path | None, split: str) -> UnpairedImages | PairedImages | None:
-        """The pictures in `path`/trainA and trainB, valA ...; None makes house fronts, and their label maps."""
-        channels = config.in_channels, config.out_channels
+        """The pictures in `path`/trainA and trainB (valA ...), or A/train and B/train; for no path, house fronts."""
+        channels, most = (config.in_channels, config.out_channels), config.max_samples if split == "train" else None
         source: UnpairedSource
         if path is None:
             a, b = house_fronts(config, split)
             if split != "train":
                 return PairedImages(ArrayPairs(a, b), config.size, None, config.cache_mb)
-            source = ArrayPairs(a[: len(a) // 2], b[len(b) // 2 :])  # of different houses
-        elif any(split_folder(path, split, side) is not None for side in "AB"):
+            source = ArrayPairs(a[: len(a) // 2][:most], b[len(b) // 2 :][:most])  # of different houses
+        elif split == "train" or side_folders(path, split) is not None:
             source = UnpairedFolders(path, split, config.direction, channels, config.on_bad)
+            first_of(source, most)
         else:
             return None
         augmentation = config.augmentation(fit=path is None) if split == "train" else None
@@ -220,6 +223,18 @@ class CycleGANTrainer(TranslationTrainer):
         if direction == "AtoB":
             return generator_of(found, config, "generator_ab")
         return generator_of(found, config, "generator_ba", reverse=True)
+
+    @classmethod
+    def translators(cls, run: Path, *, at: At | None = None) -> dict[str, Translator]:
+        """What `treadle translate` uses: both generators."""
+        found = find_model(run, at, cls.preferred_model)
+        config = found.config(cls.Config)
+        halves: tuple[Half, Half] = ("right", "left") if config.direction == "BtoA" else ("left", "right")
+        there, back = cls.load_model(run, "AtoB", at=at), cls.load_model(run, "BtoA", at=at)
+        return {
+            "AtoB": translator_of(there, config, str(found), halves[0]),
+            "BtoA": translator_of(back, config, str(found), halves[1], reverse=True),
+        }
 
     @classmethod
     def exportable(cls, run: Path, *, at: At | None = None) -> dict[str, Exportable]:

@@ -20,12 +20,13 @@ from treadle.gans.export import exportable_generator
 from treadle.gans.images import PairedImages
 from treadle.gans.inference import Generator, generator_of
 from treadle.gans.judging import Judge
+from treadle.gans.layouts import first_of, pairs_in
 from treadle.gans.pool import ImagePool
 from treadle.gans.settings import InputSettings, TranslationConfig
-from treadle.gans.sources import ArrayPairs, PairFolder, PairSource
+from treadle.gans.sources import ArrayPairs, PairSource
 from treadle.gans.specs import build_objective
 from treadle.gans.translation import TranslationTrainer, house_fronts, means, name_of, samples
-from treadle.images.folders import split_folder
+from treadle.gans.translator import Half, Translator, translator_of
 from treadle.images.metrics import measure
 from treadle.images.panels import panel
 from treadle.images.pixels import to_pixels
@@ -67,15 +68,19 @@ class Pix2PixTrainer(TranslationTrainer):
 
     @classmethod
     def dataset(cls, config: Any, path: Path | None, split: str) -> PairedImages | None:
-        """The pairs in `path`/train, val or test, files with A left and B right; None makes house fronts."""
-        channels = config.in_channels, config.out_channels
-        source: PairSource
+        """The pairs in `path`/train, val or test, files with A left and B right, or in `path`/A/train and B/train.
+
+        For no path, house fronts.
+        """
+        channels, most = (config.in_channels, config.out_channels), config.max_samples if split == "train" else None
+        source: PairSource | None
         if path is None:
-            source = ArrayPairs(*house_fronts(config, split))
-        elif (folder := split_folder(path, split)) is not None:
-            source = PairFolder(folder, config.direction, channels, config.on_bad)
+            source = ArrayPairs(*(pictures[:most] for pictures in house_fronts(config, split)))
         else:
-            return None
+            source = pairs_in(path, split, config.direction, channels, config.on_bad)
+            if source is None:
+                return None
+            first_of(source, most)
         augmentation = config.augmentation(fit=path is None)
         if split != "train":
             return PairedImages(source, config.size, augmentation.still(), config.cache_mb)
@@ -171,6 +176,14 @@ class Pix2PixTrainer(TranslationTrainer):
         """
         found = find_model(run, at, cls.preferred_model)
         return generator_of(found, found.config(cls.Config))
+
+    @classmethod
+    def translators(cls, run: Path, *, at: At | None = None) -> dict[str, Translator]:
+        """What `treadle translate` uses: the generator, by the direction that it learnt."""
+        found = find_model(run, at, cls.preferred_model)
+        config = found.config(cls.Config)
+        half: Half = "right" if config.direction == "BtoA" else "left"
+        return {config.direction: translator_of(cls.load_model(run, at=at), config, str(found), half)}
 
     @classmethod
     def exportable(cls, run: Path, *, at: At | None = None) -> dict[str, Exportable]:

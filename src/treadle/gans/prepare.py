@@ -11,7 +11,6 @@ import math
 import os
 import shutil
 import tempfile
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ import numpy as np
 from treadle.data import derive_seed
 from treadle.errors import RunError, UsageError
 from treadle.gans.facades import facade
-from treadle.images.folders import list_pictures
+from treadle.gans.layouts import by_name, some, without_partner
 from treadle.images.pixels import read_pixels
 from treadle.images.reading import BadPicture, Pixels
 
@@ -120,15 +119,15 @@ def joined(
         UsageError: a folder without pictures, two pictures of one name, pictures without a partner, a part that has a
             share and gets no pair.
     """
-    left, right = _by_name(a), _by_name(b)
-    alone = [left[name] for name in left if name not in right] + [right[name] for name in right if name not in left]
+    left, right = by_name(a), by_name(b)
+    alone = without_partner(left, right)
     both = [name for name in left if name in right]
     if not both:
         example = f"{next(iter(left.values()))} and {next(iter(right.values()))}"
         raise UsageError(f"no picture in {a} has the name of one in {b} (such as {example}): give partners one name")
     if alone and not skip_unmatched:
         raise UsageError(
-            f"{len(alone)} of {len(left) + len(right)} pictures have no partner of their name: {_some(alone)}: "
+            f"{len(alone)} of {len(left) + len(right)} pictures have no partner of their name: {some(alone)}: "
             "rename them, or leave them out with --skip-unmatched"
         )
     pairs = []
@@ -136,22 +135,6 @@ def joined(
         make = functools.partial(_join, left[name], right[name], size, fit, labels)
         pairs.append(Pair(part_of(name, seed, shares), name, make))
     return _checked(pairs, shares), alone
-
-
-def _by_name(directory: Path) -> dict[str, Path]:
-    """The pictures of a folder by their name without ending; accents composed, since systems differ in that."""
-    found: dict[str, Path] = {}
-    for path in list_pictures(directory):
-        name = unicodedata.normalize("NFC", path.stem)
-        if name in found:
-            raise UsageError(f"{found[name]} and {path.name} have the same name: rename or remove one of them")
-        found[name] = path
-    return found
-
-
-def _some(paths: Sequence[Path]) -> str:
-    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-    return ", ".join(map(str, paths[:3])) + more
 
 
 def _join(a: Path, b: Path, size: int, fit: Fit, labels: str) -> tuple[Pixels, Pixels]:
@@ -179,7 +162,7 @@ def edge_pairs(
         return edges(photo, sigma), photo
 
     pairs = []
-    for name, path in _by_name(photos).items():
+    for name, path in by_name(photos).items():
         pairs.append(Pair(part_of(name, seed, shares), name, functools.partial(make, path)))
     return _checked(pairs, shares)
 

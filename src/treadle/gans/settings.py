@@ -49,6 +49,8 @@ class PictureSettings(Settings):
     floats what the pictures that are trained on hold."""
     out_range: tuple[float, float] | None = setting(None)
     """The output's numbers from black to white."""
+    max_samples: int | None = setting(None, least=1)
+    """Train on the first so many pairs, or pictures of A and of B, only; null on all."""
     on_bad: Literal["refuse", "skip"] = setting("refuse")
     """What to do with pictures that cannot be read: refuse the data, naming them, or leave them out."""
     cache_mb: int = setting(1024, least=0, resumable=True, affects_state=False)

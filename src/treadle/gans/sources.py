@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from treadle.data.fingerprint import Fingerprint
 from treadle.errors import UsageError, nearest
-from treadle.images.folders import OnBad, split_folder, usable_pictures
+from treadle.images.folders import OnBad, side_folders, split_folder, usable_pictures
 from treadle.images.pixels import check_channels, decode, read_pixels, with_channels
 from treadle.images.reading import BadPicture, Pixels
 
@@ -146,7 +146,7 @@ class PictureFolder(_Files):
 
 
 class UnpairedFolders:
-    """The folders trainA and trainB of `root` (or valA and valB, testA and testB) as the sources `a` and `b`.
+    """The folders trainA and trainB of `root` (or valA ... testB), or A/train and B/train, as the sources `a` and `b`.
 
     Args:
         root: the folder that holds them.
@@ -165,8 +165,10 @@ class UnpairedFolders:
         channels: tuple[int, int] = (3, 3),
         on_bad: OnBad = "refuse",
     ) -> None:
-        sides = ("B", "A") if _swapped(direction) else ("A", "B")
-        folders = (split_folder(root, split, side) or Path(root) / f"{split}{side}" for side in sides)
+        folders = side_folders(root, split) or tuple(
+            split_folder(root, split, side) or Path(root) / f"{split}{side}" for side in "AB"
+        )
+        folders = folders[::-1] if _swapped(direction) else folders
         self.a, self.b = (PictureFolder(*each, on_bad) for each in zip(folders, _two(channels), strict=True))
 
 

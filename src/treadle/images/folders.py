@@ -58,6 +58,34 @@ def list_pictures(directory: str | Path) -> list[Path]:
     return sorted(files, key=lambda file: natural(file.name))
 
 
+def pictures_below(directory: Path, leaving_out: Path | None = None) -> list[Path]:
+    """The pictures in `directory` and in the folders below it, by folder and name as `list_pictures`.
+
+    Folders are followed through links, each once. Hidden files and folders do not count, nor does the folder
+    `leaving_out`, which may lie anywhere. Raises UsageError where no picture is found, or a folder cannot be read.
+    """
+    seen = {os.path.realpath(leaving_out)} if leaving_out is not None else set[str]()
+    found: list[Path] = []
+
+    def look(folder: Path) -> None:
+        if (real := os.path.realpath(folder)) in seen:
+            return
+        seen.add(real)
+        try:
+            entries = sorted(_visible(folder), key=lambda entry: natural(entry.name))
+        except OSError as error:
+            raise UsageError(f"{folder} cannot be read: {error.strerror or error}") from None
+        folders = [entry for entry in entries if entry.is_dir()]
+        found.extend(entry for entry in entries if entry.suffix.lower() in SUFFIXES and entry not in folders)
+        for entry in folders:
+            look(entry)
+
+    look(directory)
+    if not found:
+        raise UsageError(f"{directory} holds no pictures: pictures are files such as 1.jpg or 1.png")
+    return found
+
+
 def natural(name: str) -> tuple[list[str | int], str]:
     """A key to sort names by: numbers by value, capitals like small letters; names equal so far by code points."""
     parts = re.split("([0-9]+)", name.casefold())
@@ -82,6 +110,30 @@ def split_folder(root: str | Path, split: str, suffix: str = "") -> Path | None:
     if found is None and split == "train":
         raise UsageError(f"{root} has no folder {names[0]!r} with pictures to train on{_similar(root / names[0])}")
     return found
+
+
+def side_folders(root: str | Path, split: str) -> tuple[Path, Path] | None:
+    """The folders of A and of B of `split` in `root`: trainA and trainB, or A/train and B/train; None without either.
+
+    Raises UsageError where only one of two is there, and as `split_folder` for the split and the root.
+    """
+    root = Path(root)
+    if split not in SPLITS or not os.path.isdir(root):
+        split_folder(root, split)  # which says so
+    for name in SPLITS[split]:
+        for sides in ((root / f"{name}A", root / f"{name}B"), (root / "A" / name, root / "B" / name)):
+            there = [side.is_dir() for side in sides]
+            if all(there):
+                return sides
+            if any(there):
+                missing = sides[there.index(False)]
+                if split == "train":
+                    raise UsageError(
+                        f"{root} has no folder {missing.relative_to(root).as_posix()!r} with pictures to train on"
+                        f"{_similar(missing)}"
+                    )
+                raise UsageError(f"{missing}: no such folder{_similar(missing)}")
+    return None
 
 
 def _similar(missing: Path) -> str:

@@ -15,7 +15,7 @@ A run's files say which trainer it is, by name, and which data, by path; whateve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ from treadle.recipes.try_out import TryOut, try_recipe
 from treadle.runs.fork import changed_hyperparameters, fork_run
 from treadle.runs.models import At, find_model
 from treadle.runs.run import CONFIG, find_run
-from treadle.runs.verify import Verdict, verify_run
+from treadle.runs.verify import Verdict, start_of, verify_run
 
 if TYPE_CHECKING:
     from treadle.data.feed import Feed
@@ -123,7 +123,7 @@ def verify(
     """
     directory = find_run(run)
     recipe = recipe_of_run(directory, trainer, data, validation_data, test_data)
-    return verify_run(directory, recipe.trainer_class.Config, replaying(recipe), start)
+    return replay(directory, recipe, start)
 
 
 def test(
@@ -240,9 +240,11 @@ def without_init(recipe: Recipe) -> Recipe:
     return replace(recipe, config=config.without_init()) if isinstance(config, StartSettings) else recipe
 
 
-def replaying(recipe: Recipe) -> Callable[[Path, int], Trainer]:
-    """What makes the trainer that takes a run's steps again: see `verify_run`."""
-    return lambda where, start: (without_init(recipe) if start else recipe).build(run_dir=where)
+def replay(run: Path, recipe: Recipe, start: int | None = None) -> Verdict:
+    """Verify the run in the directory `run`, which `recipe` makes again: see `verify_run`."""
+    start = start_of(run, recipe.trainer_class.Config, start)
+    again = without_init(recipe) if start else recipe
+    return verify_run(run, lambda where: again.build(run_dir=where), start)
 
 
 def evaluate(run: Path, recipe: Recipe, at: At | None = None, lines: Path | None = None) -> dict[str, Any]:

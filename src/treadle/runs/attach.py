@@ -57,7 +57,7 @@ def begin(trainer: Trainer) -> None:
     from treadle.runs.init import left_anew, pinned, put_initial_weights
     from treadle.terminal import say
 
-    begun = put_initial_weights(config, loop.parts)
+    begun = put_initial_weights(config, loop.parts, trainer.preferred_model)
     config.init = pinned(config.init)
     loop.state.begun_with = begun.fingerprint
     loop.told_at_start |= {"init": {"tensors": len(begun.given), "anew": begun.anew, "sha256": begun.fingerprint}}

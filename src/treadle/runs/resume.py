@@ -43,11 +43,11 @@ def changed_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> dic
 
 def not_yet_there(recorded: Mapping[str, Any], kind: type) -> dict[str, Any]:
     """The settings of `kind` that a record lacks, with their defaults: an older version knew no others."""
-    return {
-        field.name: json.loads(to_json(field.default))
-        for field in fields(kind)
-        if field.name not in recorded and field.default is not MISSING
-    }
+    absent = [field for field in fields(kind) if field.name not in recorded]
+    defaults = {field.name: field.default for field in absent if field.default is not MISSING}
+    made = {field.name: field.default_factory() for field in absent if field.default_factory is not MISSING}
+    known: dict[str, Any] = json.loads(to_json(defaults | made))
+    return known
 
 
 def check_changes(changes: Mapping[str, tuple[Any, Any]], kind: type) -> None:
@@ -146,7 +146,7 @@ def _notice_other_weights(trainer: Trainer) -> None:
     from treadle.runs.init import initial_weights
 
     try:
-        now = initial_weights(trainer.config, trainer.parts).fingerprint
+        now = initial_weights(trainer.config, trainer.parts, trainer.preferred_model).fingerprint
     except UsageError:  # they are gone: nothing needs them any more
         return
     if now != before:
