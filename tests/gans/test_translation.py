@@ -250,6 +250,7 @@ BAD = {
     "fid_weights": "",
     "examples": -1,
     "examples_every": "often",
+    "keep_generators": -1,
     "batch_size": 0,
     "precision": "fp8",
     "direction": "AtoC",

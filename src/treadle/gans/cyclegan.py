@@ -80,6 +80,7 @@ class CycleGANTrainer(TranslationTrainer):
 
     Config: ClassVar[type[TrainerConfig]] = CycleGANConfig
     ways: ClassVar[tuple[str, ...]] = tuple(TITLES)
+    used = ("generator_ab", "generator_ba")
     computes: ClassVar[tuple[str, ...]] = (
         *GAMES,
         *("G_CYCLE_A", "G_CYCLE_B", "G_IDENTITY_A", "G_IDENTITY_B"),

@@ -191,6 +191,9 @@ class JudgingSettings(Settings):
     """Pictures that are translated for the eye: the first that are validated on, or where there are none trained on."""
     examples_every: str | None = setting("10%", parse=Every, resumable=True, affects_state=False, common=True)
     """When examples are made."""
+    keep_generators: int = setting(10, least=0, resumable=True, affects_state=False)
+    """Generators of past validations that are kept at most, spread over the run: to be tested, exported and used
+    (`--at STEP`), and seen side by side in the report; 0 keeps none."""
 
 
 @dataclass(kw_only=True)

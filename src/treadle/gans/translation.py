@@ -33,6 +33,7 @@ from treadle.gans.padding import at_own_size
 from treadle.gans.settings import TranslationConfig
 from treadle.gans.values import Array, conform
 from treadle.hooks.examples import Examples
+from treadle.hooks.kept_models import KeptModels, KeptUnvalidated
 from treadle.hooks.timing import Timing
 from treadle.images.display import write_png
 from treadle.images.metrics import METRICS
@@ -57,6 +58,8 @@ class TranslationTrainer(Trainer):
     preferred_model = "final"
     ways: ClassVar[tuple[str, ...]] = ("",)
     """The directions of translation, as they are told apart in the names of figures."""
+    used: ClassVar[tuple[str, ...]] = ("generator",)
+    """The networks that are used once it is trained, by attribute."""
     g_optimizer: torch.optim.Optimizer
     d_optimizer: torch.optim.Optimizer
 
@@ -130,6 +133,10 @@ class TranslationTrainer(Trainer):
         self.diffaugment = DiffAugment(config.diffaugment)
         weights = {name: getattr(config, f"{name}_weights") for name in ("lpips", "fid") if config.monitor == name}
         self.validating = Judge(weights.get("lpips"), weights.get("fid"), self.ways)
+        if config.keep_generators and self.validation_feed is not None:
+            self.add_hook(KeptModels(config.keep_generators, self.used))
+        elif config.keep_generators and config.validate_every is not None:
+            self.add_hook(KeptUnvalidated(config.keep_generators, self.used, config.validate_every))
         self.timing = Timing()
         self.add_hook(self.timing)
         if config.examples_every is not None and config.examples:
