@@ -214,6 +214,7 @@ def test_unpaired_house_fronts_are_of_different_houses(monkeypatch):
 BAD = {
     "size": 7,
     "load_size": 8,
+    "preprocess": "squash",
     "flip": 1.5,
     "rotate": "yes",
     "in_channels": 0,
@@ -249,6 +250,7 @@ BAD = {
     "fid_weights": "",
     "examples": -1,
     "examples_every": "often",
+    "keep_generators": -1,
     "batch_size": 0,
     "precision": "fp8",
     "direction": "AtoC",
