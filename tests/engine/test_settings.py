@@ -25,7 +25,7 @@ from treadle.engine.settings import OptimizationSettings, settings_from
         ({"clip_norm": {"g_optimizer": "low"}}, "clip_norm.g_optimizer is 'low': expected a number"),
         ({"clip_norm": {"g_optimizer": 0}}, "clip_norm.g_optimizer is 0.0: expected above 0"),
         ({"precision": "fp8"}, "precision is 'fp8': expected one of 'fp32', 'bf16', 'fp16', 'auto'"),
-        ({"monitor_mode": "least"}, "monitor_mode is 'least': expected one of 'min', 'max'"),
+        ({"monitor_mode": "least"}, "monitor_mode is 'least': expected one of 'min', 'max', or null"),
         ({"on_bad_step": "retry"}, "on_bad_step is 'retry': expected one of 'stop', 'skip', 'rollback'"),
     ],
 )

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from treadle import Hook
+from treadle.engine.settings import StartSettings, TrainerConfig
 from treadle.engine.terms import Term
 from treadle.errors import UsageError
 from treadle.gans import translation
@@ -213,6 +214,7 @@ def test_unpaired_house_fronts_are_of_different_houses(monkeypatch):
 BAD = {
     "size": 7,
     "load_size": 8,
+    "preprocess": "squash",
     "flip": 1.5,
     "rotate": "yes",
     "in_channels": 0,
@@ -248,6 +250,7 @@ BAD = {
     "fid_weights": "",
     "examples": -1,
     "examples_every": "often",
+    "keep_generators": -1,
     "batch_size": 0,
     "precision": "fp8",
     "direction": "AtoC",
@@ -257,6 +260,7 @@ BAD = {
     "objective": "basics",
 }
 BAD |= {
+    "max_samples": 0,
     "penalty_every": 0,
     "vertical_flip": 1.5,
     "elastic": -1.0,
@@ -359,16 +363,17 @@ def test_a_weight_for_a_term_that_is_not_there_names_the_term():
 
 def test_every_setting_is_among_the_bad_ones():
     names = {field for kind in (Pix2PixConfig, CycleGANConfig) for field in kind.__dataclass_fields__}
-    base = set(translation.TrainerConfig.__dataclass_fields__)
+    base = set(TrainerConfig.__dataclass_fields__) | set(StartSettings.__dataclass_fields__)
     assert names - base - {"max_steps"} == (BAD.keys() | OF_PIX2PIX.keys()) - base
 
 
 @pytest.mark.parametrize("kind", BOTH)
 @pytest.mark.parametrize("monitor", ["psnr", "ssim"])
 def test_what_is_better_when_larger_is_not_minimized(kind, monitor):
-    with pytest.raises(UsageError, match="monitor_mode is 'min': expected 'max', for '" + monitor):
-        kind.Config(monitor=monitor, size=32, patch=16)
-    assert kind.Config(monitor=monitor, monitor_mode="max", size=32, patch=16).monitor == monitor
+    with pytest.raises(UsageError, match="monitor_mode is 'min': expected null or 'max', for '" + monitor):
+        kind.Config(monitor=monitor, monitor_mode="min", size=32, patch=16)
+    alone = kind.Config(monitor=monitor, size=32, patch=16)
+    assert alone.mode_of(alone.monitor, alone.monitor_mode) == "max"
 
 
 def test_a_subclass_may_have_fields_of_its_own_kinds():

@@ -14,6 +14,7 @@ import treadle
 from treadle.errors import RunError, UsageError
 from treadle.runs import best as best_files
 from treadle.runs.best import ranks, read_best
+from treadle.runs.models import find_model
 from treadle.testing import Line, kill, line_data
 
 DATA = {"data": line_data(8), "validation_data": line_data(4)}
@@ -199,3 +200,42 @@ def test_one_is_kept_as_before(tmp_path: Path) -> None:
     saved = json.loads((trainer.run.path / "checkpoints" / "step-00000006" / "state.json").read_text())
     assert "others" not in json.dumps(saved["values"]["hooks"])
     assert read_best(trainer.run.path, 1).info["step"] == 4
+
+
+@pytest.mark.parametrize(
+    ("monitor", "steps"), [("score", [2, 6, 4]), ("accuracy", [4, 6, 2]), ("hard/psnr", [4, 6, 2])]
+)
+def test_the_metric_says_which_way_is_better(tmp_path: Path, monitor: str, steps: list[int]) -> None:
+    class Named(Scripted):
+        script = (1, 3, 2)
+
+        def validation_step(self, batch: Any) -> Any:
+            return {monitor: super().validation_step(batch)["score"]}
+
+    trainer = Named(**DATA, batch_size=4, max_epochs=3, keep_best=3, monitor=monitor, run_dir=tmp_path / "line")
+    trainer.train()
+    assert [entry.info["step"] for entry in ranks(trainer.run.path)] == steps
+    mode = "min" if monitor == "score" else "max"
+    assert {entry.info["mode"] for entry in ranks(trainer.run.path)} == {mode}
+    again = Named(**DATA, batch_size=4, max_epochs=3, keep_best=3, monitor=monitor, monitor_mode=mode,
+                  run_dir=trainer.run.path, resume=True)  # fmt: skip
+    assert again.ended, "what the metric says may be said"
+    with pytest.raises(UsageError, match="a resume cannot change monitor_mode"):
+        Named(**DATA, batch_size=4, max_epochs=3, keep_best=3, monitor=monitor, run_dir=trainer.run.path, resume=True,
+              monitor_mode="min" if mode == "max" else "max")  # fmt: skip
+
+
+def test_where_nothing_is_monitored_the_final_model_is_the_best(tmp_path: Path) -> None:
+    trainer = make((1, 3, 2), monitor=None, monitor_mode=None, run_dir=tmp_path / "line")
+    for _ in range(4):
+        trainer.iterate()
+    trainer.save()
+    assert find_model(trainer.run.path, "best").step == 4, "of the newest checkpoint, where it was stopped"
+    trainer.train()
+    assert trainer.best is None and trainer.summary().validation_metrics["score"] == 2
+    found = find_model(trainer.run.path, "best")
+    assert str(found) == "final model, step 6 (nothing says which is best)"
+    assert found.of("model")["weight"].item() == trainer.model.weight.item()
+    assert trainer.load_best()["step"] == 6
+    with pytest.raises(UsageError, match="patience is 3, and monitor is null: name the metric"):
+        make((1, 3, 2), monitor=None, monitor_mode=None, patience=3)

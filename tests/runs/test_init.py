@@ -18,11 +18,11 @@ from treadle.checkpoint.store import read_checkpoint
 from treadle.engine.ema import EMA
 from treadle.engine.settings import StartSettings, TrainerConfig
 from treadle.errors import DataChanged, UsageError
-from treadle.recipes.actions import branch, recipe_of_run, replaying
+from treadle.recipes.actions import branch, recipe_of_run, replay
 from treadle.recipes.registry import Recipe
 from treadle.runs.best import read_best
+from treadle.runs.models import find_model
 from treadle.runs.run import read_config, read_journal
-from treadle.runs.verify import verify_run
 from treadle.testing import check_resume, line_data
 
 X, Y = line_data()
@@ -99,6 +99,19 @@ def test_one_network_from_a_run_and_another_from_a_file(source: Path, tmp_path: 
     save_file({"body.weight": torch.full((1, 1), 5.0), "body.bias": torch.zeros(1)}, tmp_path / "all.safetensors")
     other = pair(init={"second": f"{tmp_path / 'all.safetensors'}:body"})
     assert other.second.weight.item() == 5.0
+
+
+def test_a_run_may_be_asked_for_another_of_its_models(source: Path) -> None:
+    final, third = (find_model(source, at) for at in ("final", 3))
+    assert equal(pair(init=f"{source}@3").first, third.of("first"))
+    assert equal(pair(init={"second": f"{source}@3:second"}).second, third.of("second"))
+    assert not equal(pair(init=f"{source}@final").first, third.of("first")) and equal(
+        pair(init=f"{source}@final").first, final.of("first")
+    )
+    with pytest.raises(UsageError, match=r"init: .* keeps no model of step 77: there are "):
+        pair(init=f"{source}@77")
+    with pytest.raises(UsageError, match=r"weights.safetensors is a file, which has one model: leave out @best"):
+        pair(init=f"{source}/best_model/weights.safetensors@best")
 
 
 def test_names_are_mapped_and_left_out(source: Path, tmp_path: Path) -> None:
@@ -181,7 +194,7 @@ def test_it_resumes_and_verifies_and_its_files_say_how_it_began(source: Path, tm
     assert read_config(tmp_path / "v001")["config"]["init"] == str(source)
     start = read_journal(tmp_path / "v001")[0]
     assert (start["init"]["tensors"], start["init"]["anew"]) == (6, []) and len(start["init"]["sha256"]) == 64
-    verdicts = [verify_run(tmp_path / "v001", PairConfig, replaying(recipe), step) for step in (0, 3)]
+    verdicts = [replay(tmp_path / "v001", recipe, step) for step in (0, 3)]
     assert [verdict.compared for verdict in verdicts] == [[2, 3, 4], [4]] and all(each.holds for each in verdicts)
     state = read_checkpoint(tmp_path / "v001" / "checkpoints" / "step-00000002")
     assert state.values["data"]["init"] == start["init"]["sha256"]
@@ -197,7 +210,7 @@ def test_a_resume_goes_on_without_the_source_and_notices_other_weights(
     with recipe.with_settings({"max_steps": 5}).build(run_dir=tmp_path / "v001", resume=True) as trainer:
         assert trainer.train().step == 5
     assert capsys.readouterr().err == ""
-    assert verify_run(tmp_path / "v001", PairConfig, replaying(recipe.with_settings({"max_steps": 5})), 4).holds
+    assert replay(tmp_path / "v001", recipe.with_settings({"max_steps": 5}), 4).holds
     with pair(seed=8, run_dir=copy) as trainer:
         trainer.train()
     recipe = recipe_of_run(tmp_path / "v001", Pair, (X, Y), (X, Y)).with_settings({"max_steps": 6})

@@ -234,7 +234,7 @@ def play(monkeypatch: pytest.MonkeyPatch, values: Iterable[float]) -> None:
 
 def test_it_may_choose_the_best_model_and_a_skipped_epoch_is_not_a_bad_one(monkeypatch: pytest.MonkeyPatch) -> None:
     play(monkeypatch, [0.2, 0.9, 0.5, 0.95])
-    chosen = {"monitor": "connectivity", "monitor_mode": "max", "generate_every": "2 epochs", "patience": 1}
+    chosen = {"monitor": "connectivity", "generate_every": "2 epochs", "patience": 1}
     trainer = trainer_of(max_epochs=9, **chosen)
     weights = {}
 
@@ -316,8 +316,8 @@ def plain(kind: str = "") -> TractData:
         ),
         (
             None,
-            {"monitor": "connectivity", "generate_every": "1 epoch"},
-            "monitor_mode is 'min': expected 'max' for 'connectivity'",
+            {"monitor": "connectivity", "monitor_mode": "min", "generate_every": "1 epoch"},
+            "monitor_mode is 'min': expected null or 'max', for 'connectivity'",
         ),
         (
             plain(),

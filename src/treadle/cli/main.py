@@ -19,6 +19,7 @@ COMMANDS = {
     "fork": "branch a new run from a checkpoint of another",
     "test": "evaluate a run's best model, write pictures and a report",
     "export": "write a run's best model as a file for other programs",
+    "translate": "translate pictures with a run's model",
     "runs": "list runs, or compare some",
     "pairs": "prepare paired pictures for image-to-image translation",
     "tracts": "prepare and look at the data of tractography",

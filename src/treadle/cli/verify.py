@@ -14,9 +14,8 @@ SHOWN = 10
 
 def run(arguments: list[str]) -> int:
     """Verify; 0 where all digests are equal, 1 where one differs."""
-    from treadle.recipes.actions import replaying
+    from treadle.recipes.actions import replay
     from treadle.runs.run import find_run
-    from treadle.runs.verify import verify_run
 
     parser = Parser(
         "verify",
@@ -32,7 +31,7 @@ def run(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     directory = find_run(options.run)
     recipe = recipe_at(directory, options)
-    verdict = verify_run(directory, recipe.trainer_class.Config, replaying(recipe), options.start)
+    verdict = replay(directory, recipe, options.start)
     steps = ", ".join(map(str, verdict.compared))
     if verdict.holds:
         print(f"verified: {directory}, replayed from step {verdict.start}, has equal digests at step {steps}")

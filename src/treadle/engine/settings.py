@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -114,16 +114,28 @@ class ValidationSettings(Settings):
     """Batches of the validation data that are evaluated, from its beginning; null takes all."""
     limit_test_batches: int | None = setting(None, least=1, resumable=True, affects_state=False)
     """Batches of the test data that `test` evaluates, from its beginning; null takes all."""
-    monitor: str = setting("loss")
-    """The validation metric that says which model is best."""
-    monitor_mode: Literal["min", "max"] = setting("min")
-    """Whether a smaller or a larger `monitor` is better."""
+    monitor: str | None = setting("loss")
+    """The validation metric that says which model is best; null leaves that open, and the final one is the best."""
+    monitor_mode: Literal["min", "max"] | None = setting(None)
+    """Whether a smaller or a larger `monitor` is better; null follows the metric: larger for psnr, ssim, iou, accuracy
+    and what else the trainer's Config names in `higher_is_better`, smaller for all others."""
     patience: int | None = setting(None, least=1, resumable=True, common=True)
     """Validations without improvement after which the run ends; None never ends it."""
     min_improvement: float = setting(0.0, least=0, resumable=True)
     """What counts as an improvement of `monitor`, absolute."""
     patience_warm_up: str | None = setting(None, parse=Span.parse, resumable=True)
     """The part of the run in which patience is not counted."""
+
+    higher_is_better: ClassVar[Collection[str]] = ("psnr", "ssim", "iou", "accuracy")
+    """The metrics of which more is better, where `monitor_mode` leaves it to the metric."""
+
+    @classmethod
+    def mode_of(cls, monitor: str | None, mode: Literal["min", "max"] | None) -> Literal["min", "max"]:
+        """Whether a smaller or a larger `monitor` is better, as `mode` says or leaves to the metric: to its last part,
+        where the set that it is of has a name ("hard/psnr")."""
+        if mode is not None:
+            return mode
+        return "max" if monitor is not None and monitor.rpartition("/")[2] in cls.higher_is_better else "min"
 
 
 @dataclass(kw_only=True)

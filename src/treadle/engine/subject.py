@@ -34,6 +34,9 @@ class Subject(Events):
     least_epochs: ClassVar[int] = 0
     """Times that such a trainer should see data which are given to it: `treadle train` says where it will be fewer."""
 
+    one_scene: ClassVar[bool] = False
+    """Whether what is learnt lies where its data say, so that a fork cannot go on with other data."""
+
     def setup(self) -> None:
         """Build modules, optimizers and whatever else the run needs, as attributes. Random draws follow the seed."""
 
@@ -116,6 +119,14 @@ class Subject(Events):
         """The formats of its own that `treadle export` can write runs in, by the option's name; none by default.
 
         Each is a `treadle.export.exporter.Exporter`.
+        """
+        return {}
+
+    @classmethod
+    def translators(cls, run: Path, *, at: int | str | None = None) -> dict[str, Any]:
+        """What the run in a directory has learnt to make of pictures, by direction ("AtoB"); nothing by default.
+
+        Each is a `treadle.gans.translator.Translator`, which `treadle translate` uses; `at` is that of `load_model`.
         """
         return {}
 

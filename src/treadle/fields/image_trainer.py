@@ -65,10 +65,8 @@ class ImageConfig(StartSettings, TrainerConfig):
     """When the PSNR of the whole picture is measured; the final state's always is."""
     save_every: str | None = "50%"
     """When a run on disk writes a checkpoint; it also does at its end."""
-    monitor: str = "psnr"
+    monitor: str | None = "psnr"
     """The validation metric that says which model is best."""
-    monitor_mode: Literal["min", "max"] = "max"
-    """Whether a smaller or a larger `monitor` is better."""
     grid: Literal["hash", "dense", "siren"] = setting("hash", common=True)
     """What the field is: a decoder over a grid, "hash" (finer vertices share rows) or "dense" (each has its own), or no
     grid, and layers of sines over the place itself (SIREN, Sitzmann et al. 2020; there hidden: 256, layers: 3)."""

@@ -20,12 +20,16 @@ from treadle.gans.export import exportable_generator
 from treadle.gans.images import PairedImages, UnpairedImages
 from treadle.gans.inference import Generator, generator_of
 from treadle.gans.judging import Judge
+from treadle.gans.layouts import first_of
+from treadle.gans.loading import kinds_for, settle_values
+from treadle.gans.padding import at_own_size
 from treadle.gans.pool import ImagePool
 from treadle.gans.settings import TranslationConfig
 from treadle.gans.sources import ArrayPairs, UnpairedFolders, UnpairedSource
 from treadle.gans.specs import build_objective
 from treadle.gans.translation import TranslationTrainer, house_fronts, means, name_of, samples
-from treadle.images.folders import split_folder
+from treadle.gans.translator import Half, Translator, translator_of
+from treadle.images.folders import side_folders
 from treadle.images.metrics import l1, measure
 from treadle.images.panels import panel
 from treadle.images.pixels import to_pixels
@@ -50,7 +54,7 @@ class CycleGANConfig(TranslationConfig):
     """The loss terms: "basic" (adversarial, cycle and identity), with "+r1" or "+gp" added."""
     pool: int = 50
     """Earlier outputs that each discriminator is shown again; 0 shows it the newest only."""
-    monitor: str = "cycle"
+    monitor: str | None = "cycle"
     """The validation metric that says which model is best: "cycle", which prefers what changes little; "texture", of
     both directions; with weights "fid"; with known targets "l1", "psnr" or "ssim", and with weights "lpips"."""
 
@@ -76,6 +80,7 @@ class CycleGANTrainer(TranslationTrainer):
 
     Config: ClassVar[type[TrainerConfig]] = CycleGANConfig
     ways: ClassVar[tuple[str, ...]] = tuple(TITLES)
+    used = ("generator_ab", "generator_ba")
     computes: ClassVar[tuple[str, ...]] = (
         *GAMES,
         *("G_CYCLE_A", "G_CYCLE_B", "G_IDENTITY_A", "G_IDENTITY_B"),
@@ -84,20 +89,27 @@ class CycleGANTrainer(TranslationTrainer):
 
     @classmethod
     def dataset(cls, config: Any, path: Path | None, split: str) -> UnpairedImages | PairedImages | None:
-        """The pictures in `path`/trainA and trainB, valA ...; None makes house fronts, and their label maps."""
-        channels = config.in_channels, config.out_channels
+        """The pictures in `path`/trainA and trainB (valA ...), or A/train and B/train; for no path, house fronts."""
+        channels, most = (config.in_channels, config.out_channels), config.max_samples if split == "train" else None
         source: UnpairedSource
         if path is None:
             a, b = house_fronts(config, split)
             if split != "train":
-                return PairedImages(ArrayPairs(a, b), config.size, None, config.cache_mb)
-            source = ArrayPairs(a[: len(a) // 2], b[len(b) // 2 :])  # of different houses
-        elif any(split_folder(path, split, side) is not None for side in "AB"):
-            source = UnpairedFolders(path, split, config.direction, channels, config.on_bad)
+                still = config.augmentation(fit=True).still()
+                return PairedImages(ArrayPairs(a, b), config.size, still, config.cache_mb, values=config.values)
+            source = ArrayPairs(a[: len(a) // 2][:most], b[len(b) // 2 :][:most])  # of different houses
+        elif split == "train" or side_folders(path, split) is not None:
+            kinds = kinds_for(config, split)
+            source = UnpairedFolders(path, split, config.direction, channels, config.on_bad, kinds)
+            first_of(source, most)
         else:
             return None
-        augmentation = config.augmentation(fit=path is None) if split == "train" else None
-        return UnpairedImages(source, config.size, augmentation, config.cache_mb, cls.transform())
+        if split != "train":
+            still = config.augmentation().still()
+            return UnpairedImages(source, config.size, still, config.cache_mb, values=config.values)
+        settle_values(config, source)
+        augmentation = config.augmentation(fit=path is None)
+        return UnpairedImages(source, config.size, augmentation, config.cache_mb, cls.transform(), config.values)
 
     def setup(self) -> None:
         """Build the four networks, an optimizer for each pair of them, and the terms of the game."""
@@ -121,7 +133,7 @@ class CycleGANTrainer(TranslationTrainer):
         """The generators learn to deceive and to come back, then the discriminators to tell real from made."""
         a, b = batch
         with torch.set_grad_enabled(self.learning()["g"]):
-            fake_b, fake_a = self.generator_ab(a), self.generator_ba(b)
+            fake_b, fake_a = at_own_size(self.generator_ab, a), at_own_size(self.generator_ba, b)
         return self.play(
             g=lambda: self.g_losses(a, b, fake_a, fake_b),
             d=lambda: self.d_losses(a, b, self.pool_a(fake_a.detach()), self.pool_b(fake_b.detach())),
@@ -134,13 +146,13 @@ class CycleGANTrainer(TranslationTrainer):
             "G_GAN_BA": self.adversarial.generator(self.judge(self.discriminator_a, fake_a)),
         }
         if self.uses("G_CYCLE_A"):
-            terms["G_CYCLE_A"] = (self.generator_ba(fake_b), a)
+            terms["G_CYCLE_A"] = (at_own_size(self.generator_ba, fake_b), a)
         if self.uses("G_CYCLE_B"):
-            terms["G_CYCLE_B"] = (self.generator_ab(fake_a), b)
+            terms["G_CYCLE_B"] = (at_own_size(self.generator_ab, fake_a), b)
         if self.uses("G_IDENTITY_A"):
-            terms["G_IDENTITY_A"] = (self.generator_ba(a), a)
+            terms["G_IDENTITY_A"] = (at_own_size(self.generator_ba, a), a)
         if self.uses("G_IDENTITY_B"):
-            terms["G_IDENTITY_B"] = (self.generator_ab(b), b)
+            terms["G_IDENTITY_B"] = (at_own_size(self.generator_ab, b), b)
         return self.objective(**terms)
 
     def d_losses(self, a: Tensor, b: Tensor, fake_a: Tensor, fake_b: Tensor) -> Losses:
@@ -228,6 +240,18 @@ class CycleGANTrainer(TranslationTrainer):
         if direction == "AtoB":
             return generator_of(found, config, "generator_ab")
         return generator_of(found, config, "generator_ba", reverse=True)
+
+    @classmethod
+    def translators(cls, run: Path, *, at: At | None = None) -> dict[str, Translator]:
+        """What `treadle translate` uses: both generators."""
+        found = find_model(run, at, cls.preferred_model)
+        config = found.config(cls.Config)
+        halves: tuple[Half, Half] = ("right", "left") if config.direction == "BtoA" else ("left", "right")
+        there, back = cls.load_model(run, "AtoB", at=at), cls.load_model(run, "BtoA", at=at)
+        return {
+            "AtoB": translator_of(there, config, str(found), halves[0]),
+            "BtoA": translator_of(back, config, str(found), halves[1], reverse=True),
+        }
 
     @classmethod
     def exportable(cls, run: Path, *, at: At | None = None) -> dict[str, Exportable]:

@@ -18,13 +18,11 @@ from torch import Tensor, nn
 
 from treadle.checkpoint.tensorfile import hash_tensors
 from treadle.errors import StateError, UsageError, nearest
-from treadle.images.pretrained import fill, read_tensors
+from treadle.images.pretrained import fill, read_tensors, vgg
 
 LAYERS = {"relu1_1": 1 / 32, "relu2_1": 1 / 16, "relu3_1": 1 / 8, "relu4_1": 1 / 4, "relu5_1": 1.0}
 """The layers and weights of pix2pixHD (Wang 2018, https://arxiv.org/abs/1711.11585)."""
 
-_STAGES = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
-"""VGG-19's convolutions and channels per stage; before each but the first the picture is halved."""
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pictures, RGB in [0, 1]
 _HOW = "safetensors.torch.save_file(torchvision.models.vgg19(weights='DEFAULT').state_dict(), 'vgg19.safetensors')"
 
@@ -115,12 +113,8 @@ def _vgg19() -> tuple[list[nn.Module], dict[str, int]]:
     """The modules of torchvision's vgg19().features up to the last ReLU, and the place of each ReLU by its name."""
     modules: list[nn.Module] = []
     places: dict[str, int] = {}
-    channels = 3
-    for stage, (count, width) in enumerate(_STAGES, start=1):
-        if stage > 1:
-            modules.append(nn.MaxPool2d(2))
-        for number in range(1, count + 1):
-            places[f"relu{stage}_{number}"] = len(modules) + 1
-            modules += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
-            channels = width
+    for stage, layers in enumerate(vgg(2, 2, 4, 4, 4), start=1):
+        relus = [len(modules) + place for place, layer in enumerate(layers) if isinstance(layer, nn.ReLU)]
+        places |= {f"relu{stage}_{number}": place for number, place in enumerate(relus, start=1)}
+        modules += layers
     return modules, places

@@ -19,12 +19,15 @@ from treadle.gans.export import exportable_generator
 from treadle.gans.images import PairedImages
 from treadle.gans.inference import Generator, generator_of
 from treadle.gans.judging import Judge
+from treadle.gans.layouts import first_of, pairs_in
+from treadle.gans.loading import kinds_for, settle_values
+from treadle.gans.padding import at_own_size
 from treadle.gans.pool import ImagePool
 from treadle.gans.settings import InputSettings, TranslationConfig
-from treadle.gans.sources import ArrayPairs, PairFolder, PairSource
+from treadle.gans.sources import ArrayPairs, PairSource
 from treadle.gans.specs import build_objective
 from treadle.gans.translation import TranslationTrainer, house_fronts, means, name_of, samples
-from treadle.images.folders import split_folder
+from treadle.gans.translator import Half, Translator, translator_of
 from treadle.images.panels import panel
 from treadle.images.pixels import to_pixels
 from treadle.images.reading import Pixels
@@ -42,9 +45,7 @@ class Pix2PixConfig(InputSettings, TranslationConfig):
     """The spec that `objective` names parts of: "pix2pix", or one of your own (see `register_spec`)."""
     objective: str = "basic"
     """The loss terms: "basic", "extended" (with L2, Sobel and Laplacian), with "+vgg", "+r1" or "+gp" added."""
-    vgg_weights: Path | None = None
-    """Weights of VGG-19 for "+vgg", a safetensors file with torchvision's names."""
-    monitor: str = "l1"
+    monitor: str | None = "l1"
     """The validation metric that says which model is best: "l1", "psnr" or "ssim", which prefer fog; "texture" (or
     "spectrum", "swd", "lattice"), which does not; with weights "lpips" or "fid"."""
 
@@ -67,19 +68,25 @@ class Pix2PixTrainer(TranslationTrainer):
 
     @classmethod
     def dataset(cls, config: Any, path: Path | None, split: str) -> PairedImages | None:
-        """The pairs in `path`/train, val or test, files with A left and B right; None makes house fronts."""
-        channels = config.in_channels, config.out_channels
-        source: PairSource
+        """The pairs in `path`/train, val or test, files with A left and B right, or in `path`/A/train and B/train.
+
+        For no path, house fronts.
+        """
+        channels, most = (config.in_channels, config.out_channels), config.max_samples if split == "train" else None
+        source: PairSource | None
         if path is None:
-            source = ArrayPairs(*house_fronts(config, split))
-        elif (folder := split_folder(path, split)) is not None:
-            source = PairFolder(folder, config.direction, channels, config.on_bad)
+            source = ArrayPairs(*(pictures[:most] for pictures in house_fronts(config, split)))
         else:
-            return None
+            source = pairs_in(path, split, config.direction, channels, config.on_bad, kinds_for(config, split))
+            if source is None:
+                return None
+            first_of(source, most)
+        if split == "train":
+            settle_values(config, source)
         augmentation = config.augmentation(fit=path is None)
         if split != "train":
-            return PairedImages(source, config.size, augmentation.still(), config.cache_mb)
-        return PairedImages(source, config.size, augmentation, config.cache_mb, cls.transform())
+            return PairedImages(source, config.size, augmentation.still(), config.cache_mb, values=config.values)
+        return PairedImages(source, config.size, augmentation, config.cache_mb, cls.transform(), config.values)
 
     def setup(self) -> None:
         """Build the two networks, an optimizer for each, and the terms of the game."""
@@ -105,7 +112,7 @@ class Pix2PixTrainer(TranslationTrainer):
         """The discriminator learns to tell real pairs from made ones, then the generator to deceive it."""
         x, y = batch
         with torch.set_grad_enabled(self.learning()["g"]):
-            fake = self.generator(x)
+            fake = at_own_size(self.generator, x)
         return self.play(d=lambda: self.d_losses(x, y, fake.detach()), g=lambda: self.g_losses(x, y, fake))
 
     def d_losses(self, x: Tensor, y: Tensor, fake: Tensor) -> Losses:
@@ -174,6 +181,14 @@ class Pix2PixTrainer(TranslationTrainer):
         """
         found = find_model(run, at, cls.preferred_model)
         return generator_of(found, found.config(cls.Config))
+
+    @classmethod
+    def translators(cls, run: Path, *, at: At | None = None) -> dict[str, Translator]:
+        """What `treadle translate` uses: the generator, by the direction that it learnt."""
+        found = find_model(run, at, cls.preferred_model)
+        config = found.config(cls.Config)
+        half: Half = "right" if config.direction == "BtoA" else "left"
+        return {config.direction: translator_of(cls.load_model(run, at=at), config, str(found), half)}
 
     @classmethod
     def exportable(cls, run: Path, *, at: At | None = None) -> dict[str, Exportable]:

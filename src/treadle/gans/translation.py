@@ -23,18 +23,20 @@ from treadle.engine.settings import TrainerConfig
 from treadle.engine.trainer import Trainer
 from treadle.errors import UsageError, nearest
 from treadle.gans.adversarial import Adversarial, gradient_penalty, r1
+from treadle.gans.augmentation import sides
 from treadle.gans.diffaugment import DiffAugment, Draw
 from treadle.gans.facades import facades
 from treadle.gans.images import PairedImages, Transform, UnpairedImages
 from treadle.gans.judging import Judge
+from treadle.gans.loading import in_batches
+from treadle.gans.padding import at_own_size
 from treadle.gans.settings import TranslationConfig
-from treadle.gans.values import Array
+from treadle.gans.values import Array, conform
 from treadle.hooks.examples import Examples
+from treadle.hooks.kept_models import KeptModels, KeptUnvalidated
 from treadle.hooks.timing import Timing
 from treadle.images.display import write_png
 from treadle.images.metrics import METRICS
-from treadle.images.pixels import with_channels
-from treadle.images.reading import Pixels
 from treadle.reports.report import write_report
 from treadle.reports.rows import Row
 
@@ -56,6 +58,8 @@ class TranslationTrainer(Trainer):
     preferred_model = "final"
     ways: ClassVar[tuple[str, ...]] = ("",)
     """The directions of translation, as they are told apart in the names of figures."""
+    used: ClassVar[tuple[str, ...]] = ("generator",)
+    """The networks that are used once it is trained, by attribute."""
     g_optimizer: torch.optim.Optimizer
     d_optimizer: torch.optim.Optimizer
 
@@ -63,7 +67,9 @@ class TranslationTrainer(Trainer):
     def load_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
         """The pictures in `path`, split by split (see `dataset`), by argument of a trainer; None makes house fronts."""
         found = {name: cls.dataset(config, path, split) for name, split in SPLITS.items()}
-        return {name: data for name, data in found.items() if data is not None}
+        return {
+            name: in_batches(config, data, training=name == "data") for name, data in found.items() if data is not None
+        }
 
     @classmethod
     @abstractmethod
@@ -127,6 +133,10 @@ class TranslationTrainer(Trainer):
         self.diffaugment = DiffAugment(config.diffaugment)
         weights = {name: getattr(config, f"{name}_weights") for name in ("lpips", "fid") if config.monitor == name}
         self.validating = Judge(weights.get("lpips"), weights.get("fid"), self.ways)
+        if config.keep_generators and self.validation_feed is not None:
+            self.add_hook(KeptModels(config.keep_generators, self.used))
+        elif config.keep_generators and config.validate_every is not None:
+            self.add_hook(KeptUnvalidated(config.keep_generators, self.used, config.validate_every))
         self.timing = Timing()
         self.add_hook(self.timing)
         if config.examples_every is not None and config.examples:
@@ -206,7 +216,7 @@ class TranslationTrainer(Trainer):
                 directory,
                 self.rows(feed, judge),
                 title=f"Test of {run.parent.name}/{run.name}",
-                description=f"{self.config.size} x {self.config.size} pixels",
+                description=self.config.sizes,
                 sort_by=monitored,
                 overall=judge.overall,
             )
@@ -238,26 +248,26 @@ class TranslationTrainer(Trainer):
         return islice(found, self.config.examples)
 
     def translate(self, x: Tensor, generator: nn.Module) -> Tensor:
-        """The generator's pictures for `x`, in full precision, as they will be wherever it is used."""
+        """The generator's pictures for `x`, of any size, in full precision, as they will be wherever it is used."""
         with torch.autocast(x.device.type, enabled=False):
-            out: Tensor = generator(x)
-        return out
+            return at_own_size(generator, x)
 
 
-def house_fronts(config: Any, split: str) -> tuple[Pixels, Pixels]:
-    """The packaged inputs and targets of a split, (N, size, size, C) each: label maps and house fronts for "AtoB"."""
-    labels, pictures = facades(derive_seed(0, split), PACKAGED[split], config.size)
+def house_fronts(config: Any, split: str) -> tuple[Array, Array]:
+    """The packaged inputs and targets of a split, (N, side, side, C) each: label maps and house fronts for "AtoB"."""
+    labels, pictures = facades(derive_seed(0, split), PACKAGED[split], max(sides(config.size)))
     first, second = (pictures, labels) if config.direction == "BtoA" else (labels, pictures)
-    return _all_with(first, config.in_channels), _all_with(second, config.out_channels)
+    forms = (config.in_channels, config.in_dtype), (config.out_channels, config.out_dtype)
+    x, y = (
+        np.stack([conform(picture, channels, dtype or "uint8") for picture in pictures])
+        for pictures, (channels, dtype) in zip((first, second), forms, strict=True)
+    )
+    return x, y
 
 
 def means(figures: Mapping[str, list[float]]) -> dict[str, float]:
     """The mean of each figure over the pictures that it was measured of."""
     return {name: sum(values) / len(values) for name, values in figures.items()}
-
-
-def _all_with(pictures: Pixels, channels: int) -> Pixels:
-    return np.stack([with_channels(picture, channels) for picture in pictures])
 
 
 def name_of(feed: Feed, index: int) -> str:

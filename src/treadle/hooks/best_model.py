@@ -34,11 +34,11 @@ class BestModel(Hook):
     and when; `trainer.load_best()` puts the weights back.
 
     A trainer makes one from its `monitor`, `monitor_mode` and `keep_best`. NaN is never best, and of equal values the
-    earlier one is better. Without validation data there is nothing to choose by: a run on disk then keeps the weights
-    it ends with, so that it can be tested and exported.
+    earlier one is better. Without validation data, or a metric, there is nothing to choose by: a run on disk then keeps
+    the weights it ends with, so that it can be tested and exported.
 
     Args:
-        monitor: the validation metric.
+        monitor: the validation metric; None chooses nothing.
         mode: "min" or "max".
         keep: how many models are kept.
 
@@ -52,7 +52,7 @@ class BestModel(Hook):
     # After the hooks that add metrics to be monitored.
     order: ClassVar[int] = Order.LATE
 
-    def __init__(self, monitor: str = "loss", mode: Mode = "min", keep: int = 1) -> None:
+    def __init__(self, monitor: str | None = "loss", mode: Mode = "min", keep: int = 1) -> None:
         check_mode(mode)
         self.monitor = monitor
         self.mode: Mode = mode
@@ -72,6 +72,8 @@ class BestModel(Hook):
 
     def post_validation(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """Keep the weights, where the metric is among the best."""
+        if self.monitor is None:
+            return
         value = monitored(metrics, self.monitor, trainer.occasional_metrics)
         if value is None:
             return
@@ -103,7 +105,7 @@ class BestModel(Hook):
     def post_training(self, trainer: Trainer) -> None:
         """Keep the final weights, where there was nothing to choose by."""
         archive = trainer.loop.archive
-        if archive is None or trainer.validation_feed is not None:
+        if archive is None or (trainer.validation_feed is not None and self.monitor is not None):
             return
         counts = {"step": trainer.progress.step, "epoch": trainer.progress.epoch}
         info: dict[str, Any] = {"monitor": None, "mode": self.mode, "value": None, **counts, "metrics": {}}

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from treadle.errors import UsageError
 from treadle.images.pixels import seen_by_networks
-from treadle.images.pretrained import fill, read_tensors
+from treadle.images.pretrained import fill, read_tensors, vgg
 
 SMALLEST = 32
 """The shortest side of the pictures, in pixels: AlexNet leaves nothing of smaller ones."""
@@ -69,7 +69,7 @@ class LPIPS(nn.Module):
 
     def __init__(self, classifier: str) -> None:
         super().__init__()
-        slices = _alexnet() if classifier == "alex" else _vgg16()
+        slices = _cut(_alexnet() if classifier == "alex" else vgg(2, 2, 3, 3, 3))
         self.net = nn.Module()
         self.stages = len(slices)
         for stage, layers in enumerate(slices):
@@ -106,33 +106,19 @@ def _normalised(activations: Tensor) -> Tensor:
     return activations / (activations.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
 
 
-def _alexnet() -> list[nn.Sequential]:
-    """AlexNet's features, cut after each ReLU. Layers keep the index they have in torchvision's network."""
-    return _cut(
-        [
-            [nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU()],
-            [nn.MaxPool2d(3, 2), nn.Conv2d(64, 192, 5, padding=2), nn.ReLU()],
-            [nn.MaxPool2d(3, 2), nn.Conv2d(192, 384, 3, padding=1), nn.ReLU()],
-            [nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()],
-            [nn.Conv2d(256, 256, 3, padding=1), nn.ReLU()],
-        ]
-    )
-
-
-def _vgg16() -> list[nn.Sequential]:
-    """VGG-16's features, cut before each pooling."""
-    slices: list[list[nn.Module]] = []
-    channels = 3
-    for width, convolutions in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
-        layers: list[nn.Module] = [nn.MaxPool2d(2)] if slices else []
-        for _ in range(convolutions):
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
-            channels = width
-        slices.append(layers)
-    return _cut(slices)
+def _alexnet() -> list[list[nn.Module]]:
+    """AlexNet's features, cut after each ReLU."""
+    return [
+        [nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU()],
+        [nn.MaxPool2d(3, 2), nn.Conv2d(64, 192, 5, padding=2), nn.ReLU()],
+        [nn.MaxPool2d(3, 2), nn.Conv2d(192, 384, 3, padding=1), nn.ReLU()],
+        [nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()],
+        [nn.Conv2d(256, 256, 3, padding=1), nn.ReLU()],
+    ]
 
 
 def _cut(slices: list[list[nn.Module]]) -> list[nn.Sequential]:
+    """Slices whose layers keep the index that they have in torchvision's network."""
     result, index = [], 0
     for layers in slices:
         numbered = nn.Sequential()

@@ -49,3 +49,19 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, what: st
         with torch.no_grad():
             own.copy_(given)
     network.eval().requires_grad_(False)
+
+
+def vgg(*convolutions: int) -> list[list[nn.Module]]:
+    """The features of a VGG (Simonyan and Zisserman 2014) with so many convolutions in each of its five stages.
+
+    Each is 3 x 3 and followed by a ReLU; stages but the first begin with a halving.
+    """
+    stages: list[list[nn.Module]] = []
+    channels = 3
+    for count, width in zip(convolutions, (64, 128, 256, 512, 512), strict=True):
+        layers: list[nn.Module] = [nn.MaxPool2d(2)] if stages else []
+        for _ in range(count):
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            channels = width
+        stages.append(layers)
+    return stages

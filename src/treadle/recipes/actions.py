@@ -15,21 +15,24 @@ A run's files say which trainer it is, by name, and which data, by path; whateve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from treadle.checkpoint.store import read_checkpoint
 from treadle.engine.settings import StartSettings
 from treadle.errors import UsageError
 from treadle.files import existing, make_report_directory, to_json, write_whole
 from treadle.recipes import registry
 from treadle.recipes.registry import Recipe, load_recipe, recipe_of
 from treadle.recipes.try_out import TryOut, try_recipe
-from treadle.runs.fork import changed_hyperparameters, fork_run
+from treadle.runs.fork import changed_hyperparameters, checkpoint_at, fork_run
 from treadle.runs.models import At, find_model
+from treadle.runs.other_data import redirect
 from treadle.runs.run import CONFIG, find_run
-from treadle.runs.verify import Verdict, verify_run
+from treadle.runs.verify import Verdict, start_of, verify_run
+from treadle.terminal import say
 
 if TYPE_CHECKING:
     from treadle.data.feed import Feed
@@ -83,10 +86,12 @@ def fork(
 ) -> Trainer:
     """The trainer of a new run that goes on from the checkpoint of `run` after `at` steps, with other settings.
 
-    The checkpoint is copied, and kept for good in the parent.
+    The checkpoint is copied, and kept for good in the parent. With other data than the run had, weights, optimizers
+    and the step stay, and the place in the data is that of a run which had these from its start.
 
     Args:
-        run, trainer, data, validation_data, test_data, hooks: as for `resume`.
+        run, trainer, hooks: as for `resume`.
+        data, validation_data, test_data: as for `resume`; they may be others than the run had.
         at: the step of a checkpoint.
         run_dir: where it goes; by default it is the next version beside its parent.
         settings: those that are to differ, any of them.
@@ -123,7 +128,7 @@ def verify(
     """
     directory = find_run(run)
     recipe = recipe_of_run(directory, trainer, data, validation_data, test_data)
-    return verify_run(directory, recipe.trainer_class.Config, replaying(recipe), start)
+    return replay(directory, recipe, start)
 
 
 def test(
@@ -223,8 +228,11 @@ def branch(
         raise UsageError(f"init: a fork goes on with the weights of step {at}: begin a new run (treadle train) instead")
     with without_init(before).build() as old, without_init(recipe).build() as new:
         changes = changed_hyperparameters(old.parts.optimizers, new.parts.optimizers)
+        redirected = redirect(read_checkpoint(checkpoint_at(parent, at)), new)
     target = None if run_dir is None else Path(run_dir)
-    directory = fork_run(parent, at, recipe.document(), target, changes)
+    directory = fork_run(parent, at, recipe.document(), target, changes, redirected)
+    if redirected is not None:
+        say(f"treadle: {redirected}")
     return recipe.build(run_dir=directory, hooks=hooks, resume=True)
 
 
@@ -240,9 +248,11 @@ def without_init(recipe: Recipe) -> Recipe:
     return replace(recipe, config=config.without_init()) if isinstance(config, StartSettings) else recipe
 
 
-def replaying(recipe: Recipe) -> Callable[[Path, int], Trainer]:
-    """What makes the trainer that takes a run's steps again: see `verify_run`."""
-    return lambda where, start: (without_init(recipe) if start else recipe).build(run_dir=where)
+def replay(run: Path, recipe: Recipe, start: int | None = None) -> Verdict:
+    """Verify the run in the directory `run`, which `recipe` makes again: see `verify_run`."""
+    start = start_of(run, recipe.trainer_class.Config, start)
+    again = without_init(recipe) if start else recipe
+    return verify_run(run, lambda where: again.build(run_dir=where), start)
 
 
 def evaluate(run: Path, recipe: Recipe, at: At | None = None, lines: Path | None = None) -> dict[str, Any]:

@@ -27,13 +27,16 @@ if TYPE_CHECKING:
 
 def default_hooks(config: TrainerConfig) -> list[Hook]:
     """Best model, early stopping and time limit, as far as `config` asks for them."""
-    hooks: list[Hook] = [BestModel(config.monitor, config.monitor_mode, config.keep_best)]
+    mode = config.mode_of(config.monitor, config.monitor_mode)
+    hooks: list[Hook] = [BestModel(config.monitor, mode, config.keep_best)]
     if config.patience is not None:
+        if config.monitor is None:
+            raise UsageError(f"patience is {config.patience}, and monitor is null: name the metric that is to improve")
         hooks.append(
             EarlyStopping(
                 config.patience,
                 monitor=config.monitor,
-                mode=config.monitor_mode,
+                mode=mode,
                 min_improvement=config.min_improvement,
                 warm_up=config.patience_warm_up,
             )
@@ -54,7 +57,7 @@ def begin(trainer: Trainer) -> None:
     from treadle.runs.init import left_anew, pinned, put_initial_weights
     from treadle.terminal import say
 
-    begun = put_initial_weights(config, loop.parts)
+    begun = put_initial_weights(config, loop.parts, trainer.preferred_model)
     config.init = pinned(config.init)
     loop.state.begun_with = begun.fingerprint
     loop.told_at_start |= {"init": {"tensors": len(begun.given), "anew": begun.anew, "sha256": begun.fingerprint}}

@@ -22,7 +22,7 @@ from treadle.engine.settings import StartSettings
 from treadle.engine.weights import slots_of
 from treadle.errors import UsageError, nearest
 from treadle.files import near_sibling
-from treadle.runs.best import Best, read_best
+from treadle.runs.models import At, find_model
 from treadle.runs.run import find_run
 
 SOURCE = re.compile(r"(?P<path>.+?)(@(best|final|\d+))?(:[A-Za-z_][\w.]*)?")
@@ -47,12 +47,12 @@ class Initial:
     """SHA-256 over what is given."""
 
 
-def put_initial_weights(config: StartSettings, parts: Parts) -> Initial:
+def put_initial_weights(config: StartSettings, parts: Parts, usual: At) -> Initial:
     """Put the weights that `config.init` names into the networks of `parts`, and into their averages.
 
     Networks of which it says nothing keep the weights they were drawn. Raises UsageError as `initial_weights`.
     """
-    found = initial_weights(config, parts)
+    found = initial_weights(config, parts, usual)
     with torch.no_grad():
         for name, value in found.given.items():
             found.slots[name].copy_(value)
@@ -64,17 +64,20 @@ def put_initial_weights(config: StartSettings, parts: Parts) -> Initial:
     return found
 
 
-def initial_weights(config: StartSettings, parts: Parts) -> Initial:
+def initial_weights(config: StartSettings, parts: Parts, usual: At) -> Initial:
     """The weights that `config.init` names for the networks of `parts`; nothing is changed.
+
+    Of a run without @STEP it is the `usual` model.
 
     Raises UsageError in one line: no such run or file, no such network, names or shapes that do not fit.
     """
     assert config.init is not None
     networks = [name for name in parts.modules if name.partition(".")[0] not in parts.transient]
-    found = _read(config.init, networks)
+    found = _read(config.init, networks, usual)
     sources = [config.init] if isinstance(config.init, str) else list(config.init.values())
     where = sources[0] if len(sources) == 1 else "init"
-    given = renamed(found, config.init_mapping, where)
+    alone = [name for name in found if "." not in name and name not in slots_of(parts)]  # a checkpoint's lone tensors
+    given = renamed({name: found[name] for name in found if name not in alone}, config.init_mapping, where)
     touched = {_network(name, networks) for name in given}
     slots = {
         name: slot
@@ -120,10 +123,10 @@ def left_anew(anew: tuple[str, ...]) -> str:
     return f"not in init, so begun anew: {', '.join(anew[:SHOWN])}{more}"
 
 
-def _read(init: str | Mapping[str, str], networks: list[str]) -> dict[str, Tensor]:
+def _read(init: str | Mapping[str, str], networks: list[str], usual: At) -> dict[str, Tensor]:
     """The tensors that `init` names, by network and name there."""
     if isinstance(init, str):
-        tensors, network = _source(init, "init")
+        tensors, network = _source(init, "init", usual)
         if network is None:
             return tensors
         return {f"{network}.{name}": value for name, value in _of(tensors, network, init, "init").items()}
@@ -131,7 +134,7 @@ def _read(init: str | Mapping[str, str], networks: list[str]) -> dict[str, Tenso
     for network, source in init.items():
         if network not in networks:
             raise UsageError(f"init.{network}: the trainer has no network of that name{nearest(network, networks)}")
-        tensors, there = _source(source, f"init.{network}")
+        tensors, there = _source(source, f"init.{network}", usual)
         if there is not None or any(name.startswith(f"{network}.") for name in tensors):
             tensors = _of(tensors, there or network, source, f"init.{network}")
         elif not Path(source).is_file():
@@ -157,13 +160,13 @@ def _split(source: str) -> tuple[Path, str]:
     return path, source.removeprefix(str(path))
 
 
-def _source(text: str, setting: str) -> tuple[dict[str, Tensor], str | None]:
+def _source(text: str, setting: str, usual: At) -> tuple[dict[str, Tensor], str | None]:
     """The tensors at `text`, and the network that it names there."""
     path, rest = _split(text)
     at, _, network = rest.removeprefix("@").partition(":")
     if path.is_dir():
         try:
-            return dict(_of_run(find_run(path), at).weights), network or None
+            return dict(find_model(find_run(path), at or None, usual).weights), network or None
         except UsageError as error:
             raise UsageError(f"{setting}: {error}") from None
     if path.name.endswith((*PICKLED, ".pth.tar")) and path.exists():
@@ -176,12 +179,6 @@ def _source(text: str, setting: str) -> tuple[dict[str, Tensor], str | None]:
         return dict(read_weights(path)[0]), network or None
     except UsageError as error:
         raise UsageError(f"{setting}: {error}") from None
-
-
-def _of_run(run: Path, at: str) -> Best:
-    if at:
-        raise UsageError(f"{run}@{at}: not yet")
-    return read_best(run)
 
 
 def _network(name: str, networks: list[str]) -> str | None:

@@ -43,11 +43,11 @@ def changed_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> dic
 
 def not_yet_there(recorded: Mapping[str, Any], kind: type) -> dict[str, Any]:
     """The settings of `kind` that a record lacks, with their defaults: an older version knew no others."""
-    return {
-        field.name: json.loads(to_json(field.default))
-        for field in fields(kind)
-        if field.name not in recorded and field.default is not MISSING
-    }
+    absent = [field for field in fields(kind) if field.name not in recorded]
+    defaults = {field.name: field.default for field in absent if field.default is not MISSING}
+    made = {field.name: field.default_factory() for field in absent if field.default_factory is not MISSING}
+    known: dict[str, Any] = json.loads(to_json(defaults | made))
+    return known
 
 
 def check_changes(changes: Mapping[str, tuple[Any, Any]], kind: type) -> None:
@@ -100,6 +100,10 @@ def go_on(trainer: Trainer) -> None:
     config = to_dict(trainer.config)
     known = not_yet_there(recorded, type(trainer.config)) | recorded
     changes = changed_settings(known, json.loads(to_json(config))) if recorded else {}
+    if "monitor_mode" in changes and "monitor" not in changes:
+        before, after = (trainer.config.mode_of(config["monitor"], mode) for mode in changes["monitor_mode"])
+        if before == after:  # once it was said, and once left to the metric
+            del changes["monitor_mode"]
     check_changes(changes, type(trainer.config))
     ends = [entry.get("step") for entry in journal if entry.get("event") == "finish"]
     surroundings = _compare_environment(run, refuse=trainer.config.deterministic)
@@ -142,7 +146,7 @@ def _notice_other_weights(trainer: Trainer) -> None:
     from treadle.runs.init import initial_weights
 
     try:
-        now = initial_weights(trainer.config, trainer.parts).fingerprint
+        now = initial_weights(trainer.config, trainer.parts, trainer.preferred_model).fingerprint
     except UsageError:  # they are gone: nothing needs them any more
         return
     if now != before:

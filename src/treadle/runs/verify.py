@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,14 +37,12 @@ class Verdict:
         return self.differs_at is None
 
 
-def verify_run(run: Path, kind: type[Any], build: Callable[[Path, int], Trainer], start: int | None = None) -> Verdict:
+def verify_run(run: Path, build: Callable[[Path], Trainer], start: int | None = None) -> Verdict:
     """Replay the run at `run` and compare the digest at each of its later checkpoints; stops at the first difference.
 
     Args:
         run: a run's directory; nothing in it is changed.
-        kind: the class of its settings.
-        build: makes the run's trainer anew, as a run in the (temporary) directory it is given, to start from the step
-            it is given.
+        build: makes the run's trainer anew, as a run in the (temporary) directory it is given.
         start: the step of the checkpoint to start from, or 0 for the beginning; by default the last but one, which
             verifies the newest. What a person changed in the run (learning rates, loss weights) is changed again.
 
@@ -54,18 +51,12 @@ def verify_run(run: Path, kind: type[Any], build: Callable[[Path, int], Trainer]
         StateError: a checkpoint is damaged.
     """
     checkpoints = {step_of(path): path for path in list_checkpoints(run / "checkpoints")}
-    if not checkpoints:
-        raise UsageError(f"{run} has no checkpoint to compare with: nothing can be verified")
     journal = read_journal(run)
-    with blamed(run / JOURNAL):
-        changed = _last_change(journal, kind)
-    start = _start(run, sorted(checkpoints), changed, start)
-    targets = [step for step in sorted(checkpoints) if step > start]
-    if not targets:
-        raise UsageError(f"{run} has no checkpoint after step {start} to compare with")
-    with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="treadle-verify-")))
-        trainer = stack.enter_context(build(directory / "v001", start))
+    with tempfile.TemporaryDirectory(prefix="treadle-verify-") as directory, build(Path(directory) / "v001") as trainer:
+        start = start_of(run, type(trainer.config), start)
+        targets = [step for step in sorted(checkpoints) if step > start]
+        if not targets:
+            raise UsageError(f"{run} has no checkpoint after step {start} to compare with")
         with blamed(run / JOURNAL):
             edits = [entry for entry in edits_in_force(journal) if entry["step"] >= start]
             for edit in edits:
@@ -91,6 +82,16 @@ def verify_run(run: Path, kind: type[Any], build: Callable[[Path, int], Trainer]
                 verdict.differs_at, verdict.differences = target, found
                 break
     return verdict
+
+
+def start_of(run: Path, kind: type[Any], start: int | None = None) -> int:
+    """The step that the run at `run`, whose settings are a `kind`, is verified from; see `verify_run`."""
+    steps = [step_of(path) for path in list_checkpoints(run / "checkpoints")]
+    if not steps:
+        raise UsageError(f"{run} has no checkpoint to compare with: nothing can be verified")
+    with blamed(run / JOURNAL):
+        changed = _last_change(read_journal(run), kind)
+    return _start(run, steps, changed, start)
 
 
 def _start(run: Path, steps: Sequence[int], raised: int, start: int | None) -> int:

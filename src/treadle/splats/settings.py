@@ -148,10 +148,8 @@ class SplatsConfig(JudgingSettings, LossSettings, GrowthSettings, ModelSettings,
     """When the held-out photographs are rendered and measured; the final state always is."""
     save_every: str | None = "50%"
     """When a run on disk writes a checkpoint; it also does at its end."""
-    monitor: str = "psnr"
+    monitor: str | None = "psnr"
     """The validation metric that says which model is best."""
-    monitor_mode: Literal["min", "max"] = "max"
-    """Whether a smaller or a larger `monitor` is better."""
 
     def __post_init__(self) -> None:
         """Check types and ranges, and what must fit together; raises UsageError naming the field."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -94,13 +95,15 @@ class TractsConfig(
     max_epochs: int | None = setting(100, least=1, resumable=True, common=True)
     """Epochs to train for; with `max_steps`, whichever comes first."""
 
+    higher_is_better: ClassVar[Collection[str]] = (*TrainerConfig.higher_is_better, "connectivity")
+
     def __post_init__(self) -> None:
         """Check types and ranges, and what must fit together; raises UsageError naming the field."""
         super().__post_init__()
         require(self, "drop_last", not self.drop_last, "false, every line comes in every epoch (see max_batches)")
         if self.monitor in OF_GENERATION:
-            mode = OF_GENERATION[self.monitor]
             if self.generate_every is None:
                 raise UsageError(f"monitor is {self.monitor!r}, which only tracking measures: set generate_every")
-            if self.monitor_mode != mode:
-                raise UsageError(f"monitor_mode is {self.monitor_mode!r}: expected {mode!r} for {self.monitor!r}")
+            mode = OF_GENERATION[self.monitor]
+            fits = self.monitor_mode in (None, mode)
+            require(self, "monitor_mode", fits, f"null or {mode!r}, for {self.monitor!r}")

@@ -118,10 +118,8 @@ class SDFConfig(
     """When the field is compared with the mesh on held-out points; the final state always is."""
     save_every: str | None = "50%"
     """When a run on disk writes a checkpoint; it also does at its end."""
-    monitor: str = "iou"
+    monitor: str | None = "iou"
     """The validation metric that says which model is best."""
-    monitor_mode: Literal["min", "max"] = "max"
-    """Whether a smaller or a larger `monitor` is better."""
 
     def __post_init__(self) -> None:
         """Check types and ranges, and what must fit together; raises UsageError naming the field."""
