@@ -95,7 +95,8 @@ class Augmentation:
                     "width"
                 )
         load, crop = sides(self.load_size), sides(self.crop_size)
-        if (self.preprocess == "resize_and_crop" and crop[0] > load[0]) or (self.resizes and crop[1] > load[1]):
+        cut = self.resizes and self.crops
+        if (cut and crop[1] > load[1]) or (self.fixed and crop[0] > load[0]):
             raise UsageError(
                 f"crop_size is {self.crop_size}, but load_size {self.load_size}: it must be as large at least"
             )
@@ -117,6 +118,11 @@ class Augmentation:
     def crops(self) -> bool:
         """Whether a part of `crop_size` is cut from each."""
         return self.preprocess in ("resize_and_crop", "crop", "scale_width_and_crop")
+
+    @property
+    def fixed(self) -> bool:
+        """Whether pictures of every shape come out in one."""
+        return self.preprocess == "resize_and_crop"
 
     def still(self) -> Augmentation:
         """The whole picture as it is evaluated, without anything random.

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from treadle.data.fingerprint import Fingerprint
 from treadle.errors import UsageError
-from treadle.gans.sources import Direction, PairFolder, PairSource, PictureFolder, UnpairedSource
+from treadle.gans.sources import EIGHT_BITS, Direction, Kinds, PairFolder, PairSource, PictureFolder, UnpairedSource
+from treadle.gans.values import Array
+from treadle.images.bands import Kind
 from treadle.images.folders import OnBad, list_pictures, side_folders, split_folder
-from treadle.images.reading import Pixels
 
 
 class PairFolders:
@@ -18,7 +19,8 @@ class PairFolders:
 
     Args:
         a, b: the folders.
-        direction, channels, on_bad: as for `PairFolder`; a pair with a bad picture is bad.
+        direction, channels, on_bad, dtypes: as for `PairFolder`; a pair with a bad picture is bad, and with no dtypes
+            each folder has the type of its own files.
 
     Attributes:
         x, y: the inputs and the targets.
@@ -33,10 +35,14 @@ class PairFolders:
         direction: Direction = "AtoB",
         channels: tuple[int, int] = (3, 3),
         on_bad: OnBad = "refuse",
+        dtypes: Kinds = EIGHT_BITS,
     ) -> None:
         partners(a, b)
         folders = (b, a) if direction == "BtoA" else (a, b)
-        self.x, self.y = (PictureFolder(*each, on_bad) for each in zip(folders, channels, strict=True))
+        self.x, self.y = (
+            PictureFolder(folder, count, on_bad, dtype)
+            for folder, count, dtype in zip(folders, channels, dtypes, strict=True)
+        )
         targets = {stem(file): file for file in self.y.files}
         self.x.files = [file for file in self.x.files if stem(file) in targets]
         self.y.files = [targets[stem(file)] for file in self.x.files]
@@ -44,7 +50,15 @@ class PairFolders:
     def __len__(self) -> int:
         return len(self.x)
 
-    def pair(self, index: int) -> tuple[Pixels, Pixels]:
+    @property
+    def dtypes(self) -> tuple[Kind, Kind]:
+        """The types of inputs and targets."""
+        return self.x.dtype, self.y.dtype
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self.x.size(index)
+
+    def pair(self, index: int) -> tuple[Array, Array]:
         """Input and target. Raises BadPicture."""
         return self.x.picture(index), self.y.picture(index)
 
@@ -59,7 +73,12 @@ class PairFolders:
 
 
 def pairs_in(
-    root: Path, split: str, direction: Direction, channels: tuple[int, int], on_bad: OnBad
+    root: Path,
+    split: str,
+    direction: Direction,
+    channels: tuple[int, int],
+    on_bad: OnBad,
+    dtypes: Kinds = EIGHT_BITS,
 ) -> PairSource | None:
     """The pairs of a split ("train", "val", "test") in `root`, however they lie there; None where there are none.
 
@@ -71,8 +90,8 @@ def pairs_in(
     apart = side_folders(root, split)
     joined = split_folder(root, split) if apart is None else None
     if apart is not None:
-        return PairFolders(*apart, direction, channels, on_bad)
-    return None if joined is None else PairFolder(joined, direction, channels, on_bad)
+        return PairFolders(*apart, direction, channels, on_bad, dtypes)
+    return None if joined is None else PairFolder(joined, direction, channels, on_bad, dtypes)
 
 
 def first_of(source: PairSource | UnpairedSource, most: int | None) -> None:
