@@ -53,6 +53,18 @@ def test_a_learning_rate_that_is_forked_applies(treadle: Any, parent: None) -> N
     assert treadle("verify", str(FORK), "--from", "0") == 2
 
 
+@pytest.mark.parametrize("given", [["--data", "factor.txt"], ["--set", "data=factor.txt"]])
+def test_a_fork_goes_on_with_other_data(treadle: Any, parent: None, given: list[str]) -> None:
+    Path("factor.txt").write_text("2")
+    assert treadle("fork", str(PARENT), "--at", "10", *given) == 0
+    assert "treadle: other data: weights, optimizers and schedules go on as they were, from step 10" in treadle.err
+    assert load(FORK / "config.yaml")["data"] == str(Path("factor.txt").absolute())
+    assert read_journal(FORK)[0]["data"] == {"feeds": ["feed", "validation_feed"], "epoch": 5, "batch": 0}
+    assert treadle("verify", str(FORK)) == 0 and treadle("verify", str(FORK), "--from", "10") == 0
+    Path("factor.txt").write_text("3")
+    assert treadle("verify", str(FORK)) == 1 and "the data of 'feed' is not what it was" in treadle.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

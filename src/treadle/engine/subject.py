@@ -34,6 +34,9 @@ class Subject(Events):
     least_epochs: ClassVar[int] = 0
     """Times that such a trainer should see data which are given to it: `treadle train` says where it will be fewer."""
 
+    one_scene: ClassVar[bool] = False
+    """Whether what is learnt lies where its data say, so that a fork cannot go on with other data."""
+
     def setup(self) -> None:
         """Build modules, optimizers and whatever else the run needs, as attributes. Random draws follow the seed."""
 

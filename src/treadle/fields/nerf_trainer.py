@@ -78,6 +78,7 @@ class NeRFTrainer(Trainer):
 
     Config: ClassVar[type[TrainerConfig]] = NeRFConfig
     transient: ClassVar[tuple[str, ...]] = ("capture", "given")
+    one_scene: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -37,15 +37,15 @@ class PairFolders:
         on_bad: OnBad = "refuse",
         dtypes: Kinds = EIGHT_BITS,
     ) -> None:
-        check_partners(a, b)
+        partners(a, b)
         folders = (b, a) if direction == "BtoA" else (a, b)
         self.x, self.y = (
             PictureFolder(folder, count, on_bad, dtype)
             for folder, count, dtype in zip(folders, channels, dtypes, strict=True)
         )
-        partners = {stem(file): file for file in self.y.files}
-        self.x.files = [file for file in self.x.files if stem(file) in partners]
-        self.y.files = [partners[stem(file)] for file in self.x.files]
+        targets = {stem(file): file for file in self.y.files}
+        self.x.files = [file for file in self.x.files if stem(file) in targets]
+        self.y.files = [targets[stem(file)] for file in self.x.files]
 
     def __len__(self) -> int:
         return len(self.x)
@@ -120,25 +120,30 @@ def by_name(directory: str | Path) -> dict[str, Path]:
     return found
 
 
-def without_partner(left: dict[str, Path], right: dict[str, Path]) -> list[Path]:
-    """The pictures of either folder that have no partner of their name in the other."""
-    return [left[name] for name in left if name not in right] + [right[name] for name in right if name not in left]
+SKIP_UNMATCHED = "rename them, or leave them out with --skip-unmatched"
+"""What to do about pictures without a partner, where a command prepares pairs."""
 
 
-def check_partners(a: str | Path, b: str | Path) -> None:
-    """Raise UsageError unless every picture of two folders has a partner of its name in the other."""
+def partners(
+    a: str | Path, b: str | Path, *, skip_unmatched: bool = False, remedy: str = "rename or remove them"
+) -> tuple[dict[str, tuple[Path, Path]], list[Path]]:
+    """The pictures of two folders that have one name, by it, and those that have no partner.
+
+    Raises UsageError where no picture has a partner, and unless `skip_unmatched` where one has none.
+    """
     left, right = by_name(a), by_name(b)
-    alone = without_partner(left, right)
-    if len(alone) == len(left) + len(right):
+    both = {name: (left[name], right[name]) for name in left if name in right}
+    alone = [left[name] for name in left if name not in right] + [right[name] for name in right if name not in left]
+    if not both:
         raise UsageError(
             f"no picture in {a} has the name of one in {b} (such as {alone[0].name} and {alone[-1].name}): give "
             "partners one name, or train cyclegan, which wants no pairs"
         )
-    if alone:
+    if alone and not skip_unmatched:
         raise UsageError(
-            f"{len(alone)} of {len(left) + len(right)} pictures in {a} and {b} have no partner of their name: "
-            f"{some(alone)}: rename or remove them"
+            f"{len(alone)} of {len(left) + len(right)} pictures have no partner of their name: {some(alone)}: {remedy}"
         )
+    return both, alone
 
 
 def some(paths: Sequence[Path]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -29,9 +28,9 @@ from treadle.gans.sources import ArrayPairs, PairSource
 from treadle.gans.specs import build_objective
 from treadle.gans.translation import TranslationTrainer, house_fronts, means, name_of, samples
 from treadle.gans.translator import Half, Translator, translator_of
-from treadle.images.metrics import measure
 from treadle.images.panels import panel
 from treadle.images.pixels import to_pixels
+from treadle.images.reading import Pixels
 from treadle.reports.rows import Row
 from treadle.runs.models import At, find_model
 
@@ -46,10 +45,9 @@ class Pix2PixConfig(InputSettings, TranslationConfig):
     """The spec that `objective` names parts of: "pix2pix", or one of your own (see `register_spec`)."""
     objective: str = "basic"
     """The loss terms: "basic", "extended" (with L2, Sobel and Laplacian), with "+vgg", "+r1" or "+gp" added."""
-    vgg_weights: Path | None = None
-    """Weights of VGG-19 for "+vgg", a safetensors file with torchvision's names."""
     monitor: str | None = "l1"
-    """The validation metric that says which model is best: "l1", "psnr" or "ssim"."""
+    """The validation metric that says which model is best: "l1", "psnr" or "ssim", which prefer fog; "texture" (or
+    "spectrum", "swd", "lattice"), which does not; with weights "lpips" or "fid"."""
 
 
 class Pix2PixTrainer(TranslationTrainer):
@@ -153,23 +151,26 @@ class Pix2PixTrainer(TranslationTrainer):
         return self.penalties_of(lambda pictures: self.judge(x, pictures), y, fake)
 
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> Mapping[str, Any]:
-        """L1, PSNR and SSIM of the translated pictures to their targets."""
+        """L1, PSNR and SSIM of the translated pictures to their targets, and how like these all of them are.
+
+        LPIPS and FID too, where `monitor` names them.
+        """
         x, y = batch
-        return means(measure(self.translate(x, self.generator), y))
+        output = self.translate(x, self.generator)
+        self.validating.gather(output, y)
+        return {**means(self.validating.measure(output, y)), **self.validating.figures}
 
     def rows(self, feed: Feed, judge: Judge) -> Iterator[Row]:
         """Every pair of `feed`: input, output, target, and the output's figures."""
         for number, (x, y) in samples(feed):
             output = self.translate(x.to(self.device), self.generator).cpu()
             judge.gather(output, y)
-            pictures = dict(zip(("input", "output", "target"), map(to_pixels, (x[0], output[0], y[0])), strict=True))
-            yield Row(name_of(feed, number), pictures, judge.compare(output, y)[0])
+            yield Row(name_of(feed, number), triplet(x, output, y), judge.compare(output, y)[0])
 
     def examples(self) -> dict[str, Any]:
-        """Input, output and target of the first validation pairs."""
-        assert self.validation_feed is not None
-        shown = [row.pictures for row in islice(self.rows(self.validation_feed, Judge()), self.config.examples)]
-        return {"translations": panel([list(pictures.values()) for pictures in shown], list(shown[0]))}
+        """Input, output and target of the first pairs (see `probes`)."""
+        rows = [triplet(x, self.translate(x.to(self.device), self.generator), y) for x, y in self.probes()]
+        return {"translations": panel([list(row.values()) for row in rows], list(rows[0]))} if rows else {}
 
     @classmethod
     def load_model(cls, run: str | Path, *, at: At | None = None) -> Generator:
@@ -195,3 +196,8 @@ class Pix2PixTrainer(TranslationTrainer):
         found = find_model(run, at, cls.preferred_model)
         config = found.config(cls.Config)
         return {"generator": exportable_generator(found, config, config.direction)}
+
+
+def triplet(x: Tensor, output: Tensor, y: Tensor) -> dict[str, Pixels]:
+    """Input, output and target, (1, C, H, W) in [-1, 1] each, as pictures to be looked at."""
+    return {name: to_pixels(each[0]) for name, each in (("input", x), ("output", output), ("target", y))}

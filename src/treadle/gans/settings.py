@@ -86,7 +86,7 @@ class AugmentationSettings(Settings):
 
 @dataclass(kw_only=True)
 class InputSettings(Settings):
-    """Augmentation of inputs alone, where pairs are given."""
+    """Where pairs are given: how the input alone is changed, and what compares features."""
 
     label_input: bool = False
     """Resize the input by nearest neighbour: for label maps, whose colours bicubic resizing blends into others."""
@@ -110,6 +110,8 @@ class InputSettings(Settings):
     """Longest sides of these rectangles, as shares of the picture's."""
     cutout_both: bool = setting(False)
     """Cut the same rectangles out of the target."""
+    vgg_weights: Path | None = None
+    """Weights of VGG-19 for the objective's "+vgg", a safetensors file with torchvision's names."""
 
 
 @dataclass(kw_only=True)
@@ -181,13 +183,17 @@ class JudgingSettings(Settings):
     """What is shown and measured."""
 
     lpips_weights: Path | None = setting(None, resumable=True, affects_state=False)
-    """Weights of LPIPS, a safetensors file: tests report it where they are given."""
+    """Weights of LPIPS, a safetensors file: tests report it where they are given, validations where it is `monitor`."""
     fid_weights: Path | None = setting(None, resumable=True, affects_state=False)
-    """Weights of Inception for the Fréchet distance, a safetensors file: tests report it where they are given."""
+    """Weights of Inception for the Fréchet distance, a safetensors file: tests report it where they are given,
+    validations where `monitor` is "fid"."""
     examples: int = setting(4, least=0, resumable=True, affects_state=False)
-    """Validation pictures that are translated for the eye."""
+    """Pictures that are translated for the eye: the first that are validated on, or where there are none trained on."""
     examples_every: str | None = setting("10%", parse=Every, resumable=True, affects_state=False, common=True)
     """When examples are made."""
+    keep_generators: int = setting(10, least=0, resumable=True, affects_state=False)
+    """Generators of past validations that are kept at most, spread over the run: to be tested, exported and used
+    (`--at STEP`), and seen side by side in the report; 0 keeps none."""
 
 
 @dataclass(kw_only=True)
@@ -228,6 +234,11 @@ class TranslationConfig(
             require(self, f"{side}_range", fits, "two numbers, the smaller one first, or null")
         least = 2 if self.generator == "unet" else 0
         require(self, "downs", self.downs is None or self.downs >= least, f"at least {least}, or null")
+        if self.monitor in ("lpips", "fid"):
+            weights = f"{self.monitor}_weights"
+            require(self, weights, getattr(self, weights) is not None, f"a file, which monitor: {self.monitor} needs")
+        steerable = str(self.monitor).partition("_")[0] != "sharpness"  # neither more nor less of it is better
+        require(self, "monitor", steerable, "a figure with a best end: 'texture' takes sharpness in")
         self._check_sizes()
         self.augmentation()
 

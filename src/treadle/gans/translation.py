@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from treadle.data.feed import Feed
+from treadle.data.named import sets_of
 from treadle.data.random import derive_seed
+from treadle.data.tensors import TensorFeed
 from treadle.engine.lr import LearningRate
 from treadle.engine.objective import Losses, Objective
 from treadle.engine.settings import TrainerConfig
@@ -30,6 +33,7 @@ from treadle.gans.padding import at_own_size
 from treadle.gans.settings import TranslationConfig
 from treadle.gans.values import Array, conform
 from treadle.hooks.examples import Examples
+from treadle.hooks.kept_models import KeptModels, KeptUnvalidated
 from treadle.hooks.timing import Timing
 from treadle.images.display import write_png
 from treadle.images.metrics import METRICS
@@ -48,9 +52,14 @@ class TranslationTrainer(Trainer):
 
     Config: ClassVar[type[TrainerConfig]] = TranslationConfig
     least_epochs: ClassVar[int] = 20
+    transient = ("validating",)
     computes: ClassVar[tuple[str, ...]] = ()
     """The loss terms that `step` computes; a subclass that computes more of them adds their names."""
     preferred_model = "final"
+    ways: ClassVar[tuple[str, ...]] = ("",)
+    """The directions of translation, as they are told apart in the names of figures."""
+    used: ClassVar[tuple[str, ...]] = ("generator",)
+    """The networks that are used once it is trained, by attribute."""
     g_optimizer: torch.optim.Optimizer
     d_optimizer: torch.optim.Optimizer
 
@@ -122,9 +131,15 @@ class TranslationTrainer(Trainer):
         )
         self.adversarial = Adversarial(config.gan)
         self.diffaugment = DiffAugment(config.diffaugment)
+        weights = {name: getattr(config, f"{name}_weights") for name in ("lpips", "fid") if config.monitor == name}
+        self.validating = Judge(weights.get("lpips"), weights.get("fid"), self.ways)
+        if config.keep_generators and self.validation_feed is not None:
+            self.add_hook(KeptModels(config.keep_generators, self.used))
+        elif config.keep_generators and config.validate_every is not None:
+            self.add_hook(KeptUnvalidated(config.keep_generators, self.used, config.validate_every))
         self.timing = Timing()
         self.add_hook(self.timing)
-        if config.examples_every is not None and config.examples and self.validation_feed is not None:
+        if config.examples_every is not None and config.examples:
             self.add_hook(Examples(config.examples_every))
 
     @property
@@ -184,7 +199,7 @@ class TranslationTrainer(Trainer):
         found: dict[str, Any] = {**self.validation_metrics, "step": str(self.timing.steps)}
         if self.timing.epochs.count:
             found["epoch"] = str(self.timing.epochs)
-        if self.validation_feed is not None and self.config.examples:
+        if self.config.examples:
             with self.evaluating():
                 for name, picture in self.examples().items():
                     found[name] = directory / f"{name}.png"
@@ -194,7 +209,7 @@ class TranslationTrainer(Trainer):
     def test_report(self, directory: Path, feed: Feed) -> dict[str, Any]:
         """Translate every picture of `feed`; writes tables and a page (`write_report`), returns means and paths."""
         run = directory.parent
-        judge = Judge(self.config.lpips_weights, self.config.fid_weights)
+        judge = Judge(self.config.lpips_weights, self.config.fid_weights, self.ways)
         monitored = self.config.monitor if self.config.monitor in METRICS else None
         with self.evaluating():
             return write_report(
@@ -212,7 +227,25 @@ class TranslationTrainer(Trainer):
 
     @abstractmethod
     def examples(self) -> dict[str, Any]:
-        """Panels of translated validation pictures, for the eye."""
+        """Panels of translated pictures (see `probes`), for the eye."""
+
+    def probes(self) -> Iterator[list[Tensor]]:
+        """The first `examples` samples to be looked at, tensors (1, C, H, W) each: of the validation data.
+
+        Without any they are those that are trained on, as they are, without augmentation; none of a stream of batches,
+        which cannot be looked into without moving on.
+        """
+        feed = self.validation_feed
+        dataset = getattr(self.feed, "dataset", None)
+        found: Iterator[list[Tensor]] = iter(())
+        if feed is not None:
+            found = (parts for part in sets_of(feed).values() for _, parts in samples(part))
+        elif isinstance(self.feed, TensorFeed):
+            columns = self.feed.tensors
+            found = ([column[number : number + 1] for column in columns] for number in range(len(columns[0])))
+        elif dataset is not None:
+            found = ([part[None] for part in dataset[number]] for number in range(len(dataset)))
+        return islice(found, self.config.examples)
 
     def translate(self, x: Tensor, generator: nn.Module) -> Tensor:
         """The generator's pictures for `x`, of any size, in full precision, as they will be wherever it is used."""

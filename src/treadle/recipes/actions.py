@@ -20,16 +20,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from treadle.checkpoint.store import read_checkpoint
 from treadle.engine.settings import StartSettings
 from treadle.errors import UsageError
 from treadle.files import existing, make_report_directory, to_json, write_whole
 from treadle.recipes import registry
 from treadle.recipes.registry import Recipe, load_recipe, recipe_of
 from treadle.recipes.try_out import TryOut, try_recipe
-from treadle.runs.fork import changed_hyperparameters, fork_run
+from treadle.runs.fork import changed_hyperparameters, checkpoint_at, fork_run
 from treadle.runs.models import At, find_model
+from treadle.runs.other_data import redirect
 from treadle.runs.run import CONFIG, find_run
 from treadle.runs.verify import Verdict, start_of, verify_run
+from treadle.terminal import say
 
 if TYPE_CHECKING:
     from treadle.data.feed import Feed
@@ -83,10 +86,12 @@ def fork(
 ) -> Trainer:
     """The trainer of a new run that goes on from the checkpoint of `run` after `at` steps, with other settings.
 
-    The checkpoint is copied, and kept for good in the parent.
+    The checkpoint is copied, and kept for good in the parent. With other data than the run had, weights, optimizers
+    and the step stay, and the place in the data is that of a run which had these from its start.
 
     Args:
-        run, trainer, data, validation_data, test_data, hooks: as for `resume`.
+        run, trainer, hooks: as for `resume`.
+        data, validation_data, test_data: as for `resume`; they may be others than the run had.
         at: the step of a checkpoint.
         run_dir: where it goes; by default it is the next version beside its parent.
         settings: those that are to differ, any of them.
@@ -223,8 +228,11 @@ def branch(
         raise UsageError(f"init: a fork goes on with the weights of step {at}: begin a new run (treadle train) instead")
     with without_init(before).build() as old, without_init(recipe).build() as new:
         changes = changed_hyperparameters(old.parts.optimizers, new.parts.optimizers)
+        redirected = redirect(read_checkpoint(checkpoint_at(parent, at)), new)
     target = None if run_dir is None else Path(run_dir)
-    directory = fork_run(parent, at, recipe.document(), target, changes)
+    directory = fork_run(parent, at, recipe.document(), target, changes, redirected)
+    if redirected is not None:
+        say(f"treadle: {redirected}")
     return recipe.build(run_dir=directory, hooks=hooks, resume=True)
 
 

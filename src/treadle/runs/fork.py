@@ -8,12 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treadle.checkpoint.state import State
-from treadle.checkpoint.store import VALUES, checkpoint_name, list_checkpoints, pin, read_checkpoint, step_of
+from treadle.checkpoint.store import (
+    VALUES,
+    checkpoint_name,
+    list_checkpoints,
+    pin,
+    read_checkpoint,
+    step_of,
+    write_checkpoint,
+)
 from treadle.errors import RunError, UsageError
 from treadle.files import blamed, copy_regular, number, reason
 from treadle.runs.aside import create_run
 from treadle.runs.best import copy_best
 from treadle.runs.metrics import METRICS
+from treadle.runs.other_data import Redirected
 from treadle.runs.run import JOURNAL, Run, read_journal
 from treadle.terminal import say
 
@@ -29,6 +38,7 @@ def fork_run(
     config: Mapping[str, Any],
     run_dir: Path | None = None,
     hyperparameters: Sequence[Mapping[str, Any]] = (),
+    redirected: Redirected | None = None,
 ) -> Path:
     """Make a run that goes on from the checkpoint of `parent` at `step`, with `config` as its config.yaml.
 
@@ -40,16 +50,12 @@ def fork_run(
     The fork is then resumed like any run. `hyperparameters` are what `changed_hyperparameters` gave: an optimizer's own
     are part of its state, so a fork that sets others has to say so.
 
+    With other data the checkpoint is what `redirect` made of it, and no best model comes along.
+
     Returns its directory: the next version beside the parent, or in `run_dir`.
     Raises UsageError where there is no such checkpoint, StateError where it is damaged.
     """
-    if type(step) is not int:
-        raise UsageError(f"cannot fork {parent} at {step!r}: expected the step of a checkpoint, a whole number")
-    directory = parent / "checkpoints"
-    source = directory / checkpoint_name(step)
-    if not source.is_dir():
-        there = ", ".join(str(step_of(path)) for path in list_checkpoints(directory)) or "none"
-        raise UsageError(f"{parent} has no checkpoint at step {step}; there are: {there}")
+    source = checkpoint_at(parent, step)
     state = read_checkpoint(source)
     with blamed(source / VALUES):
         best = _best_of(state)
@@ -63,9 +69,14 @@ def fork_run(
                 run.metrics.rewind(step)
             except RunError as error:  # in the copy, which is about to go
                 raise RunError(str(error).replace(str(run.path), str(parent))) from None
-        _copy_files(source, run.path / "checkpoints" / source.name)
-        copy_best(parent, run.path, best)
+        if redirected is None:
+            _copy_files(source, run.path / "checkpoints" / source.name)
+            copy_best(parent, run.path, best)
+        else:
+            write_checkpoint(run.path / "checkpoints", redirected.state)
         entry = {"event": "fork", "step": step, "time": time.time(), "parent": str(parent), "hyperparameters": changes}
+        if redirected is not None:
+            entry["data"] = redirected.entry()
         run.journal.append(entry | {"settings": config.get("config")})
 
     try:
@@ -77,6 +88,18 @@ def fork_run(
     except OSError as error:
         say(f"treadle: {source} is not kept for good, its run cannot be written ({reason(error)}); {fork} has a copy")
     return fork
+
+
+def checkpoint_at(parent: Path, step: int) -> Path:
+    """The checkpoint of the run `parent` at `step`. Raises UsageError where there is none, naming those there are."""
+    if type(step) is not int:
+        raise UsageError(f"cannot fork {parent} at {step!r}: expected the step of a checkpoint, a whole number")
+    directory = parent / "checkpoints"
+    source = directory / checkpoint_name(step)
+    if not source.is_dir():
+        there = ", ".join(str(step_of(path)) for path in list_checkpoints(directory)) or "none"
+        raise UsageError(f"{parent} has no checkpoint at step {step}; there are: {there}")
+    return source
 
 
 def _copy_files(source: Path, target: Path) -> None:

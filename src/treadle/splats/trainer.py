@@ -68,6 +68,7 @@ class SplatsTrainer(Trainer):
 
     Config: ClassVar[type[TrainerConfig]] = SplatsConfig
     transient: ClassVar[tuple[str, ...]] = ("capture",)
+    one_scene: ClassVar[bool] = True
 
     def __init__(
         self,
