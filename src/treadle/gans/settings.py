@@ -138,9 +138,9 @@ class NetworkSettings(Settings):
     """Hand the skips of a U-Net on through a ReLU, as the official code does."""
     dropout: float = setting(0.5, least=0, below=1)
     """Probability, in the three innermost stages of a U-Net's decoder."""
-    d_features: int = setting(64, least=1, common=True)
+    d_features: int = setting(64, least=1)
     """Channels of the discriminator's first convolution."""
-    patch: int = setting(70, choices=HALVINGS, common=True)
+    patch: int = setting(70, choices=HALVINGS)
     """Size of the patches that the discriminator judges, in pixels: 1 (PixelGAN: its colour), 16, 34, 70 or 142."""
     spectral: bool = setting(False)
     """Spectral normalization of the discriminator."""
