@@ -133,7 +133,7 @@ class TranslationTrainer(Trainer):
         self.adversarial = Adversarial(config.gan)
         self.diffaugment = DiffAugment(config.diffaugment)
         weights = {name: getattr(config, f"{name}_weights") for name in ("lpips", "fid") if config.monitor == name}
-        self.validating = Judge(weights.get("lpips"), weights.get("fid"), self.ways)
+        self.validating = Judge(weights.get("lpips"), weights.get("fid"), self.ways, deep=config.output_values.deep)
         if config.keep_generators and self.validation_feed is not None:
             self.add_hook(KeptModels(config.keep_generators, self.used))
         elif config.keep_generators and config.validate_every is not None:
@@ -213,7 +213,8 @@ class TranslationTrainer(Trainer):
     def test_report(self, directory: Path, feed: Feed) -> dict[str, Any]:
         """Translate every picture of `feed`; writes tables and a page (`write_report`), returns means and paths."""
         run = directory.parent
-        judge = Judge(self.config.lpips_weights, self.config.fid_weights, self.ways)
+        config = self.config
+        judge = Judge(config.lpips_weights, config.fid_weights, self.ways, deep=config.output_values.deep)
         monitored = self.config.monitor if self.config.monitor in METRICS else None
         with self.evaluating():
             return write_report(
