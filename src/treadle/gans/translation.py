@@ -221,7 +221,7 @@ class TranslationTrainer(Trainer):
                 directory,
                 self.rows(feed, judge),
                 title=f"Test of {run.parent.name}/{run.name}",
-                description=self.config.sizes,
+                description=f"{self.shown_model}; {self.config.sizes}",
                 sort_by=monitored,
                 overall=judge.overall,
             )
