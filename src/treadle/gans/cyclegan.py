@@ -188,7 +188,7 @@ class CycleGANTrainer(TranslationTrainer):
         ways = (self.translate(fake_b, self.generator_ba), a), (self.translate(fake_a, self.generator_ab), b)
         deep = [values.deep for values in self.config.values]
         cycles = [value for way, of in zip(ways, deep, strict=True) for value in measure(*way, deep=of)["l1"]]
-        known = self.validating.measure(fake_b, b) if is_paired(self.validation_feed) else {}
+        known = self.validating.measure(fake_b, b) if self.has_targets else {}
         self.validating.gather(fake_b, b, "ab")
         self.validating.gather(fake_a, a, "ba")
         return {**means({"cycle": cycles, **known}), **self.validating.figures}
@@ -208,6 +208,11 @@ class CycleGANTrainer(TranslationTrainer):
                         figures = judge.compare(seen["output"], target)[0] | figures
                     yield Row(name, self.pictures_of(seen | ({"target": target} if paired else {}), way), figures)
                 judge.gather(seen.get("output", target[:0]), target[: new[1 - side]], way)
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether what is validated on are pairs, so that it is known what a translation should be."""
+        return is_paired(self.validation_feed)
 
     def there_and_back(self, start: Tensor, way: str) -> dict[str, Tensor]:
         """A picture (1, C, H, W), its translation, and that translated back, on the CPU; `way` is "ab" or "ba"."""
