@@ -95,7 +95,8 @@ class CycleGANTrainer(TranslationTrainer):
             a, b = house_fronts(config, split)
             if split != "train":
                 still = config.augmentation(fit=True).still()
-                return PairedImages(ArrayPairs(a, b), config.size, still, config.cache_mb, values=config.values)
+                pairs = ArrayPairs(a, b)
+                return PairedImages(pairs, config.size, None, config.cache_mb, values=config.values, still=still)
             source = ArrayPairs(a[: len(a) // 2][:most], b[len(b) // 2 :][:most])  # of different houses
         elif split == "train" or side_folders(path, split) is not None:
             kinds = kinds_for(config, split)
@@ -105,7 +106,7 @@ class CycleGANTrainer(TranslationTrainer):
             return None
         if split != "train":
             still = config.augmentation().still()
-            return UnpairedImages(source, config.size, still, config.cache_mb, values=config.values)
+            return UnpairedImages(source, config.size, None, config.cache_mb, values=config.values, still=still)
         settle_values(config, source)
         augmentation = config.augmentation(fit=path is None)
         return UnpairedImages(source, config.size, augmentation, config.cache_mb, cls.transform(), config.values)

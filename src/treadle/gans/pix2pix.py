@@ -84,7 +84,8 @@ class Pix2PixTrainer(TranslationTrainer):
             settle_values(config, source)
         augmentation = config.augmentation(fit=path is None)
         if split != "train":
-            return PairedImages(source, config.size, augmentation.still(), config.cache_mb, values=config.values)
+            still = augmentation.still()
+            return PairedImages(source, config.size, None, config.cache_mb, values=config.values, still=still)
         return PairedImages(source, config.size, augmentation, config.cache_mb, cls.transform(), config.values)
 
     def setup(self) -> None:

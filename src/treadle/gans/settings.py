@@ -248,7 +248,6 @@ class TranslationConfig(
 
     def _check_sizes(self) -> None:
         size = sides(self.size)
-        require(self, "size", min(size) >= 8, "at least 8 pixels high and wide")
         how, load = self.preprocess, self.load_size
         if how in ("crop", "none"):
             require(self, "load_size", load is None, f"null, since preprocess {how!r} resizes nothing")
