@@ -215,6 +215,11 @@ def _restore_newest(trainer: Trainer, journal: Sequence[Mapping[str, Any]]) -> b
         trainer.note("checkpoint damaged", checkpoint=checkpoint.name, error=str(state))
     if failure is not None:
         raise failure
+    if journal and journal[0]["event"] == "import":
+        raise UsageError(
+            f"{run.path} was imported: it has weights, and no training that could go on; begin one with them "
+            f"(treadle train {run.path / CONFIG} --data FOLDER --init {run.path})"
+        )
     if journal and journal[0]["event"] == "fork":
         raise UsageError(
             f"{run.path} has no checkpoint that can be read, and a fork has no other beginning: fork its parent "
