@@ -89,6 +89,11 @@ def go_on(trainer: Trainer) -> None:
     run: Run = trainer.run
     lifecycle = trainer.loop.lifecycle
     journal = read_journal(run.path)
+    if journal and journal[0]["event"] == "import":
+        raise UsageError(
+            f"{run.path} was imported: it has weights, and no training that could go on; begin one with them "
+            f"(treadle train {run.path / CONFIG} --data FOLDER --init {run.path})"
+        )
     recorded = recorded_settings(run.path, journal)
     if recorded.get("batch_size") == trainer.loop.asked_batch_size:
         # Before 0.3, a run beside whose data nobody had said it recorded the default.
@@ -215,11 +220,6 @@ def _restore_newest(trainer: Trainer, journal: Sequence[Mapping[str, Any]]) -> b
         trainer.note("checkpoint damaged", checkpoint=checkpoint.name, error=str(state))
     if failure is not None:
         raise failure
-    if journal and journal[0]["event"] == "import":
-        raise UsageError(
-            f"{run.path} was imported: it has weights, and no training that could go on; begin one with them "
-            f"(treadle train {run.path / CONFIG} --data FOLDER --init {run.path})"
-        )
     if journal and journal[0]["event"] == "fork":
         raise UsageError(
             f"{run.path} has no checkpoint that can be read, and a fork has no other beginning: fork its parent "
