@@ -66,6 +66,25 @@ def test_join_honours_its_options(treadle: Any) -> None:
     assert Image.open("other/train/1.png").size == (512, 256)
 
 
+def test_split(treadle: Any) -> None:
+    pictures("joined", *(f"{index}.png" for index in range(12)), size=(8, 16))
+    command = ("pairs", "split", "joined", "--out", "out", "--split", "2/1/1")
+    assert treadle(*command) == 0
+    counts = {part: len(list(Path("out", part).iterdir())) for part in ("train", "val", "test")}
+    assert treadle.out.splitlines() == [
+        "out: " + ", ".join(f"{count} {part}" for part, count in counts.items()),
+        "train on it: treadle train pix2pix --data out",
+    ]
+    assert Path("out/train/0.png").read_bytes() == Path("joined/0.png").read_bytes()
+    assert treadle(*command) == 2 and "out is not empty: choose a new folder for --out" in treadle.err
+    pictures("b", "0.png", "1.png", "other.png")
+    two = ("pairs", "split", "joined", "b", "--out", "two", "--split", "1/0/0", "--link")
+    assert treadle(*two) == 2 and "11 of 15 pictures have no partner of their name" in treadle.err
+    assert treadle(*two, "--skip-unmatched") == 0
+    assert treadle.out.splitlines()[2] == "left out 11 without a partner:"
+    assert Path("two/A/train/1.png").is_symlink() and Path("two/B/train/1.png").resolve() == Path("b/1.png").resolve()
+
+
 def test_edges(treadle: Any) -> None:
     Path("photos").mkdir()
     Image.fromarray(facade(0, 0, 64)[1]).save("photos/1.png")
@@ -87,6 +106,8 @@ def test_edges(treadle: Any) -> None:
         (("facades", "--out", "x", "--split", "all"), "split 'all': expected the shares"),
         (("join", "nowhere", "b", "--out", "x"), "nowhere: no such folder"),
         (("edges", "nowhere", "--out", "x"), "nowhere: no such folder"),
+        (("split", "nowhere", "--out", "x"), "nowhere: no such folder"),
+        (("split", "nowhere"), "treadle pairs split: the following arguments are required: --out"),
         (("edges", ".", "--out", "x", "--sigma", "0"), "sigma is 0.0"),
     ],
 )
@@ -100,7 +121,7 @@ def test_without_a_kind_it_explains_itself_and_fails(treadle: Any) -> None:
     assert treadle("pairs") == 2 and "examples:" in treadle.out
 
 
-@pytest.mark.parametrize("kind", ["join", "edges", "facades"])
+@pytest.mark.parametrize("kind", ["join", "split", "edges", "facades"])
 def test_every_kind_explains_itself_with_examples(treadle: Any, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     assert treadle("pairs", kind, "--help") == 0

@@ -4,8 +4,8 @@
 
 For each example (and recipe) there is one run that nobody touches. Then the same run is killed with SIGKILL, at random
 instants and at planted points (in a step, in validation, in each stage of a checkpoint write, within a row edit),
-resumed by a new process, killed again, and so on. Its state's digest, its metric lines, its series and its best models
-must be those of the untouched run, to the bit.
+resumed by a new process, killed again, and so on. Its state's digest, its metric lines, its series, its best models
+and those kept at validations must be those of the untouched run, to the bit.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ STAGES_OF = {
     "row edit": ("growing_gaussians", "everything", "splats", "splats_adc", "own_densification", "sdf", "nerf"),
     "validation": VALIDATED,
     "best model": VALIDATED,
+    "kept model": ("everything", "pix2pix", "cyclegan"),
     "rollback": ("everything",),
 }
 """Stages that only some of them have."""
@@ -138,7 +139,8 @@ def outcome(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = {name: summary[name] for name in ("status", "reason", "step", "epoch", "digest", "best")}
     found["metrics"] = summary["metrics"], summary["validation_metrics"]
     found["metrics.jsonl"] = [{k: v for k, v in line.items() if k != "time"} for line in lines(run / "metrics.jsonl")]
-    for path in sorted([*run.glob("logs/*.npy"), *run.glob("best_model*/**/*.safetensors")]):
+    models = [path for kept in ("best_model*", "models") for path in run.glob(f"{kept}/**/*.safetensors")]
+    for path in sorted([*run.glob("logs/*.npy"), *models]):
         found[str(path.relative_to(run))] = path.read_bytes()
     checkpoints = sorted(run.glob("checkpoints/step-*"))
     found["newest checkpoint"] = json.loads((checkpoints[-1] / "manifest.json").read_text())["digest"]

@@ -35,6 +35,9 @@ STAGES: dict[str, tuple[str, str]] = {
     "best model: begins": ("treadle.runs.saving:write_best", "before"),
     "best model: before its rename": ("treadle.runs.best:replace_directory", "before"),
     "best model: written": ("treadle.runs.saving:write_best", "after"),
+    "kept model: begins": ("treadle.runs.saving:keep_model", "before"),
+    "kept model: others go": ("treadle.runs.saving:prune_models", "before"),
+    "kept model: others are gone": ("treadle.runs.saving:prune_models", "after"),
     "rollback: begins": ("treadle.engine.driver:Driver._roll_back", "before"),
     "rollback: done": ("treadle.engine.driver:Driver._roll_back", "after"),
     "snapshot": ("treadle.checkpoint.state:State.copy", "before"),
@@ -60,7 +63,13 @@ STAGES: dict[str, tuple[str, str]] = {
 
 IMPORTED = (
     *("torch._dynamo", "tyro", "PIL.Image", "gauntlet_trainers", "treadle.engine.trainer", "treadle.runs.pictures"),
-    *("treadle.hooks.best_model", "treadle.hooks.early_stopping", "treadle.runs.recorder", "treadle.cli.train"),
+    *(
+        "treadle.hooks.best_model",
+        "treadle.hooks.early_stopping",
+        "treadle.hooks.kept_models",
+        "treadle.runs.recorder",
+        "treadle.cli.train",
+    ),
 )
 """What a run imports sooner or later. Here, and not at the top: data workers import this file, too."""
 

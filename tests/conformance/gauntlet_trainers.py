@@ -24,6 +24,7 @@ from torch import nn
 
 from treadle import EMA, DatasetFeed, Hook, LearningRate, Objective, Order, Steps, StreamFeed, TensorFeed, Trainer
 from treadle.engine.events import EVENTS
+from treadle.hooks import KeptModels
 from treadle.recipes.registry import Recipe, list_recipes, load_recipe
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -223,6 +224,7 @@ class Everything(Trainer):
         self.objective.add("rows", weight=0.1)
         self.own_rng = np.random.default_rng(5)
         self.history: list[Any] = []
+        self.add_hook(KeptModels(2, ("model",)))
 
     def step(self, batch: Any) -> Any:
         out = self.model(batch["x"]).squeeze(1) + random.random() + float(np.random.rand())

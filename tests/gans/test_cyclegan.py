@@ -14,6 +14,7 @@ from treadle.gans.images import PairedImages, UnpairedImages
 from treadle.gans.judging import Judge
 from treadle.gans.sources import ArrayPairs, ArrayPictures
 from treadle.gans.specs import build_objective, register_spec
+from treadle.images.texture import texture
 
 SMALL = {
     "device": "cpu",
@@ -51,7 +52,7 @@ register_spec("one way", {"basic": [t for t in TERMS.values() if t.name not in (
 )
 def test_each_way_is_gone_that_a_term_needs_and_no_other(settings, ways):
     """A to B: the translation, the way back of B's cycle, B's identity; and the other way round."""
-    trainer, calls = trainer_of(max_steps=1, **settings), [0, 0]
+    trainer, calls = trainer_of(max_steps=1, examples=0, **settings), [0, 0]
     for number, network in enumerate((trainer.generator_ab, trainer.generator_ba)):
         network.register_forward_hook(lambda *_, number=number: calls.__setitem__(number, calls[number] + 1))
     trainer.train()
@@ -131,11 +132,18 @@ def test_the_way_there_and_back_is_measured_and_targets_where_there_are_some():
         ways = (g_ba(g_ab(a)), a), (g_ab(g_ba(b)), b)
     levels = [[((each + 1) * 127.5).round() for each in way] for way in ways]
     cycle = sum((back - start).abs().mean().item() for back, start in levels) / 2 / 255
-    assert trainer.validation_metrics == {"cycle": pytest.approx(cycle, rel=1e-5)}
+    metrics = trainer.validation_metrics
+    assert metrics["cycle"] == pytest.approx(cycle, rel=1e-5)
+    figures = {f"{name}_{way}" for name in ("sharpness", "spectrum", "swd", "lattice") for way in ("ab", "ba")}
+    assert metrics.keys() == {"cycle", "texture", *figures}
+    with torch.no_grad():
+        ways = texture(g_ab(a), b), texture(g_ba(b), a)
+    assert [metrics["spectrum_ab"], metrics["spectrum_ba"]] == pytest.approx([way["spectrum"] for way in ways])
+    assert metrics["texture"] == pytest.approx((ways[0]["texture"] + ways[1]["texture"]) / 2)
     known = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16, 3), dtype=np.uint8)
     paired = trainer_of(validation_data=PairedImages(ArrayPairs(*known), 16))
     paired.train()
-    assert paired.validation_metrics.keys() == {"cycle", "l1", "psnr", "ssim"}
+    assert paired.validation_metrics.keys() == {"cycle", "l1", "psnr", "ssim", "texture", *figures}
 
 
 @pytest.fixture
@@ -188,12 +196,27 @@ def test_the_shorter_side_is_tested_once():
         b = ArrayPictures(np.zeros((3, 16, 16, 3), np.uint8), ["b0", "b1", "b2"])
 
     class Counting(Judge):
-        made = real = 0
+        def __init__(self):
+            super().__init__(ways=("ab", "ba"))
+            self.seen = {"ab": [0, 0], "ba": [0, 0]}
 
-        def gather(self, outputs, real):
-            self.made, self.real = self.made + len(outputs), self.real + len(real)
+        def gather(self, outputs, real, way=""):
+            self.seen[way][0] += len(outputs)
+            self.seen[way][1] += len(real)
 
     trainer, judge = trainer_of(test_data=UnpairedImages(Source(), 16)), Counting()
-    names = [row.name.partition(":")[0] for row in trainer.rows(trainer.test_feed, judge)]
-    assert (names.count("A to B"), names.count("B to A")) == (2, 3)
-    assert (judge.made, judge.real) == (2, 3)
+    names = [row.name for row in trainer.rows(trainer.test_feed, judge)]
+    assert names == ["A to B: a0", "B to A: b0", "A to B: a1", "B to A: b1", "B to A: b2"]
+    assert judge.seen == {"ab": [2, 3], "ba": [3, 2]}
+
+
+def test_with_known_targets_both_directions_are_tested_with_a_round_trip():
+    """L1 and the like are those of the translations from A: B and A may be of other kinds."""
+    known = np.random.default_rng(0).integers(0, 256, (2, 2, 16, 16, 3), dtype=np.uint8)
+    trainer = trainer_of(test_data=PairedImages(ArrayPairs(*known), 16))
+    rows = list(trainer.rows(trainer.test_feed, Judge(ways=("ab", "ba"))))
+    assert [row.name for row in rows] == ["A to B: 0", "B to A: 0", "A to B: 1", "B to A: 1"]
+    assert all(list(row.pictures) == ["input", "output", "back", "target"] for row in rows)
+    assert set(rows[0].metrics) == {"l1", "psnr", "ssim", "sharpness", "lattice", "cycle"}
+    assert set(rows[1].metrics) == {"cycle"}
+    assert np.array_equal(rows[0].pictures["input"], rows[1].pictures["target"])

@@ -13,7 +13,7 @@ from PIL import Image
 from treadle.cli.main import main
 from treadle.errors import UsageError
 from treadle.gans.cyclegan import CycleGANConfig, CycleGANTrainer
-from treadle.gans.layouts import PairFolders, pairs_in, without_partner
+from treadle.gans.layouts import PairFolders, pairs_in, partners
 from treadle.gans.pix2pix import Pix2PixConfig, Pix2PixTrainer
 from treadle.gans.sources import PairFolder
 from treadle.images.folders import side_folders
@@ -77,9 +77,10 @@ def test_it_is_trained_and_tested_on_as_it_lies(tmp_path, monkeypatch, capsys, l
     assert main(["test", "runs/r/v001"]) == 0, capsys.readouterr().err
 
 
-def test_joined_pictures_are_found_as_ever_where_no_other_lie(tmp_path):
+def test_joined_pictures_come_first_as_ever(tmp_path):
     shade(tmp_path / "train" / "1.png", 9, (32, 16))
     apart(tmp_path, "{side}/{split}", "val", 3)
+    apart(tmp_path, "{split}{side}", "train", 3)
     assert isinstance(pairs_in(tmp_path, "train", "AtoB", (3, 3), "refuse"), PairFolder)
     assert len(pairs_in(tmp_path, "val", "AtoB", (3, 3), "refuse")) == 3
 
@@ -128,10 +129,18 @@ def test_a_bad_picture_takes_its_partner_with_it(tmp_path):
 
 
 @given(st.sets(st.text("aeé", min_size=1, max_size=3)), st.sets(st.text("aeé", min_size=1, max_size=3)))
-def test_every_picture_has_a_partner_or_is_named(left, right):
-    first, second = ({name: name + ".png" for name in names} for names in (left, right))
-    alone = without_partner(first, second)
-    assert sorted(alone) == sorted(name + ".png" for name in left ^ right)
+def test_every_picture_has_a_partner_or_is_named(tmp_path_factory, left, right):
+    root = tmp_path_factory.mktemp("names")
+    for side, names in (("a", {"both", *left}), ("b", {"both", *right})):
+        (root / side).mkdir()
+        for name in names:
+            (root / side / f"{name}.png").touch()
+    both, alone = partners(root / "a", root / "b", skip_unmatched=True)
+    assert both.keys() == {"both", *left} & {"both", *right}
+    assert sorted(path.stem for path in alone) == sorted(left ^ right)
+    if alone:
+        with pytest.raises(UsageError, match=f"{len(alone)} of {len(left) + len(right) + 2} pictures have no partner"):
+            partners(root / "a", root / "b")
 
 
 def test_accents_are_one_name_however_a_system_writes_them(tmp_path):

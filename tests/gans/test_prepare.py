@@ -9,14 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from treadle.errors import RunError, UsageError
 from treadle.gans import prepare
 from treadle.gans.facades import LABELS, facade
-from treadle.gans.prepare import edge_pairs, edges, facade_pairs, fitted, joined, parse_shares, part_of, write_pairs
+from treadle.gans.prepare import edge_pairs, edges, facade_pairs, fitted, joined, write_pairs
 from treadle.images.reading import BadPicture
 
 ALL = (1.0, 0.0, 0.0)
@@ -40,41 +38,6 @@ def folders(root: Path, *names: str) -> tuple[Path, Path]:
 
 def read(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
-
-
-# Splitting
-
-
-@given(st.text(), st.integers(0, 2**63 - 1), st.tuples(*[st.integers(1, 9)] * 3))
-def test_the_part_of_a_name_depends_on_nothing_else(name, seed, numbers):
-    shares = parse_shares("/".join(map(str, numbers)))
-    assert part_of(name, seed, shares) == part_of(name, seed, shares)
-    assert part_of(name, seed, ALL) == "train"
-    assert part_of(name, seed, (0.5, 0.0, 0.5)) in ("train", "test")
-    assert part_of(name, seed, (0.5, 0.5, 0.0)) in ("train", "val")
-
-
-def test_a_split_has_about_the_asked_shares_and_another_seed_another_split():
-    names = [str(number) for number in range(3000)]
-    parts = [part_of(name, 0, TENTHS) for name in names]
-    assert abs(parts.count("train") - 2400) < 90 and abs(parts.count("val") - 300) < 70
-    assert parts != [part_of(name, 1, TENTHS) for name in names]
-
-
-def test_the_parts_of_a_split_are_those_that_were_written_down():
-    """A data set prepared again, by any version, keeps its test pictures out of training."""
-    assert [part_of(str(number), 0, TENTHS) for number in range(4)] == ["train", "train", "train", "val"]
-
-
-@pytest.mark.parametrize("text", ["0.8/0.1/0.1", "8/1/1", "80/10/10"])
-def test_shares_are_relative(text):
-    assert parse_shares(text) == pytest.approx(TENTHS)
-
-
-@pytest.mark.parametrize("text", ["", "1", "1/1", "1/1/1/1", "a/b/c", "0/1/1", "1/-1/1", "inf/1/1", "nan/1/1"])
-def test_other_shares_are_refused(text):
-    with pytest.raises(UsageError, match=r"expected the shares of train, val and test"):
-        parse_shares(text)
 
 
 def test_a_part_without_pairs_is_refused(tmp_path):

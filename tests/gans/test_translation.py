@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from treadle import Hook
+from treadle.engine.settings import StartSettings, TrainerConfig
 from treadle.engine.terms import Term
 from treadle.errors import UsageError
 from treadle.gans import translation
@@ -213,6 +214,7 @@ def test_unpaired_house_fronts_are_of_different_houses(monkeypatch):
 BAD = {
     "size": 7,
     "load_size": 8,
+    "preprocess": "squash",
     "flip": 1.5,
     "rotate": "yes",
     "in_channels": 0,
@@ -248,6 +250,7 @@ BAD = {
     "fid_weights": "",
     "examples": -1,
     "examples_every": "often",
+    "keep_generators": -1,
     "batch_size": 0,
     "precision": "fp8",
     "direction": "AtoC",
@@ -360,7 +363,7 @@ def test_a_weight_for_a_term_that_is_not_there_names_the_term():
 
 def test_every_setting_is_among_the_bad_ones():
     names = {field for kind in (Pix2PixConfig, CycleGANConfig) for field in kind.__dataclass_fields__}
-    base = set(translation.TrainerConfig.__dataclass_fields__)
+    base = set(TrainerConfig.__dataclass_fields__) | set(StartSettings.__dataclass_fields__)
     assert names - base - {"max_steps"} == (BAD.keys() | OF_PIX2PIX.keys()) - base
 
 

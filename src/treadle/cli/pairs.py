@@ -14,11 +14,12 @@ from treadle.cli.common import Parser, shown
 from treadle.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from treadle.gans.prepare import Pair
+    from treadle.gans.prepare import Writable
 
 EXAMPLES = """  treadle pairs facades --out data/facades        house fronts, no download
   treadle pairs join maps photos --out data/maps  two folders, by file name
   treadle pairs edges photos --out data/edges     photographs, their edges
+  treadle pairs split pictures --out data/pairs   pairs of one's own, as they are
 
 each explains itself: treadle pairs join --help"""
 
@@ -28,6 +29,10 @@ JOIN_EXAMPLES = """  treadle pairs join labels photos --out data/pairs --labels 
 
 EDGES_EXAMPLES = """  treadle pairs edges photos --out data/edges
   treadle pairs edges photos --out data/edges --sigma 3     only strong outlines"""
+
+SPLIT_EXAMPLES = """  treadle pairs split pictures --out data/pairs           joined pictures
+  treadle pairs split labels photos --out data/pairs      two folders, by name
+  treadle pairs split pictures --out data/pairs --link --split 90/5/5 --seed 1"""
 
 FACADES_EXAMPLES = """  treadle pairs facades --out data/facades
   treadle pairs facades --out data/small --count 100 --size 64 --seed 7"""
@@ -40,7 +45,7 @@ _LAYOUT = (
 
 def run(arguments: list[str]) -> int:
     """Prepare pairs; returns the exit code."""
-    kinds = {"join": _join, "edges": _edges, "facades": _facades}
+    kinds = {"join": _join, "split": _split, "edges": _edges, "facades": _facades}
     if arguments and arguments[0] in kinds:
         return kinds[arguments[0]](arguments[1:])
     if arguments and not arguments[0].startswith("-"):
@@ -49,10 +54,11 @@ def run(arguments: list[str]) -> int:
         "pairs",
         f"Prepare paired data on disk, for image-to-image translation. {_LAYOUT}",
         EXAMPLES,
-        usage="treadle pairs {join,edges,facades} ... --out ROOT [options]",
+        usage="treadle pairs {join,split,edges,facades} ... --out ROOT [options]",
     )
     listed = parser.add_subparsers(title="kinds", metavar="KIND", parser_class=ArgumentParser)
     listed.add_parser("join", help="two folders of pictures, matched by file name")
+    listed.add_parser("split", help="pairs that are there: into train, val and test, as they are")
     listed.add_parser("edges", help="photographs, each with its edges")
     listed.add_parser("facades", help="house fronts that a grammar draws, each with its label map")
     parser.parse_args(arguments)
@@ -75,8 +81,9 @@ def _join(arguments: list[str]) -> int:
     parser.add_argument("--skip-unmatched", action="store_true", help="leave out pictures without a partner")
     options = parser.parse_args(arguments)
     from treadle.gans import prepare
+    from treadle.gans.splitting import parse_shares
 
-    shares = prepare.parse_shares(options.split)
+    shares = parse_shares(options.split)
     pairs, alone = prepare.joined(
         options.a,
         options.b,
@@ -85,6 +92,37 @@ def _join(arguments: list[str]) -> int:
         seed=options.seed,
         fit=options.fit,
         labels=options.labels,
+        skip_unmatched=options.skip_unmatched,
+    )
+    code = _write(pairs, options.out, skip_bad=options.skip_bad)
+    _list("without a partner", list(map(str, alone)))
+    return code
+
+
+def _split(arguments: list[str]) -> int:
+    parser = Parser(
+        "pairs split",
+        "Split pairs into train, val and test, their files as they are. Joined pictures, A left and B right, go into "
+        "ROOT/train, ROOT/val and ROOT/test; those of two folders, matched by name, into ROOT/A/train, ROOT/B/train "
+        "and so on: all of them or none, and never into a folder that holds something.",
+        SPLIT_EXAMPLES,
+    )
+    parser.add_argument("pictures", metavar="PICTURES", type=Path,
+                        help="folder of joined pictures, or of A, or one that holds the folders A and B")  # fmt: skip
+    parser.add_argument("b", metavar="B", type=Path, nargs="?", help="folder of B")
+    _parts(parser, "another seed, another split")
+    parser.add_argument("--link", action="store_true", help="make symbolic links to the files, instead of copies")
+    parser.add_argument("--skip-unmatched", action="store_true", help="leave out pictures without a partner")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out pairs with a picture that cannot be used")
+    options = parser.parse_args(arguments)
+    from treadle.gans.splitting import parse_shares, placed
+
+    pairs, alone = placed(
+        options.pictures,
+        options.b,
+        shares=parse_shares(options.split),
+        seed=options.seed,
+        link=options.link,
         skip_unmatched=options.skip_unmatched,
     )
     code = _write(pairs, options.out, skip_bad=options.skip_bad)
@@ -105,8 +143,9 @@ def _edges(arguments: list[str]) -> int:
                         help="blur before edges are looked for: more gives fewer (default: 1.5)")  # fmt: skip
     options = parser.parse_args(arguments)
     from treadle.gans import prepare
+    from treadle.gans.splitting import parse_shares
 
-    shares = prepare.parse_shares(options.split)
+    shares = parse_shares(options.split)
     pairs = prepare.edge_pairs(
         options.photos,
         options.size,
@@ -128,16 +167,21 @@ def _facades(arguments: list[str]) -> int:
     _common(parser, "another seed, other houses")
     options = parser.parse_args(arguments)
     from treadle.gans import prepare
+    from treadle.gans.splitting import parse_shares
 
-    shares = prepare.parse_shares(options.split)
+    shares = parse_shares(options.split)
     pairs = prepare.facade_pairs(options.count, options.size, shares=shares, seed=options.seed)
     return _write(pairs, options.out)
 
 
 def _common(parser: Parser, seed: str = "another seed, another split") -> None:
-    parser.add_argument("--out", metavar="ROOT", required=True, type=Path, help="folder to make")
     parser.add_argument("--size", metavar="PIXELS", type=int, default=256,
                         help="width and height of either half (default: 256)")  # fmt: skip
+    _parts(parser, seed)
+
+
+def _parts(parser: Parser, seed: str) -> None:
+    parser.add_argument("--out", metavar="ROOT", required=True, type=Path, help="folder to make")
     parser.add_argument("--split", metavar="TRAIN/VAL/TEST", default="0.8/0.1/0.1",
                         help="shares of the three parts (default: 0.8/0.1/0.1)")  # fmt: skip
     parser.add_argument("--seed", metavar="N", type=int, default=0, help=f"{seed} (default: 0)")
@@ -149,7 +193,7 @@ def _reading(parser: Parser) -> None:
     parser.add_argument("--skip-bad", action="store_true", help="leave out pairs with a picture that cannot be used")
 
 
-def _write(pairs: Sequence[Pair], root: Path, *, skip_bad: bool = False) -> int:
+def _write(pairs: Sequence[Writable], root: Path, *, skip_bad: bool = False) -> int:
     from treadle.gans.prepare import write_pairs
 
     # What is half-made is removed on SIGTERM, too.
@@ -164,7 +208,7 @@ def _write(pairs: Sequence[Pair], root: Path, *, skip_bad: bool = False) -> int:
     return 0
 
 
-def _progress(pairs: Sequence[Pair]) -> Iterator[Pair]:
+def _progress(pairs: Sequence[Writable]) -> Iterator[Writable]:
     """A bar on a terminal, gone when it is done; nothing elsewhere."""
     from rich.console import Console
     from rich.progress import track

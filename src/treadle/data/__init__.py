@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from treadle.data.loader import LoaderFeed
     from treadle.data.random import derive_seed
     from treadle.data.sampler import Batching, FixedBatches
+    from treadle.data.shapes import ShapeBuckets
     from treadle.data.steps import Steps
     from treadle.data.stream import StreamFeed
     from treadle.data.tensors import TensorFeed
@@ -28,6 +29,7 @@ _HOMES = {
     "LengthBuckets": "length",
     "LoaderFeed": "loader",
     "Padded": "batch",
+    "ShapeBuckets": "shapes",
     "Steps": "steps",
     "StreamFeed": "stream",
     "TensorFeed": "tensors",
@@ -47,6 +49,7 @@ __all__ = [
     "LengthBuckets",
     "LoaderFeed",
     "Padded",
+    "ShapeBuckets",
     "Steps",
     "StreamFeed",
     "TensorFeed",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from heapq import merge
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,6 +51,12 @@ class Archive(Protocol):
 
     def has_best(self) -> bool:
         """Whether there is a best model."""
+
+    def keep_model(self, weights: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
+        """Keep the weights of a validation beside the best ones, and what was validated when."""
+
+    def prune_models(self, steps: Collection[int]) -> None:
+        """Give up what `keep_model` kept, but for these steps."""
 
     def close(self) -> None:
         """Wait for what is being written."""

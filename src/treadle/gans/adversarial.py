@@ -1,4 +1,4 @@
-"""What a discriminator and its generator minimize: four kinds of adversarial loss, and two gradient penalties."""
+"""What a discriminator and its generator minimize: five kinds of adversarial loss, and two gradient penalties."""
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ ADVERSARIAL = {
     "hinge": Kind(lambda d: torch.relu(1 - d), lambda d: torch.relu(1 + d), torch.neg),
     # Wasserstein (Arjovsky 2017, https://arxiv.org/abs/1701.07875): needs `gradient_penalty`.
     "wgan": Kind(torch.neg, lambda d: d, torch.neg),
+    # Classes of pixels (Sushko 2021, https://arxiv.org/abs/2012.04781): `SegmentingDiscriminator` gives (N, 2, ...),
+    # the log likelihoods of the right class and of being made.
+    "oasis": Kind(lambda d: -d[:, 0], lambda d: -d[:, 1], lambda d: -d[:, 0]),
 }
 """The kinds of adversarial loss by name."""
 
@@ -39,10 +42,10 @@ ADVERSARIAL = {
 class Adversarial:
     """The adversarial losses of one kind, as scalars; without state.
 
-    Logits may have any shape and are averaged; half precision is computed in float32.
+    Logits may have any shape (but for "oasis") and are averaged; half precision is computed in float32.
 
     Args:
-        mode: "bce", "lsgan", "hinge" or "wgan".
+        mode: "bce", "lsgan", "hinge", "wgan" or "oasis".
 
     Raises:
         UsageError: an unknown mode.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,6 +21,8 @@ from treadle.gans.images import PairedImages, UnpairedImages
 from treadle.gans.inference import Generator, generator_of
 from treadle.gans.judging import Judge
 from treadle.gans.layouts import first_of
+from treadle.gans.loading import kinds_for, settle_values
+from treadle.gans.padding import at_own_size
 from treadle.gans.pool import ImagePool
 from treadle.gans.settings import TranslationConfig
 from treadle.gans.sources import ArrayPairs, UnpairedFolders, UnpairedSource
@@ -31,7 +32,6 @@ from treadle.gans.translator import Half, Translator, translator_of
 from treadle.images.folders import side_folders
 from treadle.images.metrics import l1, measure
 from treadle.images.panels import panel
-from treadle.images.pixels import to_pixels
 from treadle.images.reading import Pixels
 from treadle.reports.rows import Row
 from treadle.runs.models import At, find_model
@@ -54,11 +54,14 @@ class CycleGANConfig(TranslationConfig):
     pool: int = 50
     """Earlier outputs that each discriminator is shown again; 0 shows it the newest only."""
     monitor: str | None = "cycle"
-    """The validation metric that says which model is best: "cycle", or with known targets "l1", "psnr" or "ssim"."""
+    """The validation metric that says which model is best: "cycle", which prefers what changes little; "texture", of
+    both directions; with weights "fid"; with known targets "l1", "psnr" or "ssim", and with weights "lpips"."""
 
 
 GAMES = ("G_GAN_AB", "G_GAN_BA", "D_A_real", "D_A_fake", "D_B_real", "D_B_fake")
 """The terms of the two games, which no objective can do without."""
+TITLES = {"ab": "A to B", "ba": "B to A"}
+"""What the two directions are called."""
 
 
 class CycleGANTrainer(TranslationTrainer):
@@ -75,6 +78,8 @@ class CycleGANTrainer(TranslationTrainer):
     """
 
     Config: ClassVar[type[TrainerConfig]] = CycleGANConfig
+    ways: ClassVar[tuple[str, ...]] = tuple(TITLES)
+    used = ("generator_ab", "generator_ba")
     computes: ClassVar[tuple[str, ...]] = (
         *GAMES,
         *("G_CYCLE_A", "G_CYCLE_B", "G_IDENTITY_A", "G_IDENTITY_B"),
@@ -89,15 +94,21 @@ class CycleGANTrainer(TranslationTrainer):
         if path is None:
             a, b = house_fronts(config, split)
             if split != "train":
-                return PairedImages(ArrayPairs(a, b), config.size, None, config.cache_mb)
+                still = config.augmentation(fit=True).still()
+                return PairedImages(ArrayPairs(a, b), config.size, still, config.cache_mb, values=config.values)
             source = ArrayPairs(a[: len(a) // 2][:most], b[len(b) // 2 :][:most])  # of different houses
         elif split == "train" or side_folders(path, split) is not None:
-            source = UnpairedFolders(path, split, config.direction, channels, config.on_bad)
+            kinds = kinds_for(config, split)
+            source = UnpairedFolders(path, split, config.direction, channels, config.on_bad, kinds)
             first_of(source, most)
         else:
             return None
-        augmentation = config.augmentation(fit=path is None) if split == "train" else None
-        return UnpairedImages(source, config.size, augmentation, config.cache_mb, cls.transform())
+        if split != "train":
+            still = config.augmentation().still()
+            return UnpairedImages(source, config.size, still, config.cache_mb, values=config.values)
+        settle_values(config, source)
+        augmentation = config.augmentation(fit=path is None)
+        return UnpairedImages(source, config.size, augmentation, config.cache_mb, cls.transform(), config.values)
 
     def setup(self) -> None:
         """Build the four networks, an optimizer for each pair of them, and the terms of the game."""
@@ -121,7 +132,7 @@ class CycleGANTrainer(TranslationTrainer):
         """The generators learn to deceive and to come back, then the discriminators to tell real from made."""
         a, b = batch
         with torch.set_grad_enabled(self.learning()["g"]):
-            fake_b, fake_a = self.generator_ab(a), self.generator_ba(b)
+            fake_b, fake_a = at_own_size(self.generator_ab, a), at_own_size(self.generator_ba, b)
         return self.play(
             g=lambda: self.g_losses(a, b, fake_a, fake_b),
             d=lambda: self.d_losses(a, b, self.pool_a(fake_a.detach()), self.pool_b(fake_b.detach())),
@@ -134,13 +145,13 @@ class CycleGANTrainer(TranslationTrainer):
             "G_GAN_BA": self.adversarial.generator(self.judge(self.discriminator_a, fake_a)),
         }
         if self.uses("G_CYCLE_A"):
-            terms["G_CYCLE_A"] = (self.generator_ba(fake_b), a)
+            terms["G_CYCLE_A"] = (at_own_size(self.generator_ba, fake_b), a)
         if self.uses("G_CYCLE_B"):
-            terms["G_CYCLE_B"] = (self.generator_ab(fake_a), b)
+            terms["G_CYCLE_B"] = (at_own_size(self.generator_ab, fake_a), b)
         if self.uses("G_IDENTITY_A"):
-            terms["G_IDENTITY_A"] = (self.generator_ba(a), a)
+            terms["G_IDENTITY_A"] = (at_own_size(self.generator_ba, a), a)
         if self.uses("G_IDENTITY_B"):
-            terms["G_IDENTITY_B"] = (self.generator_ab(b), b)
+            terms["G_IDENTITY_B"] = (at_own_size(self.generator_ab, b), b)
         return self.objective(**terms)
 
     def d_losses(self, a: Tensor, b: Tensor, fake_a: Tensor, fake_b: Tensor) -> Losses:
@@ -168,45 +179,69 @@ class CycleGANTrainer(TranslationTrainer):
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> Mapping[str, Any]:
         """How far there and back is from the start (mean absolute difference, black to white is 1), in both directions.
 
-        Where A and B are pairs all the same, also L1, PSNR and SSIM of the translations from A to their targets.
+        How like real pictures of the other kind the translations are, in both directions; where A and B are pairs all
+        the same, also L1, PSNR and SSIM of the translations from A to their targets.
         """
         a, b = batch
         fake_b, fake_a = self.translate(a, self.generator_ab), self.translate(b, self.generator_ba)
         ways = (self.translate(fake_b, self.generator_ba), a), (self.translate(fake_a, self.generator_ab), b)
-        cycles = [value for way in ways for value in measure(*way)["l1"]]
-        known = measure(fake_b, b) if is_paired(self.validation_feed) else {}
-        return means({"cycle": cycles, **known})
+        deep = [values.deep for values in self.config.values]
+        cycles = [value for way, of in zip(ways, deep, strict=True) for value in measure(*way, deep=of)["l1"]]
+        known = self.validating.measure(fake_b, b) if self.has_targets else {}
+        self.validating.gather(fake_b, b, "ab")
+        self.validating.gather(fake_a, a, "ba")
+        return {**means({"cycle": cycles, **known}), **self.validating.figures}
 
     def rows(self, feed: Feed, judge: Judge) -> Iterator[Row]:
-        """Every A translated to B and back, with its figures, and where A and B are no pairs, every B the other way."""
-        paired, (of_a, of_b) = is_paired(feed), counts(feed)
-        for number, (a, b) in samples(feed):
+        """Every A translated to B and back, and every B to A and back, with their figures."""
+        paired, several = is_paired(feed), counts(feed)
+        for number, pair in samples(feed):
             # The shorter side of unpaired pictures starts again at its end: what it repeats counts once.
-            if number < of_a:
-                there = self.there_and_back(a, self.generator_ab, self.generator_ba)
-                figures = judge.compare(there["output"], b)[0] if paired else {}
-                target, name = ({"target": b}, "") if paired else ({}, "A to B: ")
-                yield Row(name + name_of(feed, number), pictures_of(there | target), figures | cycle_of(there))
-            if number < of_b and not paired:
-                back = self.there_and_back(b, self.generator_ba, self.generator_ab)
-                yield Row(f"B to A: {name_of(feed, number)}", pictures_of(back), cycle_of(back))
-            judge.gather(there["output"][: number < of_a], b[: number < of_b])
+            new = [number < count for count in several]
+            for side, (way, title) in enumerate(TITLES.items()):
+                target = pair[1 - side]
+                seen = self.there_and_back(pair[side], way) if new[side] else {}
+                if seen:
+                    name, figures = f"{title}: {name_of_side(feed, number, side)}", self.cycle_of(seen, way)
+                    if paired and way == "ab":
+                        figures = judge.compare(seen["output"], target)[0] | figures
+                    yield Row(name, self.pictures_of(seen | ({"target": target} if paired else {}), way), figures)
+                judge.gather(seen.get("output", target[:0]), target[: new[1 - side]], way)
 
-    def there_and_back(self, start: Tensor, there: nn.Module, back: nn.Module) -> dict[str, Tensor]:
-        """A picture (1, C, H, W), its translation, and that translated back; on the CPU."""
+    @property
+    def has_targets(self) -> bool:
+        """Whether what is validated on are pairs, so that it is known what a translation should be."""
+        return is_paired(self.validation_feed)
+
+    def there_and_back(self, start: Tensor, way: str) -> dict[str, Tensor]:
+        """A picture (1, C, H, W), its translation, and that translated back, on the CPU; `way` is "ab" or "ba"."""
+        there, back = (self.generator_ab, self.generator_ba)[:: 1 if way == "ab" else -1]
         output = self.translate(start.to(self.device), there)
         return {"input": start, "output": output.cpu(), "back": self.translate(output, back).cpu()}
 
+    def pictures_of(self, tensors: Mapping[str, Tensor], way: str) -> dict[str, Pixels]:
+        """Pictures (1, C, H, W) of `there_and_back`, and their target, to be looked at."""
+        start, end = self.config.values[:: 1 if way == "ab" else -1]
+        return {
+            name: (start if name in ("input", "back") else end).shown(tensor[0]) for name, tensor in tensors.items()
+        }
+
+    def cycle_of(self, tensors: Mapping[str, Tensor], way: str) -> dict[str, float]:
+        """How far the way there and back leads from the start: the mean absolute difference; black to white is 1."""
+        start = self.config.values[0 if way == "ab" else 1]
+        return {"cycle": l1(tensors["back"][0], tensors["input"][0], deep=start.deep)}
+
     def examples(self) -> dict[str, Any]:
-        """The first validation pictures of A and of B: as they are, translated, and back again."""
-        assert self.validation_feed is not None
-        ways = {"A_to_B": (self.generator_ab, self.generator_ba), "B_to_A": (self.generator_ba, self.generator_ab)}
-        captions = {"A_to_B": ("A", "A to B", "and back"), "B_to_A": ("B", "B to A", "and back")}
-        shown: dict[str, list[list[Pixels]]] = {way: [] for way in ways}
-        for _, pair in islice(samples(self.validation_feed), self.config.examples):
-            for start, (way, generators) in zip(pair, ways.items(), strict=True):
-                shown[way].append(list(pictures_of(self.there_and_back(start, *generators)).values()))
-        return {way: panel(rows, captions[way]) for way, rows in shown.items()}
+        """The first pictures of A and of B (see `probes`): as they are, translated, and back again."""
+        shown: dict[str, list[list[Pixels]]] = {way: [] for way in TITLES}
+        for pair in self.probes():
+            for start, (way, rows) in zip(pair, shown.items(), strict=True):
+                rows.append(list(self.pictures_of(self.there_and_back(start, way), way).values()))
+        return {
+            title.replace(" ", "_"): panel(shown[way], (title[0], title, "and back"))
+            for way, title in TITLES.items()
+            if shown[way]
+        }
 
     @classmethod
     def load_model(
@@ -259,11 +294,9 @@ def counts(feed: Feed) -> tuple[int, int]:
     return feed.samples or sys.maxsize, feed.samples or sys.maxsize
 
 
-def pictures_of(tensors: Mapping[str, Tensor]) -> dict[str, Pixels]:
-    """Pictures (1, C, H, W) by name, as uint8 (H, W, C)."""
-    return {name: to_pixels(tensor[0]) for name, tensor in tensors.items()}
-
-
-def cycle_of(tensors: Mapping[str, Tensor]) -> dict[str, float]:
-    """How far the way there and back leads from the start: the mean absolute difference; black to white is 1."""
-    return {"cycle": l1(tensors["back"][0], tensors["input"][0])}
+def name_of_side(feed: Feed, number: int, side: int) -> str:
+    """What a picture of A (side 0) or of B (1) is called."""
+    dataset = getattr(feed, "dataset", None)
+    if isinstance(dataset, UnpairedImages):
+        return (dataset.source.a, dataset.source.b)[side].name(number)
+    return name_of(feed, number)

@@ -6,6 +6,7 @@ from typing import Any
 
 from treadle import __version__
 from treadle.export.onnx import Exportable
+from treadle.gans.augmentation import sides
 from treadle.gans.inference import generator_of
 from treadle.runs.models import Model
 from treadle.runs.run import Run
@@ -19,11 +20,11 @@ def exportable_generator(
     `direction` is what the file will say that it does: "AtoB" or "BtoA". The other arguments, and the errors, are those
     of `generator_of`.
     """
-    size = config.size
+    height, width = sides(config.size)
     model = generator_of(found, config, name, reverse=reverse)
     return Exportable(
         model,
-        shape=(model.in_channels, size, size),
+        shape=(model.in_channels, height, width),
         free={2: "height", 3: "width"},
         multiple=model.multiple,
         metadata={
@@ -33,7 +34,7 @@ def exportable_generator(
             "step": str(found.step),
             "direction": direction,
             "range": "[-1, 1]",
-            "size": f"{size} x {size}",
+            "size": f"{width} x {height}",
             "multiple": str(model.multiple),
         },
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from math import isfinite
 from typing import Any
 
@@ -11,11 +12,10 @@ from torch import Tensor
 
 from treadle.data.fingerprint import Fingerprint
 from treadle.errors import UsageError
-from treadle.gans.augmentation import Augmentation
+from treadle.gans.augmentation import Augmentation, Size, sides
 from treadle.gans.sources import PairSource, PictureSource, UnpairedSource
-from treadle.gans.values import Array
+from treadle.gans.values import Array, Values
 from treadle.images.pixels import to_tensor
-from treadle.images.reading import Pixels
 
 
 class _Cache:
@@ -29,9 +29,9 @@ class _Cache:
         if not (megabytes >= 0 and isfinite(megabytes)):
             raise UsageError(f"cache_mb is {megabytes!r}: expected megabytes, 0 for none")
         self._room = self._size = megabytes * 1e6
-        self._kept: dict[Any, tuple[Pixels, ...]] = {}
+        self._kept: dict[Any, tuple[Array, ...]] = {}
 
-    def get(self, key: Any, make: Callable[[], tuple[Pixels, ...]]) -> tuple[Pixels, ...]:
+    def get(self, key: Any, make: Callable[[], tuple[Array, ...]]) -> tuple[Array, ...]:
         kept = self._kept.get(key)
         if kept is None:
             kept = make()
@@ -50,19 +50,34 @@ Transform = Callable[[Array, Array, np.random.Generator], tuple[Array, Array]]
 
 
 class _Translation:
-    """What both datasets share: sizes, augmentation and cache."""
+    """What both datasets share: sizes, augmentation, cache, and how numbers become a network's."""
 
     def __init__(
-        self, size: int, augmentation: Augmentation | None, cache_mb: float, transform: Transform | None
+        self,
+        size: int | Size,
+        augmentation: Augmentation | None,
+        cache_mb: float,
+        transform: Transform | None,
+        values: tuple[Values, Values] | None,
     ) -> None:
         self.transform = transform
         self.still = (augmentation or Augmentation(load_size=size, crop_size=size)).still()
         self.augmentation = augmentation
-        if self.still.crop_size != size:
+        if sides(self.still.crop_size) != sides(size):
             raise UsageError(
                 f"size is {size}, but the augmentation's crop_size {self.still.crop_size}: make them equal"
             )
+        self.values = values
+        self._encode = (to_tensor, to_tensor) if values is None else (values[0].encode, values[1].encode)
         self._cache = _Cache(cache_mb)
+
+    @property
+    def how(self) -> Augmentation:
+        """What is done to pictures when they are sampled."""
+        return self.augmentation or self.still
+
+    def _encoded(self, pair: Sequence[Array]) -> tuple[Tensor, Tensor]:
+        return self._encode[0](pair[0]), self._encode[1](pair[1])
 
     def _transformed(self, first: Array, second: Array, rng: np.random.Generator) -> tuple[Array, Array]:
         """Both after the transform of one's own, which may write into what it gets."""
@@ -83,46 +98,48 @@ def _described(found: Any) -> str:
 
 
 class PairedImages(_Translation):
-    """Samples (x, y) for paired translation: input and target, float32 (C, size, size) in [-1, 1].
+    """Samples (x, y) for paired translation: input and target, float32 (C, H, W) in [-1, 1].
 
-    `dataset[i]` is pair i as it is, resized. `sample(i, rng)` is augmented; without augmentation it is `dataset[i]`.
-    The fingerprint is that of the source: what is made of the pictures are settings.
+    `dataset[i]` is pair i as it is evaluated, whole. `sample(i, rng)` is augmented; without augmentation it is
+    `dataset[i]`. The fingerprint is that of the source: what is made of the pictures are settings.
 
     Args:
         source: `PairFolder`, `ArrayPairs` or any other `PairSource`.
-        size: side of the square, in pixels; the `crop_size` of the augmentation.
-        augmentation: None for evaluation.
+        size: the `crop_size` of the augmentation, in pixels: the side of a square, or (height, width).
+        augmentation: None for evaluation at `size`; `Augmentation.still` evaluates what an augmentation trains on.
         cache_mb: memory for decoded and resized pictures, in MB, in each process that makes samples. It never changes
             a sample.
         transform: `f(x, y, rng)`, done to the augmented pair, where there is an augmentation. What is random should
             come from `rng` alone, which is that of (seed, epoch, index). Processes that make samples import it.
+        values: how the numbers of input and target become a network's; None is for 8 bits.
+
+    Making a sample raises UsageError for two pictures that differ in size where neither is resized.
     """
 
     def __init__(
         self,
         source: PairSource,
-        size: int,
+        size: int | Size,
         augmentation: Augmentation | None = None,
         cache_mb: float = 512,
         transform: Transform | None = None,
+        values: tuple[Values, Values] | None = None,
     ) -> None:
-        super().__init__(size, augmentation, cache_mb, transform)
+        super().__init__(size, augmentation, cache_mb, transform, values)
         self.source = source
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        x, y = self._resized(index, self.still)
-        return to_tensor(x), to_tensor(y)
+        return self._encoded(self._resized(index, self.still))
 
     def sample(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Pair `index`, augmented; what is random is drawn from `rng`."""
         if self.augmentation is None:
             return self[index]
         x, y = self.augmentation.vary(self._resized(index, self.augmentation), rng)
-        x, y = self._transformed(x, y, rng)
-        return to_tensor(x), to_tensor(y)
+        return self._encoded(self._transformed(x, y, rng))
 
     def name(self, index: int) -> str:
         """The pair's short name."""
@@ -136,16 +153,31 @@ class PairedImages(_Translation):
         """That of the source."""
         return self.source.fingerprint()
 
-    def _resized(self, index: int, how: Augmentation) -> tuple[Pixels, ...]:
-        def make() -> tuple[Pixels, Pixels]:
-            x, y = self.source.pair(index)
-            return how.resize(x, labels=how.label_input), how.resize(y)
+    def sizes(self) -> Iterator[tuple[str, Size]]:
+        """Where each pair comes from, and height and width of what is made of it; raises UsageError as `shapes`."""
+        return _sizes(self.source, self.how)
 
-        return self._cache.get((index, how.load_size), make)
+    def shapes(self) -> list[Size]:
+        """Height and width of each sample. Raises UsageError for a picture that is too small to cut from."""
+        return [size for _, size in self.sizes()]
+
+    def _resized(self, index: int, how: Augmentation) -> tuple[Array, ...]:
+        def make() -> tuple[Array, Array]:
+            x, y = self.source.pair(index)
+            size = x.shape[:2]
+            how.size(size)
+            if not how.resizes and y.shape[:2] != size:
+                raise UsageError(
+                    f"the input has {size[1]} x {size[0]} pixels and the target {y.shape[1]} x {y.shape[0]}: make them "
+                    f"equal, or choose preprocess resize_and_crop instead of {how.preprocess}"
+                )
+            return how.resize(x, labels=how.label_input), how.resize(y, like=size)
+
+        return self._cache.get((index, how.preprocess, how.load_size), make)
 
 
 class UnpairedImages(_Translation):
-    """Samples (a, b) for unpaired translation, float32 (C, size, size) in [-1, 1] each.
+    """Samples (a, b) for unpaired translation, float32 (C, H, W) in [-1, 1] each.
 
     An epoch goes once through the longer of the two sources. With augmentation, the picture of the other one is drawn
     for each sample, and each is cut, mirrored and turned on its own; without (and for `dataset[i]`), picture i of the
@@ -153,7 +185,7 @@ class UnpairedImages(_Translation):
 
     Args:
         source: `UnpairedFolders`, or anything with the sources `a` and `b`.
-        size, augmentation, cache_mb, transform: as for `PairedImages`; of the augmentation, only geometry.
+        size, augmentation, cache_mb, transform, values: as for `PairedImages`; of the augmentation, only geometry.
 
     Raises UsageError for an augmentation of the input's appearance: here both pictures are input and target.
     """
@@ -161,12 +193,13 @@ class UnpairedImages(_Translation):
     def __init__(
         self,
         source: UnpairedSource,
-        size: int,
+        size: int | Size,
         augmentation: Augmentation | None = None,
         cache_mb: float = 512,
         transform: Transform | None = None,
+        values: tuple[Values, Values] | None = None,
     ) -> None:
-        super().__init__(size, augmentation, cache_mb, transform)
+        super().__init__(size, augmentation, cache_mb, transform, values)
         if augmentation is not None and augmentation != augmentation.geometry():
             raise UsageError(
                 "unpaired pictures are input and target at once: leave out what changes the input alone, such as jitter"
@@ -182,7 +215,7 @@ class UnpairedImages(_Translation):
         if not 0 <= index < len(self):
             raise IndexError(index)
         a, b = (self._resized(side, index % len(of), self.still) for side, of in self._sides.items())
-        return to_tensor(a), to_tensor(b)
+        return self._encode[0](a), self._encode[1](b)
 
     def sample(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Picture `index` of the longer source and one of the other, augmented; what is random is drawn from `rng`."""
@@ -192,8 +225,7 @@ class UnpairedImages(_Translation):
         for side, of in self._sides.items():
             which = index if side == self._longer else int(rng.integers(len(of)))
             pictures += self.augmentation.vary((self._resized(side, which, self.augmentation),), rng)
-        a, b = self._transformed(pictures[0], pictures[1], rng)
-        return to_tensor(a), to_tensor(b)
+        return self._encoded(self._transformed(pictures[0], pictures[1], rng))
 
     def name(self, index: int) -> str:
         """The names of the two pictures of `dataset[index]`."""
@@ -207,5 +239,38 @@ class UnpairedImages(_Translation):
         """Over those of both sources."""
         return Fingerprint().add(self.source.a.fingerprint()).add(self.source.b.fingerprint()).hexdigest()
 
-    def _resized(self, side: str, index: int, how: Augmentation) -> Pixels:
-        return self._cache.get((side, index, how.load_size), lambda: (how.resize(self._sides[side].picture(index)),))[0]
+    def sizes(self) -> Iterator[tuple[str, Size]]:
+        """Where each picture comes from, and height and width of what is made of it; raises UsageError as `shapes`."""
+        return chain(*(_sizes(of, self.how) for of in self._sides.values()))
+
+    def shapes(self) -> list[tuple[Size, Size]]:
+        """Height and width of a and b of each sample.
+
+        Raises UsageError for a picture that is too small to cut from, and where they depend on which two are drawn.
+        """
+        a, b = ([size for _, size in _sizes(of, self.how)] for of in self._sides.values())
+        shorter = a if self._longer == "b" else b
+        if self.augmentation is not None and len(set(shorter)) > 1:
+            raise UsageError(
+                "unpaired pictures of different shapes, drawn by chance, make no batches of one shape: set batch_size "
+                "to 1, or preprocess to resize_and_crop or crop"
+            )
+        return [(a[index % len(a)], b[index % len(b)]) for index in range(len(self))]
+
+    def _resized(self, side: str, index: int, how: Augmentation) -> Array:
+        def make() -> tuple[Array]:
+            picture = self._sides[side].picture(index)
+            how.size(picture.shape[:2])
+            return (how.resize(picture),)
+
+        return self._cache.get((side, index, how.preprocess, how.load_size), make)[0]
+
+
+def _sizes(source: Any, how: Augmentation) -> Iterator[tuple[str, Size]]:
+    """The sizes that `how` gives the pictures of a source; one that cannot be used is named."""
+    for index in range(len(source)):
+        where = source.describe(index)
+        try:
+            yield where, how.size(source.size(index))
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from None

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from treadle.data.fingerprint import Fingerprint
 from treadle.errors import UsageError
-from treadle.gans.sources import Direction, PairFolder, PairSource, PictureFolder, UnpairedSource
+from treadle.gans.sources import EIGHT_BITS, Direction, Kinds, PairFolder, PairSource, PictureFolder, UnpairedSource
+from treadle.gans.values import Array
+from treadle.images.bands import Kind
 from treadle.images.folders import OnBad, list_pictures, side_folders, split_folder
-from treadle.images.reading import Pixels
 
 
 class PairFolders:
@@ -18,7 +19,8 @@ class PairFolders:
 
     Args:
         a, b: the folders.
-        direction, channels, on_bad: as for `PairFolder`; a pair with a bad picture is bad.
+        direction, channels, on_bad, dtypes: as for `PairFolder`; a pair with a bad picture is bad, and with no dtypes
+            each folder has the type of its own files.
 
     Attributes:
         x, y: the inputs and the targets.
@@ -33,18 +35,30 @@ class PairFolders:
         direction: Direction = "AtoB",
         channels: tuple[int, int] = (3, 3),
         on_bad: OnBad = "refuse",
+        dtypes: Kinds = EIGHT_BITS,
     ) -> None:
-        check_partners(a, b)
+        partners(a, b)
         folders = (b, a) if direction == "BtoA" else (a, b)
-        self.x, self.y = (PictureFolder(*each, on_bad) for each in zip(folders, channels, strict=True))
-        partners = {stem(file): file for file in self.y.files}
-        self.x.files = [file for file in self.x.files if stem(file) in partners]
-        self.y.files = [partners[stem(file)] for file in self.x.files]
+        self.x, self.y = (
+            PictureFolder(folder, count, on_bad, dtype)
+            for folder, count, dtype in zip(folders, channels, dtypes, strict=True)
+        )
+        targets = {stem(file): file for file in self.y.files}
+        self.x.files = [file for file in self.x.files if stem(file) in targets]
+        self.y.files = [targets[stem(file)] for file in self.x.files]
 
     def __len__(self) -> int:
         return len(self.x)
 
-    def pair(self, index: int) -> tuple[Pixels, Pixels]:
+    @property
+    def dtypes(self) -> tuple[Kind, Kind]:
+        """The types of inputs and targets."""
+        return self.x.dtype, self.y.dtype
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self.x.size(index)
+
+    def pair(self, index: int) -> tuple[Array, Array]:
         """Input and target. Raises BadPicture."""
         return self.x.picture(index), self.y.picture(index)
 
@@ -59,7 +73,12 @@ class PairFolders:
 
 
 def pairs_in(
-    root: Path, split: str, direction: Direction, channels: tuple[int, int], on_bad: OnBad
+    root: Path,
+    split: str,
+    direction: Direction,
+    channels: tuple[int, int],
+    on_bad: OnBad,
+    dtypes: Kinds = EIGHT_BITS,
 ) -> PairSource | None:
     """The pairs of a split ("train", "val", "test") in `root`, however they lie there; None where there are none.
 
@@ -68,11 +87,16 @@ def pairs_in(
 
     Raises UsageError where there are none to train on, and what the sources raise.
     """
+    if split != "train" or (root / "train").is_dir():
+        joined = split_folder(root, split)
+        if joined is not None:
+            return PairFolder(joined, direction, channels, on_bad, dtypes)
     apart = side_folders(root, split)
-    joined = split_folder(root, split) if apart is None else None
-    if apart is not None:
-        return PairFolders(*apart, direction, channels, on_bad)
-    return None if joined is None else PairFolder(joined, direction, channels, on_bad)
+    if apart is None:
+        if split == "train":
+            split_folder(root, split)  # which says what is missing
+        return None
+    return PairFolders(*apart, direction, channels, on_bad, dtypes)
 
 
 def first_of(source: PairSource | UnpairedSource, most: int | None) -> None:
@@ -101,25 +125,30 @@ def by_name(directory: str | Path) -> dict[str, Path]:
     return found
 
 
-def without_partner(left: dict[str, Path], right: dict[str, Path]) -> list[Path]:
-    """The pictures of either folder that have no partner of their name in the other."""
-    return [left[name] for name in left if name not in right] + [right[name] for name in right if name not in left]
+SKIP_UNMATCHED = "rename them, or leave them out with --skip-unmatched"
+"""What to do about pictures without a partner, where a command prepares pairs."""
 
 
-def check_partners(a: str | Path, b: str | Path) -> None:
-    """Raise UsageError unless every picture of two folders has a partner of its name in the other."""
+def partners(
+    a: str | Path, b: str | Path, *, skip_unmatched: bool = False, remedy: str = "rename or remove them"
+) -> tuple[dict[str, tuple[Path, Path]], list[Path]]:
+    """The pictures of two folders that have one name, by it, and those that have no partner.
+
+    Raises UsageError where no picture has a partner, and unless `skip_unmatched` where one has none.
+    """
     left, right = by_name(a), by_name(b)
-    alone = without_partner(left, right)
-    if len(alone) == len(left) + len(right):
+    both = {name: (left[name], right[name]) for name in left if name in right}
+    alone = [left[name] for name in left if name not in right] + [right[name] for name in right if name not in left]
+    if not both:
         raise UsageError(
             f"no picture in {a} has the name of one in {b} (such as {alone[0].name} and {alone[-1].name}): give "
             "partners one name, or train cyclegan, which wants no pairs"
         )
-    if alone:
+    if alone and not skip_unmatched:
         raise UsageError(
-            f"{len(alone)} of {len(left) + len(right)} pictures in {a} and {b} have no partner of their name: "
-            f"{some(alone)}: rename or remove them"
+            f"{len(alone)} of {len(left) + len(right)} pictures have no partner of their name: {some(alone)}: {remedy}"
         )
+    return both, alone
 
 
 def some(paths: Sequence[Path]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,15 +20,16 @@ from treadle.gans.images import PairedImages
 from treadle.gans.inference import Generator, generator_of
 from treadle.gans.judging import Judge
 from treadle.gans.layouts import first_of, pairs_in
+from treadle.gans.loading import kinds_for, settle_values
+from treadle.gans.padding import at_own_size
 from treadle.gans.pool import ImagePool
 from treadle.gans.settings import InputSettings, TranslationConfig
 from treadle.gans.sources import ArrayPairs, PairSource
 from treadle.gans.specs import build_objective
 from treadle.gans.translation import TranslationTrainer, house_fronts, means, name_of, samples
 from treadle.gans.translator import Half, Translator, translator_of
-from treadle.images.metrics import measure
 from treadle.images.panels import panel
-from treadle.images.pixels import to_pixels
+from treadle.images.reading import Pixels
 from treadle.reports.rows import Row
 from treadle.runs.models import At, find_model
 
@@ -44,10 +44,9 @@ class Pix2PixConfig(InputSettings, TranslationConfig):
     """The spec that `objective` names parts of: "pix2pix", or one of your own (see `register_spec`)."""
     objective: str = "basic"
     """The loss terms: "basic", "extended" (with L2, Sobel and Laplacian), with "+vgg", "+r1" or "+gp" added."""
-    vgg_weights: Path | None = None
-    """Weights of VGG-19 for "+vgg", a safetensors file with torchvision's names."""
     monitor: str | None = "l1"
-    """The validation metric that says which model is best: "l1", "psnr" or "ssim"."""
+    """The validation metric that says which model is best: "l1", "psnr" or "ssim", which prefer fog; "texture" (or
+    "spectrum", "swd", "lattice"), which does not; with weights "lpips" or "fid"."""
 
 
 class Pix2PixTrainer(TranslationTrainer):
@@ -77,14 +76,16 @@ class Pix2PixTrainer(TranslationTrainer):
         if path is None:
             source = ArrayPairs(*(pictures[:most] for pictures in house_fronts(config, split)))
         else:
-            source = pairs_in(path, split, config.direction, channels, config.on_bad)
+            source = pairs_in(path, split, config.direction, channels, config.on_bad, kinds_for(config, split))
             if source is None:
                 return None
             first_of(source, most)
+        if split == "train":
+            settle_values(config, source)
         augmentation = config.augmentation(fit=path is None)
         if split != "train":
-            return PairedImages(source, config.size, augmentation.still(), config.cache_mb)
-        return PairedImages(source, config.size, augmentation, config.cache_mb, cls.transform())
+            return PairedImages(source, config.size, augmentation.still(), config.cache_mb, values=config.values)
+        return PairedImages(source, config.size, augmentation, config.cache_mb, cls.transform(), config.values)
 
     def setup(self) -> None:
         """Build the two networks, an optimizer for each, and the terms of the game."""
@@ -110,7 +111,7 @@ class Pix2PixTrainer(TranslationTrainer):
         """The discriminator learns to tell real pairs from made ones, then the generator to deceive it."""
         x, y = batch
         with torch.set_grad_enabled(self.learning()["g"]):
-            fake = self.generator(x)
+            fake = at_own_size(self.generator, x)
         return self.play(d=lambda: self.d_losses(x, y, fake.detach()), g=lambda: self.g_losses(x, y, fake))
 
     def d_losses(self, x: Tensor, y: Tensor, fake: Tensor) -> Losses:
@@ -149,23 +150,31 @@ class Pix2PixTrainer(TranslationTrainer):
         return self.penalties_of(lambda pictures: self.judge(x, pictures), y, fake)
 
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> Mapping[str, Any]:
-        """L1, PSNR and SSIM of the translated pictures to their targets."""
+        """L1, PSNR and SSIM of the translated pictures to their targets, and how like these all of them are.
+
+        LPIPS and FID too, where `monitor` names them.
+        """
         x, y = batch
-        return means(measure(self.translate(x, self.generator), y))
+        output = self.translate(x, self.generator)
+        self.validating.gather(output, y)
+        return {**means(self.validating.measure(output, y)), **self.validating.figures}
 
     def rows(self, feed: Feed, judge: Judge) -> Iterator[Row]:
         """Every pair of `feed`: input, output, target, and the output's figures."""
         for number, (x, y) in samples(feed):
             output = self.translate(x.to(self.device), self.generator).cpu()
             judge.gather(output, y)
-            pictures = dict(zip(("input", "output", "target"), map(to_pixels, (x[0], output[0], y[0])), strict=True))
-            yield Row(name_of(feed, number), pictures, judge.compare(output, y)[0])
+            yield Row(name_of(feed, number), self.triplet(x, output, y), judge.compare(output, y)[0])
 
     def examples(self) -> dict[str, Any]:
-        """Input, output and target of the first validation pairs."""
-        assert self.validation_feed is not None
-        shown = [row.pictures for row in islice(self.rows(self.validation_feed, Judge()), self.config.examples)]
-        return {"translations": panel([list(pictures.values()) for pictures in shown], list(shown[0]))}
+        """Input, output and target of the first pairs (see `probes`)."""
+        rows = [self.triplet(x, self.translate(x.to(self.device), self.generator), y) for x, y in self.probes()]
+        return {"translations": panel([list(row.values()) for row in rows], list(rows[0]))} if rows else {}
+
+    def triplet(self, x: Tensor, output: Tensor, y: Tensor) -> dict[str, Pixels]:
+        """Input, output and target, (1, C, H, W) in [-1, 1] each, as pictures to be looked at."""
+        inputs, outputs = self.config.values
+        return {"input": inputs.shown(x[0]), "output": outputs.shown(output[0]), "target": outputs.shown(y[0])}
 
     @classmethod
     def load_model(cls, run: str | Path, *, at: At | None = None) -> Generator:

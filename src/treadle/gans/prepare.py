@@ -1,7 +1,8 @@
 """Paired data on disk: pictures A|B side by side in `root/train`, `root/val` and `root/test`, made whole or not at all.
 
 What is prepared is a list of `Pair`s, from two folders (`joined`), from photographs and their edges (`edge_pairs`) or
-from the facade grammar (`facade_pairs`); `write_pairs` makes and writes them one after another.
+from the facade grammar (`facade_pairs`), or of files as they are (`treadle.gans.splitting`); `write_pairs` makes and
+writes them one after another.
 """
 
 from __future__ import annotations
@@ -15,21 +16,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from treadle.data import derive_seed
 from treadle.errors import RunError, UsageError
 from treadle.gans.facades import facade
-from treadle.gans.layouts import by_name, some, without_partner
+from treadle.gans.layouts import SKIP_UNMATCHED, by_name, partners
+from treadle.gans.splitting import PARTS, Shares, checked, part_at, part_of
 from treadle.images.pixels import read_pixels
 from treadle.images.reading import BadPicture, Pixels
-
-PARTS = ("train", "val", "test")
-
-Shares = tuple[float, float, float]
-"""Which parts of the pairs go to train, val and test; they sum to 1."""
 
 Fit = Literal["crop", "stretch"]
 
@@ -42,48 +38,22 @@ class Pair:
     name: str
     make: Callable[[], tuple[Pixels, Pixels]]
 
-
-# Splitting -------------------------------------------------------------------------------------------------------
-
-
-def parse_shares(text: str) -> Shares:
-    """Read "0.8/0.1/0.1" or "80/10/10": the shares of train, val and test. Raises UsageError."""
-    try:
-        numbers = [float(number) for number in text.split("/")]
-    except ValueError:
-        numbers = []
-    total = sum(numbers)
-    if len(numbers) != 3 or not math.isfinite(total) or min(numbers) < 0 or numbers[0] == 0:
-        raise UsageError(f"split {text!r}: expected the shares of train, val and test, such as 0.8/0.1/0.1 or 90/10/0")
-    return numbers[0] / total, numbers[1] / total, numbers[2] / total
+    def write(self, root: Path) -> None:
+        """Write it as `root`/part/name.png, A left and B right. Raises BadPicture."""
+        picture = np.concatenate(self.make(), axis=1)
+        (root / self.part).mkdir(parents=True, exist_ok=True)
+        _save(picture, root / self.part / f"{self.name}.png")
 
 
-def part_of(name: str, seed: int, shares: Shares) -> str:
-    """The part that a pair belongs to: a function of its name and the seed, whatever other pairs there are.
+class Writable(Protocol):
+    """What `write_pairs` writes, one after another."""
 
-    So a data set can grow and be prepared again: what was in test stays there. The parts' sizes are near their shares,
-    not exact.
-    """
-    return _part_at(derive_seed(seed, "split", name) / 2**63, shares)
+    @property
+    def part(self) -> str:
+        """ "train", "val" or "test"."""
 
-
-def _part_at(position: float, shares: Shares) -> str:
-    """The part at a position in [0, 1) along the shares, laid end to end."""
-    if position < shares[0]:
-        return "train"
-    return "val" if shares[1] and (position < shares[0] + shares[1] or not shares[2]) else "test"
-
-
-def _checked(pairs: list[Pair], shares: Shares) -> list[Pair]:
-    """The pairs, if every part that has a share has a pair."""
-    parts = {pair.part for pair in pairs}
-    for part, share in zip(PARTS, shares, strict=True):
-        if share and part not in parts:
-            raise UsageError(
-                f"none of the {len(pairs)} pairs goes to {part}: give it a larger share, or 0 (--split), "
-                "or try another --seed"
-            )
-    return pairs
+    def write(self, root: Path) -> None:
+        """Write it into its part of the data set `root`. Raises BadPicture where its pictures cannot be used."""
 
 
 # Pairs -----------------------------------------------------------------------------------------------------------
@@ -119,22 +89,12 @@ def joined(
         UsageError: a folder without pictures, two pictures of one name, pictures without a partner, a part that has a
             share and gets no pair.
     """
-    left, right = by_name(a), by_name(b)
-    alone = without_partner(left, right)
-    both = [name for name in left if name in right]
-    if not both:
-        example = f"{next(iter(left.values()))} and {next(iter(right.values()))}"
-        raise UsageError(f"no picture in {a} has the name of one in {b} (such as {example}): give partners one name")
-    if alone and not skip_unmatched:
-        raise UsageError(
-            f"{len(alone)} of {len(left) + len(right)} pictures have no partner of their name: {some(alone)}: "
-            "rename them, or leave them out with --skip-unmatched"
-        )
+    both, alone = partners(a, b, skip_unmatched=skip_unmatched, remedy=SKIP_UNMATCHED)
     pairs = []
-    for name in both:
-        make = functools.partial(_join, left[name], right[name], size, fit, labels)
+    for name, (left, right) in both.items():
+        make = functools.partial(_join, left, right, size, fit, labels)
         pairs.append(Pair(part_of(name, seed, shares), name, make))
-    return _checked(pairs, shares), alone
+    return checked(pairs, shares), alone
 
 
 def _join(a: Path, b: Path, size: int, fit: Fit, labels: str) -> tuple[Pixels, Pixels]:
@@ -164,7 +124,7 @@ def edge_pairs(
     pairs = []
     for name, path in by_name(photos).items():
         pairs.append(Pair(part_of(name, seed, shares), name, functools.partial(make, path)))
-    return _checked(pairs, shares)
+    return checked(pairs, shares)
 
 
 def edges(photo: Pixels, sigma: float = 1.5) -> Pixels:
@@ -191,9 +151,9 @@ def facade_pairs(count: int, size: int, *, shares: Shares, seed: int = 0) -> lis
         raise UsageError(f"count is {count}: expected at least 1")
     digits, pairs = max(4, len(str(count))), []
     for index in range(count):
-        part = _part_at((index + 0.5) / count, shares)
+        part = part_at((index + 0.5) / count, shares)
         pairs.append(Pair(part, f"{index:0{digits}}", functools.partial(facade, seed, index, size)))
-    return _checked(pairs, shares)
+    return checked(pairs, shares)
 
 
 def fitted(picture: Pixels, size: int, fit: Fit = "crop", *, labels: bool = False) -> Pixels:
@@ -219,13 +179,13 @@ def fitted(picture: Pixels, size: int, fit: Fit = "crop", *, labels: bool = Fals
 
 
 def write_pairs(
-    pairs: Sequence[Pair],
+    pairs: Sequence[Writable],
     root: Path,
     *,
     skip_bad: bool = False,
-    progress: Callable[[Sequence[Pair]], Iterable[Pair]] = iter,
+    progress: Callable[[Sequence[Any]], Iterable[Any]] = iter,
 ) -> tuple[dict[str, int], list[BadPicture]]:
-    """Write each pair as `root/<part>/<name>.png`, A left and B right.
+    """Write each pair into its part of `root`: a `Pair` as `root/<part>/<name>.png`.
 
     Everything is written into a hidden folder beside `root`, which takes its name when all is done: `root` is whole or
     not there at all. Only SIGKILL and a crash of the machine leave the hidden folder behind.
@@ -266,18 +226,16 @@ def write_pairs(
     return {part: counts[part] for part in PARTS if counts[part]}, bad
 
 
-def _write(pairs: Iterable[Pair], root: Path) -> tuple[Counter[str], list[BadPicture]]:
+def _write(pairs: Iterable[Writable], root: Path) -> tuple[Counter[str], list[BadPicture]]:
     """Make and write the pairs, all that can be: how many went to each part, and what was wrong with the others."""
     counts, bad = Counter[str](), list[BadPicture]()
     for pair in pairs:
         try:
-            picture = np.concatenate(pair.make(), axis=1)
+            pair.write(root)
         except BadPicture as error:
             bad.append(error)
-            continue
-        (root / pair.part).mkdir(parents=True, exist_ok=True)
-        _save(picture, root / pair.part / f"{pair.name}.png")
-        counts[pair.part] += 1
+        else:
+            counts[pair.part] += 1
     return counts, bad
 
 

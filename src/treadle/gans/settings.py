@@ -15,13 +15,14 @@ from treadle.engine.curves import parse_curve
 from treadle.engine.ema import EMA
 from treadle.engine.schedule import Every
 from treadle.engine.settings import StartSettings, TrainerConfig
-from treadle.gans.augmentation import Augmentation
+from treadle.gans.augmentation import Augmentation, Preprocess, sides
 from treadle.gans.diffaugment import DiffAugment
 from treadle.gans.patchgan import HALVINGS, PatchGAN, least_size
 from treadle.gans.resnet import ResNetGenerator
 from treadle.gans.strengths import Range
 from treadle.gans.unet import UNet
-from treadle.gans.values import Kind, Values
+from treadle.gans.values import Values
+from treadle.images.bands import Kind
 from treadle.images.metrics import HIGHER_IS_BETTER, METRICS
 
 
@@ -31,11 +32,16 @@ class PictureSettings(Settings):
 
     direction: Literal["AtoB", "BtoA"] = setting("AtoB", common=True)
     """Translate A into B, or B into A."""
-    size: int = setting(128, least=8, common=True)
-    """Height and width of the pictures that are trained on, in pixels."""
-    load_size: int | None = setting(None, least=1)
-    """Pictures are brought to this size, then cropped to `size`; null takes a quarter more than it (the papers have
-    286 for 256), and the packaged house fronts as they are."""
+    size: int | tuple[int, int] = setting(128, least=8, common=True)
+    """Height and width of the pictures that are trained on, in pixels: a number for a square, or two, as [96, 192]."""
+    preprocess: Preprocess = setting("resize_and_crop", common=True)
+    """How pictures come to a size: "resize_and_crop" brings all to `load_size` and cuts `size` from it; "crop" cuts it
+    from them as they are; "scale_width" gives them the width of `load_size` and leaves them their shape,
+    "scale_width_and_crop" cuts `size` from that; "none" leaves them alone. Tests see whole pictures, and all but
+    "resize_and_crop" their own shape."""
+    load_size: int | tuple[int, int] | None = setting(None, least=1)
+    """What pictures are brought to first, see `preprocess`; null takes a quarter more than `size` where it is cut (the
+    papers have 286 for 256), else `size`, and the packaged house fronts as they are."""
     in_channels: int = setting(3, least=1)
     """Channels of the input: 1 (gray), 3 (RGB) and 4 (RGB and alpha) are converted, other files must have as many."""
     out_channels: int = setting(3, least=1)
@@ -80,7 +86,7 @@ class AugmentationSettings(Settings):
 
 @dataclass(kw_only=True)
 class InputSettings(Settings):
-    """Augmentation of inputs alone, where pairs are given."""
+    """Where pairs are given: how the input alone is changed, and what compares features."""
 
     label_input: bool = False
     """Resize the input by nearest neighbour: for label maps, whose colours bicubic resizing blends into others."""
@@ -104,6 +110,8 @@ class InputSettings(Settings):
     """Longest sides of these rectangles, as shares of the picture's."""
     cutout_both: bool = setting(False)
     """Cut the same rectangles out of the target."""
+    vgg_weights: Path | None = None
+    """Weights of VGG-19 for the objective's "+vgg", a safetensors file with torchvision's names."""
 
 
 @dataclass(kw_only=True)
@@ -179,13 +187,17 @@ class JudgingSettings(Settings):
     """What is shown and measured."""
 
     lpips_weights: Path | None = setting(None, resumable=True, affects_state=False)
-    """Weights of LPIPS, a safetensors file: tests report it where they are given."""
+    """Weights of LPIPS, a safetensors file: tests report it where they are given, validations where it is `monitor`."""
     fid_weights: Path | None = setting(None, resumable=True, affects_state=False)
-    """Weights of Inception for the Fréchet distance, a safetensors file: tests report it where they are given."""
+    """Weights of Inception for the Fréchet distance, a safetensors file: tests report it where they are given,
+    validations where `monitor` is "fid"."""
     examples: int = setting(4, least=0, resumable=True, affects_state=False)
-    """Validation pictures that are translated for the eye."""
+    """Pictures that are translated for the eye: the first that are validated on, or where there are none trained on."""
     examples_every: str | None = setting("10%", parse=Every, resumable=True, affects_state=False, common=True)
     """When examples are made."""
+    keep_generators: int = setting(10, least=0, resumable=True, affects_state=False)
+    """Generators of past validations that are kept at most, spread over the run: to be tested, exported and used
+    (`--at STEP`), and seen side by side in the report; 0 keeps none."""
 
 
 @dataclass(kw_only=True)
@@ -216,9 +228,6 @@ class TranslationConfig(
     def __post_init__(self) -> None:
         """Check types and ranges, and what must fit together; raises UsageError naming the field."""
         super().__post_init__()
-        require(self, "load_size", self.load_size is None or self.load_size >= self.size, "at least `size`, or null")
-        fits = self.size >= least_size(self.patch)
-        require(self, "patch", fits, f"a patch that suits pictures of {self.size} pixels: choose a smaller one")
         if self.monitor in ("cycle", *METRICS):
             better = "max" if self.monitor in HIGHER_IS_BETTER else "min"
             fits = self.monitor_mode in (None, better)
@@ -229,10 +238,37 @@ class TranslationConfig(
             require(self, f"{side}_range", fits, "two numbers, the smaller one first, or null")
         least = 2 if self.generator == "unet" else 0
         require(self, "downs", self.downs is None or self.downs >= least, f"at least {least}, or null")
-        multiple = 2 ** self.halvings()
-        fits = self.size % multiple == 0
-        require(self, "size", fits, f"a multiple of {multiple}, for a generator that halves it so")
+        if self.monitor in ("lpips", "fid"):
+            weights = f"{self.monitor}_weights"
+            require(self, weights, getattr(self, weights) is not None, f"a file, which monitor: {self.monitor} needs")
+        steerable = str(self.monitor).partition("_")[0] != "sharpness"  # neither more nor less of it is better
+        require(self, "monitor", steerable, "a figure with a best end: 'texture' takes sharpness in")
+        self._check_sizes()
         self.augmentation()
+
+    def _check_sizes(self) -> None:
+        size = sides(self.size)
+        require(self, "size", min(size) >= 8, "at least 8 pixels high and wide")
+        how, load = self.preprocess, self.load_size
+        if how in ("crop", "none"):
+            require(self, "load_size", load is None, f"null, since preprocess {how!r} resizes nothing")
+        elif load is not None:
+            axes = [0, 1] if how == "resize_and_crop" else [1] if how == "scale_width_and_crop" else []
+            fits = all(sides(load)[axis] >= size[axis] for axis in axes)
+            require(self, "load_size", fits, "at least `size`, or null")
+        if how not in ("scale_width", "none"):  # of those, the pictures tell
+            fits = min(size) >= least_size(self.patch)
+            words = " x ".join(map(str, size[::-1])) if size[0] != size[1] else str(size[0])
+            require(self, "patch", fits, f"a patch that suits pictures of {words} pixels: choose a smaller one")
+            multiple = 2 ** self.halvings()
+            fits = all(side % multiple == 0 for side in size)
+            require(self, "size", fits, f"a multiple of {multiple}, for a generator that halves it so")
+
+    @property
+    def sizes(self) -> str:
+        """The size of the pictures that are evaluated, for the eye."""
+        height, width = sides(self.size)
+        return f"{width} x {height} pixels" if self.preprocess == "resize_and_crop" else "pictures in their own shape"
 
     def halvings(self) -> int:
         """How often the generator halves the picture."""
@@ -240,15 +276,27 @@ class TranslationConfig(
             return self.downs
         if self.generator == "resnet":
             return 2
-        return max(2, min(8, (self.size & -self.size).bit_length() - 1))  # as often as the size divides by 2
+        height, width = sides(self.size)
+        if self.preprocess in ("scale_width", "none"):  # pictures of many sizes, which are padded
+            return max(2, min(8, min(height, width).bit_length() - 1))
+        both = height | width  # as often as height and width divide by 2
+        return max(2, min(8, (both & -both).bit_length() - 1))
 
     def augmentation(self, *, fit: bool = False) -> Augmentation:
         """What is done to the pictures that are trained on; `fit` says that they are made at `size` as they are."""
-        default = self.size if fit else round(self.size * 5 / 4)
-        load_size = default if self.load_size is None else self.load_size
+        load_size = self.load_size
+        if load_size is None:
+            cut = self.preprocess in ("resize_and_crop", "scale_width_and_crop") and not fit
+            height, width = (round(side * 5 / 4) if cut else side for side in sides(self.size))
+            load_size = height if height == width else (height, width)
         own = {each.name for each in fields(Augmentation)} & {each.name for each in fields(self)}
         given = {name: getattr(self, name) for name in own}
         return Augmentation(**given | {"load_size": load_size, "crop_size": self.size})
+
+    @property
+    def values(self) -> tuple[Values, Values]:
+        """How the numbers of input and output pictures become the networks', and back."""
+        return self.input_values, self.output_values
 
     @property
     def input_values(self) -> Values:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,25 +14,30 @@ import torch
 from torch import Tensor, nn
 
 from treadle.data.feed import Feed
+from treadle.data.named import sets_of
 from treadle.data.random import derive_seed
+from treadle.data.tensors import TensorFeed
 from treadle.engine.lr import LearningRate
 from treadle.engine.objective import Losses, Objective
 from treadle.engine.settings import TrainerConfig
 from treadle.engine.trainer import Trainer
 from treadle.errors import UsageError, nearest
 from treadle.gans.adversarial import Adversarial, gradient_penalty, r1
+from treadle.gans.augmentation import sides
 from treadle.gans.diffaugment import DiffAugment, Draw
 from treadle.gans.facades import facades
 from treadle.gans.images import PairedImages, Transform, UnpairedImages
 from treadle.gans.judging import Judge
+from treadle.gans.loading import in_batches
+from treadle.gans.padding import at_own_size
 from treadle.gans.settings import TranslationConfig
-from treadle.gans.values import Array
+from treadle.gans.strip import strip
+from treadle.gans.values import Array, conform
 from treadle.hooks.examples import Examples
+from treadle.hooks.kept_models import KeptModels, KeptUnvalidated
 from treadle.hooks.timing import Timing
 from treadle.images.display import write_png
 from treadle.images.metrics import METRICS
-from treadle.images.pixels import with_channels
-from treadle.images.reading import Pixels
 from treadle.reports.report import write_report
 from treadle.reports.rows import Row
 
@@ -47,9 +53,14 @@ class TranslationTrainer(Trainer):
 
     Config: ClassVar[type[TrainerConfig]] = TranslationConfig
     least_epochs: ClassVar[int] = 20
+    transient = ("validating",)
     computes: ClassVar[tuple[str, ...]] = ()
     """The loss terms that `step` computes; a subclass that computes more of them adds their names."""
     preferred_model = "final"
+    ways: ClassVar[tuple[str, ...]] = ("",)
+    """The directions of translation, as they are told apart in the names of figures."""
+    used: ClassVar[tuple[str, ...]] = ("generator",)
+    """The networks that are used once it is trained, by attribute."""
     g_optimizer: torch.optim.Optimizer
     d_optimizer: torch.optim.Optimizer
 
@@ -57,7 +68,9 @@ class TranslationTrainer(Trainer):
     def load_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
         """The pictures in `path`, split by split (see `dataset`), by argument of a trainer; None makes house fronts."""
         found = {name: cls.dataset(config, path, split) for name, split in SPLITS.items()}
-        return {name: data for name, data in found.items() if data is not None}
+        return {
+            name: in_batches(config, data, training=name == "data") for name, data in found.items() if data is not None
+        }
 
     @classmethod
     @abstractmethod
@@ -119,9 +132,15 @@ class TranslationTrainer(Trainer):
         )
         self.adversarial = Adversarial(config.gan)
         self.diffaugment = DiffAugment(config.diffaugment)
+        weights = {name: getattr(config, f"{name}_weights") for name in ("lpips", "fid") if config.monitor == name}
+        self.validating = Judge(weights.get("lpips"), weights.get("fid"), self.ways, deep=config.output_values.deep)
+        if config.keep_generators and self.validation_feed is not None:
+            self.add_hook(KeptModels(config.keep_generators, self.used))
+        elif config.keep_generators and config.validate_every is not None:
+            self.add_hook(KeptUnvalidated(config.keep_generators, self.used, config.validate_every))
         self.timing = Timing()
         self.add_hook(self.timing)
-        if config.examples_every is not None and config.examples and self.validation_feed is not None:
+        if config.examples_every is not None and config.examples:
             self.add_hook(Examples(config.examples_every))
 
     @property
@@ -177,13 +196,16 @@ class TranslationTrainer(Trainer):
         )
 
     def report(self, directory: Path) -> dict[str, Any]:
-        """Write the examples as the final weights make them; returns their paths, the last metrics and the timing."""
+        """Write the examples as the weights at hand make them, and how they came to be.
+
+        Returns their paths, the last metrics and the timing.
+        """
         found: dict[str, Any] = {**self.validation_metrics, "step": str(self.timing.steps)}
         if self.timing.epochs.count:
             found["epoch"] = str(self.timing.epochs)
-        if self.validation_feed is not None and self.config.examples:
+        if self.config.examples:
             with self.evaluating():
-                for name, picture in self.examples().items():
+                for name, picture in {**self.examples(), **self.strips()}.items():
                     found[name] = directory / f"{name}.png"
                     write_png(found[name], picture)
         return found
@@ -191,14 +213,15 @@ class TranslationTrainer(Trainer):
     def test_report(self, directory: Path, feed: Feed) -> dict[str, Any]:
         """Translate every picture of `feed`; writes tables and a page (`write_report`), returns means and paths."""
         run = directory.parent
-        judge = Judge(self.config.lpips_weights, self.config.fid_weights)
+        config = self.config
+        judge = Judge(config.lpips_weights, config.fid_weights, self.ways, deep=config.output_values.deep)
         monitored = self.config.monitor if self.config.monitor in METRICS else None
         with self.evaluating():
             return write_report(
                 directory,
                 self.rows(feed, judge),
                 title=f"Test of {run.parent.name}/{run.name}",
-                description=f"{self.config.size} x {self.config.size} pixels",
+                description=self.config.sizes,
                 sort_by=monitored,
                 overall=judge.overall,
             )
@@ -209,29 +232,67 @@ class TranslationTrainer(Trainer):
 
     @abstractmethod
     def examples(self) -> dict[str, Any]:
-        """Panels of translated validation pictures, for the eye."""
+        """Panels of translated pictures (see `probes`), for the eye."""
+
+    def strips(self) -> dict[str, Any]:
+        """The examples' pictures as the generators of the validations made them that are kept, step by step."""
+        found: dict[str, Any] = {}
+        probes = list(self.probes()) if self.run is not None else []
+        for side, (way, name) in enumerate(zip(self.ways, self.used, strict=True)):
+            pictures = [(pair[side], pair[1 - side] if self.has_targets else None) for pair in probes]
+            made = (
+                strip(self.run.path, name, getattr(self, name), self.progress.step, pictures, self.translate)
+                if pictures
+                else None
+            )
+            if made is not None:
+                found[f"steps_{way}" if way else "steps"] = made
+        return found
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether what is validated on are pairs, so that it is known what a translation should be."""
+        return True
+
+    def probes(self) -> Iterator[list[Tensor]]:
+        """The first `examples` samples to be looked at, tensors (1, C, H, W) each: of the validation data.
+
+        Without any they are those that are trained on, as they are, without augmentation; none of a stream of batches,
+        which cannot be looked into without moving on.
+        """
+        feed = self.validation_feed
+        dataset = getattr(self.feed, "dataset", None)
+        found: Iterator[list[Tensor]] = iter(())
+        if feed is not None:
+            found = (parts for part in sets_of(feed).values() for _, parts in samples(part))
+        elif isinstance(self.feed, TensorFeed):
+            columns = self.feed.tensors
+            found = ([column[number : number + 1] for column in columns] for number in range(len(columns[0])))
+        elif dataset is not None:
+            found = ([part[None] for part in dataset[number]] for number in range(len(dataset)))
+        return islice(found, self.config.examples)
 
     def translate(self, x: Tensor, generator: nn.Module) -> Tensor:
-        """The generator's pictures for `x`, in full precision, as they will be wherever it is used."""
+        """The generator's pictures for `x`, of any size, in full precision, as they will be wherever it is used."""
         with torch.autocast(x.device.type, enabled=False):
-            out: Tensor = generator(x)
-        return out
+            return at_own_size(generator, x)
 
 
-def house_fronts(config: Any, split: str) -> tuple[Pixels, Pixels]:
-    """The packaged inputs and targets of a split, (N, size, size, C) each: label maps and house fronts for "AtoB"."""
-    labels, pictures = facades(derive_seed(0, split), PACKAGED[split], config.size)
+def house_fronts(config: Any, split: str) -> tuple[Array, Array]:
+    """The packaged inputs and targets of a split, (N, side, side, C) each: label maps and house fronts for "AtoB"."""
+    labels, pictures = facades(derive_seed(0, split), PACKAGED[split], max(sides(config.size)))
     first, second = (pictures, labels) if config.direction == "BtoA" else (labels, pictures)
-    return _all_with(first, config.in_channels), _all_with(second, config.out_channels)
+    forms = (config.in_channels, config.in_dtype), (config.out_channels, config.out_dtype)
+    x, y = (
+        np.stack([conform(picture, channels, dtype or "uint8") for picture in pictures])
+        for pictures, (channels, dtype) in zip((first, second), forms, strict=True)
+    )
+    return x, y
 
 
 def means(figures: Mapping[str, list[float]]) -> dict[str, float]:
     """The mean of each figure over the pictures that it was measured of."""
     return {name: sum(values) / len(values) for name, values in figures.items()}
-
-
-def _all_with(pictures: Pixels, channels: int) -> Pixels:
-    return np.stack([with_channels(picture, channels) for picture in pictures])
 
 
 def name_of(feed: Feed, index: int) -> str:

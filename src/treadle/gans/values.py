@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from treadle.errors import UsageError
+from treadle.images.bands import Kind
 from treadle.images.pixels import spread, to_pixels, to_tensor, with_channels
 from treadle.images.reading import Pixels
 
 Array = NDArray[Any]
 """A picture, (H, W, C): uint8, uint16 or float32, of any number of channels."""
-Kind = Literal["uint8", "uint16", "float32"]
 
 WHOLE = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
 """The range that is used where none is said: all that the type holds. Floats have no such range."""
@@ -85,7 +85,7 @@ class Values:
 
         Raises UsageError for other channels, and for floats outside [0, 1] where whole numbers are wanted.
         """
-        return as_dtype(with_channels(picture, self.channels), self.dtype)
+        return conform(picture, self.channels, self.dtype)
 
     def encode(self, picture: Array) -> Tensor:
         """A picture (H, W, channels) of this type as the network takes it: float32 (planes, H, W) in [-1, 1].
@@ -127,8 +127,13 @@ class Values:
         return f"{self.dtype} from {low:g} to {high:g}, {self.channels} channel{'s' * (self.channels > 1)}"
 
 
+def conform(picture: Array, channels: int, dtype: Kind) -> Array:
+    """`picture` with so many channels, of another type: see `Values.conform`. Itself where it is that already."""
+    return as_dtype(with_channels(picture, channels), dtype)
+
+
 def as_dtype(picture: Array, dtype: Kind) -> Array:
-    """`picture` as uint8, uint16 or float32; see `Values.conform`. Itself where it is that already."""
+    """`picture` as uint8, uint16 or float32: see `Values.conform`. Itself where it is that already."""
     if picture.dtype == dtype:
         return picture
     if dtype == "float32":

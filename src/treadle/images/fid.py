@@ -11,6 +11,7 @@ Treadle ships no weights and downloads none. The published ones are `pt_inceptio
 from __future__ import annotations
 
 import math
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,12 @@ class FID:
         fill(self.network, read_tensors(path, _WHAT), path, _WHAT)
         self.outputs: list[NDArray[np.float32]] = []
         self.targets: list[NDArray[np.float32]] = []
+
+    def another(self) -> FID:
+        """One of other sets, still empty, with the same network."""
+        other = copy(self)
+        other.outputs, other.targets = [], []
+        return other
 
     def add(self, outputs: Tensor, targets: Tensor) -> None:
         """Add pictures, (N, C, H, W) and (M, C, H, W) in [-1, 1], any size, on any device, where the network computes.

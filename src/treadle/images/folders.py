@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from treadle.errors import UsageError, nearest
-from treadle.images.reading import BadPicture, picture_size
+from treadle.images.bands import Header, read_header
+from treadle.images.reading import BadPicture
 
 OnBad = Literal["refuse", "skip"]
 
@@ -19,6 +20,9 @@ SUFFIXES = frozenset({
     ".webp",
 })  # fmt: skip
 """Endings of the files that count as pictures, in lower case."""
+
+NUMBERS = frozenset({".exr", ".hdr", ".npy", ".pfm"})
+"""Endings of files of numbers, which in folders of pictures count as such."""
 
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 """The folders that each split may be called."""
@@ -35,7 +39,8 @@ _NAMED = 3
 def list_pictures(directory: str | Path) -> list[Path]:
     """The pictures in `directory`, sorted by name with numbers by value: 2.jpg before 10.jpg, on every machine.
 
-    Pictures are told by their ending (`SUFFIXES`, in upper or lower case). Hidden files and folders do not count.
+    Pictures are told by their ending (`SUFFIXES` and `NUMBERS`, in upper or lower case). Hidden files and folders do
+    not count.
 
     Raises:
         UsageError: there is no such folder, it cannot be read, or it holds no picture.
@@ -50,7 +55,7 @@ def list_pictures(directory: str | Path) -> list[Path]:
     except OSError as error:
         raise UsageError(f"{directory} cannot be read: {error.strerror or error}") from None
     folders = {entry for entry in entries if entry.is_dir()}
-    files = [entry for entry in entries if entry.suffix.lower() in SUFFIXES and entry not in folders]
+    files = [entry for entry in entries if entry.suffix.lower() in SUFFIXES | NUMBERS and entry not in folders]
     if not files:
         inside = sorted((folder.name for folder in folders), key=natural)
         remedy = f"name one of its folders ({_some(inside)})" if inside else "pictures are files such as 1.jpg or 1.png"
@@ -163,8 +168,8 @@ def _some(names: list[str], most: int = 8) -> str:
 
 
 def usable_pictures(
-    directory: str | Path, on_bad: OnBad = "refuse", complaint: Callable[[int, int], str] | None = None
-) -> tuple[list[Path], list[str]]:
+    directory: str | Path, on_bad: OnBad = "refuse", complaint: Callable[[Header], str] | None = None
+) -> tuple[dict[Path, Header], list[str]]:
     """The pictures in `directory` (see `list_pictures`) that can be used, and the names of those that cannot.
 
     Every file's header is read, its pixels are not: one that was cut off is noticed when it is decoded.
@@ -172,23 +177,27 @@ def usable_pictures(
     Args:
         directory: the folder.
         on_bad: "refuse" raises where a file is bad; "skip" leaves bad files out, with one warning that counts them.
-        complaint: what is wrong with a picture of some width and height, or "".
+        complaint: what is wrong with a picture that has this header, or "".
+
+    Returns:
+        The header of each picture, in their order, and the names left out.
 
     Raises:
         UsageError: as `list_pictures`; for bad files, naming the first few and their number; where none is left.
     """
     if on_bad not in get_args(OnBad):
         raise UsageError(f"on_bad is {on_bad!r}{nearest(str(on_bad), get_args(OnBad))}")
-    files, bad = list_pictures(directory), dict[Path, str]()
+    files, good, bad = list_pictures(directory), dict[Path, Header](), dict[Path, str]()
     for file in files:
         try:
-            reason = complaint(*picture_size(file)) if complaint else picture_size(file) and ""
+            good[file] = header = read_header(file)
+            reason = complaint(header) if complaint else ""
         except BadPicture as error:
             reason = error.reason
         if reason:
             bad[file] = reason
     if not bad:
-        return files, []
+        return good, []
     named = ", ".join(f"{file.name} {reason}" for file, reason in list(bad.items())[:_NAMED])
     more = f", and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
     count = f"{len(bad)} of {len(files)} pictures in {directory}"
@@ -196,4 +205,4 @@ def usable_pictures(
         instead = "" if len(bad) == len(files) else ", or leave them out with on_bad 'skip'"
         raise UsageError(f"{count} cannot be used: {named}{more}: mend or remove them{instead}")
     warnings.warn(f"{count} left out: {named}{more}", stacklevel=3)
-    return [file for file in files if file not in bad], [file.name for file in bad]
+    return {file: header for file, header in good.items() if file not in bad}, [file.name for file in bad]

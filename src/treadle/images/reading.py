@@ -36,7 +36,8 @@ STRIP = 1 << 20
 
 _AGAIN = "copy or download it again, or remove it"
 _EXTRA = "install it with: pip install 'treadle[fields]'"
-_ORIENTATION = 0x0112
+ORIENTATION = 0x0112
+"""The tag that says how a picture is to be turned, in EXIF and TIFF."""
 _EXR = b"\x76\x2f\x31\x01"
 
 
@@ -68,47 +69,51 @@ def read_array(path: str | Path, *, deep: bool = True, upright: bool = True) -> 
         UsageError: a package that this format needs is not installed.
     """
     path = Path(path)
-    with _named(path) as file:
-        if _magic(file) == _EXR:
+    with opened(path) as file:
+        if magic(file) == _EXR:
             return _with_openexr(path)
-        image = _identified(file)
+        image = identified(file)
         if image is None:
-            _check_size(path, *_foreign_size(path, file))
+            check_size(path, *_foreign_size(path, file))
             return _with_opencv(path, file)
         with image:
-            _check_size(path, *image.size)
-            wide = deep and _is_sixteen_bit_colour(image, file)  # told by what loading, and looking for EXIF, uses up
-            turned = upright and image.format != "TIFF"
-            orientation = int(image.getexif().get(_ORIENTATION, 1)) if turned else 1
+            check_size(path, *image.size)
+            wide = deep and is_sixteen_bit_colour(image, file)  # told by what loading, and looking for EXIF, uses up
+            by_exif = upright and image.format != "TIFF"
+            orientation = int(image.getexif().get(ORIENTATION, 1)) if by_exif else 1
             image.load()  # also where OpenCV decodes: it would not mind a file that was cut off
             if not wide:
                 return _with_pillow(path, image, upright)
         del image  # before there is another one in memory
-        return _upright(_with_opencv(path, file), orientation)
+        return turned(_with_opencv(path, file), orientation)
 
 
 def picture_size(path: str | Path, *, upright: bool = True) -> tuple[int, int]:
     """Width and height of the picture as `read_array` gives it, from the file's header alone. Raises as that does."""
     path = Path(path)
-    with _named(path) as file:
-        if _magic(file) == _EXR:
+    with opened(path) as file:
+        if magic(file) == _EXR:
             return _exr_size(path, _openexr(path, header_only=True))
-        image = _identified(file)
+        image = identified(file)
         if image is None:
             size, orientation = _foreign_size(path, file), 1
         else:
             with image:
-                size = image.size
-                # Pillow gives the upright size of a TIFF by itself. A PNG's EXIF may come after its pixels, and Pillow
-                # would decode them to look for it.
-                known = upright and image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
-                orientation = image.getexif().get(_ORIENTATION, 1) if known else 1
-        _check_size(path, *size)
+                size, orientation = image.size, orientation_of(image) if upright else 1
+        check_size(path, *size)
         return size[::-1] if orientation >= 5 else size
 
 
+def orientation_of(image: Image.Image) -> int:
+    """What EXIF says about how to turn a picture whose header was read; 1 where it stands as it is."""
+    # Pillow gives the upright size of a TIFF by itself. A PNG's EXIF may come after its pixels, and Pillow would decode
+    # them to look for it.
+    known = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
+    return int(image.getexif().get(ORIENTATION, 1)) if known else 1
+
+
 @contextmanager
-def _named(path: Path) -> Iterator[IO[bytes]]:
+def opened(path: Path) -> Iterator[IO[bytes]]:
     """The opened file; whatever goes wrong inside, except for memory, is said to be wrong with it."""
     from PIL import Image
 
@@ -132,12 +137,14 @@ def _named(path: Path) -> Iterator[IO[bytes]]:
         raise BadPicture(path, f"is damaged ({one_line(error)})") from None
 
 
-def _magic(file: IO[bytes]) -> bytes:
+def magic(file: IO[bytes]) -> bytes:
+    """The first four bytes."""
     file.seek(0)
     return file.read(4)
 
 
-def _check_size(path: Path, width: int, height: int) -> None:
+def check_size(path: Path, width: int, height: int) -> None:
+    """Raise BadPicture for more pixels than `LARGEST`."""
     if width * height > LARGEST:
         raise _too_large(path)
 
@@ -150,7 +157,7 @@ def _not_one(path: Path) -> BadPicture:
     return BadPicture(path, "is no picture that can be read", "convert it to PNG or JPEG, or remove it")
 
 
-def _upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+def turned(values: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Turn the picture as its EXIF orientation says."""
     if orientation in (5, 6, 7, 8):
         values = values.transpose(1, 0, 2)
@@ -164,7 +171,7 @@ def _upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:
 # Pillow: 8 bits, and one channel of 16 bits or floats ---------------------------------------------------------------
 
 
-def _identified(file: IO[bytes]) -> Image.Image | None:
+def identified(file: IO[bytes]) -> Image.Image | None:
     """The picture, its header read; None where Pillow does not know it."""
     from PIL import Image, UnidentifiedImageError
 
@@ -176,7 +183,7 @@ def _identified(file: IO[bytes]) -> Image.Image | None:
         return None
 
 
-def _is_sixteen_bit_colour(image: Image.Image, file: IO[bytes]) -> bool:
+def is_sixteen_bit_colour(image: Image.Image, file: IO[bytes]) -> bool:
     """Whether Pillow drops bits: it has no modes for colour, or gray with alpha, of more than 8."""
     if image.mode not in ("RGB", "RGBA", "LA"):
         return False
@@ -246,7 +253,7 @@ def _foreign_size(path: Path, file: IO[bytes]) -> tuple[int, int]:
         file.seek(tags.next)
         tags.load(file)
         width, height = int(tags[256]), int(tags[257])
-        return (height, width) if tags.get(_ORIENTATION, 1) >= 5 else (width, height)
+        return (height, width) if tags.get(ORIENTATION, 1) >= 5 else (width, height)
     if start.startswith(b"#?") and (found := re.search(rb"\n([-+]Y) (\d+) [-+]X (\d+)\n", start)):
         return int(found[3]), int(found[2])
     if found := re.match(rb"PF\s+(\d+)\s+(\d+)\s", start):
@@ -302,7 +309,7 @@ def _openexr(path: Path, *, header_only: bool) -> Any:
 def _exr_size(path: Path, file: Any) -> tuple[int, int]:
     low, high = file.header()["dataWindow"]
     width, height = (int(high[axis]) - int(low[axis]) + 1 for axis in (0, 1))
-    _check_size(path, width, height)
+    check_size(path, width, height)
     return width, height
 
 

@@ -37,7 +37,7 @@ DEEP = {
 """Endings of the files that can be written, and the types of numbers that each of them holds."""
 
 _CHANNELS = {
-    ".bmp": (1, 3, 4), ".jfif": (1, 3), ".jpeg": (1, 3), ".jpg": (1, 3), ".pgm": (1, 3), ".png": (1, 2, 3, 4),
+    ".bmp": (1, 3), ".jfif": (1, 3), ".jpeg": (1, 3), ".jpg": (1, 3), ".pgm": (1, 3), ".png": (1, 2, 3, 4),
     ".pnm": (1, 3), ".ppm": (1, 3), ".tga": (1, 2, 3, 4), ".webp": (1, 2, 3, 4),
 }  # fmt: skip
 """The numbers of channels that each holds, where not any: 2 and 4 are with alpha."""
@@ -48,7 +48,7 @@ _PILLOW: dict[str, dict[str, Any]] = {
     ".tga": {"format": "TGA"},
     ".tif": {"format": "TIFF", "compression": "tiff_lzw"},
     ".tiff": {"format": "TIFF", "compression": "tiff_lzw"},
-    ".webp": {"format": "WEBP", "lossless": True},
+    ".webp": {"format": "WEBP", "lossless": True, "exact": True},
 }
 
 QUALITY = 95
@@ -68,8 +68,8 @@ def who_holds(dtype: str, channels: int) -> str:
 def write_picture(path: Path, picture: Array) -> None:
     """Write a picture, (H, W, C) uint8, uint16 or float32, whole or not at all, in the format that `path` ends in.
 
-    JPEG has a quality of 95 and full colour, WebP is lossless, TIFFs that Pillow cannot write are not compressed. Of
-    2 and 4 channels the last is alpha.
+    JPEG has a quality of 95 and full colour. WebP is lossless, gray becomes RGB. TIFFs that Pillow cannot write are not
+    compressed. Of 2 and 4 channels the last is alpha.
 
     Raises UsageError for an ending that is unknown or does not hold such numbers, OSError where the disk refuses.
     """

@@ -64,9 +64,9 @@ def write_best(run: Run, best: Best, steps: Sequence[int] = ()) -> Path:
         before = _info(settled(first)) if len(steps) > 1 else {}
         if before.get("step") in steps[1:]:
             _copy(settled(first), _place(run.path, before["step"]))
-        written = _write(run, best, first)
+        written = write_model(run, best, first)
     else:
-        written = _write(run, best, _place(run.path, best.info["step"]))
+        written = write_model(run, best, _place(run.path, best.info["step"]))
         there = {entry.info["step"] for entry in ranks(run.path)}
         _promote(run.path, next(step for step in steps if step in there))
     _prune(run.path, steps)
@@ -171,8 +171,8 @@ def _copy(source: Path, target: Path, *, link: bool = True) -> None:
         raise
 
 
-def _write(run: Run, best: Best, target: Path) -> Path:
-    """Put `best` in the place of the model in `target`, whole."""
+def write_model(run: Run, best: Best, target: Path) -> Path:
+    """Put `best` in the place of the model in `target`, whole. Raises RunError when the disk refuses."""
     new = target.with_name(f".{target.name}.new")
     try:
         target.parent.mkdir(exist_ok=True)

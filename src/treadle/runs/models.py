@@ -9,7 +9,8 @@ The best is in `best_model/`, those that come after it in `best_models/`, what a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,13 +19,13 @@ from typing import Any
 from torch import Tensor
 
 from treadle.checkpoint.evaluated import evaluated_weights
-from treadle.checkpoint.store import VALUES, latest_step, list_checkpoints, read_checkpoint, step_of
+from treadle.checkpoint.store import VALUES, checkpoint_name, latest_step, list_checkpoints, read_checkpoint, step_of
 from treadle.engine.parts import Parts
 from treadle.engine.weights import put_weights, weights_of
 from treadle.errors import StateError, UsageError, nearest
 from treadle.files import blamed, settled
-from treadle.runs.best import Best, best_directory, config_at, has_best, info_at, ranks, read_at
-from treadle.runs.run import BEST, CHECKPOINTS, MODELS, WEIGHTS, read_config
+from treadle.runs.best import Best, best_directory, config_at, has_best, info_at, ranks, read_at, write_model
+from treadle.runs.run import BEST, CHECKPOINTS, MODELS, WEIGHTS, Run, read_config
 
 At = int | str
 """Which model of a run: "best", "final", or the step that it was trained for."""
@@ -140,6 +141,19 @@ def kept_models(run: str | Path) -> dict[int, Path]:
 def kept_at_validations(run: str | Path) -> list[Path]:
     """The directories of what a trainer has kept at each validation, the earliest first."""
     return [path for path in list_checkpoints(Path(run) / MODELS) if (path / WEIGHTS).is_file()]
+
+
+def keep_model(run: Run, model: Best) -> Path:
+    """Keep what is used after training as it was at a validation; returns where. Raises RunError on a full disk."""
+    return write_model(run, model, run.path / MODELS / checkpoint_name(model.info["step"]))
+
+
+def prune_models(run: Path, steps: Collection[int]) -> None:
+    """Give up what `keep_model` has kept, but for these steps, and what a write that was killed has left."""
+    kept = {checkpoint_name(step) for step in steps}
+    for path in (run / MODELS).iterdir() if (run / MODELS).is_dir() else ():
+        if path.name not in kept and path.name.lstrip(".").startswith("step-"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _checked(at: At) -> At:

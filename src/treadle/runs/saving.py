@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -25,6 +25,7 @@ from treadle.checkpoint.writer import CheckpointWriter
 from treadle.errors import RunError, StateError
 from treadle.runs.best import Best, forget_best_after, has_best, read_best, write_best
 from treadle.runs.lock import RunLock
+from treadle.runs.models import keep_model, prune_models
 from treadle.runs.run import CHECKPOINTS, Run
 
 
@@ -127,6 +128,14 @@ class Saver:
     def has_best(self) -> bool:
         """Whether the run has a best model."""
         return has_best(self._run.path)
+
+    def keep_model(self, weights: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
+        """Keep the weights of a validation beside the best ones. Raises RunError when the disk refuses."""
+        keep_model(self._run, Best(weights, info))
+
+    def prune_models(self, steps: Collection[int]) -> None:
+        """Give up what `keep_model` kept, but for these steps."""
+        prune_models(self._run.path, steps)
 
     def close(self) -> None:
         """Wait for the write under way and end the writer's thread."""
