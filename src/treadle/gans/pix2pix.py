@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from treadle.config.settings import require, setting
 from treadle.data.feed import Feed
 from treadle.engine.objective import Losses
 from treadle.engine.settings import TrainerConfig
 from treadle.export.onnx import Exportable
+from treadle.gans.augmentation import Augmentation
 from treadle.gans.diffaugment import Draw
 from treadle.gans.export import exportable_generator
 from treadle.gans.images import PairedImages
-from treadle.gans.inference import Generator, generator_of
+from treadle.gans.inference import generator_of
 from treadle.gans.judging import Judge
+from treadle.gans.labels import Labels, Palette, parse_classes
 from treadle.gans.layouts import first_of, pairs_in
-from treadle.gans.loading import kinds_for, settle_values
+from treadle.gans.loading import kinds_for, settle_classes, settle_values
 from treadle.gans.padding import at_own_size
 from treadle.gans.pool import ImagePool
-from treadle.gans.settings import InputSettings, TranslationConfig
+from treadle.gans.settings import Generator, InputSettings, TranslationConfig
 from treadle.gans.sources import ArrayPairs, PairSource
 from treadle.gans.specs import build_objective
 from treadle.gans.translation import TranslationTrainer, house_fronts, means, name_of, samples
 from treadle.gans.translator import Half, Translator, translator_of
+from treadle.gans.values import Values
 from treadle.images.panels import panel
 from treadle.images.pixels import to_pixels
 from treadle.images.reading import Pixels
@@ -41,6 +45,9 @@ class Pix2PixConfig(InputSettings, TranslationConfig):
 
     direction: Literal["AtoB", "BtoA"] = "AtoB"
     """Translate the left half of each file into the right one, or the right into the left."""
+    classes: str | None = setting(None, parse=parse_classes, common=True)
+    """Inputs are label maps, of which the networks are given a plane for each class: their colours, such as
+    "#000000 #800000 #008000", or "auto", those that the training inputs have; null takes inputs as pictures."""
     spec: str = "pix2pix"
     """The spec that `objective` names parts of: "pix2pix", or one of your own (see `register_spec`)."""
     objective: str = "basic"
@@ -48,6 +55,37 @@ class Pix2PixConfig(InputSettings, TranslationConfig):
     monitor: str | None = "l1"
     """The validation metric that says which model is best: "l1", "psnr" or "ssim", which prefer fog; "texture" (or
     "spectrum", "swd", "lattice"), which does not; with weights "lpips" or "fid"."""
+
+    def __post_init__(self) -> None:
+        """Check types and ranges, and what must fit together; raises UsageError naming the field."""
+        super().__post_init__()
+        require(self, "classes", self.gan != "oasis" or self.classes is not None, "colours or auto, for gan: oasis")
+        penalized = {"r1", "gp"} & set(self.objective.split("+"))
+        require(self, "objective", self.gan != "oasis" or not penalized, "one without r1 and gp, for gan: oasis")
+
+    def augmentation(self, *, fit: bool = False) -> Augmentation:
+        """What is done to the pairs that are trained on; `fit` says that they are made at `size` as they are."""
+        return replace(super().augmentation(fit=fit), label_input=self.label_input or self.classes is not None)
+
+    @property
+    def palette(self) -> Palette | None:
+        """The colours of the classes, None without; raises UsageError where they are still to be found in the data."""
+        if self.classes is None:
+            return None
+        found = parse_classes(self.classes)
+        require(self, "classes", found is not None, "colours, where the data come from elsewhere than load_data")
+        return found
+
+    @property
+    def input_values(self) -> Values:
+        """How the numbers of input pictures become the network's: one-hot, where there are classes."""
+        palette = self.palette
+        return Labels(channels=self.in_channels, palette=palette) if palette else super().input_values
+
+    @property
+    def in_planes(self) -> int:
+        """The channels of what the networks take for an input: as many as there are classes."""
+        return len(self.palette or ()) or self.in_channels
 
 
 class Pix2PixTrainer(TranslationTrainer):
@@ -83,6 +121,7 @@ class Pix2PixTrainer(TranslationTrainer):
             first_of(source, most)
         if split == "train":
             settle_values(config, source)
+            settle_classes(config, source)
         augmentation = config.augmentation(fit=path is None)
         if split != "train":
             return PairedImages(source, config.size, augmentation.still(), config.cache_mb, values=config.values)
@@ -92,7 +131,7 @@ class Pix2PixTrainer(TranslationTrainer):
         """Build the two networks, an optimizer for each, and the terms of the game."""
         config = self.config
         self.generator = config.build_generator()
-        self.discriminator = config.build_discriminator(config.in_channels + config.out_channels)
+        self.discriminator = config.build_discriminator(config.in_planes + config.out_channels)
         self.average = config.build_average(self.generator)
         self.g_optimizer = config.adam(self.generator)
         self.d_optimizer = config.adam(self.discriminator)
@@ -165,11 +204,12 @@ class Pix2PixTrainer(TranslationTrainer):
         for number, (x, y) in samples(feed):
             output = self.translate(x.to(self.device), self.generator).cpu()
             judge.gather(output, y)
-            yield Row(name_of(feed, number), triplet(x, output, y), judge.compare(output, y)[0])
+            yield Row(name_of(feed, number), triplet(x, output, y, self.config.palette), judge.compare(output, y)[0])
 
     def examples(self) -> dict[str, Any]:
         """Input, output and target of the first pairs (see `probes`)."""
-        rows = [triplet(x, self.translate(x.to(self.device), self.generator), y) for x, y in self.probes()]
+        made = ((x, self.translate(x.to(self.device), self.generator), y) for x, y in self.probes())
+        rows = [triplet(*each, self.config.palette) for each in made]
         return {"translations": panel([list(row.values()) for row in rows], list(rows[0]))} if rows else {}
 
     @classmethod
@@ -198,6 +238,7 @@ class Pix2PixTrainer(TranslationTrainer):
         return {"generator": exportable_generator(found, config, config.direction)}
 
 
-def triplet(x: Tensor, output: Tensor, y: Tensor) -> dict[str, Pixels]:
-    """Input, output and target, (1, C, H, W) in [-1, 1] each, as pictures to be looked at."""
-    return {name: to_pixels(each[0]) for name, each in (("input", x), ("output", output), ("target", y))}
+def triplet(x: Tensor, output: Tensor, y: Tensor, palette: Palette | None) -> dict[str, Pixels]:
+    """Input, output and target, (1, C, H, W) each, as pictures to be looked at; label maps in their colours."""
+    shown = palette.shown(x[0]) if palette else to_pixels(x[0])
+    return {"input": shown, "output": to_pixels(output[0]), "target": to_pixels(y[0])}
