@@ -7,6 +7,7 @@ import textwrap
 from argparse import SUPPRESS, Namespace
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from treadle.cli.common import Parser, print_results, shown, terminal_width
@@ -140,11 +141,11 @@ def drive(trainer: Trainer, options: Namespace) -> int:
     from treadle.engine.interrupts import Interrupts
 
     directory: Path = trainer.run.path
-    code = f" --trainer {options.trainer}" if options.trainer else ""
+    run = quote(shown(directory))
+    code = f" --trainer {quote(options.trainer)}" if options.trainer else ""
     if trainer.ended:
-        run = f"{shown(directory)}{code}"
         print(f"nothing to do: {shown(directory)} has finished at step {trainer.progress.step}")
-        print(f"next: treadle resume {run} --set max_steps=... (or max_epochs), or treadle fork {run} --at STEP")
+        print(f"next: {_longer(trainer, run + code) or _judged(trainer, run, code)}")
         return 0
     with outliving_the_terminal(), Interrupts(trainer) as interrupts:
         summary = trainer.train()
@@ -153,14 +154,32 @@ def drive(trainer: Trainer, options: Namespace) -> int:
             trainer.close()
     if summary.status == "stopped":
         print(f"stopped: {summary.reason}, at step {summary.step}; checkpoint in {shown(directory / 'checkpoints')}")
-        print(f"next: treadle resume {shown(directory)}{code}")
+        print(f"next: treadle resume {run}{code}")
         return interrupts.exit_code
     print(f"finished: step {summary.step} in {summary.seconds:.1f} s{f' ({summary.reason})' if summary.reason else ''}")
     make_report_directory(directory / "report")
     print_results(trainer.report(directory / "report") or {**summary.metrics, **summary.validation_metrics})
     print(f"run: {shown(directory)}")
-    print(f"next: treadle test {shown(directory)}{code}")
+    print(f"next: {_judged(trainer, run, code)}")
     return 0
+
+
+def _judged(trainer: Trainer, run: str, code: str) -> str:
+    """The command that says how good a finished run is: its test, or where there is nothing to test on its curves."""
+    if trainer.test_feed is not None or trainer.validation_feed is not None:
+        return f"treadle test {run}{code}"
+    print("there are neither test nor validation data: treadle test RUN --data PATH tests on other data")
+    return f"treadle runs {run}"
+
+
+def _longer(trainer: Trainer, run: str) -> str:
+    """The command that lets a run go on that has reached its limit, twice as far; empty where it ended otherwise."""
+    config, progress = trainer.config, trainer.progress
+    for name, taken in (("max_steps", progress.step), ("max_epochs", progress.epoch)):
+        limit = getattr(config, name)
+        if limit is not None and taken >= limit:
+            return f"treadle resume {run} --set {name}={2 * limit}"
+    return ""
 
 
 def _explain(name: str, recipe: Recipe, everything: bool) -> int:

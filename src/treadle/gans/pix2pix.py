@@ -33,7 +33,6 @@ from treadle.gans.translation import TranslationTrainer, house_fronts, means, na
 from treadle.gans.translator import Half, Translator, translator_of
 from treadle.gans.values import Values
 from treadle.images.panels import panel
-from treadle.images.pixels import to_pixels
 from treadle.images.reading import Pixels
 from treadle.reports.rows import Row
 from treadle.runs.models import At, find_model
@@ -204,13 +203,17 @@ class Pix2PixTrainer(TranslationTrainer):
         for number, (x, y) in samples(feed):
             output = self.translate(x.to(self.device), self.generator).cpu()
             judge.gather(output, y)
-            yield Row(name_of(feed, number), triplet(x, output, y, self.config.palette), judge.compare(output, y)[0])
+            yield Row(name_of(feed, number), self.triplet(x, output, y), judge.compare(output, y)[0])
 
     def examples(self) -> dict[str, Any]:
         """Input, output and target of the first pairs (see `probes`)."""
-        made = ((x, self.translate(x.to(self.device), self.generator), y) for x, y in self.probes())
-        rows = [triplet(*each, self.config.palette) for each in made]
+        rows = [self.triplet(x, self.translate(x.to(self.device), self.generator), y) for x, y in self.probes()]
         return {"translations": panel([list(row.values()) for row in rows], list(rows[0]))} if rows else {}
+
+    def triplet(self, x: Tensor, output: Tensor, y: Tensor) -> dict[str, Pixels]:
+        """Input, output and target, (1, C, H, W) each, as pictures to be looked at; label maps in their colours."""
+        inputs, outputs = self.config.values
+        return {"input": inputs.shown(x[0]), "output": outputs.shown(output[0]), "target": outputs.shown(y[0])}
 
     @classmethod
     def load_model(cls, run: str | Path, *, at: At | None = None) -> Generator:
@@ -236,9 +239,3 @@ class Pix2PixTrainer(TranslationTrainer):
         found = find_model(run, at, cls.preferred_model)
         config = found.config(cls.Config)
         return {"generator": exportable_generator(found, config, config.direction)}
-
-
-def triplet(x: Tensor, output: Tensor, y: Tensor, palette: Palette | None) -> dict[str, Pixels]:
-    """Input, output and target, (1, C, H, W) each, as pictures to be looked at; label maps in their colours."""
-    shown = palette.shown(x[0]) if palette else to_pixels(x[0])
-    return {"input": shown, "output": to_pixels(output[0]), "target": to_pixels(y[0])}
