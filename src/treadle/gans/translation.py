@@ -27,7 +27,7 @@ from treadle.gans.augmentation import sides
 from treadle.gans.diffaugment import DiffAugment, Draw
 from treadle.gans.facades import facades
 from treadle.gans.images import PairedImages, Transform, UnpairedImages
-from treadle.gans.judging import Judge
+from treadle.gans.judging import NOTE, WORDS, Judge
 from treadle.gans.loading import in_batches
 from treadle.gans.padding import at_own_size
 from treadle.gans.settings import TranslationConfig
@@ -210,15 +210,17 @@ class TranslationTrainer(Trainer):
         """Translate every picture of `feed`; writes tables and a page (`write_report`), returns means and paths."""
         run = directory.parent
         judge = Judge(self.config.lpips_weights, self.config.fid_weights, self.ways)
-        monitored = self.config.monitor if self.config.monitor in METRICS else None
+        monitored = self.config.monitor if self.config.monitor in (*METRICS, "lattice", "lpips") else None
         with self.evaluating():
             return write_report(
                 directory,
                 self.rows(feed, judge),
                 title=f"Test of {run.parent.name}/{run.name}",
-                description=self.config.sizes,
+                description=f"{self.shown_model} · {self.config.sizes}",
                 sort_by=monitored,
                 overall=judge.overall,
+                words=WORDS,
+                note=NOTE,
             )
 
     @abstractmethod
