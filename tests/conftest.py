@@ -13,11 +13,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 from collections.abc import Callable
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 
 from treadle import Hook, Trainer, testing
 from treadle.testing import Line
+
+hypothesis.settings.register_profile("patient", deadline=None)  # no clock decides a verdict
+hypothesis.settings.load_profile("patient")
 
 
 class Diary(Hook):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -171,6 +171,7 @@ def kept_bytes(dataset):
     return sum(ask())
 
 
+@settings(deadline=None)
 @given(st.integers(0, 20), st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=30))
 def test_the_cache_never_changes_a_sample_and_stays_within_its_memory(kilobytes, asked):
     source = ArrayPairs(noise(5, 9, 11, 3), noise(5, 14, 6, 1))

@@ -77,9 +77,10 @@ def test_it_is_trained_and_tested_on_as_it_lies(tmp_path, monkeypatch, capsys, l
     assert main(["test", "runs/r/v001"]) == 0, capsys.readouterr().err
 
 
-def test_joined_pictures_are_found_as_ever_where_no_other_lie(tmp_path):
+def test_joined_pictures_come_first_as_ever(tmp_path):
     shade(tmp_path / "train" / "1.png", 9, (32, 16))
     apart(tmp_path, "{side}/{split}", "val", 3)
+    apart(tmp_path, "{split}{side}", "train", 3)
     assert isinstance(pairs_in(tmp_path, "train", "AtoB", (3, 3), "refuse"), PairFolder)
     assert len(pairs_in(tmp_path, "val", "AtoB", (3, 3), "refuse")) == 3
 

@@ -89,6 +89,12 @@ def test_every_parameter_and_the_picture_have_gradients():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
 
 
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 15), (30, 21)])
+def test_it_judges_pictures_of_any_size(height, width):
+    verdict = SegmentingDiscriminator(3, features=2, downs=3)(torch.rand(1, 6, height, width))
+    assert verdict.shape == (1, 2, height // 2, width // 2) and verdict.isfinite().all()
+
+
 def test_convolutions_are_of_spectral_norm_1_but_for_the_head():
     network = SegmentingDiscriminator(3, features=4, downs=3).train()
     for _ in range(60):
@@ -98,8 +104,8 @@ def test_convolutions_are_of_spectral_norm_1_but_for_the_head():
 
 
 def test_what_it_cannot_judge_is_refused():
-    with pytest.raises(UsageError, match="multiples of 8"):
-        SegmentingDiscriminator(3, features=2, downs=3)(torch.zeros(1, 6, 12, 16))
+    with pytest.raises(UsageError, match="a picture of 12 x 7 pixels: the network takes at least 8"):
+        SegmentingDiscriminator(3, features=2, downs=3)(torch.zeros(1, 6, 7, 12))
     for name, least in {"classes": 2, "channels": 1, "features": 1, "downs": 2}.items():
         with pytest.raises(UsageError, match=f"{name} is {least - 1}"):
             SegmentingDiscriminator(**{"classes": 3, name: least - 1})

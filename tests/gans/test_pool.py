@@ -83,13 +83,24 @@ def test_size_0_passes_through_and_draws_nothing():
         ImagePool(-1)
 
 
-def test_another_shape_or_dtype_begins_the_history_anew():
-    pool = ImagePool(3)
-    pool(numbered(0, 3))
-    other = numbered(10, 2, (1, 4, 4))
-    assert pool(other).equal(other) and pool.count == 2
-    halves = other.bfloat16()
-    assert pool(halves).dtype == torch.bfloat16 and pool.state_dict()["pictures"].dtype == torch.bfloat16
+def test_pictures_of_several_shapes_and_dtypes_are_kept_together_and_exchanged_among_their_like():
+    torch.manual_seed(0)
+    pool, shapes, given_out = ImagePool(6), [(1, 2, 2), (1, 4, 4), (1, 2, 6)], 0
+    for number in range(300):
+        image = numbered(number, 1, shapes[number % 3])
+        image = image.bfloat16() if number % 5 == 0 else image
+        out = pool(image)
+        assert (out.shape, out.dtype) == (image.shape, image.dtype)
+        given_out += not out.equal(image)
+    assert pool.count == 6 and 20 < given_out < 100
+    copy = ImagePool(6)
+    copy.load_state_dict(pool.state_dict())
+    for number in range(300, 340):
+        image, results = numbered(number, 1, shapes[number % 3]), []
+        for one in (pool, copy):
+            torch.manual_seed(number)
+            results.append(one(image))
+        assert results[0].equal(results[1])
 
 
 @pytest.mark.parametrize("kept", [0, 2, 3])
@@ -130,7 +141,7 @@ DATA = torch.linspace(-1, 1, 30 * 16).reshape(30, 1, 4, 4)
 SETTINGS = {"batch_size": 2, "seed": 4, "max_steps": 20, "log_every": "1 step"}
 
 
-@pytest.mark.parametrize(("grow", "stop"), [(None, 1), (None, 11), (10, 9), (10, 11)])
+@pytest.mark.parametrize(("grow", "stop"), [(None, 1), (None, 11), (10, 9), (10, 11), (10, 13)])
 def test_a_run_resumed_from_its_checkpoint_ends_with_the_same_digest(tmp_path, monkeypatch, grow, stop):
     monkeypatch.setattr(Pooled, "grow", grow)
     whole = Pooled(data=DATA, **SETTINGS)

@@ -16,7 +16,7 @@ from treadle.gans.unet import UNet
 lengths = st.integers(1, 40)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(lengths, lengths, st.sampled_from([1, 2, 4]), st.integers(100, 1500), st.integers(0, 40))
 def test_tiles_cover_every_pixel_once_in_all(down, across, multiple, pixels, overlap):
     height, width = down * multiple, across * multiple

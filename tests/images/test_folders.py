@@ -150,4 +150,4 @@ def test_nothing_is_left_of_bad_files_only(mixed):
 
 def test_complaints_about_sizes_are_counted_too(mixed):
     with pytest.raises(UsageError, match=r"8 of 8 .* 1\.png is 10 by 6,"):
-        usable_pictures(mixed, complaint=lambda width, height: f"is {width} by {height}")
+        usable_pictures(mixed, complaint=lambda header: f"is {header.width} by {header.height}")

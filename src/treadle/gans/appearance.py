@@ -5,7 +5,9 @@ four channels, is left as it is but by the blurs.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from math import cos, sin
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +16,9 @@ from torch.nn import functional
 
 from treadle.images.pixels import MODES
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 Shares = NDArray[np.float32]
 """A picture (H, W, C) as shares of its full range: 0 is black, 1 white."""
 
@@ -21,8 +26,14 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """ITU-R 601, as everywhere here."""
 
 
-def jittered(x: Shares, brightness: float, contrast: float, saturation: float) -> Shares:
-    """Brightness scaled from black, contrast from the mean gray, saturation from each pixel's gray."""
+def jittered(x: Shares, brightness: float, contrast: float, saturation: float, *, eight_bits: bool = False) -> Shares:
+    """Brightness scaled from black, contrast from the mean gray, saturation from each pixel's gray.
+
+    `eight_bits` says that each value is one of 256, which Pillow then computes with; so do the other functions' here.
+    To the bit that is what it was in 0.1 and 0.2, so that their runs go on with the pictures that they have seen.
+    """
+    if eight_bits:
+        return _by_pillow(x, lambda image: _enhanced(image, brightness, contrast, saturation))
     colours = (_colours(x) * np.float32(brightness)).clip(0, 1)
     mean = (colours @ _LUMA).mean() if colours.shape[2] == 3 else colours.mean()
     colours = (mean + np.float32(contrast) * (colours - mean)).clip(0, 1)
@@ -50,8 +61,10 @@ def noisy(x: Shares, deviation: float, rng: np.random.Generator) -> Shares:
     return _with_alpha(colours + np.float32(deviation) * rng.standard_normal(colours.shape, dtype=np.float32), x)
 
 
-def blurred(x: Shares, deviation: float) -> Shares:
+def blurred(x: Shares, deviation: float, *, eight_bits: bool = False) -> Shares:
     """Smoothed by a Gaussian, its standard deviation in pixels; the border is continued by its own pixels."""
+    if eight_bits:
+        return _by_pillow(x, lambda image: _smoothed(image, deviation))
     reach = round(3 * deviation)
     if reach == 0:
         return x
@@ -86,6 +99,27 @@ def compressed(x: Shares, quality: int) -> Shares:
     parts = [eight_bits[..., index : index + 1] for index in range(colours.shape[2])] if apart else [eight_bits]
     found = np.concatenate([_through_jpeg(part, quality) for part in parts], axis=2)
     return _with_alpha(colours + (found.astype(np.float32) - eight_bits) / 255, x)
+
+
+def _by_pillow(x: Shares, change: Callable[[Image.Image], Image.Image]) -> Shares:
+    from PIL import Image
+
+    pixels = np.rint(x * 255).astype(np.uint8)
+    changed = change(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
+    return np.asarray(changed).reshape(pixels.shape).astype(np.float32) / np.float32(255)
+
+
+def _enhanced(image: Image.Image, brightness: float, contrast: float, saturation: float) -> Image.Image:
+    from PIL import ImageEnhance
+
+    image = ImageEnhance.Brightness(image).enhance(brightness)
+    return ImageEnhance.Color(ImageEnhance.Contrast(image).enhance(contrast)).enhance(saturation)
+
+
+def _smoothed(image: Image.Image, deviation: float) -> Image.Image:
+    from PIL import ImageFilter
+
+    return image.filter(ImageFilter.GaussianBlur(deviation))
 
 
 def _through_jpeg(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from treadle.errors import UsageError, nearest
 from treadle.gans import appearance, deformation
 from treadle.gans.strengths import OCCASIONAL, Range, check_chances, check_strength, ends
+from treadle.images.pixels import MODES
 from treadle.images.resizing import resize
 
 Array = NDArray[Any]
@@ -249,12 +250,14 @@ class Augmentation:
         """A picture as it looks after all that is done to the input's appearance."""
         black, white = _black_and_white(x, self.in_range)
         shares = before = (x.astype(np.float32) - np.float32(black)) / np.float32(white - black)
+        eight_bits = x.dtype == np.uint8 and (black, white) == (0, 255) and x.shape[2] in MODES
         if self.blur and self._happens("blur", rng):
-            shares = appearance.blurred(shares, self._drawn("blur", rng))
+            shares = appearance.blurred(shares, self._drawn("blur", rng), eight_bits=eight_bits)
         if self.motion_blur and self._happens("motion_blur", rng):
             shares = appearance.moved(shares, self._drawn("motion_blur", rng), pi * rng.random())
         if self.jitter and self._happens("jitter", rng):
-            shares = appearance.jittered(shares, *(self._drawn("jitter", rng) for _ in range(3)))
+            factors = (self._drawn("jitter", rng) for _ in range(3))
+            shares = appearance.jittered(shares, *factors, eight_bits=eight_bits and not self.motion_blur)
         if self.gamma and self._happens("gamma", rng):
             shares = appearance.with_gamma(shares, self._drawn("gamma", rng))
         if self.gray and rng.random() < self.gray:

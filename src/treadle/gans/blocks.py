@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,6 +13,8 @@ from treadle.gans.convolutions import Conv, ConvTranspose
 
 Norm = Literal["batch", "instance", "none"]
 Upsampling = Literal["transposed", "bilinear"]
+Padding = Literal["zeros", "reflect"]
+PADDINGS: tuple[str, ...] = get_args(Padding)
 Block = Callable[[int], nn.Module]
 """Makes a module that keeps its input's shape, given the number of channels."""
 
@@ -45,12 +47,21 @@ def normed(conv: nn.Conv2d | nn.ConvTranspose2d, norm: str, activation: nn.Modul
     return nn.Sequential(conv, activation)
 
 
-def halving(inputs: int, outputs: int) -> nn.Conv2d:
-    """The 4 x 4 convolution of stride 2 that halves a picture."""
-    return Conv(inputs, outputs, 4, stride=2, padding=1)
+def halving(inputs: int, outputs: int, padding: Padding = "zeros") -> nn.Conv2d:
+    """The 4 x 4 convolution of stride 2 that halves a picture, with one pixel of "zeros" or "reflect" around it."""
+    return convolution(inputs, outputs, 4, stride=2, padding=padding)
 
 
-def doubling(inputs: int, outputs: int, upsampling: str) -> tuple[list[nn.Module], nn.Conv2d | nn.ConvTranspose2d]:
+def convolution(inputs: int, outputs: int, kernel: int, *, stride: int = 1, padding: Padding = "zeros") -> nn.Conv2d:
+    """A convolution with one pixel of "zeros" or "reflect" around the picture."""
+    if padding == "zeros":
+        return Conv(inputs, outputs, kernel, stride=stride, padding=1)
+    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=1, padding_mode=padding)
+
+
+def doubling(
+    inputs: int, outputs: int, upsampling: str, padding: Padding = "zeros"
+) -> tuple[list[nn.Module], nn.Conv2d | nn.ConvTranspose2d]:
     """What doubles a picture: modules to go first, and the convolution.
 
     "transposed" is one 4 x 4 convolution of stride 2. "bilinear" is interpolation and a 3 x 3 convolution: it cannot
@@ -58,7 +69,7 @@ def doubling(inputs: int, outputs: int, upsampling: str) -> tuple[list[nn.Module
     """
     if upsampling == "transposed":
         return [], ConvTranspose(inputs, outputs, 4, stride=2, padding=1)
-    return [nn.Upsample(scale_factor=2, mode="bilinear")], Conv(inputs, outputs, 3, padding=1)
+    return [nn.Upsample(scale_factor=2, mode="bilinear")], convolution(inputs, outputs, 3, padding=padding)
 
 
 class Residual(nn.Module):

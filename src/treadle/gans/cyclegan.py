@@ -32,7 +32,6 @@ from treadle.gans.translator import Half, Translator, translator_of
 from treadle.images.folders import side_folders
 from treadle.images.metrics import l1, measure
 from treadle.images.panels import panel
-from treadle.images.pixels import to_pixels
 from treadle.images.reading import Pixels
 from treadle.reports.rows import Row
 from treadle.runs.models import At, find_model
@@ -186,8 +185,9 @@ class CycleGANTrainer(TranslationTrainer):
         a, b = batch
         fake_b, fake_a = self.translate(a, self.generator_ab), self.translate(b, self.generator_ba)
         ways = (self.translate(fake_b, self.generator_ba), a), (self.translate(fake_a, self.generator_ab), b)
-        cycles = [value for way in ways for value in measure(*way)["l1"]]
-        known = self.validating.measure(fake_b, b) if is_paired(self.validation_feed) else {}
+        deep = [values.deep for values in self.config.values]
+        cycles = [value for way, of in zip(ways, deep, strict=True) for value in measure(*way, deep=of)["l1"]]
+        known = self.validating.measure(fake_b, b) if self.has_targets else {}
         self.validating.gather(fake_b, b, "ab")
         self.validating.gather(fake_a, a, "ba")
         return {**means({"cycle": cycles, **known}), **self.validating.figures}
@@ -202,11 +202,16 @@ class CycleGANTrainer(TranslationTrainer):
                 target = pair[1 - side]
                 seen = self.there_and_back(pair[side], way) if new[side] else {}
                 if seen:
-                    name, figures = f"{title}: {name_of_side(feed, number, side)}", cycle_of(seen)
+                    name, figures = f"{title}: {name_of_side(feed, number, side)}", self.cycle_of(seen, way)
                     if paired and way == "ab":
                         figures = judge.compare(seen["output"], target)[0] | figures
-                    yield Row(name, pictures_of(seen | ({"target": target} if paired else {})), figures)
+                    yield Row(name, self.pictures_of(seen | ({"target": target} if paired else {}), way), figures)
                 judge.gather(seen.get("output", target[:0]), target[: new[1 - side]], way)
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether what is validated on are pairs, so that it is known what a translation should be."""
+        return is_paired(self.validation_feed)
 
     def there_and_back(self, start: Tensor, way: str) -> dict[str, Tensor]:
         """A picture (1, C, H, W), its translation, and that translated back, on the CPU; `way` is "ab" or "ba"."""
@@ -214,12 +219,24 @@ class CycleGANTrainer(TranslationTrainer):
         output = self.translate(start.to(self.device), there)
         return {"input": start, "output": output.cpu(), "back": self.translate(output, back).cpu()}
 
+    def pictures_of(self, tensors: Mapping[str, Tensor], way: str) -> dict[str, Pixels]:
+        """Pictures (1, C, H, W) of `there_and_back`, and their target, to be looked at."""
+        start, end = self.config.values[:: 1 if way == "ab" else -1]
+        return {
+            name: (start if name in ("input", "back") else end).shown(tensor[0]) for name, tensor in tensors.items()
+        }
+
+    def cycle_of(self, tensors: Mapping[str, Tensor], way: str) -> dict[str, float]:
+        """How far the way there and back leads from the start: the mean absolute difference; black to white is 1."""
+        start = self.config.values[0 if way == "ab" else 1]
+        return {"cycle": l1(tensors["back"][0], tensors["input"][0], deep=start.deep)}
+
     def examples(self) -> dict[str, Any]:
         """The first pictures of A and of B (see `probes`): as they are, translated, and back again."""
         shown: dict[str, list[list[Pixels]]] = {way: [] for way in TITLES}
         for pair in self.probes():
             for start, (way, rows) in zip(pair, shown.items(), strict=True):
-                rows.append(list(pictures_of(self.there_and_back(start, way)).values()))
+                rows.append(list(self.pictures_of(self.there_and_back(start, way), way).values()))
         return {
             title.replace(" ", "_"): panel(shown[way], (title[0], title, "and back"))
             for way, title in TITLES.items()
@@ -283,13 +300,3 @@ def name_of_side(feed: Feed, number: int, side: int) -> str:
     if isinstance(dataset, UnpairedImages):
         return (dataset.source.a, dataset.source.b)[side].name(number)
     return name_of(feed, number)
-
-
-def pictures_of(tensors: Mapping[str, Tensor]) -> dict[str, Pixels]:
-    """Pictures (1, C, H, W) by name, as uint8 (H, W, C)."""
-    return {name: to_pixels(tensor[0]) for name, tensor in tensors.items()}
-
-
-def cycle_of(tensors: Mapping[str, Tensor]) -> dict[str, float]:
-    """How far the way there and back leads from the start: the mean absolute difference; black to white is 1."""
-    return {"cycle": l1(tensors["back"][0], tensors["input"][0])}

@@ -52,14 +52,21 @@ class Judge:
         lpips_weights, fid_weights: safetensors files (see `lpips_metric` and `FID`); None leaves that metric out.
         ways: the directions of translation, each of which has two sets of its own; one without a name where there is
             one only.
+        deep: measure L1, PSNR and SSIM of values that are not rounded to 8 bits.
 
     Raises:
         UsageError: a file that is not there, or not what it should be.
     """
 
     def __init__(
-        self, lpips_weights: Path | None = None, fid_weights: Path | None = None, ways: Sequence[str] = ("",)
+        self,
+        lpips_weights: Path | None = None,
+        fid_weights: Path | None = None,
+        ways: Sequence[str] = ("",),
+        *,
+        deep: bool = False,
     ) -> None:
+        self._deep = deep
         self._lpips = lpips_metric(lpips_weights) if lpips_weights is not None else None
         fid = FID(fid_weights) if fid_weights is not None else None
         self._fids = {way: fid.another() for way in ways} if fid is not None else {}
@@ -70,7 +77,7 @@ class Judge:
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, list[float]]:
         """L1, PSNR, SSIM and, with weights, LPIPS of two batches (N, C, H, W) in [-1, 1]: N figures each."""
-        measured = measure(outputs, targets)
+        measured = measure(outputs, targets, deep=self._deep)
         if self._lpips is not None:
             measured["lpips"] = self._lpips(outputs, targets)
         return measured

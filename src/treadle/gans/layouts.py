@@ -87,11 +87,16 @@ def pairs_in(
 
     Raises UsageError where there are none to train on, and what the sources raise.
     """
+    if split != "train" or (root / "train").is_dir():
+        joined = split_folder(root, split)
+        if joined is not None:
+            return PairFolder(joined, direction, channels, on_bad, dtypes)
     apart = side_folders(root, split)
-    joined = split_folder(root, split) if apart is None else None
-    if apart is not None:
-        return PairFolders(*apart, direction, channels, on_bad, dtypes)
-    return None if joined is None else PairFolder(joined, direction, channels, on_bad, dtypes)
+    if apart is None:
+        if split == "train":
+            split_folder(root, split)  # which says what is missing
+        return None
+    return PairFolders(*apart, direction, channels, on_bad, dtypes)
 
 
 def first_of(source: PairSource | UnpairedSource, most: int | None) -> None:

@@ -28,7 +28,7 @@ class SegmentingDiscriminator(nn.Module):
         downs: halvings, at least 2.
 
     Attributes:
-        multiple, least: heights and widths must be multiples of the one and at least the other.
+        least: the smallest height and width it can judge.
 
     Raises:
         UsageError: an argument is out of its range.
@@ -40,7 +40,7 @@ class SegmentingDiscriminator(nn.Module):
         for what, (value, least) in numbers.items():
             at_least(what, value, least)
         self.classes = classes
-        self.multiple = self.least = 2**downs
+        self.least = 2**downs
         widths = [features * min(2**stage, 4) for stage in range(downs)]
         self.encoder = nn.ModuleList()
         for stage, width in enumerate(widths):
@@ -56,15 +56,15 @@ class SegmentingDiscriminator(nn.Module):
 
     def logits(self, pictures: Tensor) -> Tensor:
         """Of pictures (N, channels, H, W), for each class and last for "made": (N, classes + 1, H / 2, W / 2)."""
-        check_size(pictures, self.multiple, self.least)
+        check_size(pictures, 1, self.least)
         kept, x = [], pictures
         for conv in self.encoder:
             x = functional.leaky_relu(conv(x), 0.2)
             kept.append(x)
         kept.pop()
         for conv in self.decoder:
-            x = functional.interpolate(x, scale_factor=2, mode="nearest")
-            x = functional.leaky_relu(conv(torch.cat([x, kept.pop()], 1)), 0.2)
+            doubled = functional.interpolate(x, kept[-1].shape[2:], mode="nearest")
+            x = functional.leaky_relu(conv(torch.cat([doubled, kept.pop()], 1)), 0.2)
         out: Tensor = self.head(x)
         return out
 
@@ -77,8 +77,9 @@ class SegmentingDiscriminator(nn.Module):
         Returns:
             (N, 2, H / 2, W / 2) float32: weighted log likelihoods that a pixel is what it should be, and made.
         """
-        labels = x[:, : self.classes, ::2, ::2].float()
         likely = functional.log_softmax(self.logits(x[:, self.classes :]).float(), 1)
+        height, width = likely.shape[2:]  # rounded down
+        labels = x[:, : self.classes, : 2 * height : 2, : 2 * width : 2].float()
         counts = labels.sum((0, 2, 3))
         pixels, present = labels[:, 0].numel(), (counts > 0).sum().clamp(min=1)
         weights = torch.where(counts > 0, pixels / counts.clamp(min=1) / present, 0.0)

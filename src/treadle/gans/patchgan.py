@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from treadle.errors import UsageError
-from treadle.gans.blocks import NORMS, at_least, check_size, choose, halving, initialize, normed
+from treadle.gans.blocks import NORMS, PADDINGS, Padding, at_least, check_size, choose, halving, initialize, normed
 
 HALVINGS = {1: 0, 16: 1, 34: 2, 70: 3, 142: 4}
 """Receptive field in pixels, and the convolutions of stride 2 that give it; 1 is the paper's PixelGAN."""
@@ -30,6 +30,7 @@ class PatchGAN(nn.Module):
         features: channels after the first convolution; they double up to 8 times this.
         field: receptive field in pixels: 1, 16, 34, 70 or 142.
         norm: "batch" as in the paper, "instance" or "none".
+        padding: around pictures: "zeros" as in the paper, or "reflect".
         spectral: spectral normalization of every convolution (Miyato et al. 2018).
 
     Attributes:
@@ -46,12 +47,14 @@ class PatchGAN(nn.Module):
         features: int = 64,
         field: int = 70,
         norm: str = "batch",
+        padding: Padding = "zeros",
         spectral: bool = False,
     ) -> None:
         super().__init__()
         at_least("in_channels", in_channels, 1)
         at_least("features", features, 1)
         choose("norm", norm, NORMS)
+        choose("padding", padding, PADDINGS)
         if field not in tuple(HALVINGS):
             raise UsageError(f"field is {field!r}: a PatchGAN's receptive field is one of {sorted(HALVINGS)} pixels")
         if field == 1:
@@ -60,11 +63,12 @@ class PatchGAN(nn.Module):
         else:
             halvings = HALVINGS[field]
             widths = [features * min(2**stage, 8) for stage in range(halvings + 1)]
-            convolutions = [halving(in_channels, widths[0])]
+            convolutions = [halving(in_channels, widths[0], padding)]
             for stage in range(1, halvings + 1):
                 stride = 2 if stage < halvings else 1
-                convolutions.append(nn.Conv2d(widths[stage - 1], widths[stage], 4, stride=stride, padding=1))
-            last = nn.Conv2d(widths[-1], 1, 4, padding=1)
+                inputs, outputs = widths[stage - 1], widths[stage]
+                convolutions.append(nn.Conv2d(inputs, outputs, 4, stride=stride, padding=1, padding_mode=padding))
+            last = nn.Conv2d(widths[-1], 1, 4, padding=1, padding_mode=padding)
         layers = []
         for index, conv in enumerate(convolutions):
             layers.append(normed(conv, norm if index else "none", nn.LeakyReLU(0.2, inplace=True)))

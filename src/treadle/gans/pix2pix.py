@@ -29,7 +29,6 @@ from treadle.gans.specs import build_objective
 from treadle.gans.translation import TranslationTrainer, house_fronts, means, name_of, samples
 from treadle.gans.translator import Half, Translator, translator_of
 from treadle.images.panels import panel
-from treadle.images.pixels import to_pixels
 from treadle.images.reading import Pixels
 from treadle.reports.rows import Row
 from treadle.runs.models import At, find_model
@@ -165,12 +164,17 @@ class Pix2PixTrainer(TranslationTrainer):
         for number, (x, y) in samples(feed):
             output = self.translate(x.to(self.device), self.generator).cpu()
             judge.gather(output, y)
-            yield Row(name_of(feed, number), triplet(x, output, y), judge.compare(output, y)[0])
+            yield Row(name_of(feed, number), self.triplet(x, output, y), judge.compare(output, y)[0])
 
     def examples(self) -> dict[str, Any]:
         """Input, output and target of the first pairs (see `probes`)."""
-        rows = [triplet(x, self.translate(x.to(self.device), self.generator), y) for x, y in self.probes()]
+        rows = [self.triplet(x, self.translate(x.to(self.device), self.generator), y) for x, y in self.probes()]
         return {"translations": panel([list(row.values()) for row in rows], list(rows[0]))} if rows else {}
+
+    def triplet(self, x: Tensor, output: Tensor, y: Tensor) -> dict[str, Pixels]:
+        """Input, output and target, (1, C, H, W) in [-1, 1] each, as pictures to be looked at."""
+        inputs, outputs = self.config.values
+        return {"input": inputs.shown(x[0]), "output": outputs.shown(output[0]), "target": outputs.shown(y[0])}
 
     @classmethod
     def load_model(cls, run: str | Path, *, at: At | None = None) -> Generator:
@@ -196,8 +200,3 @@ class Pix2PixTrainer(TranslationTrainer):
         found = find_model(run, at, cls.preferred_model)
         config = found.config(cls.Config)
         return {"generator": exportable_generator(found, config, config.direction)}
-
-
-def triplet(x: Tensor, output: Tensor, y: Tensor) -> dict[str, Pixels]:
-    """Input, output and target, (1, C, H, W) in [-1, 1] each, as pictures to be looked at."""
-    return {name: to_pixels(each[0]) for name, each in (("input", x), ("output", output), ("target", y))}

@@ -14,9 +14,9 @@ class ImagePool:
     """Up to `size` earlier pictures; each new one is, with probability 1/2, exchanged for one of them.
 
     Shrivastava 2017 (https://arxiv.org/abs/1612.07828), in the form of CycleGAN: until the pool is full, pictures are
-    kept and handed on. As an attribute of a trainer it is saved with the run. Pictures of another shape or dtype begin
-    the history anew. Where a discriminator sees what a picture was made from, keep both together, as channels:
-    `pool(torch.cat([x, fake], 1))`.
+    kept and handed on. As an attribute of a trainer it is saved with the run. Only pictures of one shape and dtype are
+    exchanged; one that meets another takes its place and is handed on. Where a discriminator sees what a picture was
+    made from, keep both together, as channels: `pool(torch.cat([x, fake], 1))`.
 
     Args:
         size: how many pictures are kept; 0 keeps none and hands all on.
@@ -34,8 +34,12 @@ class ImagePool:
         if size < 0:
             raise UsageError(f"an image pool of {size} pictures is not possible: give 0 (no history) or more")
         self.size = size
-        self.count = 0
-        self._pictures: Tensor | None = None  # (size, ...), of which the first `count` are kept ones
+        self._pictures: list[Tensor] = []
+
+    @property
+    def count(self) -> int:
+        """How many pictures are kept."""
+        return len(self._pictures)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return as many pictures as came in, detached. Chance comes from torch's global CPU generator.
@@ -46,34 +50,28 @@ class ImagePool:
         images = images.detach()
         if not self.size:
             return images
-        pictures = self._room_for(images)
         chosen = []
         # One at a time, since a picture may be exchanged for one that came in the same batch.
         for image, chance, slot in zip(images, *self._draw(len(images)), strict=True):
             if self.count < self.size:
-                pictures[self.count] = image
-                self.count += 1
+                self._pictures.append(image.clone())
             elif chance < 0.5:
-                earlier = pictures[slot].clone()
-                pictures[slot] = image
-                image = earlier
+                earlier, self._pictures[slot] = self._pictures[slot], image.clone()
+                if (earlier.shape, earlier.dtype) == (image.shape, image.dtype):
+                    image = earlier.to(image.device)
             chosen.append(image)
         return torch.stack(chosen) if chosen else images
 
     def _draw(self, n: int) -> tuple[list[float], list[int]]:
         return torch.rand(n, device="cpu").tolist(), torch.randint(self.size, (n,), device="cpu").tolist()
 
-    def _room_for(self, images: Tensor) -> Tensor:
-        """The memory of the pool, made when the first picture comes, and on its device."""
-        pictures = self._pictures
-        if pictures is None or pictures.shape[1:] != images.shape[1:] or pictures.dtype != images.dtype:
-            pictures, self.count = images.new_empty((self.size, *images.shape[1:])), 0
-        self._pictures = pictures = pictures.to(images.device)
-        return pictures
-
     def state_dict(self) -> dict[str, Any]:
-        """The kept pictures, (count, ...), or None before the first."""
-        return {"pictures": None if self._pictures is None else self._pictures[: self.count]}
+        """The kept pictures: (count, ...), or a list where they differ in shape or dtype, or None before the first."""
+        kept: Tensor | list[Tensor] | None = None
+        if self._pictures:
+            alike = len({(picture.shape, picture.dtype, picture.device) for picture in self._pictures}) == 1
+            kept = torch.stack(self._pictures) if alike else list(self._pictures)
+        return {"pictures": kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Keep what `state_dict` gave.
@@ -81,11 +79,7 @@ class ImagePool:
         Raises:
             ValueError: there are more pictures than this pool keeps.
         """
-        kept = state["pictures"]
-        self.count, self._pictures = 0, None
-        if kept is None:
-            return
+        kept = [] if state["pictures"] is None else list(state["pictures"])
         if len(kept) > self.size:
             raise ValueError(f"{len(kept)} pictures do not go into a pool of {self.size}")
-        self.count, self._pictures = len(kept), kept.new_empty((self.size, *kept.shape[1:]))
-        self._pictures[: self.count] = kept
+        self._pictures = [picture.clone() for picture in kept]

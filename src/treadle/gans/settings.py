@@ -132,6 +132,10 @@ class NetworkSettings(Settings):
     """What doubles the picture; bilinear cannot make a checkerboard."""
     norm: Literal["batch", "instance", "none"] = setting("instance")
     """Normalization in all networks. With "batch", evaluation uses running statistics."""
+    padding: Literal["zeros", "reflect"] = setting("zeros")
+    """What surrounds pictures in the convolutions of a U-Net and of the discriminator (a ResNet reflects)."""
+    rectify_skips: bool = setting(False)
+    """Hand the skips of a U-Net on through a ReLU, as the official code does."""
     dropout: float = setting(0.5, least=0, below=1)
     """Probability, in the three innermost stages of a U-Net's decoder."""
     d_features: int = setting(64, least=1, common=True)
@@ -327,6 +331,8 @@ class TranslationConfig(
             upsampling=self.upsampling,
             norm=self.norm,
             dropout=self.dropout,
+            padding=self.padding,
+            rectify_skips=self.rectify_skips,
             block="residual" if self.residual else None,
         )
 
@@ -334,7 +340,14 @@ class TranslationConfig(
         """An initialized discriminator of pictures with so many channels."""
         # The penalties want the gradient of one picture's logits, which a batch norm would make depend on the others.
         norm = "none" if self.gan == "wgan" and self.norm == "batch" else self.norm
-        return PatchGAN(channels, features=self.d_features, field=self.patch, norm=norm, spectral=self.spectral)
+        return PatchGAN(
+            channels,
+            features=self.d_features,
+            field=self.patch,
+            norm=norm,
+            padding=self.padding,
+            spectral=self.spectral,
+        )
 
     def build_average(self, generator: nn.Module) -> EMA | None:
         """The moving average of a generator, or None where none is kept."""

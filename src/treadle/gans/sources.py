@@ -15,7 +15,7 @@ from treadle.data.fingerprint import Fingerprint
 from treadle.errors import UsageError, nearest
 from treadle.gans.values import Array, Values, conform
 from treadle.images.bands import Header, Kind, read_bands, read_header
-from treadle.images.folders import OnBad, picture_headers, side_folders, split_folder
+from treadle.images.folders import OnBad, side_folders, split_folder, usable_pictures
 from treadle.images.pixels import MODES, decode
 from treadle.images.reading import BadPicture
 
@@ -154,7 +154,7 @@ class PairFolder(_Files):
     ) -> None:
         self._swapped = _swapped(direction)
         self.channels = _two(channels)
-        self.headers, self.skipped = picture_headers(directory, on_bad, self._complaint)
+        self.headers, self.skipped = usable_pictures(directory, on_bad, self._complaint)
         self.files = list(self.headers)
         self.dtypes = _kind(directory, self.headers, dtypes[0]), _kind(directory, self.headers, dtypes[1])
         self._forms = list(zip(self.channels, self.dtypes, strict=True))
@@ -191,7 +191,7 @@ class PictureFolder(_Files):
     ) -> None:
         check_count(channels)
         self.channels = channels
-        self.headers, self.skipped = picture_headers(
+        self.headers, self.skipped = usable_pictures(
             directory, on_bad, lambda header: _other_channels(header, (channels, channels))
         )
         self.files = list(self.headers)

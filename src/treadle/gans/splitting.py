@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from treadle.data import derive_seed
 from treadle.errors import UsageError
 from treadle.gans.layouts import SKIP_UNMATCHED, by_name, partners
-from treadle.images.reading import BadPicture, picture_size
+from treadle.images.bands import read_header
+from treadle.images.reading import BadPicture
 
 PARTS = ("train", "val", "test")
 
@@ -75,9 +76,9 @@ class Placed:
     def write(self, root: Path) -> None:
         """Put them there. Raises BadPicture for a file that is no picture, or joins two of different widths."""
         for file, _ in self.files:
-            width, height = picture_size(file)
-            if len(self.files) == 1 and width % 2:
-                reason = f"is {width} x {height} pixels, an odd width, which has no two halves"
+            header = read_header(file)
+            if len(self.files) == 1 and header.width % 2:
+                reason = f"is {header.width} x {header.height} pixels, an odd width, which has no two halves"
                 raise BadPicture(file, reason, "make A and B equally wide")
         for file, folder in self.files:
             place = root / folder / file.name

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,7 @@ from treadle.errors import RunError, UsageError, nearest
 from treadle.files import existing as there_is
 from treadle.files import reason
 from treadle.gans.targets import fitting, targets_of
-from treadle.gans.translator import OVERLAP, PIXELS, Translator
+from treadle.gans.translator import OVERLAP, PIXELS, Translator, Unsuitable
 from treadle.gans.values import Array
 from treadle.images.folders import OnBad
 from treadle.images.reading import BadPicture, picture_size, read_array
@@ -95,8 +96,12 @@ def translate_files(
             targets = {path: target for path, target in targets.items() if target not in {*there}}
     work = _Work(translator, pairs, pixels, done)
     jobs = list(work.jobs(targets))
-    if done.bad and (on_bad == "refuse" or not (jobs or done.kept)):
-        raise _refusal(done.bad, len(targets))
+
+    def check() -> None:
+        if done.bad and (on_bad == "refuse" or len(done.bad) == len(targets)):
+            raise _refusal(done.bad, len(targets) + len(done.kept))
+
+    check()
     for folder in dict.fromkeys(job.target.parent for job in jobs):
         _make(folder)
     began = time.perf_counter()
@@ -107,16 +112,16 @@ def translate_files(
 
     with work:
         for batch in work.read(jobs):
-            if done.bad and on_bad == "refuse":
-                raise _refusal(done.bad, len(targets))
             tell()
             if len(batch) == 1 and batch[0].tensor is None:
-                large = batch[0].picture
-                work.write(batch[0], translator.translate(large, pixels=pixels, overlap=overlap, progress=tell))
+                with work.noting(batch[0].job):
+                    made = translator.translate(batch[0].picture, pixels=pixels, overlap=overlap, progress=tell)
+                    work.write(batch[0], made)
             elif batch:
-                made = translator.run(torch.stack([each.tensor for each in batch if each.tensor is not None]))
-                for each, tensor in zip(batch, made, strict=True):
+                tensors = translator.run(torch.stack([each.tensor for each in batch if each.tensor is not None]))
+                for each, tensor in zip(batch, tensors, strict=True):
                     work.write(each, tensor)
+            check()
         work.finish()
     tell()
     done.seconds = time.perf_counter() - began
@@ -181,6 +186,7 @@ class _Work:
 
     def jobs(self, targets: dict[Path, Path]) -> Iterator[_Job]:
         """What is to be done, from the headers of the files; notes bad ones."""
+        padded = self.translator.padded
         for source, target in targets.items():
             try:
                 width, height = picture_size(source)
@@ -189,7 +195,10 @@ class _Work:
             except BadPicture as error:
                 self.done.bad.append(error)
                 continue
-            yield _Job(source, target, (self.translator.padded(height), self.translator.padded(width)))
+            job = _Job(source, target, (padded(height), padded(width)))
+            if job.pixels > self.pixels:
+                self.translator.grid(height, width, self.pixels, 0)  # which says where that cannot be
+            yield job
 
     def read(self, jobs: Iterable[_Job]) -> Iterator[list[_Opened]]:
         """Batches of pictures of one size, as many as `pixels` allow, or one that is larger; notes bad ones.
@@ -197,33 +206,36 @@ class _Work:
         While the network has one, the next one is read.
         """
         waiting = deque(_batches(jobs, self.pixels))
-        begun: list[Future[_Opened]] = []
+        begun: list[tuple[_Job, Future[_Opened]]] = []
         while waiting or begun:
             batch = begun or self._begin(waiting)
             begun = self._begin(waiting)
             opened = []
-            for future in batch:
-                try:
+            for job, future in batch:
+                with self.noting(job):
                     opened.append(future.result())
-                except BadPicture as error:
-                    self.done.bad.append(error)
             yield opened
 
-    def _begin(self, waiting: deque[list[_Job]]) -> list[Future[_Opened]]:
+    @contextmanager
+    def noting(self, job: _Job) -> Iterator[None]:
+        """Within, a picture that turns out to be bad is noted."""
+        try:
+            yield
+        except BadPicture as error:
+            self.done.bad.append(error)
+        except Unsuitable as error:
+            self.done.bad.append(BadPicture(job.source, str(error), "convert it, or leave it out"))
+
+    def _begin(self, waiting: deque[list[_Job]]) -> list[tuple[_Job, Future[_Opened]]]:
         """Begin to read the next batch; empty where there is none."""
-        return [self._pool.submit(self._open, job) for job in waiting.popleft()] if waiting else []
+        return [(job, self._pool.submit(self._open, job)) for job in waiting.popleft()] if waiting else []
 
     def _open(self, job: _Job) -> _Opened:
         picture = read_array(job.source)
         if self.pairs:
             half = _half(job.source, picture.shape[1], picture.shape[0])
             picture = picture[:, :half] if self.translator.half == "left" else picture[:, half:]
-        try:
-            return _Opened(job, picture, self.translator.opened(picture) if job.pixels <= self.pixels else None)
-        except BadPicture:
-            raise
-        except UsageError as error:
-            raise BadPicture(job.source, *str(error).rsplit(": ", 1)) from None
+        return _Opened(job, picture, self.translator.opened(picture) if job.pixels <= self.pixels else None)
 
     def write(self, opened: _Opened, made: Tensor | Array) -> None:
         """Have a result written: what the network made, or a picture that is closed already."""

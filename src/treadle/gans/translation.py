@@ -31,6 +31,7 @@ from treadle.gans.judging import NOTE, WORDS, Judge
 from treadle.gans.loading import in_batches
 from treadle.gans.padding import at_own_size
 from treadle.gans.settings import TranslationConfig
+from treadle.gans.strip import strip
 from treadle.gans.values import Array, conform
 from treadle.hooks.examples import Examples
 from treadle.hooks.kept_models import KeptModels, KeptUnvalidated
@@ -132,7 +133,7 @@ class TranslationTrainer(Trainer):
         self.adversarial = Adversarial(config.gan)
         self.diffaugment = DiffAugment(config.diffaugment)
         weights = {name: getattr(config, f"{name}_weights") for name in ("lpips", "fid") if config.monitor == name}
-        self.validating = Judge(weights.get("lpips"), weights.get("fid"), self.ways)
+        self.validating = Judge(weights.get("lpips"), weights.get("fid"), self.ways, deep=config.output_values.deep)
         if config.keep_generators and self.validation_feed is not None:
             self.add_hook(KeptModels(config.keep_generators, self.used))
         elif config.keep_generators and config.validate_every is not None:
@@ -195,13 +196,16 @@ class TranslationTrainer(Trainer):
         )
 
     def report(self, directory: Path) -> dict[str, Any]:
-        """Write the examples as the final weights make them; returns their paths, the last metrics and the timing."""
+        """Write the examples as the weights at hand make them, and how they came to be.
+
+        Returns their paths, the last metrics and the timing.
+        """
         found: dict[str, Any] = {**self.validation_metrics, "step": str(self.timing.steps)}
         if self.timing.epochs.count:
             found["epoch"] = str(self.timing.epochs)
         if self.config.examples:
             with self.evaluating():
-                for name, picture in self.examples().items():
+                for name, picture in {**self.examples(), **self.strips()}.items():
                     found[name] = directory / f"{name}.png"
                     write_png(found[name], picture)
         return found
@@ -209,8 +213,9 @@ class TranslationTrainer(Trainer):
     def test_report(self, directory: Path, feed: Feed) -> dict[str, Any]:
         """Translate every picture of `feed`; writes tables and a page (`write_report`), returns means and paths."""
         run = directory.parent
-        judge = Judge(self.config.lpips_weights, self.config.fid_weights, self.ways)
-        monitored = self.config.monitor if self.config.monitor in (*METRICS, "lattice", "lpips") else None
+        config = self.config
+        judge = Judge(config.lpips_weights, config.fid_weights, self.ways, deep=config.output_values.deep)
+        monitored = config.monitor if config.monitor in (*METRICS, "lattice", "lpips") else None
         with self.evaluating():
             return write_report(
                 directory,
@@ -230,6 +235,26 @@ class TranslationTrainer(Trainer):
     @abstractmethod
     def examples(self) -> dict[str, Any]:
         """Panels of translated pictures (see `probes`), for the eye."""
+
+    def strips(self) -> dict[str, Any]:
+        """The examples' pictures as the generators of the validations made them that are kept, step by step."""
+        found: dict[str, Any] = {}
+        probes = list(self.probes()) if self.run is not None else []
+        for side, (way, name) in enumerate(zip(self.ways, self.used, strict=True)):
+            pictures = [(pair[side], pair[1 - side] if self.has_targets else None) for pair in probes]
+            made = (
+                strip(self.run.path, name, getattr(self, name), self.progress.step, pictures, self.translate)
+                if pictures
+                else None
+            )
+            if made is not None:
+                found[f"steps_{way}" if way else "steps"] = made
+        return found
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether what is validated on are pairs, so that it is known what a translation should be."""
+        return True
 
     def probes(self) -> Iterator[list[Tensor]]:
         """The first `examples` samples to be looked at, tensors (1, C, H, W) each: of the validation data.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from treadle.errors import UsageError
 from treadle.gans.inference import Generator
-from treadle.gans.tiles import grid, has_instance_norm, parts, surveying, translate_tiles
+from treadle.gans.tiles import Grid, grid, has_instance_norm, parts, surveying, translate_tiles
 from treadle.gans.values import Array, Values, as_dtype
 from treadle.runs.models import At
 
@@ -25,6 +25,10 @@ OVERLAP = 256
 Half = Literal["left", "right"]
 
 _WHITE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+
+
+class Unsuitable(UsageError):
+    """A picture with other channels or numbers than a model takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +86,10 @@ class Translator:
         """The height or width that a picture of this one is continued to."""
         return max(-(-self.least // self.multiple), -(-size // self.multiple)) * self.multiple
 
+    def grid(self, height: int, width: int, pixels: int, overlap: int) -> Grid:
+        """The tiles of a picture of this size. Raises UsageError where `pixels` are too few for the model."""
+        return grid(self.padded(height), self.padded(width), pixels, overlap, self.multiple, self.least)
+
     def opened(self, picture: Array) -> Tensor:
         """A picture (H, W, C) as the model takes it: (planes, padded H, padded W) float32.
 
@@ -113,14 +121,17 @@ class Translator:
     def _conformed(self, picture: Array) -> tuple[Values, Array]:
         """The picture with the channels and the type that the returned values encode."""
         if picture.ndim != 3 or picture.dtype.name not in _WHITE:
-            raise UsageError(
+            raise Unsuitable(
                 f"the picture is {picture.dtype} of shape {picture.shape}: expected (H, W, C) uint8, uint16 or float32"
             )
         values = _as_deep(self.inputs, picture.dtype.name)
         if values.dtype == "float32" != self.inputs.dtype and not (picture.min() >= 0 and picture.max() <= 1):
             found = f"from {picture.min():g} to {picture.max():g}"
-            raise UsageError(f"holds values {found}, where the model's pictures have 0.0 to 1")
-        return values, values.conform(picture)
+            raise Unsuitable(f"holds values {found}, where the model's pictures have 0.0 to 1")
+        try:
+            return values, values.conform(picture)
+        except UsageError as error:
+            raise Unsuitable(str(error)) from None
 
     @property
     def fixed(self) -> bool:
@@ -139,8 +150,7 @@ class Translator:
 
     def _in_tiles(self, picture: Array, pixels: int, overlap: int, progress: Callable[[float], object]) -> Array:
         height, width = picture.shape[:2]
-        rows, columns = self.padded(height), self.padded(width)
-        tiles = grid(rows, columns, pixels, overlap, self.multiple, self.least)
+        tiles = self.grid(height, width, pixels, overlap)
         values, conformed = self._conformed(picture)
         outputs = self._outputs(picture)
         out = np.empty((height, width, outputs.channels), outputs.dtype)

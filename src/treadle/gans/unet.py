@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from treadle.errors import UsageError
 from treadle.gans.blocks import (
+    PADDINGS,
     Block,
+    Padding,
     Residual,
     check,
     check_size,
@@ -37,6 +39,9 @@ class UNet(nn.Module):
         upsampling: "transposed" convolutions as in the paper, or "bilinear" interpolation and a convolution.
         norm: "batch" as in the paper, "instance" or "none". Neither the outermost nor the innermost stage has one.
         dropout: probability, in the three innermost stages of the decoder.
+        padding: of what halves, and of the convolutions after interpolation: "zeros" as in the paper, or "reflect".
+        rectify_skips: hand skips on through a ReLU, as the paper's and the official PyTorch code do (there the ReLU in
+            front of each upward convolution acts on both of its halves); else as they leave the encoder's LeakyReLU.
         block: what follows each stage but the innermost, which may be a single pixel, and the last: None, "residual",
             or a function of the channels that makes a module keeping its input's shape.
 
@@ -57,6 +62,8 @@ class UNet(nn.Module):
         upsampling: str = "transposed",
         norm: str = "batch",
         dropout: float = 0.5,
+        padding: Padding = "zeros",
+        rectify_skips: bool = False,
         block: str | Block | None = None,
     ) -> None:
         super().__init__()
@@ -64,7 +71,9 @@ class UNet(nn.Module):
         check(norm, upsampling, **numbers, downs=(downs, 2))
         if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
             raise UsageError(f"dropout is {dropout!r}: expected a probability, 0 or more and below 1")
+        choose("padding", padding, PADDINGS)
         self.in_channels, self.out_channels = in_channels, out_channels
+        self.rectify_skips = rectify_skips
         self.multiple = self.least = 2**downs
         extra = _maker(block, norm)
         widths = [features * min(2**stage, 8) for stage in range(downs)]
@@ -72,19 +81,19 @@ class UNet(nn.Module):
         self.encoder = nn.ModuleList()
         for stage, width in enumerate(widths):
             outer, inner = stage == 0, stage == downs - 1
-            conv = halving(in_channels if outer else widths[stage - 1], width)
+            conv = halving(in_channels if outer else widths[stage - 1], width, padding)
             activation = nn.ReLU(inplace=True) if inner else nn.LeakyReLU(0.2, inplace=True)
             halved = normed(conv, "none" if outer or inner else norm, activation)
             self.encoder.append(nn.Sequential(halved, *([] if inner else extra(width))))
         self.decoder = nn.ModuleList()
         for stage in reversed(range(downs - 1)):
             inputs = widths[stage + 1] * (1 if stage == downs - 2 else 2)
-            first, up = doubling(inputs, widths[stage], upsampling)
+            first, up = doubling(inputs, widths[stage], upsampling, padding)
             dropped = [nn.Dropout(dropout)] if dropout and downs - 2 - stage < DROPPED else []
             self.decoder.append(
                 nn.Sequential(*first, normed(up, norm, nn.ReLU(inplace=True)), *dropped, *extra(widths[stage]))
             )
-        first, up = doubling(2 * widths[0], out_channels, upsampling)
+        first, up = doubling(2 * widths[0], out_channels, upsampling, padding)
         self.head = nn.Sequential(*first, up, nn.Tanh())
         initialize(self)
 
@@ -97,7 +106,7 @@ class UNet(nn.Module):
         skips: list[Tensor] = []
         for stage in self.encoder:
             x = stage(x)
-            skips.append(x)
+            skips.append(torch.relu(x) if self.rectify_skips else x)
         skips.pop()
         for stage in self.decoder:
             x = torch.cat([stage(x), skips.pop()], 1)

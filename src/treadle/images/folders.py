@@ -168,8 +168,8 @@ def _some(names: list[str], most: int = 8) -> str:
 
 
 def usable_pictures(
-    directory: str | Path, on_bad: OnBad = "refuse", complaint: Callable[[int, int], str] | None = None
-) -> tuple[list[Path], list[str]]:
+    directory: str | Path, on_bad: OnBad = "refuse", complaint: Callable[[Header], str] | None = None
+) -> tuple[dict[Path, Header], list[str]]:
     """The pictures in `directory` (see `list_pictures`) that can be used, and the names of those that cannot.
 
     Every file's header is read, its pixels are not: one that was cut off is noticed when it is decoded.
@@ -177,20 +177,14 @@ def usable_pictures(
     Args:
         directory: the folder.
         on_bad: "refuse" raises where a file is bad; "skip" leaves bad files out, with one warning that counts them.
-        complaint: what is wrong with a picture of some width and height, or "".
+        complaint: what is wrong with a picture that has this header, or "".
+
+    Returns:
+        The header of each picture, in their order, and the names left out.
 
     Raises:
         UsageError: as `list_pictures`; for bad files, naming the first few and their number; where none is left.
     """
-    size = complaint or (lambda width, height: "")
-    headers, skipped = picture_headers(directory, on_bad, lambda header: size(header.width, header.height))
-    return list(headers), skipped
-
-
-def picture_headers(
-    directory: str | Path, on_bad: OnBad = "refuse", complaint: Callable[[Header], str] | None = None
-) -> tuple[dict[Path, Header], list[str]]:
-    """As `usable_pictures`, with the header of each; `complaint` says what is wrong with a picture by that, or ""."""
     if on_bad not in get_args(OnBad):
         raise UsageError(f"on_bad is {on_bad!r}{nearest(str(on_bad), get_args(OnBad))}")
     files, good, bad = list_pictures(directory), dict[Path, Header](), dict[Path, str]()
