@@ -27,7 +27,7 @@ from treadle.gans.augmentation import sides
 from treadle.gans.diffaugment import DiffAugment, Draw
 from treadle.gans.facades import facades
 from treadle.gans.images import PairedImages, Transform, UnpairedImages
-from treadle.gans.judging import Judge
+from treadle.gans.judging import NOTE, WORDS, Judge
 from treadle.gans.loading import in_batches
 from treadle.gans.padding import at_own_size
 from treadle.gans.settings import TranslationConfig
@@ -232,7 +232,7 @@ class TranslationTrainer(Trainer):
         run = directory.parent
         config = self.config
         judge = Judge(config.lpips_weights, config.fid_weights, self.ways, deep=config.output_values.deep)
-        monitored = self.config.monitor if self.config.monitor in METRICS else None
+        monitored = config.monitor if config.monitor in (*METRICS, "lattice", "lpips") else None
         with self.evaluating():
             return write_report(
                 directory,
@@ -241,6 +241,8 @@ class TranslationTrainer(Trainer):
                 description=f"{self.shown_model}; {self.config.sizes}",
                 sort_by=monitored,
                 overall=judge.overall,
+                words=WORDS,
+                note=NOTE,
             )
 
     @abstractmethod
