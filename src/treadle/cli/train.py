@@ -38,8 +38,8 @@ EXAMPLES = """  treadle train image
   treadle train image --help                     the recipe's own page of help
   treadle train image --help all                 every setting, in full
 
-A value is taken from the flags, else from --set, else from the recipe (which may
-have others with --data), else it is the setting's default."""
+A value is taken from the flags, else from --set, else from the recipe (which
+may have others with --data), else it is the setting's default."""
 
 
 def parser() -> Parser:

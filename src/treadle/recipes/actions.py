@@ -267,7 +267,7 @@ def evaluate(run: Path, recipe: Recipe, at: At | None = None, lines: Path | None
     `lines` is a file of streamlines that are judged in place of the test data, for trainers that know them.
     """
     found = find_model(run, at, recipe.trainer_class.preferred_model)
-    with without_init(recipe).build() as trainer:
+    with without_init(recipe).build(testing=True) as trainer:
         found.put_into(trainer.parts)
         trainer.loop.loaded = trainer.loop.taken, str(found)
         feed = trainer.test_feed or trainer.validation_feed
