@@ -18,13 +18,13 @@ from treadle.errors import UsageError
 from treadle.export.onnx import Exportable
 from treadle.gans.export import exportable_generator
 from treadle.gans.images import PairedImages, UnpairedImages
-from treadle.gans.inference import Generator, generator_of
+from treadle.gans.inference import generator_of
 from treadle.gans.judging import Judge
 from treadle.gans.layouts import first_of
 from treadle.gans.loading import kinds_for, settle_values
 from treadle.gans.padding import at_own_size
 from treadle.gans.pool import ImagePool
-from treadle.gans.settings import TranslationConfig
+from treadle.gans.settings import Generator, TranslationConfig
 from treadle.gans.sources import ArrayPairs, UnpairedFolders, UnpairedSource
 from treadle.gans.specs import build_objective
 from treadle.gans.translation import TranslationTrainer, house_fronts, means, name_of, samples
