@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from treadle.gans.images import PairedImages, UnpairedImages
 from treadle.gans.judging import Judge
 from treadle.gans.pix2pix import Pix2PixConfig, Pix2PixTrainer
 from treadle.gans.sources import ArrayPairs
+from treadle.images.display import write_png
 from treadle.images.inception import Inception
 from treadle.images.lpips import LPIPS
 from treadle.images.metrics import measure
@@ -124,6 +126,21 @@ def test_fid_chooses_between_both_directions(weights_file):
     found = CycleGANTrainer(data=pairs(), validation_data=pairs(2, 1), **settings, **SMALL).validate()
     assert found["fid"] == pytest.approx((found["fid_ab"] + found["fid_ba"]) / 2) and found["fid_ab"] > 0
     assert found["fid_ab"] != found["fid_ba"]
+
+
+def test_the_page_of_a_test_says_what_its_figures_mean_and_shows_how_the_training_went(tmp_path):
+    for name in ("steps_ab", "steps_ba"):
+        (tmp_path / "report").mkdir(exist_ok=True)
+        write_png(tmp_path / "report" / f"{name}.png", np.zeros((20, 300, 3), np.uint8))
+    trainer = CycleGANTrainer(data=pairs(), test_data=pairs(2, 1), **SMALL)
+    found = trainer.test_report(tmp_path / "test", trainer.test_feed)
+    assert {"texture", "sharpness", "lattice", "swd_ab", "spectrum_ba", "cycle"} <= found.keys()
+    text = (tmp_path / "test" / "index.html").read_text()
+    assert text.count("<figcaption>how the training went") == 2 and "each validation, B to A</figcaption>" in text
+    assert "model of step 0" in text and "L1 alone prefers fog" in text
+    told = re.findall("<th scope=row>([a-z0-9_]+)(?: <small>[^<]*</small>)?</th>.*?<td class=words>([^<]*)</td>", text)
+    told = {name.partition("_")[0] for name, words in told if words}
+    assert told >= {*FIGURES, "l1", "psnr", "ssim", "cycle"}
 
 
 @pytest.mark.parametrize("config", [Pix2PixConfig, CycleGANConfig])

@@ -26,7 +26,7 @@ WORDS = {
     "sharpness": "strength of edges and grain over that of real pictures: 1 is right, .3 is fog, and above 1 are noise "
     "and checkerboards",
     "lattice": "decibels by which a checkerboard, or a pattern of 4 or 8 pixels, stands out more than in real "
-    "pictures: 0 is right; of a single picture 2 is chance, 10 can be seen",
+    "pictures: 0 is right; of a single picture 2 is chance, 5 can be seen",
     "spectrum": "how far fine and coarse structures are from their right strength: 0 is right, 0.7 is wrong by a "
     "factor of 2, and pictures blurred by 2 pixels have 1.2",
     "swd": "distance of small patches from those of real pictures, at several scales: 0 is right, and further real "
@@ -39,8 +39,8 @@ WORDS = {
 NOTE = (
     "L1 alone prefers fog, and so do PSNR and SSIM: where the input does not say which of many details is right, a "
     "blurred mean of all of them costs least. Sharpness, lattice, spectrum and swd ask what the pictures are made of, "
-    "wherever it lies: they see fog, noise and checkerboards, but no window in the wrong place. Read both, and look at "
-    "the pictures."
+    "wherever it lies: they see fog, noise and checkerboards, but not a window in the wrong place. Read both, and look "
+    "at the pictures."
 )
 """How to read them."""
 

@@ -38,6 +38,7 @@ from treadle.hooks.kept_models import KeptModels, KeptUnvalidated
 from treadle.hooks.timing import Timing
 from treadle.images.display import write_png
 from treadle.images.metrics import METRICS
+from treadle.images.reading import Pixels, read_array
 from treadle.reports.report import write_report
 from treadle.reports.rows import Row
 
@@ -224,6 +225,7 @@ class TranslationTrainer(Trainer):
                 description=f"{self.shown_model} · {self.config.sizes}",
                 sort_by=monitored,
                 overall=judge.overall,
+                strips=kept_strips(run),
                 words=WORDS,
                 note=NOTE,
             )
@@ -278,6 +280,16 @@ class TranslationTrainer(Trainer):
         """The generator's pictures for `x`, of any size, in full precision, as they will be wherever it is used."""
         with torch.autocast(x.device.type, enabled=False):
             return at_own_size(generator, x)
+
+
+def kept_strips(run: Path) -> dict[str, Pixels]:
+    """What the report of a training shows of its way (see `TranslationTrainer.strips`), by caption."""
+    found = {}
+    for path in sorted((run / "report").glob("steps*.png")):
+        way = " to ".join(path.stem.removeprefix("steps").strip("_").upper())
+        caption = "how the training went: the same pictures at each validation"
+        found[f"{caption}, {way}" if way else caption] = read_array(path)
+    return found
 
 
 def house_fronts(config: Any, split: str) -> tuple[Array, Array]:

@@ -49,7 +49,7 @@ def page(
         style=_STYLE,
         script=_SCRIPT,
         strips="".join(_strip(strip) for strip in strips),
-        summary=_overall(overall, words) + _summary(summaries, words),
+        summary=_overall(overall, words) + _summary(summaries, {k: v for k, v in words.items() if k not in overall}),
         note=f"<p class=note>{escape(note)}</p>\n" if note else "",
         columns=len(columns),
         captions="".join(f"<th scope=col class=picture>{escape(column)}</th>" for column in columns),
