@@ -70,11 +70,16 @@ def _overall(figures: Mapping[str, float], words: Mapping[str, str]) -> str:
     """The figures of all pictures together, as a table."""
     if not figures:
         return ""
-    lines = "\n".join(
-        f"<tr><th scope=row>{escape(name)}</th><td class=figure>{_short(value)}</td>{_words(name, words)}</tr>"
-        for name, value in figures.items()
-    )
-    return f"<table class=summary>\n<caption>all pictures together</caption>\n<tbody>\n{lines}\n</tbody></table>\n"
+    lines, said = [], set()
+    for name, value in figures.items():
+        cell = _words(name, words)
+        lines.append(
+            f"<tr><th scope=row>{escape(name)}</th><td class=figure>{_short(value)}</td>"
+            f"{cell if cell not in said else _words('', words)}</tr>"
+        )
+        said.add(cell)  # of "swd_ab" and "swd_ba" it is said once
+    body = "\n".join(lines)
+    return f"<table class=summary>\n<caption>all pictures together</caption>\n<tbody>\n{body}\n</tbody></table>\n"
 
 
 def _summary(summaries: Mapping[str, Summary], words: Mapping[str, str]) -> str:
