@@ -37,6 +37,7 @@ from treadle.hooks.examples import Examples
 from treadle.hooks.kept_models import KeptModels, KeptUnvalidated
 from treadle.hooks.timing import Timing
 from treadle.images.display import write_png
+from treadle.images.folders import has_split
 from treadle.images.metrics import METRICS
 from treadle.images.reading import Pixels, read_array
 from treadle.reports.report import write_report
@@ -68,7 +69,23 @@ class TranslationTrainer(Trainer):
     @classmethod
     def load_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
         """The pictures in `path`, split by split (see `dataset`), by argument of a trainer; None makes house fronts."""
-        found = {name: cls.dataset(config, path, split) for name, split in SPLITS.items()}
+        return cls._load(config, path, SPLITS)
+
+    @classmethod
+    def load_test_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
+        """As `load_data`, of a folder that need not have pictures to train on."""
+        splits = dict(SPLITS)
+        if (
+            path is not None
+            and not has_split(path, "train")
+            and any(has_split(path, split) for split in ("val", "test"))
+        ):
+            del splits["data"]
+        return cls._load(config, path, splits)
+
+    @classmethod
+    def _load(cls, config: Any, path: Path | None, splits: Mapping[str, str]) -> dict[str, Any]:
+        found = {name: cls.dataset(config, path, split) for name, split in splits.items()}
         return {
             name: in_batches(config, data, training=name == "data") for name, data in found.items() if data is not None
         }
@@ -222,7 +239,7 @@ class TranslationTrainer(Trainer):
                 directory,
                 self.rows(feed, judge),
                 title=f"Test of {run.parent.name}/{run.name}",
-                description=f"{self.shown_model} · {self.config.sizes}",
+                description=f"{self.shown_model}; {self.config.sizes}",
                 sort_by=monitored,
                 overall=judge.overall,
                 strips=kept_strips(run),
