@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from treadle.engine.settings import StartSettings, TrainerConfig
     from treadle.engine.summary import Overview, Summary
     from treadle.engine.trainer import Trainer
+    from treadle.gans.translating import translate
     from treadle.recipes.actions import fork, resume, test, try_out, verify
     from treadle.runs.checkpoints import Checkpoints
 
@@ -77,6 +78,7 @@ _HOMES = {
     "seed_everything": "data.random",
     "setting": "config.settings",
     "test": "recipes.actions",
+    "translate": "gans.translating",
     "try_out": "recipes.actions",
     "verify": "recipes.actions",
 }
@@ -125,6 +127,7 @@ __all__ = [
     "seed_everything",
     "setting",
     "test",
+    "translate",
     "try_out",
     "verify",
 ]
