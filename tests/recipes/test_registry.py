@@ -118,7 +118,7 @@ def test_where_data_are_given_a_recipe_may_have_other_settings(pack: Path, tmp_p
     assert (named.config.max_steps, named.config.max_epochs, named.data) == (None, 200, pack)
 
 
-EPOCHS = {"pix2pix", "pix2pix-paper", "facades", "cyclegan", "cyclegan-paper"}
+EPOCHS = {"colorization", "pix2pix", "pix2pix-paper", "facades", "cyclegan", "cyclegan-paper"}
 STEPS = {"image", "nerf", "nerf-photos", "sdf", "splats", "splats-adc", "splats-paper"}
 
 
