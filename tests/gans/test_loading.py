@@ -395,6 +395,9 @@ def test_files_of_many_bands_are_translated_by_the_command_too(tmp_path):
     trainer.train()
     with trainer.evaluating():
         assert trainer.strips()["steps"].dtype == np.uint8
+    exportable = Pix2PixTrainer.exportable(trainer.run.path)["generator"]
+    assert exportable.shape == (6, 16, 16) and exportable.metadata["outputs"] == "uint16 from 0 to 65535, 3 channels"
+    assert exportable.metadata["inputs"].startswith("float32 from -3 to 5, 6")
     translator = Pix2PixTrainer.translators(trainer.run.path)["AtoB"]
     done = translate_files(translator, data / "A" / "val", tmp_path / "out", format="png")
     assert sorted(path.name for path in done.written) == ["0.png", "1.png"] and not done.bad
