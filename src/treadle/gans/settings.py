@@ -127,6 +127,8 @@ class InputSettings(AugmentationSettings):
     """Longest sides of these rectangles, as shares of the picture's."""
     cutout_both: bool = setting(False)
     """Cut the same rectangles out of the target."""
+    vgg_weights: Path | None = None
+    """Weights of VGG-19 for the objective's "+vgg", a safetensors file with torchvision's names."""
 
     def changes(self) -> dict[str, Any]:
         """What is done to pictures by chance, as arguments of an `Augmentation`."""
