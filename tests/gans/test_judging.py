@@ -65,6 +65,16 @@ def test_all_pictures_are_compared_with_all_real_ones():
     assert all(math.isnan(value) for value in judge.overall().values())
 
 
+@pytest.mark.parametrize("channels", [1, 2, 4, 6])
+def test_pictures_of_any_channels_shape_and_depth_are_judged(channels):
+    rng = np.random.default_rng(0)
+    outputs, real = (torch.from_numpy(rng.uniform(-1, 1, (2, channels, 24, 40))).float() for _ in range(2))
+    judge = Judge(deep=True)
+    judge.gather(outputs, real)
+    found = judge.compare(outputs, real)[0] | judge.overall()
+    assert all(math.isfinite(value) for value in found.values())
+
+
 def test_each_direction_has_sets_and_a_name_of_its_own_and_the_choice_is_between_both():
     judge = Judge(ways=("ab", "ba"))
     judge.gather(pictures(0), pictures(1), "ab")
@@ -126,6 +136,9 @@ def test_fid_chooses_between_both_directions(weights_file):
     found = CycleGANTrainer(data=pairs(), validation_data=pairs(2, 1), **settings, **SMALL).validate()
     assert found["fid"] == pytest.approx((found["fid_ab"] + found["fid_ba"]) / 2) and found["fid_ab"] > 0
     assert found["fid_ab"] != found["fid_ba"]
+    judge = Judge(fid_weights=settings["fid_weights"])
+    judge.gather(pictures(0, 1), pictures(1, 1))
+    assert math.isnan(judge.overall()["fid"]), "one picture has no distribution, and is no error after hours"
 
 
 def test_the_page_of_a_test_says_what_its_figures_mean_and_shows_how_the_training_went(tmp_path):
@@ -148,6 +161,10 @@ def test_what_cannot_choose_is_refused(config):
     for name in ("lpips", "fid"):
         with pytest.raises(UsageError, match=f"{name}_weights is None: expected a file, which monitor: {name} needs"):
             config(monitor=name)
-    for name in ("sharpness", "sharpness_ab"):
+    with pytest.raises(
+        UsageError, match=r"lpips_weights is .*: expected null, since LPIPS needs pictures of 32"
+    ):
+        config(lpips_weights="lpips.safetensors", size=16, patch=16)
+    for name in ("sharpness", "sharpness_ab", "hard/sharpness"):
         with pytest.raises(UsageError, match=f"monitor is '{name}': expected .*'texture'"):
             config(monitor=name)

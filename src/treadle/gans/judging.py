@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -97,7 +98,7 @@ class Judge:
             self._fids[way].add(outputs, real)
 
     def overall(self) -> dict[str, float]:
-        """The figures of all pictures together, by name: those of `Texture` and, with weights, FID.
+        """The figures of all pictures together, by name: those of `Texture` and, with weights, FID (of one: NaN).
 
         With several directions they have names such as "sharpness_ab"; "texture" and "fid", which may choose a model,
         are the means of them.
@@ -105,7 +106,7 @@ class Judge:
         if not self._found:
             found = {way: texture.figures() for way, texture in self._textures.items()}
             for way, fid in self._fids.items():
-                found[way]["fid"] = fid.value()
+                found[way]["fid"] = fid.value() if min(fid.counts) > 1 else math.nan
             self._found = found[""] if "" in found else _of_all(found)
         return dict(self._found)
 

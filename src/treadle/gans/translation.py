@@ -150,7 +150,8 @@ class TranslationTrainer(Trainer):
         )
         self.adversarial = Adversarial(config.gan)
         self.diffaugment = DiffAugment(config.diffaugment)
-        weights = {name: getattr(config, f"{name}_weights") for name in ("lpips", "fid") if config.monitor == name}
+        monitored = str(config.monitor).rpartition("/")[2]
+        weights = {name: getattr(config, f"{name}_weights") for name in ("lpips", "fid") if monitored == name}
         self.validating = Judge(weights.get("lpips"), weights.get("fid"), self.ways, deep=config.output_values.deep)
         if config.keep_generators and self.validation_feed is not None:
             self.add_hook(KeptModels(config.keep_generators, self.used))
