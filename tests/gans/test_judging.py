@@ -162,7 +162,7 @@ def test_what_cannot_choose_is_refused(config):
         with pytest.raises(UsageError, match=f"{name}_weights is None: expected a file, which monitor: {name} needs"):
             config(monitor=name)
     with pytest.raises(
-        UsageError, match=r"lpips_weights is .*: expected null, since LPIPS needs pictures of 32"
+        UsageError, match=r"lpips_weights is .*: expected null, since LPIPS needs pictures of 32 pixels"
     ):
         config(lpips_weights="lpips.safetensors", size=16, patch=16)
     for name in ("sharpness", "sharpness_ab", "hard/sharpness"):

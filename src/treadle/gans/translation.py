@@ -259,11 +259,13 @@ class TranslationTrainer(Trainer):
     def strips(self) -> dict[str, Any]:
         """The examples' pictures as the generators of the validations made them that are kept, step by step."""
         found: dict[str, Any] = {}
-        probes = list(self.probes()) if self.run is not None else []
+        if self.run is None:
+            return found
+        probes, run, step, values = list(self.probes()), self.run.path, self.progress.step, self.config.values
         for side, (way, name) in enumerate(zip(self.ways, self.used, strict=True)):
             pictures = [(pair[side], pair[1 - side] if self.has_targets else None) for pair in probes]
             made = (
-                strip(self.run.path, name, getattr(self, name), self.progress.step, pictures, self.translate)
+                strip(run, name, getattr(self, name), step, pictures, self.translate, values[:: -1 if side else 1])
                 if pictures
                 else None
             )
