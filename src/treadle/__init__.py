@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from treadle.engine.settings import TrainerConfig
     from treadle.engine.summary import Overview, Summary
     from treadle.engine.trainer import Trainer
+    from treadle.gans.translating import translate
     from treadle.recipes.actions import fork, resume, test, try_out, verify
     from treadle.runs.checkpoints import Checkpoints
 
@@ -76,6 +77,7 @@ _HOMES = {
     "seed_everything": "data.random",
     "setting": "config.settings",
     "test": "recipes.actions",
+    "translate": "gans.translating",
     "try_out": "recipes.actions",
     "verify": "recipes.actions",
 }
@@ -123,6 +125,7 @@ __all__ = [
     "seed_everything",
     "setting",
     "test",
+    "translate",
     "try_out",
     "verify",
 ]

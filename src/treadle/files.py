@@ -18,7 +18,7 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -123,11 +123,16 @@ def encoded(text: str) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
-def remove_leftovers(directory: Path) -> None:
-    """Remove what writes into `directory` have left that were killed; nobody may be writing there now."""
+def remove_leftovers(directory: Path, names: Collection[str] | None = None) -> None:
+    """Remove what writes into `directory` have left that were killed; nobody may be writing there now.
+
+    With `names`, only those of files that are called so.
+    """
+    known = None if names is None else {f".{name[:60]}" for name in names}
     if directory.is_dir() and not directory.is_symlink():
         for leftover in directory.glob(f".*.????????{PART}"):
-            leftover.unlink(missing_ok=True)
+            if known is None or leftover.name[: -len(PART) - 9] in known:
+                leftover.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

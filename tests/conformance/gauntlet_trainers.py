@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from gauntlet_kinds import SHORT, channels_last, lbfgs, ranked, sparse
+from gauntlet_pictures import rectangles, unpaired_floats
 from gauntlet_state import late_groups, lazy_modules, stream_validation
 from PIL import Image
 from torch import nn
@@ -482,6 +483,8 @@ BUILDERS: dict[str, Callable[..., Trainer]] = {
             sparse,
             lbfgs,
             ranked,
+            rectangles,
+            unpaired_floats,
         ),
     )
 }
@@ -494,14 +497,8 @@ def plain_loop(run: Path) -> None:
 LOOPS: dict[str, Callable[[Path], None]] = {"plain_loop": plain_loop}
 """Programs without a trainer: each trains to its end, from where it was, with its checkpoints in a directory."""
 MAP_STYLE = (
-    "ragged_sequences",
-    "everything",
-    "pix2pix",
-    "cyclegan",
-    "colorization",
-    "tracts",
-    "tracts_memory",
-    "tracts-autoencoder",
+    *("ragged_sequences", "everything", "pix2pix", "cyclegan", "colorization", "rectangles", "unpaired_floats"),
+    *("tracts", "tracts_memory", "tracts-autoencoder"),
 )
 """Those whose data may come from worker processes."""
 

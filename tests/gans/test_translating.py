@@ -312,6 +312,16 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, translator, monkeypatch):
         translate_files(translator, tmp_path / "in", tmp_path / "out")
 
 
+def test_what_a_killed_translation_left_of_a_file_goes_when_that_is_made(tmp_path, translator):
+    source = picture(tmp_path / "in" / "deep" / "a.png")
+    (tmp_path / "out" / "deep").mkdir(parents=True)
+    for name in (".a.png.0a1b2c3d.part", ".b.png.0a1b2c3d.part"):
+        (tmp_path / "out" / "deep" / name).write_bytes(b"half")
+    translate_files(translator, tmp_path / "in", tmp_path / "out")
+    assert files(tmp_path / "out") == ["deep/.b.png.0a1b2c3d.part", "deep/a.png"]  # b.png is somebody else's
+    check(source, tmp_path / "out" / "deep" / "a.png")
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_an_interruption_leaves_whole_files_alone_and_no_thread(tmp_path, translator, error):
     for index in range(40):

@@ -31,7 +31,10 @@ def run(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     directory = find_run(options.run)
     trainer = recipe_at(directory, options).trainer_class
-    source = existing(options.input, "INPUT")
+    # What is cheap to check first: a model takes a moment to load.
+    source, pixels = existing(options.input, "INPUT"), _pixels(options.megapixels)
+    if options.overlap < 0:
+        raise UsageError(f"--overlap {options.overlap}: expected pixels, 0 or more")
 
     from treadle.gans.translating import translate_files
     from treadle.gans.translator import translator_named
@@ -49,7 +52,7 @@ def run(arguments: list[str]) -> int:
                 existing=options.existing,
                 on_bad=options.on_bad,
                 pairs=options.pairs,
-                pixels=_pixels(options.megapixels),
+                pixels=pixels,
                 overlap=options.overlap,
                 progress=progress,
             )

@@ -90,6 +90,11 @@ class Subject(Events):
             )
         return {}
 
+    @classmethod
+    def load_test_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
+        """Load what a run is tested on: by default all that `load_data` does. Nothing to train on is needed here."""
+        return cls.load_data(config, path)
+
     def examples(self) -> Mapping[str, Any]:
         """Pictures of how far it is, by name, as `log_image` takes them; none by default."""
         return {}

@@ -17,6 +17,33 @@ OF_SETS = (*FIGURES, "fid")
 CHOOSING = ("texture", "fid")
 """Those of them that may say which model is best where there are several directions."""
 
+WORDS = {
+    "l1": "mean difference of the pixels; from black to white it is 1",
+    "psnr": "the squared difference, in decibels",
+    "ssim": "likeness of small windows; 1 where all are equal",
+    "lpips": "difference as a network trained on photographs sees it",
+    "cycle": "mean difference after the way there and back; 0 also where nothing was translated",
+    "sharpness": "strength of edges and grain over that of real pictures: 1 is right, .3 is fog, and above 1 are noise "
+    "and checkerboards",
+    "lattice": "decibels by which a checkerboard, or a pattern of 4 or 8 pixels, stands out more than in real "
+    "pictures: 0 is right; of a single picture 2 is chance, 10 can be seen",
+    "spectrum": "how far fine and coarse structures are from their right strength: 0 is right, 0.7 is wrong by a "
+    "factor of 2, and pictures blurred by 2 pixels have 1.2",
+    "swd": "distance of small patches from those of real pictures, at several scales: 0 is right, and further real "
+    "pictures have .05 to .1",
+    "texture": "the four in one, which neither fog nor checkerboards please: 0 is right, further real pictures have "
+    ".2, pictures blurred by a pixel 1.5",
+    "fid": "distance of the two sets as a network trained on photographs sees them; the fewer pictures, the larger",
+}
+"""What each figure says, for who has never heard of it."""
+NOTE = (
+    "L1 alone prefers fog, and so do PSNR and SSIM: where the input does not say which of many details is right, a "
+    "blurred mean of all of them costs least. Sharpness, lattice, spectrum and swd ask what the pictures are made of, "
+    "wherever it lies: they see fog, noise and checkerboards, but no window in the wrong place. Read both, and look at "
+    "the pictures."
+)
+"""How to read them."""
+
 
 class Judge:
     """Measures translated pictures, each against its target, and all of them against all real ones.

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from treadle.errors import UsageError
+from treadle.gans.values import Array, Values
 from treadle.images.pixels import with_channels
 from treadle.images.reading import Pixels
 
@@ -93,6 +94,37 @@ class Palette:
         return np.ascontiguousarray(colors.T), (colors**2).sum(1) / 2
 
 
+@dataclass(frozen=True, kw_only=True)
+class Labels(Values):
+    """The numbers of label maps: colours outside, a plane for each class within."""
+
+    palette: Palette
+
+    @property
+    def planes(self) -> int:
+        """The classes."""
+        return len(self.palette)
+
+    def encode(self, picture: Array) -> Tensor:
+        """A label map (H, W, channels) uint8 as the network takes it: float32 (classes, H, W), one-hot."""
+        return self.palette.one_hot(picture)
+
+    def decode(self, made: Tensor) -> Pixels:
+        """Planes (..., classes, H, W) in the colours of their largest: uint8 (..., H, W, 3)."""
+        return self.palette.shown(made)
+
+    shown = decode
+
+    def describe(self) -> str:
+        """In words: "9 classes"."""
+        return f"{len(self.palette)} classes"
+
+
+def parse_classes(text: str) -> Palette | None:
+    """The palette that the setting `classes` names; None for "auto", which the training data decide."""
+    return None if text == "auto" else Palette.parse(text)
+
+
 def find_palette(pictures: Iterable[Pixels]) -> Palette:
     """The colours of label maps, the most frequent first.
 
@@ -133,7 +165,7 @@ def find_palette(pictures: Iterable[Pixels]) -> Palette:
     if covered < COVERED:
         raise UsageError(
             f"no classes found in the input pictures: {len(found)} colours hold {covered:.0%} of them; are they label "
-            "maps? Name the colours, as in classes='#000000 #800000', or leave `classes` out"
+            "maps? Name the colours, as in classes='#000000 #800000', or set classes to null"
         )
     return Palette(tuple(found))
 

@@ -17,13 +17,17 @@ from treadle.engine.schedule import Every
 from treadle.engine.settings import StartSettings, TrainerConfig
 from treadle.gans.augmentation import Augmentation, Preprocess, sides
 from treadle.gans.diffaugment import DiffAugment
+from treadle.gans.oasis import SegmentingDiscriminator
 from treadle.gans.patchgan import HALVINGS, PatchGAN, least_size
 from treadle.gans.resnet import ResNetGenerator
+from treadle.gans.spade import SpadeGenerator
 from treadle.gans.strengths import Range
 from treadle.gans.unet import UNet
 from treadle.gans.values import Values
 from treadle.images.bands import Kind
 from treadle.images.metrics import HIGHER_IS_BETTER, METRICS
+
+Generator = UNet | ResNetGenerator | SpadeGenerator
 
 
 @dataclass(kw_only=True)
@@ -122,6 +126,8 @@ class InputSettings(AugmentationSettings):
     """Longest sides of these rectangles, as shares of the picture's."""
     cutout_both: bool = setting(False)
     """Cut the same rectangles out of the target."""
+    vgg_weights: Path | None = None
+    """Weights of VGG-19 for the objective's "+vgg", a safetensors file with torchvision's names."""
 
     def changes(self) -> dict[str, Any]:
         """What is done to pictures by chance, as arguments of an `Augmentation`."""
@@ -144,12 +150,14 @@ class InputSettings(AugmentationSettings):
 class NetworkSettings(Settings):
     """The networks."""
 
-    generator: Literal["unet", "resnet"] = setting("unet", common=True)
-    """Kind of the generator."""
+    generator: Literal["unet", "resnet", "spade"] = setting("unet", common=True)
+    """Kind of the generator: a U-Net, a ResNet, or for label maps "spade", a U-Net that is told at every size what is
+    where, and has noise to make texture of (always bilinear, with instance norm)."""
     features: int = setting(64, least=1, common=True)
     """Channels of the generator's first convolution."""
     downs: int | None = setting(None, least=0)
-    """Halvings in the generator; null goes down to one pixel (at most 8) in a U-Net, and takes 2 in a ResNet."""
+    """Halvings in the generator; null goes down to one pixel (at most 8) in a U-Net, and takes 2 in a ResNet and 5 at
+    most in "spade"."""
     blocks: int = setting(9, least=0)
     """Residual blocks of a ResNet."""
     residual: bool = setting(False)
@@ -164,10 +172,11 @@ class NetworkSettings(Settings):
     """Hand the skips of a U-Net on through a ReLU, as the official code does."""
     dropout: float = setting(0.5, least=0, below=1)
     """Probability, in the three innermost stages of a U-Net's decoder."""
-    d_features: int = setting(64, least=1, common=True)
+    d_features: int = setting(64, least=1)
     """Channels of the discriminator's first convolution."""
-    patch: int = setting(70, choices=HALVINGS, common=True)
-    """Size of the patches that the discriminator judges, in pixels: 1 (PixelGAN: its colour), 16, 34, 70 or 142."""
+    patch: int = setting(70, choices=HALVINGS)
+    """Size of the patches that the discriminator judges, in pixels: 1 (PixelGAN: its colour), 16, 34, 70 or 142; that
+    of gan "oasis" judges each pixel by all that is around it."""
     spectral: bool = setting(False)
     """Spectral normalization of the discriminator."""
 
@@ -176,8 +185,9 @@ class NetworkSettings(Settings):
 class GameSettings(Settings):
     """The game, and how it is learnt."""
 
-    gan: Literal["bce", "lsgan", "hinge", "wgan"] = setting("bce", common=True)
-    """The game: cross-entropy, least squares, hinge or Wasserstein (which wants the objective's "gp")."""
+    gan: Literal["bce", "lsgan", "hinge", "wgan", "oasis"] = setting("bce", common=True)
+    """The game: cross-entropy, least squares, hinge, Wasserstein (which wants the objective's "gp"), or "oasis", in
+    which the discriminator sorts pixels into the input's `classes` and one more: made."""
     objective: str = setting("basic", common=True)
     """The loss terms: names of parts of `spec`, joined by "+"."""
     weights: dict[str, float | str] = setting(default_factory=dict, common=True, command="LossWeight")
@@ -262,7 +272,7 @@ class TranslationConfig(
             ends = getattr(self, f"{side}_range")
             fits = ends is None or (isfinite(ends[0]) and isfinite(ends[1]) and ends[0] < ends[1])
             require(self, f"{side}_range", fits, "two numbers, the smaller one first, or null")
-        least = 2 if self.generator == "unet" else 0
+        least = 0 if self.generator == "resnet" else 2
         require(self, "downs", self.downs is None or self.downs >= least, f"at least {least}, or null")
         if self.monitor in ("lpips", "fid"):
             weights = f"{self.monitor}_weights"
@@ -274,7 +284,6 @@ class TranslationConfig(
 
     def _check_sizes(self) -> None:
         size = sides(self.size)
-        require(self, "size", min(size) >= 8, "at least 8 pixels high and wide")
         how, load = self.preprocess, self.load_size
         if how in ("crop", "none"):
             require(self, "load_size", load is None, f"null, since preprocess {how!r} resizes nothing")
@@ -302,11 +311,12 @@ class TranslationConfig(
             return self.downs
         if self.generator == "resnet":
             return 2
+        most = 5 if self.generator == "spade" else 8
         height, width = sides(self.size)
         if self.preprocess in ("scale_width", "none"):  # pictures of many sizes, which are padded
-            return max(2, min(8, min(height, width).bit_length() - 1))
+            return max(2, min(most, min(height, width).bit_length() - 1))
         both = height | width  # as often as height and width divide by 2
-        return max(2, min(8, (both & -both).bit_length() - 1))
+        return max(2, min(most, (both & -both).bit_length() - 1))
 
     def augmentation(self, *, fit: bool = False) -> Augmentation:
         """What is done to the pictures that are trained on; `fit` says that they are made at `size` as they are."""
@@ -339,11 +349,18 @@ class TranslationConfig(
         """How what the network gives becomes output pictures; raises UsageError for floats whose range is open."""
         return Values(channels=self.out_channels, dtype=self.out_dtype or "uint8", range=self.out_range)
 
-    def build_generator(self, *, reverse: bool = False) -> UNet | ResNetGenerator:
+    @property
+    def in_planes(self) -> int:
+        """The channels of what the networks take for an input."""
+        return self.in_channels
+
+    def build_generator(self, *, reverse: bool = False) -> Generator:
         """An initialized generator from input to output pictures; with `reverse`, from output to input pictures."""
-        inputs, outputs = self.in_channels, self.out_channels
+        inputs, outputs = self.in_planes, self.out_channels
         if reverse:
             inputs, outputs = outputs, inputs
+        if self.generator == "spade":
+            return SpadeGenerator(inputs, outputs, features=self.features, downs=self.halvings())
         if self.generator == "resnet":
             return ResNetGenerator(
                 inputs,
@@ -367,8 +384,11 @@ class TranslationConfig(
             block="residual" if self.residual else None,
         )
 
-    def build_discriminator(self, channels: int) -> PatchGAN:
-        """An initialized discriminator of pictures with so many channels."""
+    def build_discriminator(self, channels: int) -> PatchGAN | SegmentingDiscriminator:
+        """An initialized discriminator of pictures with so many channels, the input's among them."""
+        if self.gan == "oasis":
+            made, downs = channels - self.in_planes, min(5, min(sides(self.size)).bit_length() - 1)
+            return SegmentingDiscriminator(self.in_planes, made, features=self.d_features, downs=downs)
         # The penalties want the gradient of one picture's logits, which a batch norm would make depend on the others.
         norm = "none" if self.gan == "wgan" and self.norm == "batch" else self.norm
         return PatchGAN(

@@ -11,20 +11,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from treadle.errors import RunError, UsageError, nearest
 from treadle.files import existing as there_is
-from treadle.files import reason
+from treadle.files import reason, remove_leftovers
 from treadle.gans.targets import fitting, targets_of
-from treadle.gans.translator import OVERLAP, PIXELS, Translator, Unsuitable
+from treadle.gans.translator import OVERLAP, PIXELS, Translator, Unsuitable, translator_named
 from treadle.gans.values import Array
 from treadle.images.folders import OnBad
 from treadle.images.reading import BadPicture, picture_size, read_array
 from treadle.images.writing import write_picture
+from treadle.recipes.actions import recipe_of_run
+from treadle.runs.models import At
+from treadle.runs.run import find_run
+
+if TYPE_CHECKING:
+    from treadle.engine.trainer import Trainer
 
 Existing = Literal["refuse", "skip", "overwrite"]
 
@@ -102,8 +108,12 @@ def translate_files(
             raise _refusal(done.bad, len(targets) + len(done.kept))
 
     check()
-    for folder in dict.fromkeys(job.target.parent for job in jobs):
+    folders: dict[Path, set[str]] = {}
+    for job in jobs:
+        folders.setdefault(job.target.parent, set()).add(job.target.name)
+    for folder, names in folders.items():
         _make(folder)
+        remove_leftovers(folder, names)
     began = time.perf_counter()
 
     def tell(share: float = 0.0) -> None:
@@ -126,6 +136,36 @@ def translate_files(
     tell()
     done.seconds = time.perf_counter() - began
     return done
+
+
+def translate(
+    run: str | Path,
+    source: str | Path,
+    out: str | Path,
+    *,
+    at: At | None = None,
+    direction: str | None = None,
+    trainer: type[Trainer] | str | None = None,
+    **how: Any,
+) -> Translated:
+    """Translate pictures with a model of a run: a file, or all in a folder and the folders in it.
+
+    Args:
+        run: its directory, `runs/pix2pix/v001`, or `runs/pix2pix` for its newest version.
+        source, out: what is translated, and where it goes; see `translate_files`.
+        at: which model: the step of one that is kept, "best" or "final"; None takes what suits the trainer.
+        direction: "AtoB" or "BtoA", where the run has learnt both; None takes the first.
+        trainer: its class, or its name in the registry; needed where the run's config.yaml has no such name.
+        how: the other arguments of `translate_files`.
+
+    Returns what became of the pictures. Raises UsageError and RunError in one line.
+
+    Example:
+        treadle.translate("runs/pix2pix", "photos", "translated")
+    """
+    directory = find_run(run)
+    kind = recipe_of_run(directory, trainer).trainer_class
+    return translate_files(translator_named(kind, directory, direction, at)[1], source, out, **how)
 
 
 def _refusal(bad: list[BadPicture], total: int) -> UsageError:

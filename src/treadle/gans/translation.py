@@ -27,7 +27,7 @@ from treadle.gans.augmentation import sides
 from treadle.gans.diffaugment import DiffAugment, Draw
 from treadle.gans.facades import facades
 from treadle.gans.images import PairedImages, Transform, UnpairedImages
-from treadle.gans.judging import Judge
+from treadle.gans.judging import NOTE, WORDS, Judge
 from treadle.gans.loading import in_batches
 from treadle.gans.padding import at_own_size
 from treadle.gans.settings import TranslationConfig
@@ -37,6 +37,7 @@ from treadle.hooks.examples import Examples
 from treadle.hooks.kept_models import KeptModels, KeptUnvalidated
 from treadle.hooks.timing import Timing
 from treadle.images.display import write_png
+from treadle.images.folders import has_split
 from treadle.images.metrics import METRICS
 from treadle.reports.report import write_report
 from treadle.reports.rows import Row
@@ -67,7 +68,23 @@ class TranslationTrainer(Trainer):
     @classmethod
     def load_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
         """The pictures in `path`, split by split (see `dataset`), by argument of a trainer; None makes house fronts."""
-        found = {name: cls.dataset(config, path, split) for name, split in SPLITS.items()}
+        return cls._load(config, path, SPLITS)
+
+    @classmethod
+    def load_test_data(cls, config: Any, path: Path | None) -> dict[str, Any]:
+        """As `load_data`, of a folder that need not have pictures to train on."""
+        splits = dict(SPLITS)
+        if (
+            path is not None
+            and not has_split(path, "train")
+            and any(has_split(path, split) for split in ("val", "test"))
+        ):
+            del splits["data"]
+        return cls._load(config, path, splits)
+
+    @classmethod
+    def _load(cls, config: Any, path: Path | None, splits: Mapping[str, str]) -> dict[str, Any]:
+        found = {name: cls.dataset(config, path, split) for name, split in splits.items()}
         return {
             name: in_batches(config, data, training=name == "data") for name, data in found.items() if data is not None
         }
@@ -215,15 +232,17 @@ class TranslationTrainer(Trainer):
         run = directory.parent
         config = self.config
         judge = Judge(config.lpips_weights, config.fid_weights, self.ways, deep=config.output_values.deep)
-        monitored = self.config.monitor if self.config.monitor in METRICS else None
+        monitored = config.monitor if config.monitor in (*METRICS, "lattice", "lpips") else None
         with self.evaluating():
             return write_report(
                 directory,
                 self.rows(feed, judge),
                 title=f"Test of {run.parent.name}/{run.name}",
-                description=self.config.sizes,
+                description=f"{self.shown_model}; {self.config.sizes}",
                 sort_by=monitored,
                 overall=judge.overall,
+                words=WORDS,
+                note=NOTE,
             )
 
     @abstractmethod

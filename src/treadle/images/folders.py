@@ -141,6 +141,12 @@ def side_folders(root: str | Path, split: str) -> tuple[Path, Path] | None:
     return None
 
 
+def has_split(root: Path, split: str) -> bool:
+    """Whether `root` has a folder of `split`, of A or of B (see `split_folder` and `side_folders`)."""
+    inside = [folder for name in SPLITS[split] for folder in (name, f"{name}A", f"{name}B", f"A/{name}", f"B/{name}")]
+    return any((root / folder).is_dir() for folder in inside)
+
+
 def _similar(missing: Path) -> str:
     """What to say about a folder that is not there: one beside it with a similar name, or where the path ends."""
     parent = missing.absolute().parent

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from treadle.checkpoint.store import read_checkpoint
 from treadle.engine.settings import StartSettings
+from treadle.engine.subject import Subject
 from treadle.errors import UsageError
 from treadle.files import existing, make_report_directory, to_json, write_whole
 from treadle.recipes import registry
@@ -261,7 +262,7 @@ def evaluate(run: Path, recipe: Recipe, at: At | None = None, lines: Path | None
     `lines` is a file of streamlines that are judged in place of the test data, for trainers that know them.
     """
     found = find_model(run, at, recipe.trainer_class.preferred_model)
-    with without_init(recipe).build() as trainer:
+    with without_init(recipe).build(testing=True) as trainer:
         found.put_into(trainer.parts)
         trainer.loop.loaded = trainer.loop.taken, str(found)
         feed = trainer.test_feed or trainer.validation_feed
@@ -272,6 +273,21 @@ def evaluate(run: Path, recipe: Recipe, at: At | None = None, lines: Path | None
         if feed is None:
             raise UsageError(f"{type(trainer).__name__} has neither test nor validation data to test on")
         return tested(trainer, feed, run.absolute() / "test", {"model": str(found), "step": found.step})
+
+
+def reported(trainer: Trainer, directory: Path) -> dict[str, Any]:
+    """What a trainer at its run's end reports into `directory`, on the model that `test` takes; the results by name.
+
+    Where that is the best model, the trainer has its weights and validation metrics from then on.
+    """
+    make_report_directory(directory)
+    best = trainer.best
+    has_own = type(trainer).report is not Subject.report
+    if has_own and trainer.preferred_model == "best" and best is not None and best["step"] != trainer.progress.step:
+        trainer.load_best()
+        trainer.loop.validation_metrics = dict(best["metrics"])
+    found = trainer.report(directory) or {**trainer.metrics, **trainer.validation_metrics}
+    return {"model": trainer.shown_model, **found}
 
 
 def tested(trainer: Trainer, feed: Feed, report: Path, results: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,13 +91,15 @@ class Recipe:
         run_dir: str | Path | None = None,
         hooks: Sequence[Hook] = (),
         resume: bool | Literal["auto"] = False,
+        testing: bool = False,
     ) -> Trainer:
         """Return the trainer, ready to train; with `run_dir` as a run on disk, whose `config.yaml` is this recipe.
 
-        With `resume` it goes on with the run that is there, as `Trainer` says. Raises UsageError for a trainer whose
-        `__init__` asks for more than a command can give.
+        With `resume` it goes on with the run that is there, as `Trainer` says; for `testing` alone its data need hold
+        nothing to train on. Raises UsageError for a trainer whose `__init__` asks for more than a command can give.
         """
-        data = {} if "data" in self.feeds else self.trainer_class.load_data(self.config, self.data)
+        load = self.trainer_class.load_test_data if testing else self.trainer_class.load_data
+        data = {} if "data" in self.feeds else load(self.config, self.data)
         given = {"config": self.config, **data, **self.feeds, "run_dir": run_dir, "hooks": hooks, "resume": resume}
         _check_makeable(self.trainer_class, given)
         trainer: Trainer = self.trainer_class(**given)

@@ -89,6 +89,11 @@ def go_on(trainer: Trainer) -> None:
     run: Run = trainer.run
     lifecycle = trainer.loop.lifecycle
     journal = read_journal(run.path)
+    if journal and journal[0]["event"] == "import":
+        raise UsageError(
+            f"{run.path} was imported: it has weights, and no training that could go on; begin one with them "
+            f"(treadle train {run.path / CONFIG} --data FOLDER --init {run.path})"
+        )
     recorded = recorded_settings(run.path, journal)
     if recorded.get("batch_size") == trainer.loop.asked_batch_size:
         # Before 0.3, a run beside whose data nobody had said it recorded the default.
