@@ -25,6 +25,7 @@ from treadle.gans.strengths import Range
 from treadle.gans.unet import UNet
 from treadle.gans.values import Values
 from treadle.images.bands import Kind
+from treadle.images.lpips import SMALLEST
 from treadle.images.metrics import HIGHER_IS_BETTER, METRICS
 
 Generator = UNet | ResNetGenerator | SpadeGenerator
@@ -274,10 +275,11 @@ class TranslationConfig(
             require(self, f"{side}_range", fits, "two numbers, the smaller one first, or null")
         least = 0 if self.generator == "resnet" else 2
         require(self, "downs", self.downs is None or self.downs >= least, f"at least {least}, or null")
-        if self.monitor in ("lpips", "fid"):
-            weights = f"{self.monitor}_weights"
+        monitored = str(self.monitor).rpartition("/")[2]  # of several sets to validate on, each has a name
+        if monitored in ("lpips", "fid"):
+            weights = f"{monitored}_weights"
             require(self, weights, getattr(self, weights) is not None, f"a file, which monitor: {self.monitor} needs")
-        steerable = str(self.monitor).partition("_")[0] != "sharpness"  # neither more nor less of it is better
+        steerable = monitored.partition("_")[0] != "sharpness"  # neither more nor less of it is better
         require(self, "monitor", steerable, "a figure with a best end: 'texture' takes sharpness in")
         self._check_sizes()
         self.augmentation()
@@ -292,6 +294,8 @@ class TranslationConfig(
             fits = all(sides(load)[axis] >= size[axis] for axis in axes)
             require(self, "load_size", fits, "at least `size`, or null")
         if how not in ("scale_width", "none"):  # of those, the pictures tell
+            fits = self.lpips_weights is None or min(size) >= SMALLEST
+            require(self, "lpips_weights", fits, f"null, since LPIPS needs pictures of {SMALLEST} pixels or more")
             fits = min(size) >= least_size(self.patch)
             words = " x ".join(map(str, size[::-1])) if size[0] != size[1] else str(size[0])
             require(self, "patch", fits, f"a patch that suits pictures of {words} pixels: choose a smaller one")
