@@ -15,7 +15,8 @@ SPLATS = {"memory_mb", "lpips_weights", "examples_every", "turntable"}
 SDF = {"examples_every", "render_every", "picture", "resolution", "test_points", "validation_points"}
 LINES = {"lazy", "cache_mb"}
 EXPECTED = {
-    "image": {"examples_every"}, "pix2pix": JUDGING, "cyclegan": JUDGING, "splats": SPLATS,
+    "image": {"examples_every"}, "pix2pix": JUDGING, "cyclegan": JUDGING, "colorization": JUDGING,
+    "splats": SPLATS,
     "nerf": SPLATS | {"render_every"}, "sdf": SDF,
     "tracts": LINES | {"track_seeds", "examples_every"}, "tracts-autoencoder": LINES,
 }  # fmt: skip

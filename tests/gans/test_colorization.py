@@ -149,7 +149,7 @@ def test_without_data_there_are_house_fronts(photos):
     [
         ({"in_channels": 3}, "in_channels is 3: expected 1: colorization makes a and b of L"),
         ({"out_channels": 3}, "out_channels is 3: expected 2"),
-        ({"direction": "BtoA"}, "direction is 'BtoA': expected 'AtoB'"),
+        ({"direction": "BtoA"}, "direction is 'BtoA': expected one of 'AtoB'"),
         ({"out_range": (-1.0, 1.0)}, r"out_range is \(-1.0, 1.0\): expected \(-110.0, 110.0\)"),
         ({"objective": "basic+vgg"}, "objective is 'basic\\+vgg': expected one without vgg"),
     ],

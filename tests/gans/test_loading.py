@@ -18,6 +18,7 @@ from treadle.errors import UsageError
 from treadle.gans.cyclegan import CycleGANConfig, CycleGANTrainer
 from treadle.gans.images import PairedImages, UnpairedImages
 from treadle.gans.pix2pix import Pix2PixConfig, Pix2PixTrainer
+from treadle.gans.translating import translate_files
 from treadle.images.bands import read_bands
 from treadle.images.writing import write_picture
 
@@ -380,6 +381,25 @@ def test_unpaired_floats_of_two_types(tmp_path):
     assert (config.in_dtype, config.out_dtype) == ("float32", "uint16") and config.in_range[0] < -2.5
     found = trainer.test_report(tmp_path / "test", trainer.test_feed)
     assert np.isfinite(found["cycle"])
+
+
+def test_files_of_many_bands_are_translated_by_the_command_too(tmp_path):
+    data = tmp_path / "data"
+    for split in ("train", "val"):
+        for index in range(2):
+            write(data / "A" / split / f"{index}.npy", smooth(20, 30, 6, "float32", seed=index))
+            write(data / "B" / split / f"{index}.png", smooth(20, 30, 3, "uint16", seed=index))
+    settings = SMALL | {"keep_generators": 3, "validate_every": "1 step"}
+    config = Pix2PixConfig(**settings, preprocess="none", in_channels=6)
+    trainer = Pix2PixTrainer(config, **Pix2PixTrainer.load_data(config, data), run_dir=tmp_path / "run")
+    trainer.train()
+    with trainer.evaluating():
+        assert trainer.strips()["steps"].dtype == np.uint8
+    translator = Pix2PixTrainer.translators(trainer.run.path)["AtoB"]
+    done = translate_files(translator, data / "A" / "val", tmp_path / "out", format="png")
+    assert sorted(path.name for path in done.written) == ["0.png", "1.png"] and not done.bad
+    made = read_bands(done.written[0])
+    assert made.dtype == np.uint16 and made.shape == (20, 30, 3)
 
 
 def test_tensors_of_any_number_of_channels(tmp_path):

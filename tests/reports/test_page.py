@@ -135,10 +135,10 @@ def test_what_leads_to_the_pictures_stands_above_them(page, tmp_path):
 
 def test_figures_are_explained_where_there_are_words_for_them(page):
     words = {"l1": "means <this>", "swd": "patches"}
-    figures = {"swd_ab": 0.25, "other": 1.0}
+    figures = {"swd_ab": 0.25, "swd_ba": 0.5, "other": 1.0}
     text = page([row(1, l1=0.1, sharpness=2.0)], words=words, note="read & look", overall=lambda: figures)
     cells = re.findall("<td class=words>([^<]*)</td>", text)
-    assert cells == ["patches", "", "means &lt;this&gt;", ""]
+    assert cells == ["patches", "", "", "means &lt;this&gt;", ""]
     assert "all pictures together" in text and ">0.2500</td>" in text
     assert "<p class=note>read &amp; look</p>" in text
     assert "near 1 is better" in text and Page(text).open == []

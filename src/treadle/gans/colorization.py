@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -42,23 +42,25 @@ RGB = Values(channels=3)
 class ColorizationConfig(Pix2PixConfig):
     """Settings of `ColorizationTrainer`."""
 
+    direction: Literal["AtoB"] = "AtoB"
+    """From L of L*a*b* to a and b, always."""
     in_channels: int = 1
-    """L of L*a*b*, always."""
+    """L, always."""
     out_channels: int = 2
     """a and b, always."""
     in_dtype: Kind | None = "float32"
-    """Always."""
+    """The type of L, always."""
     out_dtype: Kind | None = "float32"
-    """Always."""
+    """The type of a and b, always."""
     in_range: tuple[float, float] | None = (0.0, L_MOST)
-    """Of L, always."""
+    """The numbers of L, always."""
     out_range: tuple[float, float] | None = (-AB_MOST, AB_MOST)
-    """Of a and b, always."""
+    """The numbers of a and b, always."""
 
     def __post_init__(self) -> None:
         """Check types and ranges, and what must fit together; raises UsageError naming the field."""
         super().__post_init__()
-        for name in ("in_channels", "out_channels", "in_dtype", "out_dtype", "in_range", "out_range", "direction"):
+        for name in ("in_channels", "out_channels", "in_dtype", "out_dtype", "in_range", "out_range"):
             default = type(self).__dataclass_fields__[name].default
             require(self, name, getattr(self, name) == default, f"{default!r}: colorization makes a and b of L")
         require(self, "objective", "vgg" not in self.objective.split("+"), "one without vgg, which wants three colours")

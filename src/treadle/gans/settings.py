@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ from treadle.gans.strengths import Range
 from treadle.gans.unet import UNet
 from treadle.gans.values import Values
 from treadle.images.bands import Kind
+from treadle.images.lpips import SMALLEST
 from treadle.images.metrics import HIGHER_IS_BETTER, METRICS
 
 Generator = UNet | ResNetGenerator | SpadeGenerator
@@ -87,9 +88,21 @@ class AugmentationSettings(Settings):
     chances: dict[str, float] = setting(default_factory=dict, least=0, most=1)
     """Probability of what is to be done to some pictures only, by setting, such as {elastic: 0.3}; others: 1."""
 
+    def changes(self) -> dict[str, Any]:
+        """What is done to pictures by chance, as arguments of an `Augmentation`."""
+        return {
+            "flip": self.flip,
+            "vertical_flip": self.vertical_flip,
+            "rotate": self.rotate,
+            "elastic": self.elastic,
+            "elastic_sigma": self.elastic_sigma,
+            "distortion": self.distortion,
+            "chances": self.chances,
+        }
+
 
 @dataclass(kw_only=True)
-class InputSettings(Settings):
+class InputSettings(AugmentationSettings):
     """Where pairs are given: how the input alone is changed, and what compares features."""
 
     label_input: bool = False
@@ -114,8 +127,22 @@ class InputSettings(Settings):
     """Longest sides of these rectangles, as shares of the picture's."""
     cutout_both: bool = setting(False)
     """Cut the same rectangles out of the target."""
-    vgg_weights: Path | None = None
-    """Weights of VGG-19 for the objective's "+vgg", a safetensors file with torchvision's names."""
+
+    def changes(self) -> dict[str, Any]:
+        """What is done to pictures by chance, as arguments of an `Augmentation`."""
+        return super().changes() | {
+            "label_input": self.label_input,
+            "jitter": self.jitter,
+            "gamma": self.gamma,
+            "gray": self.gray,
+            "noise": self.noise,
+            "blur": self.blur,
+            "motion_blur": self.motion_blur,
+            "jpeg": self.jpeg,
+            "cutout": self.cutout,
+            "cutout_size": self.cutout_size,
+            "cutout_both": self.cutout_both,
+        }
 
 
 @dataclass(kw_only=True)
@@ -246,10 +273,11 @@ class TranslationConfig(
             require(self, f"{side}_range", fits, "two numbers, the smaller one first, or null")
         least = 0 if self.generator == "resnet" else 2
         require(self, "downs", self.downs is None or self.downs >= least, f"at least {least}, or null")
-        if self.monitor in ("lpips", "fid"):
-            weights = f"{self.monitor}_weights"
+        monitored = str(self.monitor).rpartition("/")[2]  # of several sets to validate on, each has a name
+        if monitored in ("lpips", "fid"):
+            weights = f"{monitored}_weights"
             require(self, weights, getattr(self, weights) is not None, f"a file, which monitor: {self.monitor} needs")
-        steerable = str(self.monitor).partition("_")[0] != "sharpness"  # neither more nor less of it is better
+        steerable = monitored.partition("_")[0] != "sharpness"  # neither more nor less of it is better
         require(self, "monitor", steerable, "a figure with a best end: 'texture' takes sharpness in")
         self._check_sizes()
         self.augmentation()
@@ -264,6 +292,8 @@ class TranslationConfig(
             fits = all(sides(load)[axis] >= size[axis] for axis in axes)
             require(self, "load_size", fits, "at least `size`, or null")
         if how not in ("scale_width", "none"):  # of those, the pictures tell
+            fits = self.lpips_weights is None or min(size) >= SMALLEST
+            require(self, "lpips_weights", fits, f"null, since LPIPS needs pictures of {SMALLEST} pixels or more")
             fits = min(size) >= least_size(self.patch)
             words = " x ".join(map(str, size[::-1])) if size[0] != size[1] else str(size[0])
             require(self, "patch", fits, f"a patch that suits pictures of {words} pixels: choose a smaller one")
@@ -297,9 +327,14 @@ class TranslationConfig(
             cut = self.preprocess in ("resize_and_crop", "scale_width_and_crop") and not fit
             height, width = (round(side * 5 / 4) if cut else side for side in sides(self.size))
             load_size = height if height == width else (height, width)
-        own = {each.name for each in fields(Augmentation)} & {each.name for each in fields(self)}
-        given = {name: getattr(self, name) for name in own}
-        return Augmentation(**given | {"load_size": load_size, "crop_size": self.size})
+        return Augmentation(
+            load_size=load_size,
+            crop_size=self.size,
+            preprocess=self.preprocess,
+            in_range=self.in_range,
+            out_range=self.out_range,
+            **self.changes(),
+        )
 
     @property
     def values(self) -> tuple[Values, Values]:

@@ -119,6 +119,10 @@ class BestModel(Hook):
         """Tell the trainer what was best."""
         trainer.loop.best = self.info
 
+    def begin_anew(self) -> None:
+        """Forget what was best: it was so for another run."""
+        self.kept = []
+
     def state_dict(self) -> dict[str, Any]:
         """What was best and when; for a run that is not on disk, the weights too."""
         first, *others = [vars(each) for each in self.kept] or [{"info": None, "weights": None}]

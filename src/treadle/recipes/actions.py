@@ -31,6 +31,7 @@ from treadle.recipes.try_out import TryOut, try_recipe
 from treadle.runs.fork import changed_hyperparameters, checkpoint_at, fork_run
 from treadle.runs.models import At, find_model
 from treadle.runs.other_data import redirect
+from treadle.runs.resume import changes_of_future
 from treadle.runs.run import CONFIG, find_run
 from treadle.runs.verify import Verdict, start_of, verify_run
 from treadle.terminal import say
@@ -231,9 +232,13 @@ def branch(
         changes = changed_hyperparameters(old.parts.optimizers, new.parts.optimizers)
         redirected = redirect(read_checkpoint(checkpoint_at(parent, at)), new)
     target = None if run_dir is None else Path(run_dir)
-    directory = fork_run(parent, at, recipe.document(), target, changes, redirected)
+    others = changes_of_future(parent, recipe.config)
+    others += sorted({f"{change['optimizer']}.{change['key']}" for change in changes} if not others else ())
+    directory = fork_run(parent, at, recipe.document(), target, changes, redirected, others)
     if redirected is not None:
         say(f"treadle: {redirected}")
+    elif others:
+        say(f"treadle: with other {', '.join(others)} nothing is best yet: the next validation begins anew")
     return recipe.build(run_dir=directory, hooks=hooks, resume=True)
 
 

@@ -49,7 +49,7 @@ def page(
         style=_STYLE,
         script=_SCRIPT,
         strips="".join(_strip(strip) for strip in strips),
-        summary=_overall(overall, words) + _summary(summaries, words),
+        summary=_overall(overall, words) + _summary(summaries, {k: v for k, v in words.items() if k not in overall}),
         note=f"<p class=note>{escape(note)}</p>\n" if note else "",
         columns=len(columns),
         captions="".join(f"<th scope=col class=picture>{escape(column)}</th>" for column in columns),
@@ -70,11 +70,16 @@ def _overall(figures: Mapping[str, float], words: Mapping[str, str]) -> str:
     """The figures of all pictures together, as a table."""
     if not figures:
         return ""
-    lines = "\n".join(
-        f"<tr><th scope=row>{escape(name)}</th><td class=figure>{_short(value)}</td>{_words(name, words)}</tr>"
-        for name, value in figures.items()
-    )
-    return f"<table class=summary>\n<caption>all pictures together</caption>\n<tbody>\n{lines}\n</tbody></table>\n"
+    lines, said = [], set()
+    for name, value in figures.items():
+        cell = _words(name, words)
+        lines.append(
+            f"<tr><th scope=row>{escape(name)}</th><td class=figure>{_short(value)}</td>"
+            f"{cell if cell not in said else _words('', words)}</tr>"
+        )
+        said.add(cell)  # of "swd_ab" and "swd_ba" it is said once
+    body = "\n".join(lines)
+    return f"<table class=summary>\n<caption>all pictures together</caption>\n<tbody>\n{body}\n</tbody></table>\n"
 
 
 def _summary(summaries: Mapping[str, Summary], words: Mapping[str, str]) -> str:
