@@ -41,6 +41,7 @@ from treadle.gans.pix2pix import Pix2PixTrainer
 from treadle.gans.translating import BATCH, translate_files
 from treadle.gans.translator import Translator
 from treadle.recipes.registry import load_recipe
+from treadle.runs.run import find_run
 
 RESULTS = Path(__file__).parent / "results" / "translate.md"
 HEAD = ["pictures per second", "network alone", "end to end", "of onnxruntime, in threads"]
@@ -52,8 +53,10 @@ def trained(directory: Path, quick: bool) -> Path:
     small = {"features": 4, "d_features": 4, "size": 32, "patch": 1, "downs": 3} if quick else {}
     every = {"max_steps": 2 if quick else 100, "examples_every": None, "validate_every": None}
     recipe = load_recipe("pix2pix").with_settings(small | every)
-    recipe.build(run_dir=directory).train()
-    return directory
+    trainer = recipe.build(run_dir=directory)
+    trainer.train()
+    assert trainer.run is not None
+    return trainer.run.path
 
 
 def draw(folder: Path, count: int, width: int, height: int) -> None:
@@ -158,10 +161,10 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="few small pictures, a small network, no promises")
     parser.add_argument("--write", action="store_true", help=f"store the table in {RESULTS.name}")
     options = parser.parse_args()
-    count, width, height, rounds = (3, 64, 32, 1) if options.quick else (200, WIDTH, HEIGHT, 5)
+    count, width, height, rounds = (3, 64, 32, 1) if options.quick else (200, WIDTH, HEIGHT, 3)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        run = options.run or trained(directory / "run", options.quick)
+        run = find_run(options.run) if options.run else trained(directory / "run", options.quick)
         write_onnx(Pix2PixTrainer.exportable(run)["generator"], directory / "generator.onnx")
         draw(directory / "labels", count, width, height)
         translator = next(iter(Pix2PixTrainer.translators(run).values()))
