@@ -34,6 +34,7 @@ PAGES = (
         (
             "Trainer",
             "TrainerConfig",
+            "StartSettings",
             "setting",
             "Summary",
             "Overview",

@@ -81,15 +81,21 @@ def test_every_public_name_is_there_and_documented(name: str) -> None:
 
 
 def test_no_code_can_come_from_a_file() -> None:
+    """torch.load reads other programs' files, as weights alone: its restricted unpickler knows no code."""
     for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        tree = ast.parse(path.read_text())
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        safe = {
+            id(call.func) for call in calls if any(ast.unparse(key) == "weights_only=True" for key in call.keywords)
+        }
+        for node in ast.walk(tree):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
                 assert not {"pickle", "dill", "cloudpickle", "marshal", "shelve"} & set(names), path
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id not in ("eval", "exec"), path
             if isinstance(node, ast.Attribute) and node.attr == "load" and getattr(node.value, "id", "") == "torch":
-                raise AssertionError(f"{path} calls torch.load")
+                assert id(node) in safe, f"{path} has torch.load without weights_only=True"
 
 
 def test_the_sources_hold_what_a_wheel_needs() -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from treadle.engine.progress import Progress
     from treadle.engine.rows import RowEdit
     from treadle.engine.schedule import Every, Span
-    from treadle.engine.settings import TrainerConfig
+    from treadle.engine.settings import StartSettings, TrainerConfig
     from treadle.engine.summary import Overview, Summary
     from treadle.engine.trainer import Trainer
     from treadle.gans.translating import translate
@@ -60,6 +60,7 @@ _HOMES = {
     "Record": "engine.events",
     "RowEdit": "engine.rows",
     "Span": "engine.schedule",
+    "StartSettings": "engine.settings",
     "State": "checkpoint.state",
     "Steps": "data.steps",
     "StreamFeed": "data.stream",
@@ -105,6 +106,7 @@ __all__ = [
     "RowEdit",
     "RunError",
     "Span",
+    "StartSettings",
     "State",
     "StateError",
     "Steps",

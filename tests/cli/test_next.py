@@ -72,7 +72,7 @@ def test_without_validation_or_test_data_there_are_pictures_all_the_same_and_a_n
     assert treadle("train", recipe, "--data", "data", *SMALL) == 0, treadle.err
     run = Path("runs", recipe, "v001")
     made = {"pix2pix": ["translations.png"], "cyclegan": ["A_to_B.png", "B_to_A.png"]}[recipe]
-    assert sorted(path.name for path in (run / "report").glob("*.png")) == made
+    assert {path.name for path in (run / "report").glob("*.png")} >= set(made)
     assert len(list((run / "examples").glob("step-*.png"))) == 2 * len(made)
     assert "failed" not in treadle.err
     assert ("neither test nor validation data" in treadle.out) == (len(splits) == 1)
@@ -80,6 +80,6 @@ def test_without_validation_or_test_data_there_are_pictures_all_the_same_and_a_n
     assert words == ["test" if len(splits) == 2 else "runs", str(run)]
     if words[0] == "test":
         titles = {"pix2pix": ["input", "output", "target"], "cyclegan": ["input", "output", "back"]}[recipe]
-        names = sorted(path.name for path in (run / "test" / "pictures").iterdir())
+        names = sorted(path.name for path in (run / "test" / "pictures").glob("000[12345678]-*"))
         assert len(names) == 2 * len(made) * 3
         assert {name.rpartition("-")[2].removesuffix(".png") for name in names} == set(titles)

@@ -40,6 +40,16 @@ def test_it_is_the_best_and_not_the_last(treadle: Any, line: None) -> None:
     assert results["loss"] < summary["validation_metrics"]["loss"]
 
 
+def test_the_report_of_a_training_and_its_test_show_the_same_model(treadle: Any, line: None) -> None:
+    assert treadle("train", "line", "--rate", "3.5", "--set", "validate_every=2 steps", "max_steps=8") == 0
+    assert "  model:   best model by loss, step 2\n" in treadle.out
+    slope = (RUN / "report" / "slope.txt").read_text()
+    assert treadle("test", str(RUN)) == 0
+    assert (RUN / "test" / "slope.txt").read_text() == slope
+    assert treadle("test", str(RUN), "--at", "final") == 0
+    assert (RUN / "test" / "slope.txt").read_text() != slope
+
+
 def test_at_says_which_model_and_what_is_printed_says_it(treadle: Any, line: None) -> None:
     settings = ("validate_every=2 steps", "max_steps=8", "save_every=4 steps")
     assert treadle("train", "line", "--rate", "3.5", "--set", *settings) == 0

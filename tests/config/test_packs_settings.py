@@ -10,12 +10,13 @@ from treadle.recipes.registry import trainer
 from treadle.runs.names import comes_with_treadle, registered
 
 OWN = [name for name, point in registered().items() if comes_with_treadle(point)]
-JUDGING = {"cache_mb", "examples", "examples_every", "lpips_weights", "fid_weights"}
+JUDGING = {"keep_generators", "cache_mb", "examples", "examples_every", "lpips_weights", "fid_weights"}
 SPLATS = {"memory_mb", "lpips_weights", "examples_every", "turntable"}
 SDF = {"examples_every", "render_every", "picture", "resolution", "test_points", "validation_points"}
 LINES = {"lazy", "cache_mb"}
 EXPECTED = {
-    "image": {"examples_every"}, "pix2pix": JUDGING, "cyclegan": JUDGING, "splats": SPLATS,
+    "image": {"examples_every"}, "pix2pix": JUDGING, "cyclegan": JUDGING, "colorization": JUDGING,
+    "splats": SPLATS,
     "nerf": SPLATS | {"render_every"}, "sdf": SDF,
     "tracts": LINES | {"track_seeds", "examples_every"}, "tracts-autoencoder": LINES,
 }  # fmt: skip

@@ -35,6 +35,7 @@ VALIDATED = (
     "image",
     "pix2pix",
     "cyclegan",
+    "rectangles",
     "splats",
     "splats_adc",
     "own_densification",
@@ -53,7 +54,7 @@ STAGES_OF = {
     "row edit": ("growing_gaussians", "everything", "splats", "splats_adc", "own_densification", "sdf", "nerf"),
     "validation": VALIDATED,
     "best model": VALIDATED,
-    "kept model": ("everything", "pix2pix", "cyclegan"),
+    "kept model": ("everything", "pix2pix", "cyclegan", "rectangles", "unpaired_floats"),
     "rollback": ("everything",),
 }
 """Stages that only some of them have."""

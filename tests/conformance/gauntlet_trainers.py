@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from gauntlet_kinds import SHORT, channels_last, lbfgs, ranked, sparse
+from gauntlet_pictures import rectangles, unpaired_floats
 from gauntlet_state import late_groups, lazy_modules, stream_validation
 from PIL import Image
 from torch import nn
@@ -71,6 +72,7 @@ RECIPES = {
         *("weights.G_L1=linear 100 to 10", "d_learning_rate=1e-3", "d_turns=2", "g_turns=3"),
     ],
     "cyclegan": [*TRANSLATION, "pool=10", "blocks=1", "spectral=true", "weights.G_IDENTITY_A=linear 5 to 0 over 50%"],
+    "colorization": [*TRANSLATION, "elastic=2", "chances.elastic=0.5", "cutout=2", "vertical_flip=0.5"],
     "splats": [
         *("max_steps=24", "device=cpu", "coarse=4", "random=60", "cap=90", "degree_every=3 steps"),
         *("grow_every=4 steps", "grow_from=2 steps", "pose_rate=1e-3", "exposure_rate=1e-2", "weights.needles=0.1"),
@@ -481,6 +483,8 @@ BUILDERS: dict[str, Callable[..., Trainer]] = {
             sparse,
             lbfgs,
             ranked,
+            rectangles,
+            unpaired_floats,
         ),
     )
 }
@@ -492,7 +496,10 @@ def plain_loop(run: Path) -> None:
 
 LOOPS: dict[str, Callable[[Path], None]] = {"plain_loop": plain_loop}
 """Programs without a trainer: each trains to its end, from where it was, with its checkpoints in a directory."""
-MAP_STYLE = ("ragged_sequences", "everything", "pix2pix", "cyclegan", "tracts", "tracts_memory", "tracts-autoencoder")
+MAP_STYLE = (
+    *("ragged_sequences", "everything", "pix2pix", "cyclegan", "colorization", "rectangles", "unpaired_floats"),
+    *("tracts", "tracts_memory", "tracts-autoencoder"),
+)
 """Those whose data may come from worker processes."""
 
 
@@ -542,7 +549,7 @@ def write_pictures(name: str, data: Path) -> None:
         Image.fromarray((np.indices((32, 32)).sum(0) * 4).astype(np.uint8)).save(data, format="png")
         return
     rng, width = np.random.default_rng(1), 48 if name == "pix2pix" else 24
-    for split in ("train", "val") if name == "pix2pix" else ("trainA", "trainB", "valA", "valB"):
+    for split in ("train", "val") if name in ("pix2pix", "colorization") else ("trainA", "trainB", "valA", "valB"):
         (data / split).mkdir(parents=True)
         for index in range(7 if split.startswith("train") else 3):
             pixels = rng.integers(0, 256, (3, 3, 3), dtype=np.uint8)

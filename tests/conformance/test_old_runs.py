@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from gauntlet_trainers import build, write_pictures
 
+import treadle
 from treadle.config.files import load
 from treadle.engine.summary import Summary
+from treadle.gans.pix2pix import Pix2PixTrainer
 from treadle.runs.environment import numerics
 from treadle.runs.fork import fork_run
 from treadle.runs.run import read_environment, read_journal
@@ -81,3 +83,17 @@ def test_an_old_run_forks(old: tuple[str, Path]) -> None:
     summary = build(name, run_dir=fork, resume=True).train()
     assert summary.step == EXPECTED[name]["final_step"]
     assert_ended_as_then(name, summary, exact)
+
+
+def test_an_old_run_is_tested_at_its_final_and_at_its_best_model(tmp_path: Path) -> None:
+    run = tmp_path / "pix2pix" / "v001"
+    shutil.copytree(OLD / "pix2pix" / "v001", run)
+    write_pictures("pix2pix", tmp_path / "data")
+    found = {at: treadle.test(run, at=at, data=tmp_path / "data") for at in (None, "best", 3)}
+    assert [found[at]["model"] for at in found] == [
+        "final model, step 7",
+        "best model by l1, step 5",
+        "model of step 3",
+    ]
+    assert len({results["l1"] for results in found.values()}) == 3
+    assert Pix2PixTrainer.exportable(run)["generator"].metadata["step"] == "7"

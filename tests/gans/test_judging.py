@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from treadle.gans.images import PairedImages, UnpairedImages
 from treadle.gans.judging import Judge
 from treadle.gans.pix2pix import Pix2PixConfig, Pix2PixTrainer
 from treadle.gans.sources import ArrayPairs
+from treadle.images.display import write_png
 from treadle.images.inception import Inception
 from treadle.images.lpips import LPIPS
 from treadle.images.metrics import measure
@@ -61,6 +63,16 @@ def test_all_pictures_are_compared_with_all_real_ones():
     assert judge.figures["swd"].compute() == judge.overall()["swd"]
     judge.figures["texture"].reset()
     assert all(math.isnan(value) for value in judge.overall().values())
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 6])
+def test_pictures_of_any_channels_shape_and_depth_are_judged(channels):
+    rng = np.random.default_rng(0)
+    outputs, real = (torch.from_numpy(rng.uniform(-1, 1, (2, channels, 24, 40))).float() for _ in range(2))
+    judge = Judge(deep=True)
+    judge.gather(outputs, real)
+    found = judge.compare(outputs, real)[0] | judge.overall()
+    assert all(math.isfinite(value) for value in found.values())
 
 
 def test_each_direction_has_sets_and_a_name_of_its_own_and_the_choice_is_between_both():
@@ -124,6 +136,24 @@ def test_fid_chooses_between_both_directions(weights_file):
     found = CycleGANTrainer(data=pairs(), validation_data=pairs(2, 1), **settings, **SMALL).validate()
     assert found["fid"] == pytest.approx((found["fid_ab"] + found["fid_ba"]) / 2) and found["fid_ab"] > 0
     assert found["fid_ab"] != found["fid_ba"]
+    judge = Judge(fid_weights=settings["fid_weights"])
+    judge.gather(pictures(0, 1), pictures(1, 1))
+    assert math.isnan(judge.overall()["fid"]), "one picture has no distribution, and is no error after hours"
+
+
+def test_the_page_of_a_test_says_what_its_figures_mean_and_shows_how_the_training_went(tmp_path):
+    for name in ("steps_ab", "steps_ba"):
+        (tmp_path / "report").mkdir(exist_ok=True)
+        write_png(tmp_path / "report" / f"{name}.png", np.zeros((20, 300, 3), np.uint8))
+    trainer = CycleGANTrainer(data=pairs(), test_data=pairs(2, 1), **SMALL)
+    found = trainer.test_report(tmp_path / "test", trainer.test_feed)
+    assert {"texture", "sharpness", "lattice", "swd_ab", "spectrum_ba", "cycle"} <= found.keys()
+    text = (tmp_path / "test" / "index.html").read_text()
+    assert text.count("<figcaption>how the training went") == 2 and "each validation, B to A</figcaption>" in text
+    assert "model of step 0" in text and "L1 alone prefers fog" in text
+    told = re.findall("<th scope=row>([a-z0-9_]+)(?: <small>[^<]*</small>)?</th>.*?<td class=words>([^<]*)</td>", text)
+    told = {name.partition("_")[0] for name, words in told if words}
+    assert told >= {*FIGURES, "l1", "psnr", "ssim", "cycle"}
 
 
 @pytest.mark.parametrize("config", [Pix2PixConfig, CycleGANConfig])
@@ -131,6 +161,10 @@ def test_what_cannot_choose_is_refused(config):
     for name in ("lpips", "fid"):
         with pytest.raises(UsageError, match=f"{name}_weights is None: expected a file, which monitor: {name} needs"):
             config(monitor=name)
-    for name in ("sharpness", "sharpness_ab"):
+    with pytest.raises(
+        UsageError, match=r"lpips_weights is .*: expected null, since LPIPS needs pictures of 32 pixels"
+    ):
+        config(lpips_weights="lpips.safetensors", size=16, patch=16)
+    for name in ("sharpness", "sharpness_ab", "hard/sharpness"):
         with pytest.raises(UsageError, match=f"monitor is '{name}': expected .*'texture'"):
             config(monitor=name)

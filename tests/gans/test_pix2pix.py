@@ -228,3 +228,81 @@ def test_a_damaged_picture_is_refused_or_left_out(pairs, capsys):
     capsys.readouterr()
     assert main(["train", "pix2pix", "--data", "pairs", "--max-steps", "5", *FLAGS[2:]]) == 1
     assert "2.png" in capsys.readouterr().err
+
+
+# Label maps ---------------------------------------------------------------------------------------------------------
+
+COLORS = np.array([(0, 0, 0), (128, 0, 0), (0, 0, 128)], np.uint8)
+LABELS = SMALL | {"classes": "auto", "direction": "BtoA", "generator": "spade", "gan": "oasis", "load_size": 16}
+
+
+@pytest.fixture
+def label_maps(tmp_path):
+    """Photographs on the left, label maps of three colours on the right."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 3), ("val", 2), ("test", 1)):
+        (tmp_path / "labels" / split).mkdir(parents=True)
+        for index in range(count):
+            photo = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            classes = COLORS[rng.choice(3, (8, 8), p=[0.5, 0.3, 0.2]).repeat(4, 0).repeat(4, 1)]
+            file = tmp_path / "labels" / split / f"{index}.png"
+            Image.fromarray(np.concatenate([photo, classes], 1)).save(file)
+    return tmp_path / "labels"
+
+
+def test_classes_are_found_in_the_training_inputs_and_noted(label_maps):
+    config = Pix2PixConfig(**LABELS)
+    data = Pix2PixTrainer.load_data(config, label_maps)
+    assert config.classes == "#000000 #800000 #000080" and config.in_planes == 3
+    x, y = data["validation_data"][0]
+    assert x.shape == (3, 16, 16) and set(x.unique().tolist()) == {0.0, 1.0} and bool((x.sum(0) == 1).all())
+    picture = np.asarray(Image.open(label_maps / "val" / "0.png"))[::2, 32::2]
+    np.testing.assert_array_equal(COLORS[x.argmax(0)], picture)  # by nearest neighbour
+    assert y.min() < 0
+    named = Pix2PixConfig(**LABELS | {"classes": "#000080 #000000 #800000 #00ff00"})
+    other, _ = Pix2PixTrainer.load_data(named, label_maps)["validation_data"][0]
+    assert other.shape == (4, 16, 16) and torch.equal(other[[1, 2, 0]], x) and not other[3].any()
+
+
+def test_label_maps_are_learnt_kept_shown_and_translated(label_maps, capsys):
+    run = label_maps.parent / "run"
+    settings = [f"--set={name}={value}" for name, value in LABELS.items()]
+    assert main(["train", "pix2pix", "--data", str(label_maps), "--run", str(run), *settings, "--set=max_steps=3"]) == 0
+    version = run / "v001"
+    assert "#000000 #800000 #000080" in (version / "config.yaml").read_text()
+    shown = np.asarray(Image.open(version / "report" / "translations.png"))
+    for color in COLORS:
+        assert (shown == color).all(-1).mean() > 0.02  # as colours, not as planes
+    model = Pix2PixTrainer.load_model(version)
+    assert model.in_channels == 3 and type(model).__name__ == "SpadeGenerator"
+    label_map = np.asarray(Image.open(label_maps / "test" / "0.png"))[:, 32:]
+    translator = Pix2PixTrainer.translators(version)["BtoA"]
+    made = translator.translate(label_map)
+    assert made.shape == (32, 32, 3)
+    np.testing.assert_array_equal(translator.translate(label_map ^ 3), made)  # colours that are off by a little
+    capsys.readouterr()
+    assert main(["test", str(version)]) == 0
+    assert "texture" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"gan": "oasis"}, "classes is None: expected colours or auto, for gan: oasis"),
+        ({"classes": "#000000"}, "1 colours of classes"),
+        ({"classes": "red blue"}, "the colour 'red' of a class"),
+        ({"classes": "auto", "gan": "oasis", "objective": "basic+r1"}, "one without r1 and gp, for gan: oasis"),
+    ],
+)
+def test_settings_of_label_maps_that_do_not_fit_are_refused(settings, said):
+    with pytest.raises(UsageError, match=said):
+        Pix2PixConfig(**SMALL | settings)
+
+
+def test_classes_that_are_still_to_be_found_are_asked_for():
+    with pytest.raises(UsageError, match="classes is 'auto': expected colours, where the data come from elsewhere"):
+        trainer_of(classes="auto")
+    planes = torch.nn.functional.one_hot(torch.randint(2, (5, 16, 16)), 2).movedim(-1, 1).float()
+    trainer = Pix2PixTrainer(data=(planes, pictures()[1]), classes="#000000 #ffffff", gan="oasis", max_steps=2, **SMALL)
+    trainer.train()
+    assert trainer.generator.in_channels == 2 and trainer.discriminator.classes == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -16,6 +16,7 @@ from treadle.images.pixels import to_pixels, to_tensor, with_channels
 SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 7))
 
 
+@settings(deadline=None, max_examples=50)
 @given(SHAPES.flatmap(lambda shape: st.sampled_from(["uint8", "uint16"]).flatmap(lambda d: arrays.arrays(d, shape))))
 def test_whole_numbers_come_back_to_the_last_bit(picture):
     values = Values(channels=picture.shape[2], dtype=str(picture.dtype))
@@ -36,6 +37,7 @@ def test_every_one_of_65536_values_comes_back():
     np.testing.assert_array_equal(values.decode(tensor), picture)
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), arrays.arrays(np.float32, (3, 4, 2), elements=st.floats(0, 1, width=32))
 )
@@ -97,6 +99,7 @@ def test_another_type_or_number_of_channels_is_refused_and_conform_makes_it_fit(
         values.conform(np.zeros((1, 1, 5), np.uint16))
 
 
+@settings(deadline=None, max_examples=50)
 @given(arrays.arrays(np.uint8, (3, 4, 4)), st.sampled_from([1, 3, 4]), st.sampled_from([1, 3, 4]))
 def test_deep_channels_become_one_another_as_those_of_8_bits_do(picture, given, wanted):
     picture = picture[:, :, :given]

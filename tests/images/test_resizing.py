@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -17,6 +17,7 @@ def noise(height, width, channels, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
 
 
+@settings(deadline=None, max_examples=50)
 @given(SIDES, SIDES, SIDES, SIDES, st.sampled_from([1, 3, 4]), st.booleans())
 def test_8_bits_are_what_pillow_makes_of_them(height, width, rows, columns, channels, nearest):
     picture = noise(height, width, channels)
@@ -26,6 +27,7 @@ def test_8_bits_are_what_pillow_makes_of_them(height, width, rows, columns, chan
     np.testing.assert_array_equal(resize(picture, (rows, columns), nearest=nearest), expected)
 
 
+@settings(deadline=None, max_examples=50)
 @given(SIDES, SIDES, SIDES, SIDES, st.integers(1, 6))
 def test_more_bits_and_channels_are_the_same_picture_only_finer(height, width, rows, columns, channels):
     picture = noise(height, width, channels) // 4 + 96  # so that nothing overshoots: 8 bits are cut after each pass
@@ -41,6 +43,7 @@ def test_more_bits_and_channels_are_the_same_picture_only_finer(height, width, r
         assert np.abs(found - coarse).max() <= 2  # and rounded
 
 
+@settings(deadline=None, max_examples=50)
 @given(SIDES, SIDES, SIDES, SIDES, st.sampled_from([np.uint8, np.uint16, np.float32]), st.integers(1, 5))
 def test_nearest_invents_no_number(height, width, rows, columns, kind, channels):
     picture = (noise(height, width, channels).astype(kind) * kind(100)).astype(kind)

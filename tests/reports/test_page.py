@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import re
 import shutil
@@ -119,6 +120,55 @@ def test_figures_are_short_to_read_and_full_to_sort(page):
         ("d", "", "-"),
         ("e", "12345.6", "1.235e+04"),
     ]
+
+
+def test_what_leads_to_the_pictures_stands_above_them(page, tmp_path):
+    strips = {"the <same> pictures over the steps": picture(0, (40, 300)), "and back": picture(1, (40, 200))}
+    text = page([row(1, l1=0.1)], strips=strips)
+    parsed = Page(text)
+    assert "the &lt;same&gt; pictures" in text and "<same>" not in text
+    assert text.index("<figcaption>") < text.index("<table")
+    first, second, *others = parsed.all("img")
+    assert (first["width"], first["height"], second["width"]) == ("300", "40", "200") and len(others) == 2
+    assert all((tmp_path / unquote(image["src"])).is_file() for image in (first, second))
+
+
+def test_figures_are_explained_where_there_are_words_for_them(page):
+    words = {"l1": "means <this>", "swd": "patches"}
+    figures = {"swd_ab": 0.25, "swd_ba": 0.5, "other": 1.0}
+    text = page([row(1, l1=0.1, sharpness=2.0)], words=words, note="read & look", overall=lambda: figures)
+    cells = re.findall("<td class=words>([^<]*)</td>", text)
+    assert cells == ["patches", "", "", "means &lt;this&gt;", ""]
+    assert "all pictures together" in text and ">0.2500</td>" in text
+    assert "<p class=note>read &amp; look</p>" in text
+    assert "near 1 is better" in text and Page(text).open == []
+    plain = page([row(1, l1=0.1)])
+    assert "class=words" not in plain and "class=note" not in plain and "all pictures together" not in plain
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_the_script_sorts_by_how_far_from_1_a_figure_is(page, tmp_path):
+    """Node has no page: what the script asks of one is there as plain objects."""
+    text = page([row(number, sharpness=value) for number, value in enumerate((3.0, 0.5, 1.1, 0.9), 1)])
+    cells = dict(re.findall(r'<tr id=p(\d).*?data-value="([^"]*)"', text))
+    (better,) = re.findall(r'data-better="([^"]*)"', text)
+    rows = [{"id": f"p{number}", "cells": [{"dataset": {"value": value}}]} for number, value in cells.items()]
+    stage = f"""
+      const nothing = () => null, heading = {{cellIndex: 0, setAttribute: nothing, getAttribute: nothing}};
+      heading.dataset = {{better: {json.dumps(better)}}};
+      const button = {{dataset: {{metric: "sharpness"}}, parentElement: heading, addEventListener: nothing}};
+      let order = [];
+      const body = {{rows: {json.dumps(rows)}, append(...rows) {{ order = rows.map(row => row.id).join(" "); }}}};
+      globalThis.document = {{querySelector: () => ({{tBodies: [body], querySelectorAll: () => [button]}})}};
+      globalThis.window = {{addEventListener() {{}}}};
+      globalThis.location = {{hash: "#sort=sharpness"}};
+    """
+    script = re.search("<script>(.*)</script>", text, re.DOTALL)[1].replace("body = table.tBodies[0]", "_ = 0")
+    (tmp_path / "sorted.cjs").write_text(
+        f'{stage}{script}\nconsole.log(order); sort("sharpness", true); console.log(order);'
+    )
+    done = subprocess.run(["node", tmp_path / "sorted.cjs"], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split("\n")[:2] == ["p3 p4 p2 p1", "p1 p2 p4 p3"]
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no browser is installed")

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 import weakref
 
 import numpy as np
@@ -136,7 +137,7 @@ def test_overall_is_asked_after_the_last_row(tmp_path):
     results = write_report(tmp_path, stream(), title="houses", overall=lambda: {"fid": 10.0 * len(seen)})
     assert results["fid"] == 30
     assert table(tmp_path)["overall"] == {"fid": 30.0}
-    assert "<dt>fid</dt><dd>30.00</dd>" in (tmp_path / "index.html").read_text()
+    assert re.search("<th scope=row>fid</th><td class=figure>30.00</td>", (tmp_path / "index.html").read_text())
 
 
 def test_without_targets_and_with_other_metrics(tmp_path):
@@ -292,3 +293,21 @@ def test_a_name_that_is_not_utf_8_does_not_lose_the_report(tmp_path):
     assert (tmp_path / table["rows"][0]["files"]["output"]).is_file()
     assert r"caf\udce9.jpg" in (tmp_path / "index.html").read_text(encoding="utf-8")
     assert r"caf\udce9.jpg" in (tmp_path / "table.csv").read_text(encoding="utf-8")
+
+
+def test_of_a_metric_that_is_right_at_1_half_and_twice_are_equally_bad(tmp_path):
+    values = [0.5, 1.1, 3.0, 0.0, 1.0, math.nan, 2.0, math.inf]
+    lines = [Row(f"house {number}", {}, {"sharpness": value}) for number, value in enumerate(values, 1)]
+    write_report(tmp_path, lines, title="houses")
+    found = table(tmp_path)
+    assert [int(line["name"].split()[1]) for line in found["rows"]] == [5, 2, 1, 7, 3, 4, 8, 6]
+    assert found["metrics"]["sharpness"]["better"] == "near 1"
+    assert found["metrics"]["sharpness"]["best"]["value"] == 1
+
+
+def test_wide_pictures_are_kept_beside_the_others(tmp_path):
+    wide = {"steps of A": np.zeros((20, 200, 3), np.uint8), "steps of B": np.ones((20, 100, 3), np.uint8)}
+    for _ in range(2):
+        write_report(tmp_path, rows(), title="houses", strips=wide)
+        names = sorted(path.name for path in (tmp_path / "pictures").glob("0000-*"))
+        assert names == ["0000-strip 1-steps of A.png", "0000-strip 2-steps of B.png"]

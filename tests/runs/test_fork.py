@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+import treadle
 from treadle import RunError, StateError, UsageError
 from treadle.checkpoint.store import list_checkpoints, read_checkpoint
 from treadle.runs.aside import ASIDE, create_run
@@ -19,8 +20,9 @@ from treadle.runs.compare import describe, find_runs
 from treadle.runs.fork import fork_run
 from treadle.runs.lock import RunLock
 from treadle.runs.metrics import read_metrics
+from treadle.runs.models import find_model
 from treadle.runs.run import read_config, read_journal, versions
-from treadle.testing import Line, line_data
+from treadle.testing import Line, kill, line_data
 
 DATA = line_data(48)
 
@@ -198,3 +200,99 @@ def test_a_pipe_where_a_file_should_be_is_named(parent: Path) -> None:
     with pytest.raises(RunError, match=r"cannot be forked: .*step-00000008/more: it is no regular file: remove it"):
         fork_run(parent, 8, config(parent))
     assert list(parent.parent.iterdir()) == [parent]
+
+
+class Judged(Line):
+    """Has two metrics more, of which one rises with every step."""
+
+    def validation_step(self, batch: Any) -> Any:
+        steps = self.progress.step
+        return {**super().validation_step(batch), "rises": float(steps), "falls": -float(steps)}
+
+
+def judged(run_dir: Path, **settings: Any) -> Judged:
+    given = {"batch_size": 8, "max_epochs": 3, "save_every": "4 steps", "keep_checkpoints": 9, "monitor": "rises"}
+    given |= {"patience": 9, "run_dir": run_dir}
+    return Judged(**{"data": DATA, "validation_data": DATA} | given | settings)
+
+
+@pytest.fixture
+def falling(tmp_path: Path) -> Path:
+    """A run in which the first validation, of step 6, is the best: `rises` is to be small."""
+    with judged(tmp_path / "judged") as trainer:
+        trainer.train()
+        assert trainer.best["step"] == 6
+        path: Path = trainer.run.path
+    return path
+
+
+@pytest.mark.parametrize(
+    ("settings", "data", "own"),
+    [
+        ({"max_epochs": 4}, None, False),
+        ({"max_epochs": 4, "patience": 5, "keep_best": 2, "save_every": "1 epoch", "workers": 0}, None, False),
+        ({"monitor_mode": "min"}, None, False),
+        ({"clip_norm": 1.0}, None, True),
+        ({"seed": 5}, None, True),
+        ({"monitor": "falls"}, None, True),
+        ({"monitor_mode": "max"}, None, True),
+        ({}, line_data(24), True),
+    ],
+)
+def test_what_determines_the_future_says_whether_the_parents_best_is_the_forks(
+    falling: Path, tmp_path: Path, settings: dict[str, Any], data: Any, own: bool
+) -> None:
+    before = read_best(falling)
+    feeds = {"data": DATA if data is None else data, "validation_data": DATA}
+    fork = treadle.fork(falling, 8, trainer=Judged, run_dir=tmp_path / "fork", **feeds, **settings)
+    assert (fork.best is None) == own
+    assert find_model(fork.run.path, "final").step == 8, "there at once"
+    if own:
+        with pytest.raises(UsageError, match="has no best model"):
+            read_best(fork.run.path)
+    else:
+        assert read_best(fork.run.path).info == before.info == fork.best
+    fork.train()
+    found = read_best(fork.run.path)
+    if own:
+        later = 18 if "monitor" in settings or "monitor_mode" in settings else 9 if data is not None else 12
+        assert (found.info["step"], fork.best["step"]) == (later, later)
+        assert found.info["value"] == (-18.0 if "monitor" in settings else float(later))
+        assert not torch.equal(found.weights["model.weight"], before.weights["model.weight"])
+    else:
+        assert found.info["step"] == fork.best["step"] == 6
+        assert torch.equal(found.weights["model.weight"], before.weights["model.weight"])
+
+
+def test_a_fork_that_judges_anew_does_so_through_a_kill_a_rewind_and_a_verification(
+    falling: Path, tmp_path: Path
+) -> None:
+    feeds: dict[str, Any] = {"trainer": Judged, "data": DATA, "validation_data": DATA}
+    whole = treadle.fork(falling, 8, run_dir=tmp_path / "whole", clip_norm=1.0, **feeds)
+    whole.train()
+    fork = treadle.fork(falling, 8, run_dir=tmp_path / "fork", clip_norm=1.0, **feeds)
+    for _ in range(3):
+        fork.iterate()
+    kill(fork)
+    again = treadle.resume(fork.run.path, **feeds)
+    assert again.progress.step == 8 and again.best is None
+    while again.progress.step < 13:
+        again.iterate()
+    assert again.best["step"] == 12
+    again.rewind(8)
+    assert again.best is None
+    again.train()
+    assert (again.best["step"], again.digest()) == (12, whole.digest())
+    again.close()
+    assert treadle.verify(again.run.path, start=8, **feeds).holds
+
+
+def test_a_fork_says_what_makes_it_judge_anew(falling: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    feeds: dict[str, Any] = {"trainer": Judged, "data": DATA, "validation_data": DATA}
+    treadle.fork(falling, 8, clip_norm=1.0, seed=5, max_epochs=4, **feeds).close()
+    said = capsys.readouterr().err
+    assert "treadle: with other clip_norm, seed nothing is best yet: the next validation begins anew" in said
+    treadle.fork(falling, 8, max_epochs=4, **feeds).close()
+    assert "nothing is best" not in capsys.readouterr().err
+    entries = [read_journal(falling.with_name(name))[0] for name in ("v002", "v003")]
+    assert [entry.get("others") for entry in entries] == [["clip_norm", "seed"], None]

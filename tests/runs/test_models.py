@@ -24,7 +24,7 @@ DATA = {"data": line_data(8), "validation_data": line_data(4)}
 class Scripted(Line):
     """Two steps an epoch; after the n-th it validates as the n-th value of `script`. One of its averages is seen."""
 
-    script: tuple[float, ...] = (1, 3, 2, 2)
+    script: tuple[float, ...] = (1, 3, 2, 2, 2)
 
     def setup(self) -> None:
         super().setup()
@@ -76,6 +76,9 @@ def test_a_step_that_is_not_kept_is_refused_with_those_that_are(tmp_path: Path) 
     run = trained(tmp_path / "line").run.path
     with pytest.raises(UsageError, match=r"keeps no model of step 2: there are 4 \(best\), 6, 8 \(final\)$"):
         find_model(run, 2)
+    short = trained(tmp_path / "short", max_epochs=2).run.path
+    with pytest.raises(UsageError, match=r"keeps no model of step 1: there are 2, 4 \(best, final\)$"):
+        find_model(short, 1)
     for wrong, near in (("fnal", "'best' or 'final'; did you mean 'final'"), (-1, "a step, 'best'"), (True, "a step")):
         with pytest.raises(UsageError, match=f"at is {wrong!r}: expected .*{near}"):
             find_model(run, wrong)
@@ -141,3 +144,17 @@ def test_an_old_checkpoint_with_averages_of_twins_says_what_to_do(tmp_path: Path
     del state.clock["averages"]
     with pytest.raises(Exception, match=r"whether 'average' is the average of model or of twin: resume the run"):
         evaluated_weights(state)
+
+
+def test_a_trainer_says_which_model_it_shows(tmp_path: Path) -> None:
+    settings = {"max_epochs": 4, "batch_size": 4, "monitor": "score", "monitor_mode": "max"}
+    trainer = Scripted(**DATA, run_dir=tmp_path / "line", **settings)
+    trainer.iterate()
+    assert trainer.shown_model == "model of step 1"
+    trainer.train()
+    assert trainer.shown_model == "final model, step 8"
+    trainer.load_best()
+    assert trainer.shown_model == "best model by score, step 4"
+    trainer.extend(max_epochs=5)
+    trainer.iterate()
+    assert trainer.shown_model == "model of step 9"

@@ -7,6 +7,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from keyword import iskeyword
 from typing import Any
 
 from treadle.errors import TreadleError, UsageError, nearest
@@ -21,6 +22,7 @@ COMMANDS = {
     "export": "write a run's best model as a file for other programs",
     "translate": "translate pictures with a run's model",
     "runs": "list runs, or compare some",
+    "import": "make a run of another program's networks",
     "pairs": "prepare paired pictures for image-to-image translation",
     "tracts": "prepare and look at the data of tractography",
     "track": "track streamlines with a run's best model",
@@ -106,7 +108,7 @@ def _dispatch(arguments: list[str]) -> int:
     if command not in COMMANDS:
         what = "option" if command.startswith("-") else "command"
         raise UsageError(f"unknown {what} {command!r}{nearest(command, COMMANDS)}")
-    module = importlib.import_module(f"treadle.cli.{command}")
+    module = importlib.import_module(f"treadle.cli.{command}{'_' * iskeyword(command)}")
     code: int = module.run(arguments[1:])
     return code
 

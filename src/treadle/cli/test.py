@@ -70,6 +70,7 @@ def _test_ply(options: Namespace) -> int:
         feed = trainer.test_feed or trainer.validation_feed
         if feed is None:
             raise UsageError(f"{options.data} holds no photograph out: say which with --set every=8 or lists")
+        trainer.loop.loaded = trainer.loop.taken, ply.name
         results = tested(trainer, feed, ply.with_name(f"{ply.stem}-test"), {})
     print(f"{options.ply} on {options.data}")
     print_results(results)

@@ -14,7 +14,7 @@ from treadle.cli.common import Parser, print_results, shown, terminal_width
 from treadle.cli.script import add_trainer, load_trainer
 from treadle.cli.sinks import add_sinks, sinks
 from treadle.errors import UsageError
-from treadle.files import existing, make_report_directory, to_json
+from treadle.files import existing, to_json
 from treadle.recipes.registry import Recipe, load_recipe, recipe_of
 from treadle.terminal import outliving_the_terminal, say
 
@@ -38,8 +38,8 @@ EXAMPLES = """  treadle train image
   treadle train image --help                     the recipe's own page of help
   treadle train image --help all                 every setting, in full
 
-A value is taken from the flags, else from --set, else from the recipe (which may
-have others with --data), else it is the setting's default."""
+A value is taken from the flags, else from --set, else from the recipe (which
+may have others with --data), else it is the setting's default."""
 
 
 def parser() -> Parser:
@@ -139,6 +139,7 @@ def _try(recipe: Recipe, named: str) -> int:
 def drive(trainer: Trainer, options: Namespace) -> int:
     """Train to the end, or to a signal, and say what came of it; returns the exit code."""
     from treadle.engine.interrupts import Interrupts
+    from treadle.recipes.actions import reported
 
     directory: Path = trainer.run.path
     run = quote(shown(directory))
@@ -157,8 +158,7 @@ def drive(trainer: Trainer, options: Namespace) -> int:
         print(f"next: treadle resume {run}{code}")
         return interrupts.exit_code
     print(f"finished: step {summary.step} in {summary.seconds:.1f} s{f' ({summary.reason})' if summary.reason else ''}")
-    make_report_directory(directory / "report")
-    print_results(trainer.report(directory / "report") or {**summary.metrics, **summary.validation_metrics})
+    print_results(reported(trainer, directory / "report"))
     print(f"run: {shown(directory)}")
     print(f"next: {_judged(trainer, run, code)}")
     return 0

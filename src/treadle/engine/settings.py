@@ -156,7 +156,16 @@ class CheckpointSettings(Settings):
 
 @dataclass(kw_only=True)
 class StartSettings(Settings):
-    """What the networks begin with."""
+    """What the networks begin with.
+
+    A base beside `TrainerConfig` for the settings of a trainer whose modules may begin with other weights than those
+    that `setup` draws. They are put there by name before the first step, averages (EMA) begin with them too, and the
+    run's state tells them by their SHA-256.
+
+    Example:
+        class MineConfig(StartSettings, TrainerConfig): ...
+        Mine(data=data, max_epochs=5, init={"encoder": "runs/big@best"}).train()
+    """
 
     init: str | dict[str, str] | None = setting(None, common=True)
     """Weights to begin with: a run or a safetensors file for all networks, or {network: one}. RUN@STEP, RUN@best and

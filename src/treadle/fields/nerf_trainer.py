@@ -348,7 +348,7 @@ class NeRFTrainer(Trainer):
                 directory,
                 self.rows(feed),
                 title=f"Test of {run.parent.name}/{run.name}",
-                description=f"A radiance field over {self.background}",
+                description=f"{self.shown_model}: a radiance field over {self.background}",
                 sort_by="psnr",
                 higher=HIGHER,
             )

@@ -261,7 +261,7 @@ class SDFTrainer(Trainer):
             )
             title = f"Test of {run.parent.name}/{run.name}"
             about = f"the distance from {self.solid.name} ({self.solid.topology}); the figures are of all of it"
-            written = write_report(directory, rows, title=title, description=about)
+            written = write_report(directory, rows, title=title, description=f"{self.shown_model}: {about}")
         return found | {name: written[name] for name in ("table", "page")}
 
     @classmethod

@@ -22,8 +22,8 @@ Block = Callable[[int], nn.Module]
 class InstanceNorm(nn.InstanceNorm2d):
     """Instance norm with weights. A batch of one is normalized as a batch: the same bits, 2 % of a step less."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, affine=True)
+    def __init__(self, channels: int, *, affine: bool = True) -> None:
+        super().__init__(channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same; H * W at least 2 in training."""

@@ -18,13 +18,13 @@ from treadle.errors import UsageError
 from treadle.export.onnx import Exportable
 from treadle.gans.export import exportable_generator
 from treadle.gans.images import PairedImages, UnpairedImages
-from treadle.gans.inference import Generator, generator_of
+from treadle.gans.inference import generator_of
 from treadle.gans.judging import Judge
 from treadle.gans.layouts import first_of
 from treadle.gans.loading import kinds_for, settle_values
 from treadle.gans.padding import at_own_size
 from treadle.gans.pool import ImagePool
-from treadle.gans.settings import TranslationConfig
+from treadle.gans.settings import Generator, TranslationConfig
 from treadle.gans.sources import ArrayPairs, UnpairedFolders, UnpairedSource
 from treadle.gans.specs import build_objective
 from treadle.gans.translation import TranslationTrainer, house_fronts, means, name_of, samples
@@ -95,7 +95,8 @@ class CycleGANTrainer(TranslationTrainer):
             a, b = house_fronts(config, split)
             if split != "train":
                 still = config.augmentation(fit=True).still()
-                return PairedImages(ArrayPairs(a, b), config.size, still, config.cache_mb, values=config.values)
+                pairs = ArrayPairs(a, b)
+                return PairedImages(pairs, config.size, None, config.cache_mb, values=config.values, still=still)
             source = ArrayPairs(a[: len(a) // 2][:most], b[len(b) // 2 :][:most])  # of different houses
         elif split == "train" or side_folders(path, split) is not None:
             kinds = kinds_for(config, split)
@@ -105,7 +106,7 @@ class CycleGANTrainer(TranslationTrainer):
             return None
         if split != "train":
             still = config.augmentation().still()
-            return UnpairedImages(source, config.size, still, config.cache_mb, values=config.values)
+            return UnpairedImages(source, config.size, None, config.cache_mb, values=config.values, still=still)
         settle_values(config, source)
         augmentation = config.augmentation(fit=path is None)
         return UnpairedImages(source, config.size, augmentation, config.cache_mb, cls.transform(), config.values)

@@ -59,9 +59,10 @@ class _Translation:
         cache_mb: float,
         transform: Transform | None,
         values: tuple[Values, Values] | None,
+        still: Augmentation | None,
     ) -> None:
         self.transform = transform
-        self.still = (augmentation or Augmentation(load_size=size, crop_size=size)).still()
+        self.still = still or (augmentation or Augmentation(load_size=size, crop_size=size)).still()
         self.augmentation = augmentation
         if sides(self.still.crop_size) != sides(size):
             raise UsageError(
@@ -106,12 +107,13 @@ class PairedImages(_Translation):
     Args:
         source: `PairFolder`, `ArrayPairs` or any other `PairSource`.
         size: the `crop_size` of the augmentation, in pixels: the side of a square, or (height, width).
-        augmentation: None for evaluation at `size`; `Augmentation.still` evaluates what an augmentation trains on.
+        augmentation: None for evaluation.
         cache_mb: memory for decoded and resized pictures, in MB, in each process that makes samples. It never changes
             a sample.
         transform: `f(x, y, rng)`, done to the augmented pair, where there is an augmentation. What is random should
             come from `rng` alone, which is that of (seed, epoch, index). Processes that make samples import it.
         values: how the numbers of input and target become a network's; None is for 8 bits.
+        still: how pictures are evaluated; None takes what the augmentation's `still()` says, or without one `size`.
 
     Making a sample raises UsageError for two pictures that differ in size where neither is resized.
     """
@@ -124,8 +126,9 @@ class PairedImages(_Translation):
         cache_mb: float = 512,
         transform: Transform | None = None,
         values: tuple[Values, Values] | None = None,
+        still: Augmentation | None = None,
     ) -> None:
-        super().__init__(size, augmentation, cache_mb, transform, values)
+        super().__init__(size, augmentation, cache_mb, transform, values, still)
         self.source = source
 
     def __len__(self) -> int:
@@ -185,7 +188,8 @@ class UnpairedImages(_Translation):
 
     Args:
         source: `UnpairedFolders`, or anything with the sources `a` and `b`.
-        size, augmentation, cache_mb, transform, values: as for `PairedImages`; of the augmentation, only geometry.
+        size, augmentation, cache_mb, transform, values, still: as for `PairedImages`; of the augmentation, only
+            geometry.
 
     Raises UsageError for an augmentation of the input's appearance: here both pictures are input and target.
     """
@@ -198,8 +202,9 @@ class UnpairedImages(_Translation):
         cache_mb: float = 512,
         transform: Transform | None = None,
         values: tuple[Values, Values] | None = None,
+        still: Augmentation | None = None,
     ) -> None:
-        super().__init__(size, augmentation, cache_mb, transform, values)
+        super().__init__(size, augmentation, cache_mb, transform, values, still)
         if augmentation is not None and augmentation != augmentation.geometry():
             raise UsageError(
                 "unpaired pictures are input and target at once: leave out what changes the input alone, such as jitter"

@@ -8,13 +8,10 @@ import numpy as np
 import torch
 
 from treadle.errors import UsageError
-from treadle.gans.resnet import ResNetGenerator
-from treadle.gans.unet import UNet
+from treadle.gans.settings import Generator
 from treadle.images.pixels import to_pixels, to_tensor
 from treadle.images.reading import Pixels
 from treadle.runs.models import Model
-
-Generator = UNet | ResNetGenerator
 
 
 def generator_of(found: Model, config: Any, name: str = "generator", *, reverse: bool = False) -> Generator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +17,33 @@ OF_SETS = (*FIGURES, "fid")
 """The figures of all pictures together."""
 CHOOSING = ("texture", "fid")
 """Those of them that may say which model is best where there are several directions."""
+
+WORDS = {
+    "l1": "mean difference of the pixels; from black to white it is 1",
+    "psnr": "the squared difference, in decibels",
+    "ssim": "likeness of small windows; 1 where all are equal",
+    "lpips": "difference as a network trained on photographs sees it",
+    "cycle": "mean difference after the way there and back; 0 also where nothing was translated",
+    "sharpness": "strength of edges and grain over that of real pictures: 1 is right, .3 is fog, and above 1 are noise "
+    "and checkerboards",
+    "lattice": "decibels by which a checkerboard, or a pattern of 4 or 8 pixels, stands out more than in real "
+    "pictures: 0 is right; of a single picture 2 is chance, 5 can be seen",
+    "spectrum": "how far fine and coarse structures are from their right strength: 0 is right, 0.7 is wrong by a "
+    "factor of 2, and pictures blurred by 2 pixels have 1.2",
+    "swd": "distance of small patches from those of real pictures, at several scales: 0 is right, and further real "
+    "pictures have .05 to .1",
+    "texture": "the four in one, which neither fog nor checkerboards please: 0 is right, further real pictures have "
+    ".2, pictures blurred by a pixel 1.5",
+    "fid": "distance of the two sets as a network trained on photographs sees them; the fewer pictures, the larger",
+}
+"""What each figure says, for who has never heard of it."""
+NOTE = (
+    "L1 alone prefers fog, and so do PSNR and SSIM: where the input does not say which of many details is right, a "
+    "blurred mean of all of them costs least. Sharpness, lattice, spectrum and swd ask what the pictures are made of, "
+    "wherever it lies: they see fog, noise and checkerboards, but not a window in the wrong place. Read both, and look "
+    "at the pictures."
+)
+"""How to read them."""
 
 
 class Judge:
@@ -70,7 +98,7 @@ class Judge:
             self._fids[way].add(outputs, real)
 
     def overall(self) -> dict[str, float]:
-        """The figures of all pictures together, by name: those of `Texture` and, with weights, FID.
+        """The figures of all pictures together, by name: those of `Texture` and, with weights, FID (of one: NaN).
 
         With several directions they have names such as "sharpness_ab"; "texture" and "fid", which may choose a model,
         are the means of them.
@@ -78,7 +106,7 @@ class Judge:
         if not self._found:
             found = {way: texture.figures() for way, texture in self._textures.items()}
             for way, fid in self._fids.items():
-                found[way]["fid"] = fid.value()
+                found[way]["fid"] = fid.value() if min(fid.counts) > 1 else math.nan
             self._found = found[""] if "" in found else _of_all(found)
         return dict(self._found)
 

@@ -8,7 +8,16 @@ from pathlib import Path
 
 from treadle.data.fingerprint import Fingerprint
 from treadle.errors import UsageError
-from treadle.gans.sources import EIGHT_BITS, Direction, Kinds, PairFolder, PairSource, PictureFolder, UnpairedSource
+from treadle.gans.sources import (
+    EIGHT_BITS,
+    Direction,
+    Kinds,
+    PairFolder,
+    PairSource,
+    PictureFolder,
+    PictureSource,
+    UnpairedSource,
+)
 from treadle.gans.values import Array
 from treadle.images.bands import Kind
 from treadle.images.folders import OnBad, list_pictures, side_folders, split_folder
@@ -99,8 +108,8 @@ def pairs_in(
     return PairFolders(*apart, direction, channels, on_bad, dtypes)
 
 
-def first_of(source: PairSource | UnpairedSource, most: int | None) -> None:
-    """Leave a source of files the first `most` pairs alone, or as many of each side; None leaves all."""
+def first_of(source: PairSource | UnpairedSource | PictureSource, most: int | None) -> None:
+    """Leave a source of files the first `most` pairs or pictures alone, or as many of each side; None leaves all."""
     if most is not None:
         sides = [getattr(source, side) for side in ("a", "b", "x", "y") if hasattr(source, side)]
         for each in sides or [source]:

@@ -9,6 +9,7 @@ from treadle.data.dataset import DatasetFeed
 from treadle.data.shapes import ShapeBuckets
 from treadle.errors import UsageError
 from treadle.gans.images import PairedImages, UnpairedImages
+from treadle.gans.labels import find_palette
 from treadle.gans.patchgan import least_size
 from treadle.gans.sources import Kinds, PairSource, UnpairedSource
 
@@ -19,6 +20,8 @@ def kinds_for(config: Any, split: str) -> Kinds:
     Only what is trained on decides: 8 bits are what a config without a type was trained on.
     """
     found = config.in_dtype, config.out_dtype
+    if getattr(config, "classes", None):
+        found = "uint8", config.out_dtype
     return found if split == "train" else (found[0] or "uint8", found[1] or "uint8")
 
 
@@ -40,6 +43,16 @@ def settle_values(config: Any, source: PairSource | UnpairedSource) -> None:
         if low == high:
             raise UsageError(f"every number of the pictures is {low:g}: say their range with {side}_range")
         amend(config, f"{side}_range", (low, high))
+
+
+def settle_classes(config: Any, source: PairSource) -> None:
+    """Note in `config` the colours of the classes, where it has classes "auto": those of the inputs of `source`.
+
+    Of many pictures, 200 that are evenly spread are looked at. Raises UsageError for inputs that are no label maps.
+    """
+    if config.classes == "auto":
+        step = max(1, len(source) // 200)
+        amend(config, "classes", str(find_palette(source.pair(i)[0] for i in range(0, len(source), step))))
 
 
 def _is_open(config: Any, side: str) -> bool:

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from treadle.config.settings import Settings, require, setting
 from treadle.data.feed import Feed
 from treadle.engine.objective import Losses
 from treadle.engine.settings import TrainerConfig
 from treadle.export.onnx import Exportable
+from treadle.gans.augmentation import Augmentation
 from treadle.gans.diffaugment import Draw
 from treadle.gans.export import exportable_generator
 from treadle.gans.images import PairedImages
-from treadle.gans.inference import Generator, generator_of
+from treadle.gans.inference import generator_of
 from treadle.gans.judging import Judge
+from treadle.gans.labels import Labels, Palette, parse_classes
 from treadle.gans.layouts import first_of, pairs_in
-from treadle.gans.loading import kinds_for, settle_values
+from treadle.gans.loading import kinds_for, settle_classes, settle_values
 from treadle.gans.padding import at_own_size
 from treadle.gans.pool import ImagePool
-from treadle.gans.settings import InputSettings, TranslationConfig
+from treadle.gans.settings import Generator, InputSettings, TranslationConfig
 from treadle.gans.sources import ArrayPairs, PairSource
 from treadle.gans.specs import build_objective
 from treadle.gans.translation import TranslationTrainer, house_fronts, means, name_of, samples
 from treadle.gans.translator import Half, Translator, translator_of
+from treadle.gans.values import Values
 from treadle.images.panels import panel
 from treadle.images.reading import Pixels
 from treadle.reports.rows import Row
@@ -35,7 +39,16 @@ from treadle.runs.models import At, find_model
 
 
 @dataclass(kw_only=True)
-class Pix2PixConfig(InputSettings, TranslationConfig):
+class LabelSettings(Settings):
+    """Inputs that are label maps."""
+
+    classes: str | None = setting(None, parse=parse_classes, common=True)
+    """Inputs are label maps, of which the networks are given a plane for each class: their colours, such as
+    "#000000 #800000 #008000", or "auto", those that the training inputs have; null takes inputs as pictures."""
+
+
+@dataclass(kw_only=True)
+class Pix2PixConfig(LabelSettings, InputSettings, TranslationConfig):
     """Settings of `Pix2PixTrainer`."""
 
     direction: Literal["AtoB", "BtoA"] = "AtoB"
@@ -47,6 +60,37 @@ class Pix2PixConfig(InputSettings, TranslationConfig):
     monitor: str | None = "l1"
     """The validation metric that says which model is best: "l1", "psnr" or "ssim", which prefer fog; "texture" (or
     "spectrum", "swd", "lattice"), which does not; with weights "lpips" or "fid"."""
+
+    def __post_init__(self) -> None:
+        """Check types and ranges, and what must fit together; raises UsageError naming the field."""
+        super().__post_init__()
+        require(self, "classes", self.gan != "oasis" or self.classes is not None, "colours or auto, for gan: oasis")
+        penalized = {"r1", "gp"} & set(self.objective.split("+"))
+        require(self, "objective", self.gan != "oasis" or not penalized, "one without r1 and gp, for gan: oasis")
+
+    def augmentation(self, *, fit: bool = False) -> Augmentation:
+        """What is done to the pairs that are trained on; `fit` says that they are made at `size` as they are."""
+        return replace(super().augmentation(fit=fit), label_input=self.label_input or self.classes is not None)
+
+    @property
+    def palette(self) -> Palette | None:
+        """The colours of the classes, None without; raises UsageError where they are still to be found in the data."""
+        if self.classes is None:
+            return None
+        found = parse_classes(self.classes)
+        require(self, "classes", found is not None, "colours, where the data come from elsewhere than load_data")
+        return found
+
+    @property
+    def input_values(self) -> Values:
+        """How the numbers of input pictures become the network's: one-hot, where there are classes."""
+        palette = self.palette
+        return Labels(channels=self.in_channels, palette=palette) if palette else super().input_values
+
+    @property
+    def in_planes(self) -> int:
+        """The channels of what the networks take for an input: as many as there are classes."""
+        return len(self.palette or ()) or self.in_channels
 
 
 class Pix2PixTrainer(TranslationTrainer):
@@ -82,16 +126,18 @@ class Pix2PixTrainer(TranslationTrainer):
             first_of(source, most)
         if split == "train":
             settle_values(config, source)
+            settle_classes(config, source)
         augmentation = config.augmentation(fit=path is None)
         if split != "train":
-            return PairedImages(source, config.size, augmentation.still(), config.cache_mb, values=config.values)
+            still = augmentation.still()
+            return PairedImages(source, config.size, None, config.cache_mb, values=config.values, still=still)
         return PairedImages(source, config.size, augmentation, config.cache_mb, cls.transform(), config.values)
 
     def setup(self) -> None:
         """Build the two networks, an optimizer for each, and the terms of the game."""
         config = self.config
         self.generator = config.build_generator()
-        self.discriminator = config.build_discriminator(config.in_channels + config.out_channels)
+        self.discriminator = config.build_discriminator(config.in_planes + config.out_channels)
         self.average = config.build_average(self.generator)
         self.g_optimizer = config.adam(self.generator)
         self.d_optimizer = config.adam(self.discriminator)
@@ -172,7 +218,7 @@ class Pix2PixTrainer(TranslationTrainer):
         return {"translations": panel([list(row.values()) for row in rows], list(rows[0]))} if rows else {}
 
     def triplet(self, x: Tensor, output: Tensor, y: Tensor) -> dict[str, Pixels]:
-        """Input, output and target, (1, C, H, W) in [-1, 1] each, as pictures to be looked at."""
+        """Input, output and target, (1, C, H, W) each, as pictures to be looked at; label maps in their colours."""
         inputs, outputs = self.config.values
         return {"input": inputs.shown(x[0]), "output": outputs.shown(output[0]), "target": outputs.shown(y[0])}
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -17,13 +17,18 @@ from treadle.engine.schedule import Every
 from treadle.engine.settings import StartSettings, TrainerConfig
 from treadle.gans.augmentation import Augmentation, Preprocess, sides
 from treadle.gans.diffaugment import DiffAugment
+from treadle.gans.oasis import SegmentingDiscriminator
 from treadle.gans.patchgan import HALVINGS, PatchGAN, least_size
 from treadle.gans.resnet import ResNetGenerator
+from treadle.gans.spade import SpadeGenerator
 from treadle.gans.strengths import Range
 from treadle.gans.unet import UNet
 from treadle.gans.values import Values
 from treadle.images.bands import Kind
+from treadle.images.lpips import SMALLEST
 from treadle.images.metrics import HIGHER_IS_BETTER, METRICS
+
+Generator = UNet | ResNetGenerator | SpadeGenerator
 
 
 @dataclass(kw_only=True)
@@ -83,9 +88,21 @@ class AugmentationSettings(Settings):
     chances: dict[str, float] = setting(default_factory=dict, least=0, most=1)
     """Probability of what is to be done to some pictures only, by setting, such as {elastic: 0.3}; others: 1."""
 
+    def changes(self) -> dict[str, Any]:
+        """What is done to pictures by chance, as arguments of an `Augmentation`."""
+        return {
+            "flip": self.flip,
+            "vertical_flip": self.vertical_flip,
+            "rotate": self.rotate,
+            "elastic": self.elastic,
+            "elastic_sigma": self.elastic_sigma,
+            "distortion": self.distortion,
+            "chances": self.chances,
+        }
+
 
 @dataclass(kw_only=True)
-class InputSettings(Settings):
+class InputSettings(AugmentationSettings):
     """Where pairs are given: how the input alone is changed, and what compares features."""
 
     label_input: bool = False
@@ -113,17 +130,35 @@ class InputSettings(Settings):
     vgg_weights: Path | None = None
     """Weights of VGG-19 for the objective's "+vgg", a safetensors file with torchvision's names."""
 
+    def changes(self) -> dict[str, Any]:
+        """What is done to pictures by chance, as arguments of an `Augmentation`."""
+        return super().changes() | {
+            "label_input": self.label_input,
+            "jitter": self.jitter,
+            "gamma": self.gamma,
+            "gray": self.gray,
+            "noise": self.noise,
+            "blur": self.blur,
+            "motion_blur": self.motion_blur,
+            "jpeg": self.jpeg,
+            "cutout": self.cutout,
+            "cutout_size": self.cutout_size,
+            "cutout_both": self.cutout_both,
+        }
+
 
 @dataclass(kw_only=True)
 class NetworkSettings(Settings):
     """The networks."""
 
-    generator: Literal["unet", "resnet"] = setting("unet", common=True)
-    """Kind of the generator."""
+    generator: Literal["unet", "resnet", "spade"] = setting("unet", common=True)
+    """Kind of the generator: a U-Net, a ResNet, or for label maps "spade", a U-Net that is told at every size what is
+    where, and has noise to make texture of (always bilinear, with instance norm)."""
     features: int = setting(64, least=1, common=True)
     """Channels of the generator's first convolution."""
     downs: int | None = setting(None, least=0)
-    """Halvings in the generator; null goes down to one pixel (at most 8) in a U-Net, and takes 2 in a ResNet."""
+    """Halvings in the generator; null goes down to one pixel (at most 8) in a U-Net, and takes 2 in a ResNet and 5 at
+    most in "spade"."""
     blocks: int = setting(9, least=0)
     """Residual blocks of a ResNet."""
     residual: bool = setting(False)
@@ -138,10 +173,11 @@ class NetworkSettings(Settings):
     """Hand the skips of a U-Net on through a ReLU, as the official code does."""
     dropout: float = setting(0.5, least=0, below=1)
     """Probability, in the three innermost stages of a U-Net's decoder."""
-    d_features: int = setting(64, least=1, common=True)
+    d_features: int = setting(64, least=1)
     """Channels of the discriminator's first convolution."""
-    patch: int = setting(70, choices=HALVINGS, common=True)
-    """Size of the patches that the discriminator judges, in pixels: 1 (PixelGAN: its colour), 16, 34, 70 or 142."""
+    patch: int = setting(70, choices=HALVINGS)
+    """Size of the patches that the discriminator judges, in pixels: 1 (PixelGAN: its colour), 16, 34, 70 or 142; that
+    of gan "oasis" judges each pixel by all that is around it."""
     spectral: bool = setting(False)
     """Spectral normalization of the discriminator."""
 
@@ -150,8 +186,9 @@ class NetworkSettings(Settings):
 class GameSettings(Settings):
     """The game, and how it is learnt."""
 
-    gan: Literal["bce", "lsgan", "hinge", "wgan"] = setting("bce", common=True)
-    """The game: cross-entropy, least squares, hinge or Wasserstein (which wants the objective's "gp")."""
+    gan: Literal["bce", "lsgan", "hinge", "wgan", "oasis"] = setting("bce", common=True)
+    """The game: cross-entropy, least squares, hinge, Wasserstein (which wants the objective's "gp"), or "oasis", in
+    which the discriminator sorts pixels into the input's `classes` and one more: made."""
     objective: str = setting("basic", common=True)
     """The loss terms: names of parts of `spec`, joined by "+"."""
     weights: dict[str, float | str] = setting(default_factory=dict, common=True, command="LossWeight")
@@ -236,19 +273,19 @@ class TranslationConfig(
             ends = getattr(self, f"{side}_range")
             fits = ends is None or (isfinite(ends[0]) and isfinite(ends[1]) and ends[0] < ends[1])
             require(self, f"{side}_range", fits, "two numbers, the smaller one first, or null")
-        least = 2 if self.generator == "unet" else 0
+        least = 0 if self.generator == "resnet" else 2
         require(self, "downs", self.downs is None or self.downs >= least, f"at least {least}, or null")
-        if self.monitor in ("lpips", "fid"):
-            weights = f"{self.monitor}_weights"
+        monitored = str(self.monitor).rpartition("/")[2]  # of several sets to validate on, each has a name
+        if monitored in ("lpips", "fid"):
+            weights = f"{monitored}_weights"
             require(self, weights, getattr(self, weights) is not None, f"a file, which monitor: {self.monitor} needs")
-        steerable = str(self.monitor).partition("_")[0] != "sharpness"  # neither more nor less of it is better
+        steerable = monitored.partition("_")[0] != "sharpness"  # neither more nor less of it is better
         require(self, "monitor", steerable, "a figure with a best end: 'texture' takes sharpness in")
         self._check_sizes()
         self.augmentation()
 
     def _check_sizes(self) -> None:
         size = sides(self.size)
-        require(self, "size", min(size) >= 8, "at least 8 pixels high and wide")
         how, load = self.preprocess, self.load_size
         if how in ("crop", "none"):
             require(self, "load_size", load is None, f"null, since preprocess {how!r} resizes nothing")
@@ -257,6 +294,8 @@ class TranslationConfig(
             fits = all(sides(load)[axis] >= size[axis] for axis in axes)
             require(self, "load_size", fits, "at least `size`, or null")
         if how not in ("scale_width", "none"):  # of those, the pictures tell
+            fits = self.lpips_weights is None or min(size) >= SMALLEST
+            require(self, "lpips_weights", fits, f"null, since LPIPS needs pictures of {SMALLEST} pixels or more")
             fits = min(size) >= least_size(self.patch)
             words = " x ".join(map(str, size[::-1])) if size[0] != size[1] else str(size[0])
             require(self, "patch", fits, f"a patch that suits pictures of {words} pixels: choose a smaller one")
@@ -276,11 +315,12 @@ class TranslationConfig(
             return self.downs
         if self.generator == "resnet":
             return 2
+        most = 5 if self.generator == "spade" else 8
         height, width = sides(self.size)
         if self.preprocess in ("scale_width", "none"):  # pictures of many sizes, which are padded
-            return max(2, min(8, min(height, width).bit_length() - 1))
+            return max(2, min(most, min(height, width).bit_length() - 1))
         both = height | width  # as often as height and width divide by 2
-        return max(2, min(8, (both & -both).bit_length() - 1))
+        return max(2, min(most, (both & -both).bit_length() - 1))
 
     def augmentation(self, *, fit: bool = False) -> Augmentation:
         """What is done to the pictures that are trained on; `fit` says that they are made at `size` as they are."""
@@ -289,9 +329,14 @@ class TranslationConfig(
             cut = self.preprocess in ("resize_and_crop", "scale_width_and_crop") and not fit
             height, width = (round(side * 5 / 4) if cut else side for side in sides(self.size))
             load_size = height if height == width else (height, width)
-        own = {each.name for each in fields(Augmentation)} & {each.name for each in fields(self)}
-        given = {name: getattr(self, name) for name in own}
-        return Augmentation(**given | {"load_size": load_size, "crop_size": self.size})
+        return Augmentation(
+            load_size=load_size,
+            crop_size=self.size,
+            preprocess=self.preprocess,
+            in_range=self.in_range,
+            out_range=self.out_range,
+            **self.changes(),
+        )
 
     @property
     def values(self) -> tuple[Values, Values]:
@@ -308,11 +353,18 @@ class TranslationConfig(
         """How what the network gives becomes output pictures; raises UsageError for floats whose range is open."""
         return Values(channels=self.out_channels, dtype=self.out_dtype or "uint8", range=self.out_range)
 
-    def build_generator(self, *, reverse: bool = False) -> UNet | ResNetGenerator:
+    @property
+    def in_planes(self) -> int:
+        """The channels of what the networks take for an input."""
+        return self.in_channels
+
+    def build_generator(self, *, reverse: bool = False) -> Generator:
         """An initialized generator from input to output pictures; with `reverse`, from output to input pictures."""
-        inputs, outputs = self.in_channels, self.out_channels
+        inputs, outputs = self.in_planes, self.out_channels
         if reverse:
             inputs, outputs = outputs, inputs
+        if self.generator == "spade":
+            return SpadeGenerator(inputs, outputs, features=self.features, downs=self.halvings())
         if self.generator == "resnet":
             return ResNetGenerator(
                 inputs,
@@ -336,8 +388,11 @@ class TranslationConfig(
             block="residual" if self.residual else None,
         )
 
-    def build_discriminator(self, channels: int) -> PatchGAN:
-        """An initialized discriminator of pictures with so many channels."""
+    def build_discriminator(self, channels: int) -> PatchGAN | SegmentingDiscriminator:
+        """An initialized discriminator of pictures with so many channels, the input's among them."""
+        if self.gan == "oasis":
+            made, downs = channels - self.in_planes, min(5, min(sides(self.size)).bit_length() - 1)
+            return SegmentingDiscriminator(self.in_planes, made, features=self.d_features, downs=downs)
         # The penalties want the gradient of one picture's logits, which a batch norm would make depend on the others.
         norm = "none" if self.gan == "wgan" and self.norm == "batch" else self.norm
         return PatchGAN(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from treadle.gans.blocks import at_least, check_size, halving, initialize, normed
+from treadle.gans.blocks import InstanceNorm, at_least, check_size, halving, initialize, normed
 
 PRIME = 2**31 - 1
 
@@ -85,17 +85,14 @@ class Stage(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
         self.noise = nn.Parameter(torch.zeros(outputs, 1, 1))
+        self.norm = InstanceNorm(outputs, affine=False)
         self.modulation = nn.Conv2d(told, 2 * outputs, 1)
 
     def forward(self, x: Tensor, kept: Tensor, told: Tensor) -> Tensor:
         """(N, C, h, w), and (N, c, 2 h, 2 w) of the encoder and of the input, to (N, outputs, 2 h, 2 w)."""
         x = functional.interpolate(x, scale_factor=2, mode="bilinear")
         x = self.conv(torch.cat([x, kept], 1))
-        x = x + self.noise * (drawn_noise(x) if self.training else still_noise(x))
-        if self.training and len(x) == 1:  # as a batch, which is quicker
-            x = functional.batch_norm(x, None, None, training=True, momentum=0.0)
-        else:
-            x = functional.instance_norm(x)
+        x = self.norm(x + self.noise * (drawn_noise(x) if self.training else still_noise(x)))
         scale, shift = self.modulation(told).chunk(2, 1)
         return functional.leaky_relu(x * (1 + scale) + shift, 0.2)
 

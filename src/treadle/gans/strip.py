@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from treadle.checkpoint.store import step_of
+from treadle.gans.values import Values
 from treadle.images.panels import panel
-from treadle.images.pixels import to_pixels
 from treadle.images.reading import Pixels
 from treadle.runs.best import read_at
 from treadle.runs.models import kept_at_validations
@@ -25,6 +25,7 @@ def strip(
     step: int,
     pictures: Sequence[tuple[Tensor, Tensor | None]],
     translate: Callable[[Tensor, nn.Module], Tensor],
+    values: tuple[Values, Values] = (Values(), Values()),
 ) -> Pixels | None:
     """A row for each picture, uint8 (H, W, 3): the input, its translations from the first step to the last, the target.
 
@@ -35,6 +36,7 @@ def strip(
         step: see there.
         pictures: inputs and, where they are known, targets: (1, C, H, W) in [-1, 1].
         translate: what a generator makes of an input.
+        values: what the numbers of inputs and of outputs are, to be shown.
 
     Returns None where there is no earlier generator, or no picture.
     """
@@ -54,7 +56,8 @@ def strip(
         for row, (_, target) in zip(rows, pictures, strict=True):
             assert target is not None
             row.append(target)
-    return panel([[to_pixels(each[0]) for each in row] for row in rows], captions)
+    inputs, outputs = values
+    return panel([[inputs.shown(x[0]), *(outputs.shown(each[0]) for each in made)] for x, *made in rows], captions)
 
 
 def _add(rows: Sequence[list[Tensor]], made: Callable[[Tensor], Tensor]) -> None:

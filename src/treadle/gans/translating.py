@@ -22,8 +22,9 @@ from treadle.files import reason, remove_leftovers
 from treadle.gans.targets import fitting, targets_of
 from treadle.gans.translator import OVERLAP, PIXELS, Translator, Unsuitable, translator_named
 from treadle.gans.values import Array
+from treadle.images.bands import read_bands, read_header
 from treadle.images.folders import OnBad
-from treadle.images.reading import BadPicture, picture_size, read_array
+from treadle.images.reading import BadPicture
 from treadle.images.writing import write_picture
 from treadle.recipes.actions import recipe_of_run
 from treadle.runs.models import At
@@ -231,7 +232,8 @@ class _Work:
         padded = self.translator.padded
         for source, target in targets.items():
             try:
-                width, height = picture_size(source)
+                header = read_header(source)
+                width, height = header.width, header.height
                 if self.pairs:
                     width = _half(source, width, height)
             except BadPicture as error:
@@ -273,7 +275,7 @@ class _Work:
         return [(job, self._pool.submit(self._open, job)) for job in waiting.popleft()] if waiting else []
 
     def _open(self, job: _Job) -> _Opened:
-        picture = read_array(job.source)
+        picture = read_bands(job.source)
         if self.pairs:
             half = _half(job.source, picture.shape[1], picture.shape[0])
             picture = picture[:, :half] if self.translator.half == "left" else picture[:, half:]

@@ -27,7 +27,7 @@ from treadle.gans.augmentation import sides
 from treadle.gans.diffaugment import DiffAugment, Draw
 from treadle.gans.facades import facades
 from treadle.gans.images import PairedImages, Transform, UnpairedImages
-from treadle.gans.judging import Judge
+from treadle.gans.judging import NOTE, WORDS, Judge
 from treadle.gans.loading import in_batches
 from treadle.gans.padding import at_own_size
 from treadle.gans.settings import TranslationConfig
@@ -39,6 +39,7 @@ from treadle.hooks.timing import Timing
 from treadle.images.display import write_png
 from treadle.images.folders import has_split
 from treadle.images.metrics import METRICS
+from treadle.images.reading import Pixels, read_array
 from treadle.reports.report import write_report
 from treadle.reports.rows import Row
 
@@ -149,7 +150,8 @@ class TranslationTrainer(Trainer):
         )
         self.adversarial = Adversarial(config.gan)
         self.diffaugment = DiffAugment(config.diffaugment)
-        weights = {name: getattr(config, f"{name}_weights") for name in ("lpips", "fid") if config.monitor == name}
+        monitored = str(config.monitor).rpartition("/")[2]
+        weights = {name: getattr(config, f"{name}_weights") for name in ("lpips", "fid") if monitored == name}
         self.validating = Judge(weights.get("lpips"), weights.get("fid"), self.ways, deep=config.output_values.deep)
         if config.keep_generators and self.validation_feed is not None:
             self.add_hook(KeptModels(config.keep_generators, self.used))
@@ -232,15 +234,18 @@ class TranslationTrainer(Trainer):
         run = directory.parent
         config = self.config
         judge = Judge(config.lpips_weights, config.fid_weights, self.ways, deep=config.output_values.deep)
-        monitored = self.config.monitor if self.config.monitor in METRICS else None
+        monitored = config.monitor if config.monitor in (*METRICS, "lattice", "lpips") else None
         with self.evaluating():
             return write_report(
                 directory,
                 self.rows(feed, judge),
                 title=f"Test of {run.parent.name}/{run.name}",
-                description=self.config.sizes,
+                description=f"{self.shown_model}; {self.config.sizes}",
                 sort_by=monitored,
                 overall=judge.overall,
+                strips=kept_strips(run),
+                words=WORDS,
+                note=NOTE,
             )
 
     @abstractmethod
@@ -254,11 +259,13 @@ class TranslationTrainer(Trainer):
     def strips(self) -> dict[str, Any]:
         """The examples' pictures as the generators of the validations made them that are kept, step by step."""
         found: dict[str, Any] = {}
-        probes = list(self.probes()) if self.run is not None else []
+        if self.run is None:
+            return found
+        probes, run, step, values = list(self.probes()), self.run.path, self.progress.step, self.config.values
         for side, (way, name) in enumerate(zip(self.ways, self.used, strict=True)):
             pictures = [(pair[side], pair[1 - side] if self.has_targets else None) for pair in probes]
             made = (
-                strip(self.run.path, name, getattr(self, name), self.progress.step, pictures, self.translate)
+                strip(run, name, getattr(self, name), step, pictures, self.translate, values[:: -1 if side else 1])
                 if pictures
                 else None
             )
@@ -293,6 +300,16 @@ class TranslationTrainer(Trainer):
         """The generator's pictures for `x`, of any size, in full precision, as they will be wherever it is used."""
         with torch.autocast(x.device.type, enabled=False):
             return at_own_size(generator, x)
+
+
+def kept_strips(run: Path) -> dict[str, Pixels]:
+    """What the report of a training shows of its way (see `TranslationTrainer.strips`), by caption."""
+    found = {}
+    for path in sorted((run / "report").glob("steps*.png")):
+        way = " to ".join(path.stem.removeprefix("steps").strip("_").upper())
+        caption = "how the training went: the same pictures at each validation"
+        found[f"{caption}, {way}" if way else caption] = read_array(path)
+    return found
 
 
 def house_fronts(config: Any, split: str) -> tuple[Array, Array]:

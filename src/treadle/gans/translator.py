@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from treadle.errors import UsageError
-from treadle.gans.inference import Generator
 from treadle.gans.quickened import quickened
+from treadle.gans.settings import Generator
 from treadle.gans.tiles import Grid, grid, has_instance_norm, parts, surveying, translate_tiles
 from treadle.gans.values import Array, Values, as_dtype
 from treadle.runs.models import At

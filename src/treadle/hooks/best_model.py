@@ -119,6 +119,10 @@ class BestModel(Hook):
         """Tell the trainer what was best."""
         trainer.loop.best = self.info
 
+    def begin_anew(self) -> None:
+        """Forget what was best: it was so for another run."""
+        self.kept = []
+
     def state_dict(self) -> dict[str, Any]:
         """What was best and when; for a run that is not on disk, the weights too."""
         first, *others = [vars(each) for each in self.kept] or [{"info": None, "weights": None}]
@@ -143,8 +147,7 @@ def load_best(trainer: Trainer, rank: int = 1) -> Mapping[str, Any]:
     archive: Archive | None = trainer.loop.archive
     if archive is not None:
         weights, info = archive.read_best(rank)
-        put_weights(trainer.parts, weights)
-        return info
+        return _put(trainer, weights, info, rank)
     kept = [each for hook in trainer.hooks if isinstance(hook, BestModel) for each in hook.kept]
     if not kept:
         raise UsageError("there is no best model yet: it is kept at the first validation (give validation data)")
@@ -152,5 +155,13 @@ def load_best(trainer: Trainer, rank: int = 1) -> Mapping[str, Any]:
         raise UsageError(f"there is no best model of rank {rank}: {len(kept)} is kept (keep_best= keeps more)")
     chosen = kept[rank - 1]
     assert chosen.weights is not None  # the run is not on disk
-    put_weights(trainer.parts, chosen.weights)
-    return chosen.info
+    return _put(trainer, chosen.weights, chosen.info, rank)
+
+
+def _put(trainer: Trainer, weights: Mapping[str, Tensor], info: Mapping[str, Any], rank: int) -> Mapping[str, Any]:
+    """Put a best model's weights into the trainer, which from then on says that it has them; returns `info`."""
+    put_weights(trainer.parts, weights)
+    first = rank == 1 and info["monitor"] is not None
+    what = f"best model by {info['monitor']}, step {info['step']}" if first else f"model of step {info['step']}"
+    trainer.loop.loaded = trainer.loop.taken, what
+    return info

@@ -107,6 +107,11 @@ class EarlyStopping(Hook):
         if self.policy.give_up(value, counts=counts) and trainer.progress.may_end:
             trainer.finish(f"early stopping: {self.monitor} has not improved in {self.policy.waited} validations")
 
+    def begin_anew(self) -> None:
+        """Forget what was best, and how long nothing has improved on it: it was so for another run."""
+        self.policy.load_state_dict({"best": None, "waited": 0})
+        self._last_step = -1
+
     def state_dict(self) -> dict[str, Any]:
         """The policy's state and the last validated step."""
         return {"policy": self.policy.state_dict(), "last_step": self._last_step}

@@ -62,6 +62,11 @@ class FID:
             if len(pictures):  # one of the two sets may be the larger one
                 gathered.append(self._features(pictures))
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many pictures there are in the two sets."""
+        return sum(map(len, self.outputs)), sum(map(len, self.targets))
+
     def value(self) -> float:
         """The distance of all that was added; 0 for equal sets. NaN where a picture had values that are not finite.
 

@@ -81,7 +81,7 @@ def pictures_below(directory: Path, leaving_out: Path | None = None) -> list[Pat
         except OSError as error:
             raise UsageError(f"{folder} cannot be read: {error.strerror or error}") from None
         folders = [entry for entry in entries if entry.is_dir()]
-        found.extend(entry for entry in entries if entry.suffix.lower() in SUFFIXES and entry not in folders)
+        found.extend(entry for entry in entries if entry.suffix.lower() in SUFFIXES | NUMBERS and entry not in folders)
         for entry in folders:
             look(entry)
 

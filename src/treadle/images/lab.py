@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 L_MOST = 100.0
@@ -40,7 +41,7 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
     return rgb.clamp(0, 1)
 
 
-def _mixed(matrix: np.ndarray, planes: Tensor) -> Tensor:
-    """Each pixel's three numbers multiplied by a matrix."""
-    weights = torch.tensor(matrix, dtype=planes.dtype, device=planes.device)
-    return (weights @ planes.flatten(-2)).unflatten(-1, planes.shape[-2:])
+def _mixed(matrix: NDArray[np.float64], planes: Tensor) -> Tensor:
+    """Each pixel's three numbers multiplied by a matrix; nothing fixes a shape, so exported models are free in it."""
+    first, second, third = planes.unbind(-3)
+    return torch.stack([a * first + b * second + c * third for a, b, c in matrix.tolist()], -3)

@@ -126,6 +126,8 @@ class Texture:
 
 FIGURES = ("sharpness", "spectrum", "swd", "lattice", "texture")
 """What `Texture` gives, in its order."""
+NEAR_1_IS_BETTER = frozenset({"sharpness"})
+"""Those of which neither more nor less is better, but 1 is right."""
 
 
 def texture_of(figures: Mapping[str, float]) -> float:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from treadle.checkpoint.store import read_checkpoint
 from treadle.engine.settings import StartSettings
+from treadle.engine.subject import Subject
 from treadle.errors import UsageError
 from treadle.files import existing, make_report_directory, to_json, write_whole
 from treadle.recipes import registry
@@ -30,6 +31,7 @@ from treadle.recipes.try_out import TryOut, try_recipe
 from treadle.runs.fork import changed_hyperparameters, checkpoint_at, fork_run
 from treadle.runs.models import At, find_model
 from treadle.runs.other_data import redirect
+from treadle.runs.resume import changes_of_future
 from treadle.runs.run import CONFIG, find_run
 from treadle.runs.verify import Verdict, start_of, verify_run
 from treadle.terminal import say
@@ -230,9 +232,13 @@ def branch(
         changes = changed_hyperparameters(old.parts.optimizers, new.parts.optimizers)
         redirected = redirect(read_checkpoint(checkpoint_at(parent, at)), new)
     target = None if run_dir is None else Path(run_dir)
-    directory = fork_run(parent, at, recipe.document(), target, changes, redirected)
+    others = changes_of_future(parent, recipe.config)
+    others += sorted({f"{change['optimizer']}.{change['key']}" for change in changes} if not others else ())
+    directory = fork_run(parent, at, recipe.document(), target, changes, redirected, others)
     if redirected is not None:
         say(f"treadle: {redirected}")
+    elif others:
+        say(f"treadle: with other {', '.join(others)} nothing is best yet: the next validation begins anew")
     return recipe.build(run_dir=directory, hooks=hooks, resume=True)
 
 
@@ -272,6 +278,21 @@ def evaluate(run: Path, recipe: Recipe, at: At | None = None, lines: Path | None
         if feed is None:
             raise UsageError(f"{type(trainer).__name__} has neither test nor validation data to test on")
         return tested(trainer, feed, run.absolute() / "test", {"model": str(found), "step": found.step})
+
+
+def reported(trainer: Trainer, directory: Path) -> dict[str, Any]:
+    """What a trainer at its run's end reports into `directory`, on the model that `test` takes; the results by name.
+
+    Where that is the best model, the trainer has its weights and validation metrics from then on.
+    """
+    make_report_directory(directory)
+    best = trainer.best
+    has_own = type(trainer).report is not Subject.report
+    if has_own and trainer.preferred_model == "best" and best is not None and best["step"] != trainer.progress.step:
+        trainer.load_best()
+        trainer.loop.validation_metrics = dict(best["metrics"])
+    found = trainer.report(directory) or {**trainer.metrics, **trainer.validation_metrics}
+    return {"model": trainer.shown_model, **found}
 
 
 def tested(trainer: Trainer, feed: Feed, report: Path, results: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from html import escape
+from types import MappingProxyType
 from urllib.parse import quote
 
 from treadle.reports.rows import Entry, Summary
@@ -20,6 +21,10 @@ def page(
     summaries: Mapping[str, Summary],
     overall: Mapping[str, float],
     order: str | None,
+    *,
+    strips: Iterable[Entry] = (),
+    words: Mapping[str, str] = MappingProxyType({}),
+    note: str = "",
 ) -> str:
     """The page as HTML. Names and captions are escaped; pictures load when they come into view.
 
@@ -32,6 +37,9 @@ def page(
         summaries: the metrics and their summaries.
         overall: figures of all pictures together.
         order: the metric that the entries are sorted by, if any.
+        strips: wide pictures that stand above all, with their captions.
+        words: what a figure says, by its name, or by its name without "_" and what follows.
+        note: how to read the figures.
     """
     columns = list(dict.fromkeys(column for entry in entries for column in entry.files))
     count = "1 picture" if len(entries) == 1 else f"{len(entries)} pictures"
@@ -40,7 +48,9 @@ def page(
         description=escape(f"{description} · {count}" if description else count),
         style=_STYLE,
         script=_SCRIPT,
-        summary=_summary(summaries, overall),
+        strips="".join(_strip(strip) for strip in strips),
+        summary=_overall(overall, words) + _summary(summaries, {k: v for k, v in words.items() if k not in overall}),
+        note=f"<p class=note>{escape(note)}</p>\n" if note else "",
         columns=len(columns),
         captions="".join(f"<th scope=col class=picture>{escape(column)}</th>" for column in columns),
         headings="".join(_heading(metric, summary, metric == order) for metric, summary in summaries.items()),
@@ -48,19 +58,50 @@ def page(
     )
 
 
-def _summary(summaries: Mapping[str, Summary], overall: Mapping[str, float]) -> str:
-    lines = [
+def _strip(strip: Entry) -> str:
+    (caption,) = strip.files
+    width, height = strip.sizes[caption]
+    address = escape(quote(strip.files[caption]))
+    picture = f'<img src="{address}" alt="{escape(caption)}" width={width} height={height}>'
+    return f'<figure><figcaption>{escape(caption)}</figcaption><a href="{address}">{picture}</a></figure>\n'
+
+
+def _overall(figures: Mapping[str, float], words: Mapping[str, str]) -> str:
+    """The figures of all pictures together, as a table."""
+    if not figures:
+        return ""
+    lines, said = [], set()
+    for name, value in figures.items():
+        cell = _words(name, words)
+        lines.append(
+            f"<tr><th scope=row>{escape(name)}</th><td class=figure>{_short(value)}</td>"
+            f"{cell if cell not in said else _words('', words)}</tr>"
+        )
+        said.add(cell)  # of "swd_ab" and "swd_ba" it is said once
+    body = "\n".join(lines)
+    return f"<table class=summary>\n<caption>all pictures together</caption>\n<tbody>\n{body}\n</tbody></table>\n"
+
+
+def _summary(summaries: Mapping[str, Summary], words: Mapping[str, str]) -> str:
+    """The figures of single pictures, over all of them, as a table."""
+    if not summaries:
+        return ""
+    lines = "\n".join(
         f"<tr><th scope=row>{escape(metric)} <small>{summary.better} is better</small></th>"
         f"<td>{_short(summary.mean)}</td><td>{_short(summary.median)}</td><td>{_short(summary.std)}</td>"
-        f"<td>{_extreme(summary.best, metric)}</td><td>{_extreme(summary.worst, metric)}</td></tr>"
+        f"<td>{_extreme(summary.best, metric)}</td><td>{_extreme(summary.worst, metric)}</td>"
+        f"{_words(metric, words)}</tr>"
         for metric, summary in summaries.items()
-    ]
-    head = "<tr><th scope=col>metric</th>" + "".join(
-        f"<th scope=col>{name}</th>" for name in ("mean", "median", "std", "best", "worst")
     )
-    table = f"<table class=summary>\n<thead>{head}</tr></thead>\n<tbody>\n" + "\n".join(lines) + "\n</tbody></table>"
-    facts = "".join(f"<dt>{escape(name)}</dt><dd>{_short(value)}</dd>" for name, value in overall.items())
-    return (table if lines else "") + (f"\n<dl>{facts}</dl>" if facts else "")
+    titles = ("each picture", "mean", "median", "std", "best", "worst", *([""] if words else []))
+    head = "".join(f"<th scope=col>{name}</th>" for name in titles)
+    return f"<table class=summary>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}\n</tbody></table>"
+
+
+def _words(name: str, words: Mapping[str, str]) -> str:
+    """A cell that says what a figure means; none where nothing says so of any."""
+    said = words.get(name) or words.get(name.partition("_")[0], "")
+    return f"<td class=words>{escape(said)}</td>" if words else ""
 
 
 def _extreme(entry: Entry | None, metric: str) -> str:
@@ -74,7 +115,7 @@ def _heading(metric: str, summary: Summary, sorted_by: bool) -> str:
     order = ("descending" if summary.better == "higher" else "ascending") if sorted_by else "none"
     name = escape(metric)
     button = f'<button type=button data-metric="{name}">{name}</button>'
-    return f"<th scope=col aria-sort={order} data-better={summary.better}>{button}</th>"
+    return f'<th scope=col aria-sort={order} data-better="{summary.better}">{button}</th>'
 
 
 def _row(entry: Entry, columns: Iterable[str], metrics: Iterable[str]) -> str:
@@ -127,12 +168,16 @@ a:hover { text-decoration: underline; }
 a small { overflow-wrap: anywhere; }
 table { border-collapse: collapse; }
 th, td { padding: .35rem .7rem; text-align: left; vertical-align: top; }
+.summary { margin-bottom: 1rem; }
 .summary th:first-child { padding-left: 0; }
+.summary tbody th { font-weight: normal; white-space: nowrap; }
+.summary caption { color: var(--soft); text-align: left; padding: .35rem 0; }
+.words { color: var(--soft); font-size: .85rem; max-width: 30rem; }
+.note { max-width: 50rem; color: var(--ink); }
+figure { margin: 0 0 1.2rem; overflow-x: auto; }
+figcaption { color: var(--soft); padding: .35rem 0; }
 thead th { color: var(--soft); font-weight: normal; }
 tr { border-bottom: 1px solid var(--line); }
-dl { display: grid; grid-template-columns: max-content auto; gap: .2rem 1.2rem; margin: .8rem 0 0; }
-dt { font-weight: bold; }
-dd { margin: 0; }
 .wide { overflow-x: auto; }
 .pictures { margin-top: 1.5rem; }
 .pictures thead { position: sticky; top: 0; z-index: 1; background: var(--bar); }
@@ -158,7 +203,7 @@ button:focus-visible, a:focus-visible { outline: 2px solid var(--mark); outline-
   body { padding: 1rem .75rem; }
   .summary { font-size: .85rem; }
   .summary th, .summary td { padding: .35rem .3rem; }
-  .summary small { display: none; }
+  .summary small, .summary thead + tbody .words { display: none; }
   .pictures, .pictures thead, .pictures tbody { display: block; }
   .pictures tr { display: grid; grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); gap: .2rem;
     padding: .5rem 0; }
@@ -179,12 +224,13 @@ function sort(metric, worst) {
   const button = buttons.find(button => button.dataset.metric === metric);
   if (!button) return;
   const heading = button.parentElement, column = heading.cellIndex;
-  const sign = (heading.dataset.better === "higher") === worst ? 1 : -1;
+  const better = heading.dataset.better, sign = (better === "higher") === worst ? 1 : -1;
+  const figure = text => better === "near 1" ? Math.abs(Math.log(Number(text))) : Number(text);
   for (const other of buttons) other.parentElement.setAttribute("aria-sort", "none");
   heading.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
   const rows = [...body.rows].map(row => {
     const value = row.cells[column].dataset.value;
-    return [value === undefined ? Infinity : sign * Number(value), value === undefined, Number(row.id.slice(1)), row];
+    return [value === undefined ? Infinity : sign * figure(value), value === undefined, Number(row.id.slice(1)), row];
   });
   rows.sort((a, b) => a[1] - b[1] || (a[0] > b[0]) - (a[0] < b[0]) || a[2] - b[2]);
   body.append(...rows.map(row => row[3]));
@@ -214,8 +260,8 @@ _PAGE = """<!doctype html>
 <body>
 <h1>{title}</h1>
 <p>{description}</p>
-<div class=wide>{summary}</div>
-<table class=pictures style="--columns: {columns}">
+{strips}<div class=wide>{summary}</div>
+{note}<table class=pictures style="--columns: {columns}">
 <thead><tr><th scope=col>name</th>{captions}{headings}</tr></thead>
 <tbody>
 {rows}

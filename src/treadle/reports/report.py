@@ -17,12 +17,16 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from treadle.errors import RunError, UsageError
 from treadle.files import file_name, replace_directory, text_cell, to_json, write_whole
 from treadle.images.display import png
 from treadle.images.metrics import HIGHER_IS_BETTER
+from treadle.images.texture import NEAR_1_IS_BETTER
 from treadle.reports.page import page
-from treadle.reports.rows import Entry, Row, Summary, printable, rank, summarize
+from treadle.reports.rows import Entry, Row, Summary, better, printable, rank, summarize
 
 PICTURES, PAGE, TABLE, SPREADSHEET = "pictures", "index.html", "table.json", "table.csv"
 
@@ -37,7 +41,11 @@ def write_report(
     description: str = "",
     sort_by: str | None = None,
     higher: Collection[str] = HIGHER_IS_BETTER,
+    near_1: Collection[str] = NEAR_1_IS_BETTER,
     overall: Callable[[], Mapping[str, float]] = dict,
+    strips: Mapping[str, NDArray[np.uint8]] | None = None,
+    words: Mapping[str, str] | None = None,
+    note: str = "",
 ) -> dict[str, float | Path]:
     """Write the report into `directory`, in place of an earlier one; other files in it stay.
 
@@ -52,7 +60,12 @@ def write_report(
         description: a line below it.
         sort_by: the metric by which tables and page are sorted, best first; the first one if None.
         higher: metrics of which more is better.
+        near_1: metrics of which 1 is right.
         overall: called after the last row for figures of all pictures together, such as FID.
+        strips: wide pictures, uint8 (H, W, C), that the page shows above its tables, by caption: what led to the run's
+            model, say.
+        words: what a figure says, for who has never heard of it, by its name; of one such as "swd_ab" by "swd".
+        note: a paragraph below the figures: how to read them.
 
     Returns:
         The mean of each metric and the figures of `overall`, by name, and the paths "table" and "page".
@@ -73,6 +86,11 @@ def write_report(
         for number, row in enumerate(rows, 1):
             with _writing(directory):
                 entries.append(_save(row, number, fresh))
+        with _writing(directory):
+            wide = [
+                _save(Row(f"strip {number}", {caption: picture}, {}), 0, fresh)
+                for number, (caption, picture) in enumerate((strips or {}).items(), 1)
+            ]
         if not entries:
             raise UsageError(f"{title}: there is no picture to report on")
         metrics = list(dict.fromkeys(name for entry in entries for name in entry.metrics))
@@ -84,14 +102,15 @@ def write_report(
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
-    summaries = {metric: summarize(entries, metric, higher) for metric in metrics}
+    summaries = {metric: summarize(entries, metric, better(metric, higher, near_1)) for metric in metrics}
     order = sort_by or next(iter(metrics), None)
     if order is not None:
-        entries.sort(key=rank(order, higher))
+        entries.sort(key=rank(order, summaries[order].better))
     with _writing(directory):
         write_whole(directory / TABLE, _json(title, entries, summaries, figures, order))
         write_whole(directory / SPREADSHEET, _csv(entries, metrics))
-        write_whole(directory / PAGE, page(title, description, entries, summaries, figures, order))
+        html = page(title, description, entries, summaries, figures, order, strips=wide, words=words or {}, note=note)
+        write_whole(directory / PAGE, html)
     means: dict[str, float | Path] = {name: summary.mean for name, summary in summaries.items()}
     return means | figures | {"table": directory / TABLE, "page": directory / PAGE}
 

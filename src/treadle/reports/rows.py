@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+Better = Literal["higher", "lower", "near 1"]
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,12 @@ class Entry:
 class Summary:
     """One metric over the pictures: those without it, or of which it is NaN, are left out and counted in `missing`.
 
-    `std` is the standard deviation over these pictures (divided by their number); `best` and `worst` are None, and the
-    figures NaN, where no picture has the metric.
+    `better` says which figures are better: "higher" ones, "lower" ones, or those "near 1". `std` is the standard
+    deviation over these pictures (divided by their number); `best` and `worst` are None, and the figures NaN, where no
+    picture has the metric.
     """
 
-    better: str
+    better: Better
     mean: float
     median: float
     std: float
@@ -53,15 +57,20 @@ class Summary:
     missing: int
 
 
-def summarize(entries: list[Entry], metric: str, higher: Collection[str]) -> Summary:
+def better(metric: str, higher: Collection[str], near_1: Collection[str]) -> Better:
+    """Which figures of a metric are better."""
+    return "higher" if metric in higher else "near 1" if metric in near_1 else "lower"
+
+
+def summarize(entries: list[Entry], metric: str, better: Better) -> Summary:
     """Summarize one metric."""
     there = [entry for entry in entries if not math.isnan(entry.metrics.get(metric, math.nan))]
     values = np.array([entry.metrics[metric] for entry in there] or [math.nan])
-    ranked = sorted(there, key=rank(metric, higher))
+    ranked = sorted(there, key=rank(metric, better))
     with np.errstate(invalid="ignore"):  # the deviation of infinite figures, such as the PSNR of equal pictures, is NaN
         mean, median, std = float(values.mean()), float(np.median(values)), float(values.std())
     return Summary(
-        better="higher" if metric in higher else "lower",
+        better=better,
         mean=mean,
         median=median,
         std=std,
@@ -71,14 +80,21 @@ def summarize(entries: list[Entry], metric: str, higher: Collection[str]) -> Sum
     )
 
 
-def rank(metric: str, higher: Collection[str]) -> Callable[[Entry], tuple[bool, float, int]]:
+def rank(metric: str, better: Better) -> Callable[[Entry], tuple[bool, float, int]]:
     """The key that sorts entries by a metric, best first, those without it last, equal ones in their order."""
 
     def key(entry: Entry) -> tuple[bool, float, int]:
         value = entry.metrics.get(metric, math.nan)
-        return math.isnan(value), 0.0 if math.isnan(value) else -value if metric in higher else value, entry.number
+        return math.isnan(value), 0.0 if math.isnan(value) else _badness(value, better), entry.number
 
     return key
+
+
+def _badness(value: float, better: Better) -> float:
+    """What is smaller for a better figure: of those near 1, twice and half as much are equally bad."""
+    if better == "near 1":
+        return abs(math.log(value)) if 0 < value < math.inf else math.inf
+    return -value if better == "higher" else value
 
 
 def printable(text: str) -> str:

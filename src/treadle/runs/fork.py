@@ -19,6 +19,8 @@ from treadle.checkpoint.store import (
 )
 from treadle.errors import RunError, UsageError
 from treadle.files import blamed, copy_regular, number, reason
+from treadle.hooks.best_model import BestModel
+from treadle.hooks.early_stopping import EarlyStopping
 from treadle.runs.aside import create_run
 from treadle.runs.best import copy_best
 from treadle.runs.metrics import METRICS
@@ -28,6 +30,8 @@ from treadle.terminal import say
 
 if TYPE_CHECKING:
     import torch
+
+    from treadle.engine.trainer import Trainer
 
     Optimizers = Mapping[str, torch.optim.Optimizer]
 
@@ -39,6 +43,7 @@ def fork_run(
     run_dir: Path | None = None,
     hyperparameters: Sequence[Mapping[str, Any]] = (),
     redirected: Redirected | None = None,
+    others: Sequence[str] = (),
 ) -> Path:
     """Make a run that goes on from the checkpoint of `parent` at `step`, with `config` as its config.yaml.
 
@@ -50,7 +55,8 @@ def fork_run(
     The fork is then resumed like any run. `hyperparameters` are what `changed_hyperparameters` gave: an optimizer's own
     are part of its state, so a fork that sets others has to say so.
 
-    With other data the checkpoint is what `redirect` made of it, and no best model comes along.
+    With other data the checkpoint is what `redirect` made of it. Then, and where `others` names settings that make the
+    fork another run (`changes_of_future`), no best model comes along, and what is best begins anew.
 
     Returns its directory: the next version beside the parent, or in `run_dir`.
     Raises UsageError where there is no such checkpoint, StateError where it is damaged.
@@ -71,10 +77,13 @@ def fork_run(
                 raise RunError(str(error).replace(str(run.path), str(parent))) from None
         if redirected is None:
             _copy_files(source, run.path / "checkpoints" / source.name)
-            copy_best(parent, run.path, best)
+            if not others:
+                copy_best(parent, run.path, best)
         else:
             write_checkpoint(run.path / "checkpoints", redirected.state)
         entry = {"event": "fork", "step": step, "time": time.time(), "parent": str(parent), "hyperparameters": changes}
+        if others:
+            entry["others"] = list(others)
         if redirected is not None:
             entry["data"] = redirected.entry()
         run.journal.append(entry | {"settings": config.get("config")})
@@ -131,13 +140,23 @@ def changed_hyperparameters(before: Optimizers, after: Optimizers) -> list[dict[
     return changes
 
 
-def apply_hyperparameters(optimizers: Optimizers, step: int, run: Path) -> None:
-    """Set what the fork at `run` was given, where `step` is the one that it began at."""
-    first = next(iter(read_journal(run)), {})
-    if first.get("event") != "fork" or first.get("step") != step:
-        return
-    with blamed(run / JOURNAL):
-        for change in first.get("hyperparameters", []):
-            value = change["value"]
-            group = optimizers[change["optimizer"]].param_groups[change["group"]]
-            group[change["key"]] = tuple(value) if isinstance(value, list) else value
+def as_forked(trainer: Trainer, run: Path) -> None:
+    """Let a trainer, whose state was restored, be what the fork at `run` was forked to, where it is at its beginning.
+
+    It gets the hyperparameters that it was given, and where it is another run than its parent nothing is best yet.
+    """
+    if run.joinpath(JOURNAL).exists():
+        first = next(iter(read_journal(run)), {})
+        if first.get("event") != "fork" or first.get("step") != trainer.progress.step:
+            return
+        with blamed(run / JOURNAL):
+            for change in first.get("hyperparameters", []):
+                value = change["value"]
+                group = trainer.parts.optimizers[change["optimizer"]].param_groups[change["group"]]
+                group[change["key"]] = tuple(value) if isinstance(value, list) else value
+            others = first.get("others", [])
+        if others:
+            for hook in trainer.hooks:
+                if isinstance(hook, BestModel | EarlyStopping):
+                    hook.begin_anew()
+            trainer.loop.best = None

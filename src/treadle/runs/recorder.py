@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from treadle.config.fields import to_dict
 from treadle.engine.events import Hook, Order, Record
 from treadle.errors import RunError
+from treadle.runs.fork import as_forked
 from treadle.runs.names import document, label
 from treadle.runs.run import CONFIG, SUMMARY, Run, read_config
 
@@ -46,8 +47,9 @@ class RunRecorder(Hook):
         self.run.journal.append(entry)
 
     def on_load(self, trainer: Trainer, state: dict[str, Any]) -> None:
-        """Forget the metrics of what will be trained again."""
+        """Forget the metrics of what will be trained again; where a fork begins, let it be what it was forked to."""
         self.run.metrics.rewind(trainer.progress.step)
+        as_forked(trainer, self.run.path)
 
     def teardown(self, trainer: Trainer) -> None:
         """Write the series and summary.json, and close the files."""

@@ -17,7 +17,6 @@ from treadle.errors import DataChanged, RunError, StateError, TreadleError, Usag
 from treadle.files import blamed, to_json
 from treadle.runs.attach import begin
 from treadle.runs.environment import describe_environment, numerics
-from treadle.runs.fork import apply_hyperparameters
 from treadle.runs.run import (
     CHECKPOINTS,
     CONFIG,
@@ -32,6 +31,7 @@ from treadle.runs.run import (
 from treadle.terminal import say
 
 if TYPE_CHECKING:
+    from treadle.engine.settings import TrainerConfig
     from treadle.engine.trainer import Trainer
 
 
@@ -80,6 +80,28 @@ def recorded_settings(path: Path, journal: Iterable[Mapping[str, Any]]) -> dict[
     return settings
 
 
+def changes_since(recorded: dict[str, Any], config: TrainerConfig) -> dict[str, tuple[Any, Any]]:
+    """The settings of `config` that are others than was recorded of a run, as name -> (before, after)."""
+    if not recorded:
+        return {}
+    known = not_yet_there(recorded, type(config)) | recorded
+    changes = changed_settings(known, json.loads(to_json(to_dict(config))))
+    if "monitor_mode" in changes and "monitor" not in changes:
+        before, after = (config.mode_of(config.monitor, mode) for mode in changes["monitor_mode"])
+        if before == after:  # once it was said, and once left to the metric
+            del changes["monitor_mode"]
+    return changes
+
+
+def changes_of_future(run: Path, config: TrainerConfig) -> list[str]:
+    """The settings by which a fork of the run at `run` with `config` is another run: those that no resume changes.
+
+    What was best in the run is then not the best of the fork, which is trained, or judged, by something else.
+    """
+    changes = changes_since(recorded_settings(run, read_journal(run)), config)
+    return sorted(changes.keys() - resumable(type(config)))
+
+
 def go_on(trainer: Trainer) -> None:
     """Let `trainer`, which has been attached to a run, go on with it.
 
@@ -89,6 +111,11 @@ def go_on(trainer: Trainer) -> None:
     run: Run = trainer.run
     lifecycle = trainer.loop.lifecycle
     journal = read_journal(run.path)
+    if journal and journal[0]["event"] == "import":
+        raise UsageError(
+            f"{run.path} was imported: it has weights, and no training that could go on; begin one with them "
+            f"(treadle train {run.path / CONFIG} --data FOLDER --init {run.path})"
+        )
     recorded = recorded_settings(run.path, journal)
     if recorded.get("batch_size") == trainer.loop.asked_batch_size:
         # Before 0.3, a run beside whose data nobody had said it recorded the default.
@@ -98,12 +125,7 @@ def go_on(trainer: Trainer) -> None:
 
         trainer.config.init = as_recorded(trainer.config.init, recorded.get("init"))
     config = to_dict(trainer.config)
-    known = not_yet_there(recorded, type(trainer.config)) | recorded
-    changes = changed_settings(known, json.loads(to_json(config))) if recorded else {}
-    if "monitor_mode" in changes and "monitor" not in changes:
-        before, after = (trainer.config.mode_of(config["monitor"], mode) for mode in changes["monitor_mode"])
-        if before == after:  # once it was said, and once left to the metric
-            del changes["monitor_mode"]
+    changes = changes_since(recorded, trainer.config)
     check_changes(changes, type(trainer.config))
     ends = [entry.get("step") for entry in journal if entry.get("event") == "finish"]
     surroundings = _compare_environment(run, refuse=trainer.config.deterministic)
@@ -206,7 +228,6 @@ def _restore_newest(trainer: Trainer, journal: Sequence[Mapping[str, Any]]) -> b
                 state = failure = StateError(what)
                 failure.__cause__ = error
             else:
-                apply_hyperparameters(trainer.parts.optimizers, trainer.progress.step, run.path)
                 assert trainer.loop.archive is not None
                 trainer.loop.archive.digest = state.digest
                 _notice_lost_lines(trainer, state, sizes, journal)

@@ -15,7 +15,7 @@ from treadle.config.settings import resumable_with_effect
 from treadle.engine.commands import from_journal
 from treadle.errors import DataChanged, UsageError
 from treadle.files import blamed
-from treadle.runs.fork import apply_hyperparameters
+from treadle.runs.fork import as_forked
 from treadle.runs.run import JOURNAL, read_journal
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def verify_run(run: Path, build: Callable[[Path], Trainer], start: int | None = 
                 trainer.loop.state.restore(read_checkpoint(checkpoints[start]))
             except DataChanged as error:  # a difference like any other, found before the first step
                 return Verdict(start, differs_at=start, differences=[str(error)])
-            apply_hyperparameters(trainer.parts.optimizers, start, run)
+            as_forked(trainer, run)
             if trainer.loop.over:  # where it had ended, a limit was raised: there are later checkpoints
                 trainer.loop.lifecycle.finish_reason = None
         for target in targets:

@@ -274,7 +274,7 @@ class SplatsTrainer(Trainer):
                 directory,
                 self.rows(feed),
                 title=f"Test of {run.parent.name}/{run.name}",
-                description=f"{len(self.model)} splats over {self.background}",
+                description=f"{self.shown_model}: {len(self.model)} splats over {self.background}",
                 sort_by="psnr",
                 higher=HIGHER,
             )

@@ -263,8 +263,8 @@ class TractsTrainer(LinesTrainer):
                 directory,
                 rows_of(judged, spaces, groups_of(judged, subjects, self.config.lines)),
                 title=f"Test of {directory.parent.parent.name}/{directory.parent.name}",
-                description="1 - cos of the angle to the line's next step: the model's, that of going straight on "
-                "(copying), and that of the principal axis of diffusion",
+                description=f"{self.shown_model}; 1 - cos of the angle to the line's next step: the model's, that of "
+                "going straight on (copying), and that of the principal axis of diffusion",
                 sort_by="angle",
                 overall=judged.figures,
             )
