@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from treadle.config.settings import require, setting
+from treadle.config.settings import require
 from treadle.data.feed import Feed
 from treadle.engine.objective import Losses
 from treadle.engine.settings import TrainerConfig
@@ -44,13 +44,11 @@ class Pix2PixConfig(InputSettings, TranslationConfig):
 
     direction: Literal["AtoB", "BtoA"] = "AtoB"
     """Translate the left half of each file into the right one, or the right into the left."""
-    classes: str | None = setting(None, parse=parse_classes, common=True)
-    """Inputs are label maps, of which the networks are given a plane for each class: their colours, such as
-    "#000000 #800000 #008000", or "auto", those that the training inputs have; null takes inputs as pictures."""
     spec: str = "pix2pix"
     """The spec that `objective` names parts of: "pix2pix", or one of your own (see `register_spec`)."""
     objective: str = "basic"
-    """The loss terms: "basic", "extended" (with L2, Sobel and Laplacian), with "+vgg", "+r1" or "+gp" added."""
+    """The loss terms: "basic", "extended" (with L2, Sobel and Laplacian), with "+coarse" (L1 of 4 x 4 pixels at once),
+    "+vgg", "+r1" or "+gp" added."""
     monitor: str | None = "l1"
     """The validation metric that says which model is best: "l1", "psnr" or "ssim", which prefer fog; "texture" (or
     "spectrum", "swd", "lattice"), which does not; with weights "lpips" or "fid"."""
