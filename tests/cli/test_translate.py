@@ -88,6 +88,13 @@ def read(path: str | Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 
+def alike(made: np.ndarray, expected: np.ndarray) -> None:
+    """Equal, but for a rounding that sums in another order may change."""
+    difference = np.abs(made.astype(int) - expected)
+    assert made.shape == expected.shape and difference.max() <= 1 and difference.mean() < 0.01
+    assert expected.std() > 0
+
+
 def test_a_folder_is_translated_by_the_runs_final_model(treadle: Any, place: Path) -> None:
     run = str(place / "pairs" / "run" / "v001")
     assert treadle("translate", run, "photos", "--out", "out") == 0
@@ -97,7 +104,7 @@ def test_a_folder_is_translated_by_the_runs_final_model(treadle: Any, place: Pat
     for name in ("a.png", "more/b.jpg"):
         assert read(f"out/{name}").shape == read(f"photos/{name}").shape
     model = Pix2PixTrainer.load_model(run)
-    np.testing.assert_array_equal(read("out/a.png"), translate(model, read("photos/a.png")))
+    alike(read("out/a.png"), translate(model, read("photos/a.png")))
     assert treadle("translate", run, "photos", "--out", "out") == 2
     assert treadle.err.startswith("treadle: 2 of 2 results are there already (out/a.png, out/more/b.jpg): keep them")
     assert treadle("translate", run, "photos", "--out", "out", "--existing", "skip") == 0
@@ -110,7 +117,7 @@ def test_at_and_pairs(treadle: Any, place: Path) -> None:
     assert treadle.out.startswith(f"BtoA, model of step 1 of {run}\n")
     model = Pix2PixTrainer.load_model(run, at=1)
     expected = translate(model, read(place / "pairs" / "test" / "1.png")[:, 16:])  # the right half is the input
-    np.testing.assert_array_equal(read("out/1.png"), expected)
+    alike(read("out/1.png"), expected)
     assert treadle("translate", run, "photos", "--out", "other", "--at", "9") == 2
     assert "keeps no model of step 9" in treadle.err and not Path("other").exists()
 
@@ -121,7 +128,7 @@ def test_both_directions_of_a_cyclegan(treadle: Any, place: Path) -> None:
         assert treadle("translate", run, "photos/a.png", "--out", f"{name}.png", *more) == 0
         assert treadle.out.startswith(f"{name}, final model, step 2 of {run}\n{name}.png: 1 translated\n")
         model = CycleGANTrainer.load_model(run, name)
-        np.testing.assert_array_equal(read(f"{name}.png"), translate(model, read("photos/a.png")))
+        alike(read(f"{name}.png"), translate(model, read("photos/a.png")))
     assert treadle("translate", run, "photos", "--out", "out", "--direction", "BtoB") == 2
     assert treadle.err == f"treadle: direction BtoB: {run} has learnt AtoB and BtoA\n"
 

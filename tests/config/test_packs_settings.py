@@ -10,7 +10,7 @@ from treadle.recipes.registry import trainer
 from treadle.runs.names import comes_with_treadle, registered
 
 OWN = [name for name, point in registered().items() if comes_with_treadle(point)]
-JUDGING = {"cache_mb", "examples", "examples_every", "lpips_weights", "fid_weights"}
+JUDGING = {"keep_generators", "cache_mb", "examples", "examples_every", "lpips_weights", "fid_weights"}
 SPLATS = {"memory_mb", "lpips_weights", "examples_every", "turntable"}
 SDF = {"examples_every", "render_every", "picture", "resolution", "test_points", "validation_points"}
 LINES = {"lazy", "cache_mb"}

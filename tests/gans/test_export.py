@@ -66,6 +66,8 @@ def test_a_program_without_torch_makes_the_same_picture(tmp_path, monkeypatch, c
         "step": "2",
         "direction": settings.get("direction", "AtoB"),
         "range": "[-1, 1]",
+        "inputs": "uint8 from 0 to 255, 3 channels",
+        "outputs": "uint8 from 0 to 255, 3 channels",
         "size": "32 x 32",
         "multiple": str(model.multiple),
     }

@@ -395,11 +395,31 @@ def test_files_of_many_bands_are_translated_by_the_command_too(tmp_path):
     trainer.train()
     with trainer.evaluating():
         assert trainer.strips()["steps"].dtype == np.uint8
+    exportable = Pix2PixTrainer.exportable(trainer.run.path)["generator"]
+    assert exportable.shape == (6, 16, 16) and exportable.metadata["outputs"] == "uint16 from 0 to 65535, 3 channels"
+    assert exportable.metadata["inputs"].startswith("float32 from -3 to 5, 6")
     translator = Pix2PixTrainer.translators(trainer.run.path)["AtoB"]
     done = translate_files(translator, data / "A" / "val", tmp_path / "out", format="png")
     assert sorted(path.name for path in done.written) == ["0.png", "1.png"] and not done.bad
     made = read_bands(done.written[0])
     assert made.dtype == np.uint16 and made.shape == (20, 30, 3)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_index_maps_are_classes_and_can_be_looked_at(tmp_path, channels):
+    numbers = np.random.default_rng(0).permutation(np.arange(24) % 6).reshape(4, 6).repeat(8, 0).repeat(8, 1)
+    for split in ("train", "val"):
+        write(tmp_path / "A" / split / "a.png", numbers[:, :, None].astype(np.uint8))
+        write(tmp_path / "B" / split / "a.png", smooth(32, 48, 3, "uint8"))
+    trainer = built(Pix2PixTrainer, tmp_path, classes="auto", preprocess="none", in_channels=channels)
+    x, _ = trainer.validation_feed.dataset[0]
+    assert x.shape == (6, 32, 48) and torch.equal(x.sum(0), torch.ones(32, 48))
+    order = [int(color[1:3], 16) for color in trainer.config.classes.split()]
+    np.testing.assert_array_equal(np.array(order)[x.argmax(0)], numbers)
+    shown = trainer.config.input_values.shown(x)
+    colors = np.unique(shown.reshape(-1, 3), axis=0).astype(int)
+    assert len(colors) == 6 and min(abs(a - b).max() for i, a in enumerate(colors) for b in colors[:i]) > 40
+    trainer.train()
 
 
 def test_tensors_of_any_number_of_channels(tmp_path):

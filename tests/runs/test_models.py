@@ -76,6 +76,9 @@ def test_a_step_that_is_not_kept_is_refused_with_those_that_are(tmp_path: Path) 
     run = trained(tmp_path / "line").run.path
     with pytest.raises(UsageError, match=r"keeps no model of step 2: there are 4 \(best\), 6, 8 \(final\)$"):
         find_model(run, 2)
+    short = trained(tmp_path / "short", max_epochs=2).run.path
+    with pytest.raises(UsageError, match=r"keeps no model of step 1: there are 2, 4 \(best, final\)$"):
+        find_model(short, 1)
     for wrong, near in (("fnal", "'best' or 'final'; did you mean 'final'"), (-1, "a step, 'best'"), (True, "a step")):
         with pytest.raises(UsageError, match=f"at is {wrong!r}: expected .*{near}"):
             find_model(run, wrong)

@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
     # What is cheap to check first: a model takes a moment to load.
     out = _out(options.out)
     source = existing(options.input, "INPUT")
-    loaded: Any = trainer.load_model(directory, **({} if options.at is None else {"at": options.at}))
+    loaded: Any = trainer.load_model(directory) if options.at is None else trainer.load_model(directory, at=options.at)
     subject, group = _subject(source, options, loaded.group)
     if subject is None:
         from treadle.tracts.volumes import read_volume

@@ -63,6 +63,7 @@ class ColorizationConfig(Pix2PixConfig):
         for name in ("in_channels", "out_channels", "in_dtype", "out_dtype", "in_range", "out_range"):
             default = type(self).__dataclass_fields__[name].default
             require(self, name, getattr(self, name) == default, f"{default!r}: colorization makes a and b of L")
+        require(self, "classes", self.classes is None, "null: photographs are no label maps")
         require(self, "objective", "vgg" not in self.objective.split("+"), "one without vgg, which wants three colours")
 
     def augmentation(self, *, fit: bool = False) -> Augmentation:
@@ -105,7 +106,7 @@ class ColorizationTrainer(Pix2PixTrainer):
         source, augmentation = LightAndColour(photographs), config.augmentation(fit=path is None)
         values = config.input_values, RGB
         if split != "train":
-            return PairedImages(source, config.size, augmentation.still(), config.cache_mb, values=values)
+            return PairedImages(source, config.size, None, config.cache_mb, values=values, still=augmentation.still())
         return PairedImages(source, config.size, augmentation, config.cache_mb, cls.transform(), values)
 
     def step(self, batch: tuple[Tensor, Tensor]) -> Any:

@@ -6,6 +6,7 @@ files, whose colours are off by a few levels and blend at edges: a pixel belongs
 
 from __future__ import annotations
 
+import colorsys
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ FLAT = 8
 """Levels between neighbours, up to which both lie within one class."""
 SHARE = 0.0005
 """Of all pixels, what a colour of lossy files must hold to be a class."""
+DARK = 64
+"""The lightest gray of index maps: of more classes, most can be told apart as they are."""
 COVERED = 0.5
 """Of all pixels, what the classes of lossy files must hold together: photographs have no such colours."""
 
@@ -85,8 +88,20 @@ class Palette:
         return torch.from_numpy(planes.astype(np.float32))
 
     def shown(self, planes: Tensor) -> Pixels:
-        """Planes (..., classes, H, W), on any device, in the colours of their largest: (..., H, W, 3) uint8."""
-        return np.array(self.colors, np.uint8)[planes.argmax(-3).cpu().numpy()]
+        """Planes (..., classes, H, W), on any device, in the colours of their largest: (..., H, W, 3) uint8.
+
+        Index maps, whose pixels are the numbers of classes and would all look black, get colours of other hues.
+        """
+        return self._visible[planes.argmax(-3).cpu().numpy()]
+
+    @cached_property
+    def _visible(self) -> Pixels:
+        """The colours to be looked at, (classes, 3) uint8."""
+        if any(len(set(color)) > 1 or max(color) > DARK for color in self.colors):
+            return np.array(self.colors, np.uint8)
+        # Steps of the golden ratio around the circle of hues: however many classes, none lie close together.
+        shades = [colorsys.hsv_to_rgb(gray * 0.618034 % 1, 0.75, 0.95 - gray % 3 * 0.2) for gray, *_ in self.colors]
+        return np.rint(np.array(shades) * 255).astype(np.uint8)
 
     @cached_property
     def _table(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from treadle.config.settings import require
+from treadle.config.settings import Settings, require, setting
 from treadle.data.feed import Feed
 from treadle.engine.objective import Losses
 from treadle.engine.settings import TrainerConfig
@@ -39,7 +39,16 @@ from treadle.runs.models import At, find_model
 
 
 @dataclass(kw_only=True)
-class Pix2PixConfig(InputSettings, TranslationConfig):
+class LabelSettings(Settings):
+    """Inputs that are label maps."""
+
+    classes: str | None = setting(None, parse=parse_classes, common=True)
+    """Inputs are label maps, of which the networks are given a plane for each class: their colours, such as
+    "#000000 #800000 #008000", or "auto", those that the training inputs have; null takes inputs as pictures."""
+
+
+@dataclass(kw_only=True)
+class Pix2PixConfig(LabelSettings, InputSettings, TranslationConfig):
     """Settings of `Pix2PixTrainer`."""
 
     direction: Literal["AtoB", "BtoA"] = "AtoB"

@@ -17,7 +17,6 @@ from treadle.engine.schedule import Every
 from treadle.engine.settings import StartSettings, TrainerConfig
 from treadle.gans.augmentation import Augmentation, Preprocess, sides
 from treadle.gans.diffaugment import DiffAugment
-from treadle.gans.labels import parse_classes
 from treadle.gans.oasis import SegmentingDiscriminator
 from treadle.gans.patchgan import HALVINGS, PatchGAN, least_size
 from treadle.gans.resnet import ResNetGenerator
@@ -106,9 +105,6 @@ class AugmentationSettings(Settings):
 class InputSettings(AugmentationSettings):
     """Where pairs are given: how the input alone is changed, and what compares features."""
 
-    classes: str | None = setting(None, parse=parse_classes)
-    """Inputs are label maps, of which the networks are given a plane for each class: their colours, such as
-    "#000000 #800000 #008000", or "auto", those that the training inputs have; null takes inputs as pictures."""
     label_input: bool = False
     """Resize the input by nearest neighbour: for label maps, whose colours bicubic resizing blends into others."""
     jitter: Range = setting(0.0, least=0)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from treadle.errors import UsageError
+from treadle.gans.quickened import quickened
 from treadle.gans.settings import Generator
 from treadle.gans.tiles import Grid, grid, has_instance_norm, parts, surveying, translate_tiles
 from treadle.gans.values import Array, Values, as_dtype
@@ -199,7 +200,7 @@ def translator_of(model: Generator, config: Any, name: str, half: Half, *, rever
     values = config.input_values, config.output_values
     inputs, outputs = values[::-1] if reverse else values
     return Translator(
-        model=model,
+        model=quickened(model),
         inputs=inputs,
         outputs=outputs,
         multiple=model.multiple,

@@ -201,5 +201,8 @@ def _listed(run: Path, places: Mapping[int, Path]) -> str:
         return "it keeps none yet"
     best = {entry.info["step"] for entry in ranks(run)[:1] if entry.info["monitor"] is not None}
     last = _last(run, places)
-    said = [f"{step}" + " (best)" * (step in best) + " (final)" * (step == last) for step in places]
+    said = []
+    for step in places:
+        names = ", ".join(["best"] * (step in best) + ["final"] * (step == last))
+        said.append(f"{step} ({names})" if names else f"{step}")
     return f"there are {', '.join(said)}"
