@@ -7,11 +7,11 @@
 
 How it is measured. The U-Net of the pix2pix recipe is trained on house fronts for a hundred steps, exported by
 `treadle export --onnx`, and translates 200 label maps of 512 x 384 pixels, PNG files that the facade grammar draws.
-Both have as many threads as the machine has cores, read with Pillow, and write PNG. Treadle does as its command does:
-it reads and writes in threads beside the network. The program for onnxruntime is the one that its users write, a
-picture after the other, and again with the same threads for reading and writing, and batches of pictures.
+Both have as many threads as the machine has cores. Treadle does as its command does: it reads and writes in threads
+beside the network. The program for onnxruntime is the one that its users write, a picture after the other with Pillow,
+and again with Treadle's functions that read and write, in as many threads beside the network.
 
-"Network alone" is what tensors in memory take, batches included; "end to end" goes from files to files. All take turns,
+"Network alone" is what tensors in memory take, one by one; "end to end" goes from files to files. All take turns,
 picture folders in rounds; the median of the rounds counts. The results must be equal: no value of any picture may
 differ by more than one level of 8 bits.
 """
@@ -19,7 +19,6 @@ differ by more than one level of 8 bits.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import statistics
 import sys
@@ -38,8 +37,11 @@ from PIL import Image
 from treadle.export.onnx import write_onnx
 from treadle.gans.facades import facades
 from treadle.gans.pix2pix import Pix2PixTrainer
-from treadle.gans.translating import BATCH, translate_files
+from treadle.gans.translating import THREADS, translate_files
 from treadle.gans.translator import Translator
+from treadle.gans.values import Values
+from treadle.images.reading import read_array
+from treadle.images.writing import write_picture
 from treadle.recipes.registry import load_recipe
 from treadle.runs.run import find_run
 
@@ -82,16 +84,23 @@ class Ort:
             save(self.run(opened(path)[None])[0], out / path.name)
 
     def in_threads(self, source: Path, out: Path) -> None:
-        """The same with threads that read and write, and batches."""
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        """The same with threads that read and write, as Treadle reads and writes."""
+        with ThreadPoolExecutor(THREADS) as pool:
             paths, written = sorted(source.iterdir()), []
-            reading = [pool.submit(opened, path) for path in paths]
-            for start in range(0, len(paths), BATCH):
-                made = self.run(np.stack([future.result() for future in reading[start : start + BATCH]]))
-                for path, one in zip(paths[start : start + BATCH], made, strict=True):
-                    written.append(pool.submit(save, one, out / path.name))
+            for path, x in zip(paths, pool.map(read, paths), strict=True):
+                written.append(pool.submit(write, self.run(x[None])[0], out / path.name))
             for future in written:
                 future.result()
+
+
+def read(path: Path) -> np.ndarray:
+    """A picture as the network takes it, by Treadle's functions."""
+    return Values().encode(read_array(path)).numpy()
+
+
+def write(made: np.ndarray, path: Path) -> None:
+    """What the network made as a file, by Treadle's functions."""
+    write_picture(path, Values().decode(torch.from_numpy(made)))
 
 
 def opened(path: Path) -> np.ndarray:
@@ -110,11 +119,11 @@ def compete(
 ) -> dict[str, dict[str, list[float]]]:
     """Pictures per second of each, alone and end to end, round by round."""
     paths = sorted(source.iterdir())
-    x = np.stack([opened(path) for path in paths[:BATCH]])
+    x = np.stack([opened(path) for path in paths[:8]])
     alone: dict[str, Callable[[], object]] = {
-        "Treadle": lambda: translator.run(torch.from_numpy(x)),
+        "Treadle": lambda: [translator.run(torch.from_numpy(one[None])) for one in x],
         "onnxruntime, one by one": lambda: [ort.run(one[None]) for one in x],
-        "onnxruntime, in threads": lambda: ort.run(x),
+        "onnxruntime, in threads": lambda: [ort.run(one[None]) for one in x],
     }
     files: dict[str, Callable[[Path], object]] = {
         "Treadle": lambda out: translate_files(translator, source, out),

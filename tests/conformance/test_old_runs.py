@@ -11,8 +11,9 @@ from gauntlet_trainers import build, write_pictures
 
 import treadle
 from treadle.config.files import load
-from treadle.engine.summary import Summary
+from treadle.engine.trainer import Trainer
 from treadle.gans.pix2pix import Pix2PixTrainer
+from treadle.images.texture import FIGURES
 from treadle.runs.environment import numerics
 from treadle.runs.fork import fork_run
 from treadle.runs.run import read_environment, read_journal
@@ -49,12 +50,20 @@ SUMMED_OTHERWISE = {"image": {"psnr": 13.577715, "loss": 0.043876145}}
 0.1.0 measured at their end. Of `image` the layers of the field: block by block of points, no longer by MKL."""
 
 
-def assert_ended_as_then(name: str, summary: Summary, exact: bool) -> None:
+MEASURED_NOW = {"pix2pix": frozenset(FIGURES)}
+"""What a validation measures now and 0.1.0 did not: it is part of the state, and of nothing that follows."""
+
+
+def assert_ended_as_then(name: str, trainer: Trainer, exact: bool) -> None:
     """To the last bit on the machine that the run was begun on, or where sums have another order, nearly."""
     if name in SUMMED_OTHERWISE:
-        assert summary.validation_metrics == pytest.approx(SUMMED_OTHERWISE[name], rel=1e-4)
-    else:
-        assert summary.digest == EXPECTED[name]["digest"] or not exact
+        assert trainer.validation_metrics == pytest.approx(SUMMED_OTHERWISE[name], rel=1e-4)
+        return
+    known = [trainer.loop.validation_metrics, (trainer.loop.best or {}).get("metrics", {})]
+    for metrics in known:
+        for figure in MEASURED_NOW.get(name, frozenset()) & set(metrics):
+            del metrics[figure]
+    assert trainer.digest() == EXPECTED[name]["digest"] or not exact
 
 
 def same_machine(run: Path) -> bool:
@@ -69,7 +78,7 @@ def test_an_old_run_resumes_to_the_digest_that_its_own_version_reached(old: tupl
     assert trainer.progress.step == EXPECTED[name]["stopped_at"]
     summary = trainer.train()
     assert (summary.status, summary.step) == ("finished", EXPECTED[name]["final_step"])
-    assert_ended_as_then(name, summary, exact)
+    assert_ended_as_then(name, trainer, exact)
     resumed = [entry for entry in read_journal(run) if entry["event"] == "resume"]
     assert len(resumed) == 1 and not resumed[0]["changed"]
 
@@ -91,9 +100,9 @@ def test_an_old_run_forks(old: tuple[str, Path]) -> None:
     name, run = old
     exact = same_machine(run)
     fork = fork_run(run, EXPECTED[name]["stopped_at"], load(run / "config.yaml"))
-    summary = build(name, run_dir=fork, resume=True).train()
-    assert summary.step == EXPECTED[name]["final_step"]
-    assert_ended_as_then(name, summary, exact)
+    trainer = build(name, run_dir=fork, resume=True)
+    assert trainer.train().step == EXPECTED[name]["final_step"]
+    assert_ended_as_then(name, trainer, exact)
 
 
 def test_an_old_run_is_tested_at_its_final_and_at_its_best_model(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from treadle.errors import UsageError
-from treadle.gans.image_losses import l1, l2, laplacian, sobel
+from treadle.gans.image_losses import coarse, l1, l2, laplacian, sobel
 
-LOSSES = [l1, l2, sobel, laplacian]
+LOSSES = [l1, coarse, l2, sobel, laplacian]
 INNER = np.s_[:, 1:-1, 1:-1]
 
 
@@ -23,8 +23,16 @@ def detail(gray):
     return np.stack([ndimage.laplace(picture) for picture in gray])[INNER]
 
 
+def squares(x):
+    """Means of squares of 4 x 4 pixels, of what there is of them."""
+    height, width = x.shape[2:]
+    rows = [[x[:, :, i : i + 4, j : j + 4].mean((2, 3)) for j in range(0, width, 4)] for i in range(0, height, 4)]
+    return np.array(rows)
+
+
 BY_SCIPY = {
     l1: lambda x, y: np.abs(x - y).mean(),
+    coarse: lambda x, y: np.abs(squares(x) - squares(y)).mean(),
     l2: lambda x, y: ((x - y) ** 2).mean(),
     sobel: lambda x, y: np.abs(edges(x.mean(1)) - edges(y.mean(1))).mean(),
     laplacian: lambda x, y: np.abs(detail(x.mean(1)) - detail(y.mean(1))).mean(),
@@ -80,3 +88,10 @@ def test_a_ramp(loss, slope):
 def test_pictures_without_inner_pixels_are_refused(loss, size):
     with pytest.raises(UsageError, match=f"a picture of {size[0]} x {size[1]} pixels has no inner pixels"):
         loss(torch.zeros(1, 3, *size), torch.zeros(1, 3, *size))
+
+
+def test_detail_within_squares_costs_nothing_but_colour_does():
+    target = torch.zeros(1, 3, 8, 8)
+    board = 1.0 - 2 * ((torch.arange(8)[:, None] + torch.arange(8)) % 2)
+    assert coarse(target + board, target) == 0 and l1(target + board, target) == 1
+    assert coarse(target + 0.5 + board, target).item() == pytest.approx(0.5)

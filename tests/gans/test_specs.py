@@ -19,6 +19,7 @@ PIX2PIX = {
     "vgg": {"G_VGG": 10},
     "r1": {"D_R1": 5},
     "gp": {"D_GP": 5},
+    "coarse": {"G_COARSE": 25},
 }  # fmt: skip
 
 
@@ -70,7 +71,7 @@ def test_the_pull_of_l2_never_exceeds_that_of_l1():
 
 @settings(deadline=None)
 @given(
-    names=st.lists(st.sampled_from(["vgg", "r1", "gp"]), unique=True),
+    names=st.lists(st.sampled_from(["coarse", "vgg", "r1", "gp"]), unique=True),
     first=st.sampled_from(["basic", "extended"]),
     space=st.sampled_from(["", " "]),
 )

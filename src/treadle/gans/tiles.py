@@ -28,8 +28,10 @@ Write = Callable[[slice, Tensor], None]
 
 FADE = 4
 """Two tiles fade into one another over this part of their overlap, in its middle."""
-PARTS = 16
-"""So many parts of a tile's size in all are looked at for the statistics of the whole picture."""
+PARTS = 4
+"""So many parts of a tile's size in all are looked at for the statistics of the whole picture: of more, each is mostly
+border. On an uneven label map of 1024 x 768 in tiles of 512 x 512, the `facades` U-Net comes within 1.6 levels of 8
+bits of the whole picture on average (4.4 with 16 parts, 5.3 where each tile has statistics of its own)."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ Existing = Literal["refuse", "skip", "overwrite"]
 
 BATCH = 8
 """The most pictures that go through the network together."""
+TOGETHER = 250_000
+"""Pixels of pictures that go through it together: on a CPU more of them leave its caches, and take longer each."""
 THREADS = min(4, os.cpu_count() or 1)
 """Threads that read and write beside the network."""
 _NAMED = 3
@@ -80,7 +82,7 @@ def translate_files(
         existing: what to do where a result is there already: "refuse", "skip" or "overwrite".
         on_bad: what to do with pictures that cannot be read: "refuse" or "skip".
         pairs: the files show A and B side by side, as those that are trained on; the half that is the input counts.
-        pixels, overlap: see `Translator.translate`. As many pixels of small pictures go through the network together.
+        pixels, overlap: see `Translator.translate`. Small pictures go through the network together.
         progress: is called with how many pictures are done, and how many there are.
 
     Raises:
@@ -321,6 +323,6 @@ def _batches(jobs: Iterable[_Job], pixels: int) -> Iterator[list[_Job]]:
     for job in jobs:
         alike.setdefault(job.padded, []).append(job)
     for batch in alike.values():
-        most = max(1, min(BATCH, pixels // batch[0].pixels))
+        most = max(1, min(BATCH, min(pixels, TOGETHER) // batch[0].pixels))
         for start in range(0, len(batch), most):
             yield batch[start : start + most]
