@@ -96,7 +96,7 @@ PAGES = (
     Page(
         "runs.md",
         "Runs and weights",
-        ("resume", "fork", "verify", "test", "try_out", "treadle.recipes.try_out:TryOut", "load_weights"),
+        ("resume", "fork", "verify", "test", "translate", "try_out", "treadle.recipes.try_out:TryOut", "load_weights"),
     ),
     Page(
         "testing.md",

@@ -231,6 +231,8 @@ BAD = {
     "blocks": -1,
     "residual": 1,
     "upsampling": "nearest",
+    "padding": "wrap",
+    "rectify_skips": 1,
     "norm": "layer",
     "dropout": 1.0,
     "d_features": 0,
@@ -269,6 +271,7 @@ BAD |= {
     "chances": {"elastic": 0.5},  # which is off
 }
 OF_PIX2PIX = {
+    "classes": -1,
     "gamma": 1.2,
     "gray": -0.1,
     "motion_blur": (3.0, 1.0),

@@ -135,8 +135,10 @@ class Labels(Values):
         return f"{len(self.palette)} classes"
 
 
-def parse_classes(text: str) -> Palette | None:
+def parse_classes(text: object) -> Palette | None:
     """The palette that the setting `classes` names; None for "auto", which the training data decide."""
+    if not isinstance(text, str):
+        raise UsageError(f"classes is {text!r}: expected auto, or colours such as '#000000 #800000'")
     return None if text == "auto" else Palette.parse(text)
 
 
