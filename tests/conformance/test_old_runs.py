@@ -24,13 +24,24 @@ EXPECTED = json.loads((OLD / "expected.json").read_text())
 
 
 @pytest.fixture(params=sorted(EXPECTED))
-def old(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
-    """A copy of an old run, with the data it was trained on beside it: its name and directory."""
+def old(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:
+    """A copy of an old run, with the data it was trained on beside it: its name and directory.
+
+    Validations measure more by now. The digest is over what was measured, too, so here they measure what they did.
+    """
     name = request.param
     run = tmp_path / name / "v001"
     shutil.copytree(OLD / name / "v001", run)
     if name in ("image", "pix2pix"):
         write_pictures(name, run.parent / f"{name}-data")
+    if name == "pix2pix":
+        measure = Pix2PixTrainer.validation_step
+        of_then = ("l1", "psnr", "ssim")
+        monkeypatch.setattr(
+            Pix2PixTrainer,
+            "validation_step",
+            lambda self, batch: {key: value for key, value in measure(self, batch).items() if key in of_then},
+        )
     return name, run
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -208,6 +210,16 @@ def test_the_shorter_side_is_tested_once():
     names = [row.name for row in trainer.rows(trainer.test_feed, judge)]
     assert names == ["A to B: a0", "B to A: b0", "A to B: a1", "B to A: b1", "B to A: b2"]
     assert judge.seen == {"ab": [2, 3], "ba": [3, 2]}
+
+
+def test_a_monitor_that_needs_targets_sorts_no_test_without_them(tmp_path):
+    class Source:
+        a = b = ArrayPictures(np.zeros((3, 16, 16, 3), np.uint8))
+
+    trainer = trainer_of(test_data=UnpairedImages(Source(), 16), monitor="l1", limit_test_batches=2, batch_size=1)
+    trainer.test_report(tmp_path / "test", trainer.test_feed)
+    table = json.loads((tmp_path / "test" / "table.json").read_text())
+    assert table["sorted_by"] == "cycle" and len(table["rows"]) == 4  # of two batches, both ways
 
 
 def test_with_known_targets_both_directions_are_tested_with_a_round_trip():

@@ -195,8 +195,8 @@ class CycleGANTrainer(TranslationTrainer):
 
     def rows(self, feed: Feed, judge: Judge) -> Iterator[Row]:
         """Every A translated to B and back, and every B to A and back, with their figures."""
-        paired, several = is_paired(feed), counts(feed)
-        for number, pair in samples(feed):
+        paired, several = self.targets_in(feed), counts(feed)
+        for number, pair in samples(feed, self.config.limit_test_batches):
             # The shorter side of unpaired pictures starts again at its end: what it repeats counts once.
             new = [number < count for count in several]
             for side, (way, title) in enumerate(TITLES.items()):
@@ -209,10 +209,9 @@ class CycleGANTrainer(TranslationTrainer):
                     yield Row(name, self.pictures_of(seen | ({"target": target} if paired else {}), way), figures)
                 judge.gather(seen.get("output", target[:0]), target[: new[1 - side]], way)
 
-    @property
-    def has_targets(self) -> bool:
-        """Whether what is validated on are pairs, so that it is known what a translation should be."""
-        return is_paired(self.validation_feed)
+    def targets_in(self, feed: Feed | None) -> bool:
+        """Whether the samples of `feed` are pairs, so that the right translation of each A is known."""
+        return isinstance(getattr(feed, "dataset", None), PairedImages)
 
     def there_and_back(self, start: Tensor, way: str) -> dict[str, Tensor]:
         """A picture (1, C, H, W), its translation, and that translated back, on the CPU; `way` is "ab" or "ba"."""
@@ -280,11 +279,6 @@ class CycleGANTrainer(TranslationTrainer):
             "AtoB": exportable_generator(found, config, "AtoB", "generator_ab"),
             "BtoA": exportable_generator(found, config, "BtoA", "generator_ba", reverse=True),
         }
-
-
-def is_paired(feed: Feed | None) -> bool:
-    """Whether what is evaluated are pairs, so that the right translation of each A is known."""
-    return isinstance(getattr(feed, "dataset", None), PairedImages)
 
 
 def counts(feed: Feed) -> tuple[int, int]:

@@ -208,7 +208,7 @@ class Pix2PixTrainer(TranslationTrainer):
 
     def rows(self, feed: Feed, judge: Judge) -> Iterator[Row]:
         """Every pair of `feed`: input, output, target, and the output's figures."""
-        for number, (x, y) in samples(feed):
+        for number, (x, y) in samples(feed, self.config.limit_test_batches):
             output = self.translate(x.to(self.device), self.generator).cpu()
             judge.gather(output, y)
             yield Row(name_of(feed, number), self.triplet(x, output, y), judge.compare(output, y)[0])

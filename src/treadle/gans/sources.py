@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from treadle.data.fingerprint import Fingerprint
 from treadle.errors import UsageError, nearest
-from treadle.gans.values import Array, Values, conform
-from treadle.images.bands import Header, Kind, read_bands, read_header
+from treadle.gans.values import Array, conform
+from treadle.images.bands import Header, Kind, read_bands
 from treadle.images.folders import OnBad, side_folders, split_folder, usable_pictures
 from treadle.images.pixels import MODES, decode
 from treadle.images.reading import BadPicture
@@ -81,14 +81,6 @@ def content_hash(files: Iterable[Path]) -> str:
         except OSError as error:
             raise BadPicture(file, f"cannot be read ({error.strerror or error})") from None
     return digest.hexdigest()
-
-
-def read_as(path: Path, *values: Values, header: Header | None = None) -> Array:
-    """Read a picture of which some `values` are to be made, with `Values.conform`: in its own type, with all channels.
-
-    Where these are all of 8 bits, 8 bits are made of deeper files as ever: by `decode`. Raises BadPicture.
-    """
-    return _read(path, header or read_header(path), [(each.channels, each.dtype) for each in values])
 
 
 def _read(path: Path, header: Header, forms: Sequence[tuple[int, Kind]]) -> Array:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from treadle.data import limit
 from treadle.data.feed import Feed
 from treadle.data.named import sets_of
 from treadle.data.random import derive_seed
@@ -234,7 +235,8 @@ class TranslationTrainer(Trainer):
         run = directory.parent
         config = self.config
         judge = Judge(config.lpips_weights, config.fid_weights, self.ways, deep=config.output_values.deep)
-        monitored = config.monitor if config.monitor in (*METRICS, "lattice", "lpips") else None
+        of_pictures = ("lattice", *METRICS, "lpips") if self.targets_in(feed) else ()
+        monitored = config.monitor if config.monitor in of_pictures else None
         with self.evaluating():
             return write_report(
                 directory,
@@ -276,6 +278,10 @@ class TranslationTrainer(Trainer):
     @property
     def has_targets(self) -> bool:
         """Whether what is validated on are pairs, so that it is known what a translation should be."""
+        return self.targets_in(self.validation_feed)
+
+    def targets_in(self, feed: Feed | None) -> bool:
+        """Whether the samples of `feed` are pairs."""
         return True
 
     def probes(self) -> Iterator[list[Tensor]]:
@@ -335,10 +341,13 @@ def name_of(feed: Feed, index: int) -> str:
     return str(name(index)) if callable(name) else f"{index:04d}"
 
 
-def samples(feed: Feed) -> Iterator[tuple[int, list[Tensor]]]:
-    """Number and tensors, each (1, ...), of the samples of a feed that is not shuffled, one by one."""
+def samples(feed: Feed, batches: int | None = None) -> Iterator[tuple[int, list[Tensor]]]:
+    """Number and tensors, each (1, ...), of the samples of a feed that is not shuffled, one by one.
+
+    With `batches` those of the first so many alone.
+    """
     number = 0
-    for batch in feed.iterate(0):
+    for batch in limit.iterate(feed, 0, limit=batches):
         for parts in zip(*batch, strict=True):
             yield number, [part[None] for part in parts]
             number += 1
