@@ -44,6 +44,8 @@ class Workload:
             learning_rate=f"constant {RATE}",
             ema=None,
             save_every="100 steps",  # as in the recipe; the last state is saved in any case
+            examples_every=None,  # the others make no pictures on the way, and keep no models
+            keep_generators=0,
             **self.settings,
         )
 

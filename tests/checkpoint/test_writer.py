@@ -74,8 +74,20 @@ def fail(monkeypatch, error=None):
 
 
 def threads():
-    """The threads of writers."""
-    return [thread for thread in threading.enumerate() if thread.name.startswith("treadle-checkpoint")]
+    """The threads of writers that were made in this test."""
+    return [
+        each for each in threading.enumerate() if each.name.startswith("treadle-checkpoint") and each not in EARLIER
+    ]
+
+
+EARLIER = set()
+"""Those that another test of this process has left, whose run was not closed."""
+
+
+@pytest.fixture(autouse=True)
+def earlier_threads():
+    EARLIER.clear()
+    EARLIER.update(threads())
 
 
 def steps(path):

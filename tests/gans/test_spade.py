@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from treadle.errors import UsageError
 from treadle.export.onnx import Exportable, write_onnx
-from treadle.gans.spade import SpadeGenerator, Stage, drawn_noise, still_noise
+from treadle.gans.spade import SpadeGenerator, Stage, drawn_noise, key_of, still_noise
 
 
 def one_hot(n=1, classes=4, height=16, width=24):
@@ -51,18 +51,19 @@ def test_a_stage_is_its_formula(n):
     x, kept, told = (torch.randn(n, c, s, s, dtype=torch.float64) for c, s in ((3, 4), (2, 8), (3, 8)))
     joined = torch.cat([torch.nn.functional.interpolate(x, (8, 8), mode="bilinear"), kept], 1)
     found = torch.nn.functional.conv2d(joined, stage.conv.weight, padding=1)
-    found = found + stage.noise * still_noise(found)
+    key = torch.arange(n)
+    found = found + stage.noise * still_noise(found, key)
     mean, deviation = found.mean((2, 3), keepdim=True), found.var((2, 3), unbiased=False, keepdim=True) + 1e-5
     found = (found - mean) / deviation.sqrt()
     table, shifts = stage.modulation.weight[:, :, 0, 0], stage.modulation.bias
     modulation = torch.einsum("oc,nchw->nohw", table, told) + shifts[:, None, None]
     found = found * (1 + modulation[:, :4]) + modulation[:, 4:]
-    torch.testing.assert_close(stage(x, kept, told), found.where(found > 0, 0.2 * found))
+    torch.testing.assert_close(stage(x, kept, told, key), found.where(found > 0, 0.2 * found))
 
 
 def test_a_batch_of_one_is_normalized_in_training_as_in_evaluation(monkeypatch):
-    monkeypatch.setattr("treadle.gans.spade.drawn_noise", still_noise)
     network, x = noisy(SpadeGenerator(4, features=4, downs=2)), one_hot()
+    monkeypatch.setattr("treadle.gans.spade.drawn_noise", lambda values: still_noise(values, key_of(x)))
     torch.testing.assert_close(network.train()(x), network.eval()(x), rtol=1e-4, atol=1e-5)
 
 
@@ -86,15 +87,25 @@ def test_in_training_noise_is_drawn_and_in_evaluation_the_output_is_a_function_o
 
 def test_noise_has_mean_0_and_variance_1_and_no_pattern():
     x = torch.zeros(2, 32, 128, 128)
-    still, drawn = still_noise(x), drawn_noise(x)
-    assert still.shape == (1, 1, 128, 128) and drawn.shape == (2, 1, 128, 128)
+    key = torch.tensor([3, 3])
+    still, drawn = still_noise(x, key), drawn_noise(x)
+    assert still.shape == drawn.shape == (2, 1, 128, 128)
     for noise in (still, drawn):
         assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
         power = torch.fft.fft2(noise[0, 0]).abs().square() / 128**2
         assert power.flatten()[1:].max() < 16  # white noise has 10 at most, where a lattice would have thousands
-    assert torch.equal(still_noise(torch.zeros(1, 32, 200, 150))[..., :128, :128], still)  # by the place alone
-    other = still_noise(torch.zeros(1, 64, 128, 128))
-    assert abs((still * other).mean()) < 0.03
+    large = still_noise(torch.zeros(1, 32, 200, 150), key[:1])
+    assert torch.equal(large[..., :128, :128], still[:1]) and torch.equal(still[0], still[1])  # by place and picture
+    for other in (still_noise(torch.zeros(1, 64, 128, 128), key[:1]), still_noise(x[:1], key[:1] + 1)):
+        assert abs((still[:1] * other).mean()) < 0.03
+
+
+def test_pictures_have_noise_of_their_own_in_a_batch_as_alone():
+    network = noisy(SpadeGenerator(4, features=4, downs=2)).eval()
+    first, second = one_hot(), one_hot().flip(1)
+    assert key_of(torch.cat([first, second])).tolist() == [int(key_of(first)), int(key_of(second))]
+    assert key_of(first) != key_of(second)
+    torch.testing.assert_close(network(torch.cat([first, second])), torch.cat([network(first), network(second)]))
 
 
 def test_flat_areas_have_texture_that_only_noise_can_give():

@@ -16,13 +16,15 @@ from treadle.runs.names import comes_with_treadle, is_file, registered
 OLD = Path(__file__).parents[1] / "fixtures" / "runs_of_0.1.0"
 NAMES = sorted(name for name, point in registered().items() if comes_with_treadle(point) and not is_file(point))
 
+ADVERSARIAL = ("pix2pix", "cyclegan", "colorization")
+
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_trainer_takes_at_where_it_loads_and_exports(name: str, tmp_path: Path) -> None:
     kind = trainer(name)
-    assert kind.preferred_model == ("final" if name in ("pix2pix", "cyclegan") else "best")
+    assert kind.preferred_model == ("final" if name in ADVERSARIAL else "best")
     assert inspect.signature(kind.load_model).parameters["at"].default is None
-    if name in ("pix2pix", "cyclegan"):
+    if name in ADVERSARIAL:
         assert inspect.signature(kind.exportable).parameters["at"].default is None
     for exporter in kind.exporters().values():
         assert "at" in {option.name for option in exporter.options}

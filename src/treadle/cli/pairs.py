@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EXAMPLES = """  treadle pairs facades --out data/facades        house fronts, no download
   treadle pairs join maps photos --out data/maps  two folders, by file name
   treadle pairs edges photos --out data/edges     photographs, their edges
-  treadle pairs split pictures --out data/pairs   pairs of one's own, as they are
+  treadle pairs split pictures --out data/pairs   pairs of one's own
 
 each explains itself: treadle pairs join --help"""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from treadle.checkpoint.plain import Stateless
 from treadle.images.fid import FID
 from treadle.images.lpips import lpips_metric
 from treadle.images.metrics import measure
@@ -46,7 +47,7 @@ NOTE = (
 """How to read them."""
 
 
-class Judge:
+class Judge(Stateless):
     """Measures translated pictures, each against its target, and all of them against all real ones.
 
     Args:

@@ -25,7 +25,8 @@ class SpadeGenerator(nn.Module):
     The encoder is that of a U-Net. A stage of the decoder doubles bilinearly, joins what the encoder had at that size
     (at full size the input), and convolves, 3 x 3. To that it adds noise, as much as each channel has learnt (Karras et
     al. 2019, https://arxiv.org/abs/1812.04948), and normalizes it. In training noise comes from torch's global
-    generator; in eval mode the output is a function of the input: the noise of a pixel is fixed by its place.
+    generator; in eval mode the output is a function of the input: the noise of a pixel follows from its place and from
+    the picture (`key_of`). Were it from the place alone, all pictures would have one draw, and its chance peaks.
 
     Args:
         in_channels, out_channels: of the input, one for each class of a label map, and of the output picture.
@@ -72,8 +73,9 @@ class SpadeGenerator(nn.Module):
             told.append(functional.avg_pool2d(told[-1], 2))
         out = kept.pop()
         told.pop()
+        key = None if self.training else key_of(x)
         for stage in self.decoder:
-            out = stage(out, kept.pop(), told.pop())
+            out = stage(out, kept.pop(), told.pop(), key)
         picture: Tensor = self.head(out)
         return picture
 
@@ -88,11 +90,14 @@ class Stage(nn.Module):
         self.norm = InstanceNorm(outputs, affine=False)
         self.modulation = nn.Conv2d(told, 2 * outputs, 1)
 
-    def forward(self, x: Tensor, kept: Tensor, told: Tensor) -> Tensor:
-        """(N, C, h, w), and (N, c, 2 h, 2 w) of the encoder and of the input, to (N, outputs, 2 h, 2 w)."""
+    def forward(self, x: Tensor, kept: Tensor, told: Tensor, key: Tensor | None) -> Tensor:
+        """(N, C, h, w), and (N, c, 2 h, 2 w) of the encoder and of the input, to (N, outputs, 2 h, 2 w).
+
+        `key` (N,) is what each picture's noise follows from; None draws it.
+        """
         x = functional.interpolate(x, scale_factor=2, mode="bilinear")
         x = self.conv(torch.cat([x, kept], 1))
-        x = self.norm(x + self.noise * (drawn_noise(x) if self.training else still_noise(x)))
+        x = self.norm(x + self.noise * (drawn_noise(x) if key is None else still_noise(x, key)))
         scale, shift = self.modulation(told).chunk(2, 1)
         return functional.leaky_relu(x * (1 + scale) + shift, 0.2)
 
@@ -102,14 +107,21 @@ def drawn_noise(x: Tensor) -> Tensor:
     return (torch.rand_like(x[:, :1]) - 0.5) * 12**0.5
 
 
-def still_noise(x: Tensor) -> Tensor:
-    """Noise like `drawn_noise` that depends on a pixel's place alone: (1, 1, H, W), the same on every device.
+def key_of(pictures: Tensor) -> Tensor:
+    """A whole number for each picture (N, C, H, W): how many values of each channel are above 0, mixed; (N,) int64."""
+    counts = (pictures > 0).flatten(2).sum(2)
+    channels = torch.arange(1, counts.shape[1] + 1, device=counts.device)
+    return (counts * (channels * 1_299_721)).sum(1) % PRIME
 
-    The numbers of rows and columns, scattered by squaring three times modulo a prime: whole numbers, so that any
-    runtime of ONNX computes the same.
+
+def still_noise(x: Tensor, key: Tensor) -> Tensor:
+    """Noise like `drawn_noise` that follows from a pixel's place and a picture's key, the same on every device.
+
+    `key` is (N,) int64, the noise (N, 1, H, W). The numbers of rows and columns, scattered by squaring three times
+    modulo a prime: whole numbers, so that any runtime of ONNX computes the same.
     """
     rows, columns = (torch.arange(size, device=x.device) for size in x.shape[2:])
-    mixed = rows[:, None] * 7_368_787 + columns * 1_299_709 + x.shape[1]
+    mixed = (rows[:, None] * 7_368_787 + columns * 1_299_709 + x.shape[1] + key[:, None, None, None]) % PRIME
     for added in (314_159_265, 271_828_182, 161_803_398):
         mixed = (mixed * mixed + added) % PRIME
-    return ((mixed.to(x.dtype) / PRIME - 0.5) * 12**0.5)[None, None]
+    return (mixed.to(x.dtype) / PRIME - 0.5) * 12**0.5

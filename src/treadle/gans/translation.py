@@ -56,7 +56,6 @@ class TranslationTrainer(Trainer):
 
     Config: ClassVar[type[TrainerConfig]] = TranslationConfig
     least_epochs: ClassVar[int] = 20
-    transient = ("validating",)
     computes: ClassVar[tuple[str, ...]] = ()
     """The loss terms that `step` computes; a subclass that computes more of them adds their names."""
     preferred_model = "final"

@@ -92,5 +92,6 @@ class KeptUnvalidated(KeptModels, Periodic):
 
     def act(self, trainer: Trainer) -> None:
         """Keep the weights as a validation would see them."""
-        with trainer.evaluating():
-            self.take(trainer, {})
+        if trainer.loop.archive is not None:
+            with trainer.evaluating():
+                self.take(trainer, {})
