@@ -9,9 +9,9 @@
 How it is measured. Fronts of houses, label map to photograph, at 128 x 128 pixels: 88 pairs to train on and 24 to judge
 by, of which 12 also choose the best model (by L1, as in every recipe). Each recipe trains from the start, for as many
 steps as fit into so many minutes on two cores: it is planned by the CPU time of a short trial before, both cores busy
-counted as two seconds a second, so that what else the machine does takes nothing away; the learning rate decays to 0
-within these steps. What it took stands beside, validation and checkpoints included. `pix2pix-0.2` is the recipe pix2pix
-as version 0.2 had it, for as long.
+counted as two seconds a second, so that what else the machine does takes nothing away; schedules in percent end with
+these steps. What it took stands beside, validation and checkpoints included. `pix2pix-labels` takes the epochs
+that it asks for, if these are fewer. `pix2pix-0.2` is the recipe pix2pix as version 0.2 had it.
 
 L1 is 1 from black to white. Sharpness, spectrum, swd and lattice are those of `treadle.images.texture`: gradients over
 those of the targets (1 is right), distances of spectra and of patches (0 is right), and by how many dB the peaks of
@@ -126,6 +126,9 @@ def train(name: str, minutes: float, quick: bool, directory: Path) -> dict[str, 
     """Train a contender, and judge its best and its final model; keeps what they make of some pictures."""
     few = SMALL if quick else {}
     steps = 3 if quick else int(MARGIN * CORES * 60 * minutes / seconds_of_a_step(name))
+    if name == LABELS and not quick:
+        own = begin(config_of(name)).progress.total_steps
+        steps = min(steps, own or steps)
     with tempfile.TemporaryDirectory() as folder:
         trainer = begin(config_of(name, max_epochs=None, max_steps=steps, **few), Path(folder, "run"))
         cpu, clock = time.process_time(), time.perf_counter()
