@@ -62,7 +62,7 @@ def test_values_are_those_of_a_picture_in_memory(dtype: Any, top: int) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 150), st.integers(1, 150), st.integers(1, 5000), st.integers(0, 5))
+@given(st.integers(1, 70), st.integers(1, 150), st.integers(8, 5000), st.integers(0, 5))
 def test_every_epoch_takes_each_pixel_once_in_batches_of_one_size(
     height: int, width: int, size: int, epoch: int
 ) -> None:
