@@ -6,7 +6,8 @@ import argparse
 import re
 import shutil
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -73,3 +74,15 @@ def print_results(results: Mapping[str, Any]) -> None:
     for name, value in results.items():
         text = f"{value:.4g}" if isinstance(value, float) else shown(value) if isinstance(value, Path) else str(value)
         print(f"  {name + ':':<{width}} {text}")
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[float, int], None]]:
+    """A bar on a terminal, gone when it is done; nothing elsewhere. It is told how many of how many are done."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from treadle.cli.common import Parser, add_at, print_results, shown
+from treadle.cli.common import Parser, add_at, print_results, progress_bar, shown
 from treadle.cli.script import add_trainer, recipe_at
 from treadle.errors import UsageError, nearest
 from treadle.files import existing
@@ -51,7 +49,7 @@ def run(arguments: list[str]) -> int:
 
     from treadle.tracts.tracking.job import Source, track_to_file
 
-    with _bar() as progress:
+    with progress_bar("seeds") as progress:
         tracked = track_to_file(
             Source(loaded.model, loaded.offsets(space), volume, space),
             mask,
@@ -184,15 +182,3 @@ def _mask(text: str, option: str, space: Space, subject: Subject | None) -> np.n
     if not mask.any():
         raise UsageError(f"{option} {text} is empty")
     return mask
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, gone when it is done; nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("seeds", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from treadle.cli.common import Parser, add_at, shown
+from treadle.cli.common import Parser, add_at, progress_bar, shown
 from treadle.cli.script import add_trainer, recipe_at
 from treadle.errors import UsageError
 from treadle.files import existing
@@ -43,7 +41,7 @@ def run(arguments: list[str]) -> int:
     # What is half-written is removed on SIGTERM, too.
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        with _bar() as progress:
+        with progress_bar("pictures") as progress:
             done = translate_files(
                 translator,
                 source,
@@ -114,15 +112,3 @@ def _say(done: Translated, out: Path) -> None:
         print(f"left out {len(done.bad)} that cannot be used:")
         for error in done.bad:
             print(f"  {error}")
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[float, int], None]]:
-    """A bar on a terminal, gone when it is done; nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("pictures", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
