@@ -159,6 +159,20 @@ class Treadle(Saver):
             self.writer.close()
 
 
+class TreadleOnOneThread(Treadle):
+    """The same where the copy has one core: what a run pays whose torch is set to one thread."""
+
+    name = "Treadle, on one thread"
+
+    def start(self, tensors: Tensors, path: Path) -> Callable[[], object]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return super().start(tensors, path)
+        finally:
+            torch.set_num_threads(before)
+
+
 def _complete(answer: object) -> Callable[[], object]:
     upload = getattr(answer, "upload_completion", answer)
     return upload.result  # type: ignore[attr-defined, no-any-return]
@@ -171,7 +185,17 @@ def state(tensors: Tensors, step: int) -> State:
 
 def everyone() -> list[Saver]:
     """A new one of each."""
-    kinds = [TorchSave, TorchSaveDurable, Safetensors, SafetensorsDurable, DCPSave, DCPAsync, DCPAsyncCached, Treadle]
+    kinds = [
+        TorchSave,
+        TorchSaveDurable,
+        Safetensors,
+        SafetensorsDurable,
+        DCPSave,
+        DCPAsync,
+        DCPAsyncCached,
+        TreadleOnOneThread,
+    ]
+    kinds.append(Treadle)
     return [kind() for kind in kinds]
 
 

@@ -8,7 +8,8 @@ How it is measured. All ways to save write the same fp32 tensors (16 equal ones)
 process, in turns, after a round that is not counted except as "first stall" (Treadle's writer has found its memory by
 then, as it does after a run's first step). "Stall" is the wall time after which training may go on and change the
 tensors, "CPU" the training thread's CPU time in it (noise from elsewhere only ever adds to wall time), "total" the
-wall time until the save is complete. Ratios are medians over the rounds of the ratio to the other *in the same
+wall time until the save is complete. All have the threads that torch takes by itself, as a user's run has; what copies
+on one of them is a row of its own. Ratios are medians over the rounds of the ratio to the other *in the same
 round*. A plain copy is `Tensor.copy_` into memory that was written to before; Treadle's passes large tensors by the
 caches and can be quicker. Steps beside a write are those of a small network (1 thread), in turns alone and while 1 GB
 is written. The demo-like run has 1.05 million parameters and Adam's moments and saves every 100 steps; its cost is
@@ -159,7 +160,6 @@ def main() -> int:
         parser.error("--write needs the whole measurement: leave out --quick")
     rounds = 1 if options.quick else options.rounds
     sizes = {"1 MB": MB} if options.quick else {"100 MB": 100 * MB, "1 GB": GB}
-    torch.set_num_threads(1)
     torch.manual_seed(0)
 
     text, judged = [], []
@@ -172,6 +172,7 @@ def main() -> int:
             text += [f"### {what} of tensors", "", table(HEAD, rows(measured, savers)), ""]
             print("\n".join(text[-4:]), flush=True)
             judged += stall_gates(measured, size, what)
+        torch.set_num_threads(1)
         steps = steps_beside(
             some_tensors(max(sizes.values())), rounds, directory / "steps", 20 if options.quick else 300
         )

@@ -7,10 +7,13 @@ locks and take many times as long. A test that is about threads sets their numbe
 from __future__ import annotations
 
 import os
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -19,6 +22,9 @@ import torch
 
 from treadle import Hook, Trainer, testing
 from treadle.testing import Line
+
+# Where it was set, each of the hundreds of processes that tests start would compile our sources anew.
+sys.dont_write_bytecode = False
 
 hypothesis.settings.register_profile("patient", deadline=None)  # no clock decides a verdict
 hypothesis.settings.load_profile("patient")
@@ -46,6 +52,17 @@ for _event in (
     *("pre_validation", "post_validation", "post_training", "teardown", "on_exception"),
 ):
     setattr(Diary, _event, _recorder(_event))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the page wait for a browser: one that fails is taken again, twice at most, and named at the end.
+
+    All others have one try: what is exact only most of the time is wrong.
+    """
+    browser = Path(__file__).parent / "studio" / "browser"
+    for item in items:
+        if item.path.is_relative_to(browser):
+            item.add_marker(pytest.mark.flaky(reruns=2))
 
 
 @pytest.fixture

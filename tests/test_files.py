@@ -160,7 +160,7 @@ def test_a_killed_writer_leaves_whole_lines(tmp_path: Path) -> None:
 
     writer = FORK.Process(target=write)
     writer.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (not path.exists() or path.stat().st_size < 50_000) and time.monotonic() < deadline:
         time.sleep(0.01)
     writer.kill()
@@ -267,7 +267,7 @@ def test_the_target_is_there_at_every_instant(tmp_path: Path) -> None:
     writer = FORK.Process(target=replace_for_ever)
     writer.start()
     target = tmp_path / "best"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not target.exists() and time.monotonic() < deadline:
         time.sleep(0.005)
     missing = sum(not target.exists() for _ in range(20_000))

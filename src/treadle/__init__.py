@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from treadle.gans.translating import translate
     from treadle.recipes.actions import fork, resume, test, try_out, verify
     from treadle.runs.checkpoints import Checkpoints
+    from treadle.sweeps.sweep import sweep
 
 __version__ = "0.1.0"
 
@@ -77,6 +78,7 @@ _HOMES = {
     "resume": "recipes.actions",
     "seed_everything": "data.random",
     "setting": "config.settings",
+    "sweep": "sweeps.sweep",
     "test": "recipes.actions",
     "translate": "gans.translating",
     "try_out": "recipes.actions",
@@ -126,6 +128,7 @@ __all__ = [
     "resume",
     "seed_everything",
     "setting",
+    "sweep",
     "test",
     "translate",
     "try_out",

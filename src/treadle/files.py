@@ -358,14 +358,29 @@ class LineFile:
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
-    def cut_after(self, stays: Callable[[bytes], bool]) -> None:
-        """Drop the lines after the last one that `stays`; no more of the file is read than these."""
-        self.close()
-        if not self.path.exists():
-            return
+    def extend(self, lines: bytes) -> None:
+        """Add whole lines as they are. Raises RunError when the disk refuses them, with the file as it was before."""
         try:
-            with os.fdopen(open_regular(self.path, os.O_RDWR), "r+b", buffering=0) as file:
-                end = place = _end_of_last_line(file.fileno(), os.fstat(file.fileno()).st_size)
+            if self._descriptor is None:
+                self._descriptor = self._open()
+            size = os.fstat(self._descriptor).st_size
+            view = memoryview(lines)
+            try:
+                while view:
+                    view = view[os.write(self._descriptor, view) :]
+            except OSError:
+                os.ftruncate(self._descriptor, size)
+                raise
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def end_of(self, stays: Callable[[bytes], bool]) -> int:
+        """Bytes up to the end of the last line that `stays`; no more of the file is read than what comes after."""
+        if not self.path.exists():
+            return 0
+        try:
+            with os.fdopen(open_regular(self.path), "rb", buffering=0) as file:
+                end = place = end_of_last_line(file.fileno(), os.fstat(file.fileno()).st_size)
                 held = b""  # what lies between `place` and `end`
                 while end > 0:
                     start = held.rfind(b"\n", 0, -1) + 1
@@ -377,6 +392,18 @@ class LineFile:
                         break
                     held = held[:start]
                     end = place + start
+                return end
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def cut_after(self, stays: Callable[[bytes], bool]) -> None:
+        """Drop the lines after the last one that `stays`; no more of the file is read than these."""
+        self.close()
+        if not self.path.exists():
+            return
+        end = self.end_of(stays)
+        try:
+            with os.fdopen(open_regular(self.path, os.O_RDWR), "r+b", buffering=0) as file:
                 file.truncate(end)
         except OSError as error:
             raise cannot_write(self.path, error) from error
@@ -402,13 +429,13 @@ class LineFile:
     def _open(self) -> int:
         descriptor = open_regular(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         size = os.fstat(descriptor).st_size
-        whole = _end_of_last_line(descriptor, size)
+        whole = end_of_last_line(descriptor, size)
         if whole < size:
             os.ftruncate(descriptor, whole)
         return descriptor
 
 
-def _end_of_last_line(descriptor: int, size: int) -> int:
+def end_of_last_line(descriptor: int, size: int) -> int:
     """Bytes up to and including the last line break, reading from the end."""
     end = size
     while end > 0:
@@ -435,8 +462,10 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         yield entry
 
 
-def raw_lines(path: Path) -> Iterator[bytes]:
+def raw_lines(path: Path, begin: int = 0) -> Iterator[bytes]:
     """Yield the whole lines of a file as they are, none where there is no file; a torn last one is left out.
+
+    `begin` is the byte from which it is read, the beginning of a line.
 
     Raises RunError naming the file where it cannot be read.
     """
@@ -447,6 +476,7 @@ def raw_lines(path: Path) -> Iterator[bytes]:
     except OSError as error:
         raise RunError(f"{path} cannot be read: {reason(error)}") from None
     with file:
+        file.seek(begin)
         for line in file:
             if line.endswith(b"\n"):
                 yield line

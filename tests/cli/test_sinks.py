@@ -12,6 +12,7 @@ from treadle.cli.common import Parser
 from treadle.cli.sinks import add_sinks, sinks
 from treadle.engine.events import Hook
 from treadle.sinks.console import Console
+from treadle.sinks.table import SINKS
 from treadle.sinks.tensorboard import TensorBoard
 from treadle.sinks.visdom import DEFAULT_URL, Visdom
 
@@ -97,7 +98,7 @@ def test_the_old_flag_for_visdom_still_works_and_says_what_it_is_called_now(caps
 def test_the_help_names_them(treadle: Any, line: None, pack: None, command: str) -> None:
     assert treadle(command, "--help") == 0
     text = " ".join(treadle.out.split()).replace("line- pack", "line-pack")
-    for words in ("--log NAME[=WHERE]", "console (", "tensorboard (", "visdom (a Visdom", "lines (from line-pack)"):
+    for words in ("--log NAME[=WHERE]", "tensorboard, csv, ", ", visdom, ", "lines", "'treadle doctor' says which"):
         assert words in text
     assert "--visdom" not in text and "--tensorboard" not in text
 
@@ -113,7 +114,7 @@ def test_a_third_partys_sink_is_one_like_any(treadle: Any, line: None, pack: Non
     ("text", "said"),
     [
         ("lins", "unknown sink 'lins'; did you mean 'lines'?"),
-        ("x", "unknown sink 'x'; known: broken, console, lines, moody, odd, tensorboard, visdom"),
+        ("x", "unknown sink 'x'; known: " + ", ".join(sorted({*SINKS, "broken", "lines", "moody", "odd"}))),
         ("broken", "the sink 'broken' (line_pack.missing:Sink) cannot be imported: ModuleNotFoundError: "),
         ("odd", "the sink 'odd' (line_pack.sinks:Path) is not a subclass of treadle.sinks.base.Sink"),
         ("moody", "the sink 'moody' cannot be made without a place: KeyError: 'mood'"),

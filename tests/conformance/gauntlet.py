@@ -35,6 +35,7 @@ VALIDATED = (
     "image",
     "pix2pix",
     "cyclegan",
+    "label_maps",
     "rectangles",
     "splats",
     "splats_adc",
@@ -54,7 +55,7 @@ STAGES_OF = {
     "row edit": ("growing_gaussians", "everything", "splats", "splats_adc", "own_densification", "sdf", "nerf"),
     "validation": VALIDATED,
     "best model": VALIDATED,
-    "kept model": ("everything", "pix2pix", "cyclegan", "rectangles", "unpaired_floats"),
+    "kept model": ("everything", "pix2pix", "cyclegan", "label_maps", "rectangles", "unpaired_floats"),
     "rollback": ("everything",),
 }
 """Stages that only some of them have."""

@@ -2,7 +2,7 @@
 
 A task is JSON: {"name", "run", "workers", "log", "kill": null | {"at": stage, "nth": 1} | {"after": seconds}}; the
 answer is {"code": exit code, negative for a signal, "seconds": life of the process}. Each task runs in a fork of this
-process, which has imported everything but done nothing, so it begins as a fresh interpreter would, without its two
+process, which has imported everything and trained nothing, so it begins as a fresh interpreter would, without its many
 seconds of imports. With `--task JSON` it is a fresh interpreter.
 """
 
@@ -69,7 +69,12 @@ IMPORTED = (
         "treadle.hooks.kept_models",
         "treadle.runs.recorder",
         "treadle.cli.train",
+        "treadle.checkpoint.writer",
+        "treadle.runs.attach",
+        "treadle.runs.keeping",
+        "treadle.runs.saving",
     ),
+    *("numba", "scipy.ndimage", "scipy.spatial", "skimage.metrics", "h5py", "nibabel", "trimesh", "igl"),
 )
 """What a run imports sooner or later. Here, and not at the top: data workers import this file, too."""
 
@@ -169,6 +174,21 @@ def in_a_fork(task: dict[str, Any]) -> dict[str, Any]:
     return {"code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - begin}
 
 
+def prepare() -> None:
+    """What takes a process seconds, and has nothing to do with a run: the recipes' trainers are imported, numba has
+    read what it needs before its first kernel, and the light of the procedural scene is found."""
+    import numba
+    from gauntlet_trainers import recipes
+
+    from treadle.cameras.procedural import scene
+    from treadle.recipes.registry import trainer
+
+    for name in recipes():
+        trainer(name)
+    numba.njit(lambda: 0)()
+    assert len(scene().light) == 2
+
+
 def main() -> None:
     """Answer tasks until the pipe is closed."""
     import torch
@@ -179,6 +199,7 @@ def main() -> None:
         return
     for module in IMPORTED:
         importlib.import_module(module)
+    prepare()
     for text in sys.stdin:
         print(json.dumps(in_a_fork(json.loads(text))), flush=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,19 +57,38 @@ def rectangles(workers: int, **where: Any) -> Trainer:
         monitor="texture",
     )
     folder = where["run_dir"].parent / "rectangles-data"
-    _write(folder)
+    _write(folder, lambda rng, height: rng.integers(0, 65536, (height, 16), dtype=np.uint16))
     data = {name: feed for name, feed in Dimmed.load_data(config, folder).items() if name != "test_data"}
     return Dimmed(config, **data, **where)
 
 
-def _write(folder: Path) -> None:
-    """A/train, B/train, A/val and B/val: inputs of 16 bits, targets in colour; a kill may come at any moment."""
+def label_maps(workers: int, **where: Any) -> Trainer:
+    """Maps of classes found in the data, at every stage of the generator, and an opponent that names their pixels."""
+    config = Pix2PixConfig(
+        **(SMALL | {"norm": "batch", "workers": workers}),
+        size=16,
+        load_size=18,
+        classes="auto",
+        generator="spade",
+        gan="oasis",
+        diffaugment="color,translation",
+        batch_size=2,
+    )
+    folder = where["run_dir"].parent / "label_maps-data"
+    colors = np.array([[0, 0, 170], [0, 170, 255], [255, 85, 0]], np.uint8)
+    _write(folder, lambda rng, height: colors[rng.integers(0, 3, (height // 4, 4))].repeat(4, 0).repeat(4, 1))
+    data = {name: feed for name, feed in Pix2PixTrainer.load_data(config, folder).items() if name != "test_data"}
+    return Pix2PixTrainer(config, **data, **where)
+
+
+def _write(folder: Path, draw: Callable[[np.random.Generator, int], Any]) -> None:
+    """A/train, B/train, A/val and B/val: inputs as they are drawn, targets in colour; a kill may come at any moment."""
     for split, count in (("train", 7), ("val", 3)):
         for index in range(count):
             rng = np.random.default_rng([index, count])
             height = 24 if index % 3 else 16
             for side, pixels in (
-                ("A", rng.integers(0, 65536, (height, 16), dtype=np.uint16)),
+                ("A", draw(rng, height)),
                 ("B", rng.integers(0, 256, (height, 16, 3), dtype=np.uint8)),
             ):
                 (folder / side / split).mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from gauntlet_kinds import SHORT, channels_last, lbfgs, ranked, sparse
-from gauntlet_pictures import rectangles, unpaired_floats
+from gauntlet_pictures import label_maps, rectangles, unpaired_floats
 from gauntlet_state import late_groups, lazy_modules, stream_validation
 from PIL import Image
 from torch import nn
@@ -483,6 +483,7 @@ BUILDERS: dict[str, Callable[..., Trainer]] = {
             sparse,
             lbfgs,
             ranked,
+            label_maps,
             rectangles,
             unpaired_floats,
         ),

@@ -6,6 +6,7 @@ import json
 import pickle
 import random
 import signal
+import sys
 import threading
 import time
 
@@ -170,14 +171,19 @@ def test_threads_have_their_turns_in_the_order_they_asked():
         with program_streams(), program_streams():
             had.append(number)
 
+    def has_asked(thread: threading.Thread) -> bool:
+        frame = sys._current_frames().get(thread.ident or 0)
+        return frame is not None and frame.f_code.co_name == "take" and "mine" in frame.f_locals
+
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(5)]
     with program_streams():
         for thread in threads:
             thread.start()
-            time.sleep(0.05)  # each asks before the next
+            while not has_asked(thread):  # each asks before the next
+                time.sleep(0.001)
         assert not had
     for thread in threads:
-        thread.join(timeout=20)
+        thread.join(timeout=60)
     assert had == [0, 1, 2, 3, 4]
 
 
@@ -187,14 +193,14 @@ def test_an_interrupt_while_waiting_for_the_turn_leaves_it_to_others():
     def hold() -> None:
         with program_streams():
             entered.set()
-            leave.wait(20)
+            leave.wait(60)
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     holder = threading.Thread(target=hold)
     holder.start()
-    entered.wait(20)
+    assert entered.wait(60)
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.1)
@@ -203,7 +209,7 @@ def test_an_interrupt_while_waiting_for_the_turn_leaves_it_to_others():
     finally:
         signal.signal(signal.SIGALRM, before)
         leave.set()
-        holder.join(timeout=20)
+        holder.join(timeout=60)
     had = threading.Event()
 
     def take() -> None:
@@ -211,4 +217,4 @@ def test_an_interrupt_while_waiting_for_the_turn_leaves_it_to_others():
             had.set()
 
     threading.Thread(target=take, daemon=True).start()
-    assert had.wait(20), "nobody has the turn, and it is not to be had"
+    assert had.wait(60), "nobody has the turn, and it is not to be had"

@@ -11,7 +11,22 @@ import pytest
 import torch
 
 from treadle import EMA, Hook, LearningRate, Objective, RunError, UsageError
-from treadle.engine.commands import MOST
+from treadle.engine.commands import (
+    MOST,
+    Call,
+    Continue,
+    Extend,
+    LearningRateMultiplier,
+    LossWeight,
+    Pause,
+    Rewind,
+    RunUntil,
+    Save,
+    Stop,
+    Validate,
+)
+from treadle.engine.until import Until
+from treadle.runs.run import read_journal
 from treadle.runs.verify import verify_run
 from treadle.testing import Line, line_data
 
@@ -78,7 +93,7 @@ def test_pause_holds_train_until_continue(line):
         time.sleep(0.005)
     assert trainer.overview().paused and trainer.overview().step == 0
     trainer.commands.resume()
-    thread.join(timeout=10)
+    thread.join(timeout=60)
     assert trainer.overview().step == 300
     assert [entry["event"] for entry in trainer.journal][:2] == ["pause", "continue"]
 
@@ -356,10 +371,10 @@ def test_train_sits_a_run_until_out_and_goes_on_when_told(line):
     answer = trainer.commands.run_until("step 20")
     thread = threading.Thread(target=trainer.train)
     thread.start()
-    assert answer.result(timeout=30) == {"reached": True, "step": 20}
+    assert answer.result(timeout=60) == {"reached": True, "step": 20}
     assert trainer.overview().step == 20 and trainer.overview().paused
     trainer.commands.resume()
-    thread.join(timeout=30)
+    thread.join(timeout=60)
     assert trainer.status == "finished"
 
 
@@ -495,6 +510,9 @@ def test_every_command_is_answered_also_after_the_end(line, tmp_path, ending):
     assert isinstance(trainer.commands.call(lambda: 1 / 0).exception(timeout=0), ZeroDivisionError)
     again = trainer.commands.call(lambda: trainer.rewind(0)).exception(timeout=0)
     assert "rewind() was called from inside a hook or a call, and the run has ended" in str(again)
+    if ending == "finished":
+        longer = trainer.commands.call(lambda: trainer.extend(max_epochs=9)).exception(timeout=0)
+        assert "extend() was called from inside a hook or a call, and the run has ended" in str(longer)
     assert isinstance(trainer.commands.rewind(99).exception(timeout=0), UsageError)
     if ending != "failed":
         assert trainer.commands.rewind(1).result(timeout=0) is None
@@ -523,14 +541,14 @@ def test_after_the_end_commands_of_several_threads_do_not_wait_for_one_another(l
 
     def slow():
         begun.set()
-        return other.commands.lr_multiplier(1.0) is not None and trainer.commands.save().exception(timeout=20)
+        return other.commands.lr_multiplier(1.0) is not None and trainer.commands.save().exception(timeout=60)
 
     with other.driver.active:  # this thread has the turn: the call waits for it
         thread = threading.Thread(target=lambda: trainer.commands.call(slow))
         thread.start()
         time.sleep(0.05)
         assert isinstance(trainer.commands.save().exception(timeout=0), RunError), "and holds no lock meanwhile"
-    thread.join(timeout=30)
+    thread.join(timeout=60)
     assert begun.is_set() and not thread.is_alive()
 
 
@@ -554,3 +572,179 @@ def test_what_commands_changed_is_made_again_by_verify(line, line_data, tmp_path
         verdict = verify_run(trainer.run.path, lambda path: line(run_dir=path, **settings), start)
         assert verdict.holds, verdict.differences
         assert verdict.compared == list(range(start + 1, 7))
+
+
+# Who asked ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_journal_says_who_asked_whatever_for(line, line_data, tmp_path):
+    trainer = line(
+        run_dir=tmp_path / "run", validation_data=line_data, validate_every=None, save_every=None, max_epochs=9
+    )
+    trainer.iterate(), trainer.iterate()
+    for command in (
+        Pause(),
+        Continue(),
+        Save(),
+        Validate(),
+        LearningRateMultiplier(0.5),
+        LossWeight("none", 1.0),
+        Extend(max_epochs=10),
+        Call(lambda: None, edits="nothing"),
+        RunUntil(Until.parse("step 4")),
+        Rewind(3),
+        Stop("enough"),
+    ):
+        trainer.commands.put(command, client="Firefox on tower")
+        trainer.iterate()
+    trainer.commands.stop()
+    trainer.train()
+    trainer.train()
+    said = {}
+    for entry in read_journal(trainer.run.path):
+        said.setdefault(entry["event"], []).append(entry.get("client"))
+    tower = "Firefox on tower"
+    assert said == {
+        "start": [None],
+        "pause": [tower, tower],
+        "continue": [tower],
+        "checkpoint": [tower, tower, None],  # the second is that before the first edit
+        "validate": [tower],
+        "edit": [tower, tower],
+        "refused": [tower],
+        "extend": [tower],
+        "run until": [tower],
+        "rewind": [tower],
+        "stop": [tower, None],
+        "finish": [None],
+    }
+
+
+@pytest.mark.parametrize("client", ["", "x" * 101, 3, b"me"])
+def test_a_client_is_a_short_label(line, client):
+    with pytest.raises(UsageError, match="expected a label of 1 to 100 characters, or None"):
+        line().commands.put(Pause(), client=client)
+
+
+def test_what_is_asked_for_inside_a_call_has_its_client_too(line):
+    trainer = line(snapshot_every="1 step", keep_snapshots=9)
+    for _ in range(3):
+        trainer.iterate()
+    trainer.commands.put(Call(lambda: trainer.rewind(1)), client="me")
+    trainer.iterate(), trainer.iterate()
+    assert [entry["client"] for entry in trainer.journal if entry["event"] == "rewind"] == ["me"]
+
+
+def test_a_run_that_is_paused_or_stopped_before_its_first_step_can_be_saved(line, tmp_path):
+    with line(run_dir=tmp_path / "runs", validate_every="2 steps", max_steps=4) as trainer:
+        trainer.commands.pause()
+        assert not trainer.iterate()
+        saved = trainer.save()
+        trainer.commands.stop()
+        trainer.train()
+        assert (trainer.status, trainer.save()) == ("stopped", saved)
+
+
+def test_two_that_ask_at_once_after_the_end_are_told_apart(line):
+    trainer = line()
+    trainer.train()
+    inside, told = threading.Event(), threading.Event()
+
+    def slow():
+        inside.set()
+        assert told.wait(timeout=60)
+
+    def ask(function, client):
+        trainer.commands.put(Call(function, edits=client), client=client)
+
+    first = threading.Thread(target=ask, args=(slow, "first"))
+    first.start()
+    assert inside.wait(timeout=60)
+    second = threading.Thread(target=ask, args=(lambda: None, "second"))
+    second.start()
+    told.set()
+    first.join(timeout=60), second.join(timeout=60)
+    trainer.note("by itself")
+    assert [(entry.get("what"), entry.get("client")) for entry in trainer.journal][-3:] == [
+        ("call: first", "first"),
+        ("call: second", "second"),
+        (None, None),
+    ]
+
+
+# After a failure ---------------------------------------------------------------------------------------------------
+
+
+def failing(line_class, step):
+    class Fails(line_class):
+        fails = True
+
+        def step(self, batch):
+            if type(self).fails and self.progress.step == step:
+                raise ValueError("a bad batch")
+            return super().step(batch)
+
+    return Fails
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+@pytest.mark.parametrize("thread", [False, True])
+def test_the_last_state_of_a_failed_run_can_be_looked_at_and_gone_back_from_by_command(
+    line, line_class, tmp_path, where, thread
+):
+    expected = line(max_epochs=3)
+    expected.train()
+    kind = failing(line_class, 5)
+    kept = {"run_dir": tmp_path / "run", "save_every": "2 steps"} if where == "disk" else {"snapshot_every": "2 steps"}
+    trainer = line(kind, max_epochs=3, keep_snapshots=9, **kept)
+    with pytest.raises(ValueError, match="a bad batch"):
+        trainer.train()
+    assert trainer.status == "failed"
+
+    def ask(make):
+        answers = []
+        asking = threading.Thread(target=lambda: answers.append(make()))
+        asking.start()
+        asking.join(timeout=60)
+        return answers[0]
+
+    ask = ask if thread else lambda make: make()
+    looked = ask(lambda: trainer.commands.call(lambda: (trainer.model.training, trainer.progress.step)))
+    assert looked.result(timeout=0) == (False, 5)
+    assert isinstance(ask(lambda: trainer.commands.freeze("model")).exception(timeout=0), RunError)
+    refused = ask(lambda: trainer.commands.set_limit("max_epochs", 9)).exception(timeout=0)
+    assert "the run cannot be edited, it is failed: rewind or resume it" in str(refused)
+    kind.fails = False
+    assert ask(lambda: trainer.commands.rewind(4)).result(timeout=0) is None
+    assert not trainer.ended and trainer.progress.step == 4
+    assert trainer.train().status == "finished"
+    assert trainer.digest() == expected.digest()
+
+
+def test_a_failed_run_keeps_what_it_has_saved_of_the_future_it_gives_up(line, line_class, tmp_path):
+    kind = failing(line_class, 5)
+    trainer = line(kind, max_epochs=3, run_dir=tmp_path / "run", save_every="2 steps")
+    with pytest.raises(ValueError, match="a bad batch"):
+        trainer.train()
+    kind.fails = False
+    kept = trainer.commands.rewind(2, keep=True).result(timeout=0)
+    assert kept.name == "v002" and (kept / "checkpoints" / "step-00000004").is_dir()
+    assert trainer.train().status == "finished"
+
+
+def test_what_was_sent_before_a_failure_does_not_undo_it(line):
+    """It was meant for a run that goes on; whoever sees the failure can send it again."""
+    trainer, sent = line(max_epochs=3, snapshot_every="1 step", keep_snapshots=9), []
+    for _ in range(3):
+        trainer.iterate()
+
+    def fail(trainer, batch):
+        sent.append(trainer.commands.rewind(1))
+        raise ValueError("a bad batch")
+
+    trainer.replace("step", fail)
+    with pytest.raises(ValueError, match="a bad batch"):
+        trainer.iterate()
+    assert isinstance(sent[0].exception(timeout=0), RunError) and trainer.status == "failed"
+    trainer.replace("step", None)
+    assert trainer.commands.rewind(1).result(timeout=0) is None and trainer.train().status == "finished"

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from treadle import Hook, Order, UsageError
-from treadle.engine import dispatch
+from treadle.engine import apart, dispatch
 from treadle.engine.dispatch import FAILURES_ALLOWED, Dispatcher
 from treadle.engine.events import Events, Record
 from treadle.testing import Line, line_data
@@ -142,6 +142,70 @@ def test_what_observers_draw_and_seed_changes_no_stream(dispatcher):
     dispatcher.listen([listener(observer=True, pre_epoch=draw)])
     dispatcher.fire("pre_epoch")
     assert len(drawn) == 1 and state() == before
+
+
+def test_what_one_observer_draws_and_sets_is_nothing_to_the_next(dispatcher):
+    def meddle(self, trainer):
+        torch.manual_seed(1), torch.set_grad_enabled(False), np.seterr(all="raise")
+
+    def look(self, trainer):
+        seen.append((torch.rand(()).item(), torch.is_grad_enabled(), np.geterr()))
+
+    seen = []
+    for before in ([], [listener(observer=True, pre_epoch=meddle)]):
+        dispatcher.listen([*before, listener(observer=True, pre_epoch=look)])
+        torch.manual_seed(5)
+        dispatcher.fire("pre_epoch")
+    assert seen[0] == seen[1] and seen[0][1]
+
+
+def test_one_that_hands_over_is_apart_from_the_run_and_not_from_the_next(dispatcher):
+    def meddle(self, trainer):
+        random.seed(1), torch.manual_seed(1), torch.set_grad_enabled(False)
+
+    def look(self, trainer):
+        seen.append(torch.is_grad_enabled())
+
+    seen = []
+    liar, after = listener(observer=True, pre_epoch=meddle), listener(observer=True, pre_epoch=look)
+    type(liar).hands_over = True
+    critical = listener(order=Order.LAST, pre_epoch=look)
+    before = random.getstate(), torch.get_rng_state().tolist()
+    for hooks in ([liar, after, critical], [liar, critical], [liar]):
+        dispatcher.listen(hooks)
+        dispatcher.fire("pre_epoch")
+        assert (random.getstate(), torch.get_rng_state().tolist()) == before and torch.is_grad_enabled()
+    assert seen == [False, True, True]
+
+
+def test_streams_are_lent_once_to_observers_that_follow_one_another(dispatcher, monkeypatch):
+    lent, before = [], apart.scoped_generators
+    monkeypatch.setattr(apart, "scoped_generators", lambda: lent.append(1) or before())
+    calls = []
+    hooks = [listener(observer=True, on_log=lambda self, trainer, record: calls.append(record)) for _ in range(5)]
+    for hook in hooks[:2]:
+        hook.hears = ("image",)
+    dispatcher.listen(hooks)
+    record = Record("scalars", "train", {"loss": 1.0}, 1, 0)
+    dispatcher.fire("on_log", record)
+    assert len(lent) == 1 and calls == [record] * 3
+    assert len({id(each.value) for each in [record, *calls]}) == 4
+    dispatcher.listen(hooks[:2])
+    dispatcher.fire("on_log", record)
+    assert len(lent) == 1  # nobody is called
+
+
+def test_who_hears_of_an_observers_failure_draws_from_the_streams(owner):
+    def fail(self, trainer):
+        raise RuntimeError("x")
+
+    drawn = []
+    dispatcher = Dispatcher(owner, lambda *_, **__: drawn.append(random.random()), lambda: "here")
+    dispatcher.listen([listener(observer=True, pre_epoch=fail), listener(observer=True, pre_epoch=lambda *_: None)])
+    random.seed(5)
+    dispatcher.fire("pre_epoch")
+    random.seed(5)
+    assert drawn == [random.random()]
 
 
 def test_a_critical_hook_does_draw_from_the_streams(dispatcher):

@@ -293,10 +293,10 @@ def test_another_thread_may_close_rewind_and_stop_a_run_that_trains(line):
         while trainer.overview().step < 5:
             threading.Event().wait(0.002)
         before = trainer.overview().step
-        trainer.commands.rewind(before).result(timeout=30)
+        trainer.commands.rewind(before).result(timeout=60)
         trainer.close()
     finally:
-        thread.join(timeout=30)
+        thread.join(timeout=60)
     assert not thread.is_alive() and trainer.ended and trainer.status == "stopped"
 
 

@@ -48,6 +48,7 @@ def test_every_event_is_declared_on_hook_and_trainer_and_fired(line, line_data, 
 
     everything = type("Everything", (Hook,), {event: listen(event) for event in EVENTS})
     trainer = line(hooks=[everything()], validation_data=line_data, run_dir=tmp_path / "line")
+    trainer.commands.change_setting("clip_norm", 1.0)
     trainer.train()
 
     from treadle.testing import capture, restore

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from treadle import UsageError
 from treadle.engine.progress import Progress
-from treadle.engine.until import Until, Watch
+from treadle.engine.until import Until
+from treadle.engine.watches import Newest, Watch
 
 NAMES = st.from_regex(r"[a-z][a-z_.]{0,8}(/[a-z_]{1,8})?", fullmatch=True)
 
@@ -18,7 +19,7 @@ NAMES = st.from_regex(r"[a-z][a-z_.]{0,8}(/[a-z_]{1,8})?", fullmatch=True)
 def reached(text, *, outputs=(), metrics=(), validation=(), began=None, **counters):
     """Whether `text`, waited for since the counters were `began`, is so now."""
     watch = Watch(Until.parse(text), Progress(**(began or {})))
-    return watch.reached(Progress(**counters), dict(outputs), dict(metrics), dict(validation))
+    return watch.reached(Progress(**counters), Newest(dict(outputs), dict(metrics), dict(validation)))
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,11 @@ def reached(text, *, outputs=(), metrics=(), validation=(), began=None, **counte
         ("validation/psnr >= 3e1", Until("rule", "validation/psnr", ">=", 30.0)),
         ("fit.weight > -1", Until("rule", "fit.weight", ">", -1.0)),
         ("event observer failed", Until("event", "observer failed")),
+        ("best", Until("best")),
+        ("validation/psnr > 30 for 3", Until("rule", "validation/psnr", ">", 30.0, 3)),
+        ("loss<.1  for  2", Until("rule", "loss", "<", 0.1, 2)),
+        ("loss < 1 for 1", Until("rule", "loss", "<", 1.0)),
+        ("validation/loss no  better for 5", Until("stall", "validation/loss", times=5)),
     ],
 )
 def test_it_is_read(text, until):
@@ -49,6 +55,9 @@ def test_it_is_read(text, until):
         st.builds(
             Until, st.just("rule"), NAMES, st.sampled_from(["<", "<=", ">", ">="]), st.floats(allow_nan=False)
         ).filter(lambda until: math.isfinite(until.value)),
+        st.builds(Until, st.just("rule"), NAMES, st.just("<"), st.integers(-9, 9), times=st.integers(1, 99)),
+        st.builds(Until, st.just("stall"), NAMES, times=st.integers(1, 99)),
+        st.just(Until("best")),
     )
 )
 def test_what_is_written_is_read_again(until):
@@ -59,6 +68,8 @@ def test_what_is_written_is_read_again(until):
     "text",
     [
         *("", "step", "step x", "step -1", "step 1.5", "step 1 2", "epoch 0", "epoch -1", "nan 3", "event", "loss"),
+        *("best 3", "loss < 1 for 0", "loss < 1 for x", "loss < 1 for 2 times", "loss no better", "no better for 3"),
+        *("loss no better for 0", "loss no better for -1", "loss < 1 for 9999999", "loss no better for 9999999"),
         *("loss = 3", "loss == 3", "< 3", "loss < x", "loss < 1 2", "loss <", "loss < nan", "loss < inf", 3, None),
     ],
 )
@@ -105,7 +116,7 @@ def test_nan_is_any_scalar_that_is_not_finite(bad):
 
 def test_events_count_from_when_they_are_waited_for():
     watch = Watch(Until.parse("event checkpoint"), Progress())
-    now = Progress(step=1), {}, {}, {}
+    now = Progress(step=1), Newest()
     assert not watch.reached(*now)
     watch.journal("bad step")
     assert not watch.reached(*now)
@@ -116,6 +127,6 @@ def test_events_count_from_when_they_are_waited_for():
 def test_a_bad_step_is_what_nan_waits_for_too():
     watch = Watch(Until.parse("nan"), Progress())
     watch.journal("checkpoint")
-    assert not watch.reached(Progress(), {}, {}, {})
+    assert not watch.reached(Progress(), Newest())
     watch.journal("bad step")
-    assert watch.reached(Progress(), {}, {}, {})
+    assert watch.reached(Progress(), Newest())

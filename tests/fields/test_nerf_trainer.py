@@ -287,12 +287,26 @@ def test_terms_without_a_weight_are_not_computed_and_unknown_ones_are_refused() 
 def test_prunings_are_in_the_journal_and_all_space_is_kept_where_nothing_is_found() -> None:
     trainer = make(max_steps=40, prune_every="5 steps")
     trainer.train()
-    noted = [entry for entry in trainer.journal if entry["event"] == "pruned"]
+    noted = [entry for entry in trainer.journal if entry["event"] == "prune"]
     assert noted and noted[0]["before"] == 1 and noted[-1]["occupied"] < 1
     nothing = make(max_steps=2)
     nothing.model.field.density = lambda points: torch.zeros(len(points))
     nothing.prune()
     assert nothing.model.occupancy.mask.all()
+
+
+def test_pruning_heeds_what_is_edited(monkeypatch) -> None:
+    trainer, told = make(max_steps=60, prune_every="50 steps", prune_from=0), []
+    monkeypatch.setattr(
+        type(trainer.model.occupancy), "update", lambda self, *_, **how: told.append((trainer.progress.step + 1, how))
+    )
+    trainer.iterate()
+    for name, value in {"prune_every": "3 steps", "prune_below": 7.0, "prune_decay": 0.5, "prune_after": 5}.items():
+        trainer.commands.change_setting(name, value)
+    for _ in range(8):
+        trainer.iterate()
+    assert [(step, how["share"]) for step, how in told] == [(3, 1.0), (6, 0.25), (9, 0.25)]
+    assert all((how["threshold"], how["decay"]) == (7.0, 0.5) for _, how in told)
 
 
 def test_a_bounded_number_of_views_is_measured_on_the_way_and_all_in_the_report(tmp_path) -> None:

@@ -107,6 +107,27 @@ def test_pruning_takes_cells_away_and_leaves_what_matters():
     assert trainer.validation_metrics["iou"] > 0.85
 
 
+def test_pruning_heeds_what_is_edited(monkeypatch):
+    trainer = make(max_steps=30, **EXACT["octree"] | {"prune_every": None, "prune_from": "90%", "prune_beyond": 1e9})
+    reach = 3**0.5 / 2**trainer.model.grid.finest
+
+    def distances(self, points):  # half of the cells are just beyond one reach
+        return torch.where(torch.arange(len(points)) % 2 == 0, 0.9 * reach, 1.1 * reach)[:, None]
+
+    monkeypatch.setattr(type(trainer.model), "evaluate", distances)
+    trainer.iterate()
+    for name, value in {"prune_every": "4 steps", "prune_from": "2 steps", "prune_beyond": 1.0}.items():
+        trainer.commands.change_setting(name, value)
+    for _ in range(6):
+        trainer.iterate()
+    (noted,) = (entry for entry in trainer.journal if entry["event"] == "prune")
+    assert noted["step"] == 3 and noted["cells"] == (noted["of"] + 1) // 2
+    refused = make(max_steps=9)
+    wrong = refused.commands.change_setting("prune_every", "4 steps")
+    refused.iterate()
+    assert "prune_every is '4 steps': expected null: a grid 'hash' has no cells" in str(wrong.exception(timeout=0))
+
+
 def test_a_field_that_is_nowhere_near_zero_keeps_its_cells():
     trainer = make(max_steps=4, **EXACT["octree"])
     with torch.no_grad():

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from treadle import Hook
 from treadle.errors import UsageError
 from treadle.hooks import Examples, Periodic
+from treadle.reports.scene import Scene
 
 
 class Note(Periodic):
@@ -98,3 +100,77 @@ def test_examples_that_fail_are_reported_and_the_run_goes_on(
 def test_examples_wants_a_function() -> None:
     with pytest.raises(UsageError, match="expected a function"):
         Examples("1 epoch", 3)  # type: ignore[arg-type]
+
+
+class Listening(Hook):
+    """Hears what is logged in space."""
+
+    hears = ("scene",)
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, int, Any]] = []
+
+    def on_log(self, trainer: Any, record: Any) -> None:
+        self.heard.append((record.name, record.step, record.value))
+
+
+def in_space(scripted: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, scenes: Any, *hooks: Hook) -> Any:
+    """A trainer that gives scenes with its pictures, every 4 steps."""
+    trainer = scripted(max_epochs=2, hooks=[Examples("4 steps"), *hooks])
+    monkeypatch.setattr(type(trainer), "examples", lambda self: {"grey": np.zeros((2, 2))})
+    monkeypatch.setattr(type(trainer), "scenes", scenes)
+    return trainer
+
+
+def test_scenes_are_made_with_examples_and_only_where_somebody_hears_them(
+    scripted: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def scenes(trainer: Any) -> dict[str, Any]:
+        made.append((trainer.progress.step, trainer.model.training, torch.is_grad_enabled()))
+        torch.rand(3)
+        return {"line": Scene(points=np.zeros((1, 3), np.float32))}
+
+    class All(Hook):
+        def on_log(self, trainer: Any, record: Any) -> None:
+            assert record.kind != "scene"
+
+    deaf = in_space(scripted, monkeypatch, scenes, All())
+    deaf.train()
+    assert made == []
+    listening = Listening()
+    heard = in_space(scripted, monkeypatch, scenes, All(), listening)
+    heard.train()
+    assert made == [(4, False, False), (8, False, False)]
+    assert [(name, step) for name, step, _ in listening.heard] == [("line", 4), ("line", 8)]
+    assert heard.digest() == deaf.digest()
+    heard.log_scene("mine", Scene())
+    assert listening.heard[-1][0] == "mine"
+
+
+def test_scenes_that_fail_are_said_once_and_the_pictures_stay(
+    scripted: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Pictures(Hook):
+        hears = ("image", "scene")
+        steps: list[int] = []
+
+        def on_log(self, trainer: Any, record: Any) -> None:
+            self.steps.append(record.step)
+
+    pictures = Pictures()
+    trainer = in_space(scripted, monkeypatch, lambda self: 1 / 0, pictures)
+    assert trainer.train().status == "finished" and pictures.steps == [4, 8]
+    said = "Scripted.scenes() failed (ZeroDivisionError: division by zero); the run goes on without them"
+    assert capfd.readouterr().err.count(said) == 1
+    assert [entry["error"] for entry in trainer.journal if entry["event"] == "scenes failed"]
+
+
+def test_a_trainer_may_have_scenes_and_no_pictures(
+    scripted: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listening = Listening()
+    trainer = scripted(max_epochs=1, hooks=[Examples("1 epoch"), listening])
+    monkeypatch.setattr(type(trainer), "scenes", lambda self: {"line": Scene()})
+    assert trainer.train().status == "finished" and len(listening.heard) == 1

@@ -33,7 +33,7 @@ def by_hand(volume, point):
     return found
 
 
-@pytest.mark.parametrize("features", [1, 6, 28])
+@pytest.mark.parametrize("features", [1, 6, 8, 12, 28])
 def test_what_is_read_follows_the_definition(features):
     volume, points = make(features=features, count=60)
     special = torch.tensor([[0.5, 0.5, 0.5], [0, 0, 0], [5, 4, 3], [2.5, 1.5, 1.5], [4.5, 3.5, 2.5]])

@@ -191,7 +191,7 @@ def test_a_fork_of_what_is_forged_is_whole_or_refused_by_the_files_name(run: Pat
     lines, refused = metrics.read_text().splitlines(), set()
     for path in files:
         content = json.loads(lines[0] if path == metrics else path.read_text())
-        for forged in forgeries(content, random.Random(path.name), 15):
+        for forged in forgeries(content, random.Random(path.name), 30):
             if path == metrics:
                 path.write_text("\n".join([json.dumps(forged), *lines[1:]]) + "\n")
             elif path == best:

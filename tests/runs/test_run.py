@@ -67,7 +67,7 @@ def test_several_processes_at_once(tmp_path: Path, target: str) -> None:
     processes = [context.Process(target=create) for _ in range(4)]
     for process in processes:
         process.start()
-    names = [results.get(timeout=30) for _ in range(4 * count)]
+    names = [results.get(timeout=60) for _ in range(4 * count)]
     for process in processes:
         process.join()
     if target == "line":

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from treadle import testing
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tracts"))  # its small_tracts
+sys.path.insert(0, str(Path(__file__).parent / "parts"))  # for the services' processes too
 
 
 class Line(testing.Line):

@@ -13,20 +13,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
 
 from treadle.errors import UsageError
+from treadle.images.display import to_uint8
 from treadle.runs.metrics import series
-from treadle.sinks import visdom
-from treadle.sinks.visdom import DEFAULT_URL, Server, Visdom, parse_url
+from treadle.sinks.base import Sink
+from treadle.sinks.sending import send_run
+from treadle.sinks.services import visdom
+from treadle.sinks.services.service import Opening
+from treadle.sinks.services.visdom import DEFAULT_URL, Server, VisdomService, parse_url
+from treadle.sinks.visdom import Visdom
 
 START = """
 import sys
@@ -50,7 +57,9 @@ class RealServer:
 
     def start(self) -> None:
         command = [sys.executable, "-c", START, str(self.port), str(self.directory)]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        log = self.directory.with_suffix(".log")  # a pipe that nobody reads would stop it
+        with open(log, "wb") as said:
+            self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
@@ -59,8 +68,7 @@ class RealServer:
             except OSError:
                 time.sleep(0.02)
         self.stop()
-        assert self.process.stderr is not None
-        raise AssertionError(f"Visdom does not start: {self.process.stderr.read().decode()}")
+        raise AssertionError(f"Visdom does not start: {log.read_text()}")
 
     def stop(self) -> None:
         self.process.kill()
@@ -143,6 +151,45 @@ def bad() -> Iterator[Callable[[bytes | None], BadServer]]:
         server.close()
 
 
+class Direct(Sink):
+    """Tells a service in this process what a run logs, so that a test may hold its sender."""
+
+    def __init__(self, url: str, environment: str | None = None) -> None:
+        self.options = {"url": url, "environment": environment}
+        self.troubles: list[str] = []
+        self.lost: dict[str, int] = {}
+
+    def open(self, trainer: Any) -> None:
+        name = type(trainer).__name__
+        self.service = VisdomService()
+        self.service.open(Opening(name, "0" * 16, name, name, None, trainer.progress.step, False, options=self.options))
+
+    def close(self) -> None:
+        self.tell(lambda: self.service.close("finished"))
+        self.lost = dict(self.service.lost())
+
+    def scalars(self, step: int, values: Mapping[str, float], split: str) -> None:
+        self.tell(lambda: self.service.scalars(step, 0, split, values, 0.0))
+
+    def image(self, step: int, name: str, picture: Any) -> None:
+        self.tell(lambda: self.service.picture(step, name, to_uint8(picture).copy()))
+
+    def text(self, step: int, name: str, text: str) -> None:
+        self.tell(lambda: self.service.text(step, name, text))
+
+    def cut(self, step: int) -> None:
+        self.tell(lambda: self.service.cut(step))
+
+    def tell(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except OSError as error:
+            self.troubles.append(str(error))
+        trouble = self.service.trouble()
+        if trouble:
+            self.troubles.append(trouble)
+
+
 class Pauses:
     """The senders' pauses: how long they were to be. They are over at once, or when they may be."""
 
@@ -187,7 +234,7 @@ class Pauses:
             self.held = False
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
     """Rounds follow one another at once, and a busy machine is waited for."""
     made = Pauses()
@@ -239,7 +286,7 @@ def test_all_that_is_logged_arrives(line: Callable[..., Any], shared: RealServer
     assert "hello &lt;b&gt;there&lt;/b&gt;" in windows["text note"]["content"]
     saved = json.loads((shared.directory / "line_v001.json").read_text())
     assert saved["jsons"] == windows  # the server still has it when it begins anew
-    assert not noted(trainer, "Visdom failed") and not noted(trainer, "not shown by Visdom")
+    assert not noted(trainer, "log failed") and not noted(trainer, "not sent")
 
 
 def test_runs_have_environments_of_their_own(line: Callable[..., Any], shared: RealServer, tmp_path: Path) -> None:
@@ -253,13 +300,15 @@ def test_runs_have_environments_of_their_own(line: Callable[..., Any], shared: R
     assert ends == {"two_v001": 4, "two_v002": 8, "Line": 12, "chosen": 16}
 
 
-def test_what_an_older_run_of_the_same_name_left_there_goes(line: Callable[..., Any], shared: RealServer) -> None:
-    old = line(hooks=[Visdom(shared.url, environment="same")])
+def test_what_an_older_run_of_the_same_name_left_there_goes(
+    line: Callable[..., Any], shared: RealServer, pauses: Pauses
+) -> None:
+    old = line(hooks=[Direct(shared.url, environment="same")])
     old.iterate()
     old.log_text("note", "of the old run")
     old.close()
     assert "text note" in shared.windows("same")
-    line(hooks=[Visdom(shared.url, environment="same")]).train()
+    line(hooks=[Direct(shared.url, environment="same")]).train()
     assert set(shared.windows("same")) == {"plot losses", "plot psnr", "plot learning rates"}
 
 
@@ -310,10 +359,9 @@ def test_a_test_after_the_run_is_added(line: Callable[..., Any], shared: RealSer
     assert lines["loss"][0] == [2, 4, 6, 8, 10, 12] and lines["loss (test)"][0] == [12]
 
 
-def test_a_server_that_begins_anew_gets_everything(
-    line: Callable[..., Any], own: RealServer, capfd: pytest.CaptureFixture[str], pauses: Pauses
-) -> None:
-    trainer = line(hooks=[Visdom(own.url)])
+def test_a_server_that_begins_anew_gets_everything(line: Callable[..., Any], own: RealServer, pauses: Pauses) -> None:
+    sink = Direct(own.url)
+    trainer = line(hooks=[sink])
     for _ in range(4):
         trainer.iterate()
     trainer.log_text("note", "hello")
@@ -322,22 +370,20 @@ def test_a_server_that_begins_anew_gets_everything(
     trainer.log_text("another", "hello")
     until(lambda: 2.0 in pauses.asked)
     trainer.iterate(), trainer.iterate()  # it is told with the next log after it was seen
-    assert noted(trainer, "Visdom failed")
+    assert sink.troubles == ["Connection refused"]
     own.start()
     until(lambda: "text note" in own.windows("Line"))
     trainer.train()
     assert own.lines("Line", "plot losses")["loss"][0] == [2, 4, 6, 8, 10, 12]
-    (note,) = noted(trainer, "Visdom failed")
-    assert note["url"] == own.url and note["error"] == "Connection refused"
-    said = capfd.readouterr().err
-    assert f"Visdom at {own.url}: Connection refused; the run goes on, and tries again" in said
-    assert said.count("Visdom") == 1 and not noted(trainer, "not shown by Visdom")
+    assert sink.troubles == ["Connection refused"], "it is told once"
+    assert not sink.lost
 
 
 def test_a_server_that_began_anew_between_two_rounds_gets_everything(
-    line: Callable[..., Any], own: RealServer, capfd: pytest.CaptureFixture[str], pauses: Pauses
+    line: Callable[..., Any], own: RealServer, pauses: Pauses
 ) -> None:
-    trainer = line(hooks=[Visdom(own.url)])
+    sink = Direct(own.url)
+    trainer = line(hooks=[sink])
     for _ in range(4):
         trainer.iterate()
     until(lambda: own.lines("Line", "plot losses").get("loss (validation)") is not None)
@@ -347,7 +393,7 @@ def test_a_server_that_began_anew_between_two_rounds_gets_everything(
     pauses.end()
     trainer.train()
     assert own.lines("Line", "plot losses")["loss"][0] == [2, 4, 6, 8, 10, 12]
-    assert "Visdom" not in capfd.readouterr().err
+    assert not sink.troubles and not sink.lost
 
 
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
@@ -368,7 +414,7 @@ ANOTHER = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhel
 def test_a_bad_server_changes_nothing_about_the_run(
     line: Callable[..., Any],
     bad: Callable[[bytes | None], BadServer],
-    capfd: pytest.CaptureFixture[str],
+    pauses: Pauses,
     monkeypatch: pytest.MonkeyPatch,
     answer: Any,
     trouble: str,
@@ -380,41 +426,37 @@ def test_a_bad_server_changes_nothing_about_the_run(
     server = bad(None if answer == "absent" else answer)
     if answer == "absent":
         server.close()
-    trainer = line(hooks=[Visdom(server.url)])
+    sink = Direct(server.url)
+    trainer = line(hooks=[sink])
     for _ in range(11):
         trainer.iterate()
         trainer.log_image("probe", torch.zeros(4, 4))
 
     def told() -> list[Any]:
         trainer.log_image("probe", torch.zeros(4, 4))
-        return noted(trainer, "Visdom failed")
+        return sink.troubles
 
     until(told)
     assert trainer.train().status == "finished"
     assert trainer.digest() == bare.digest()
-    (note,) = noted(trainer, "Visdom failed")
-    assert note["error"] == trouble
-    (counts,) = (entry["counts"] for entry in noted(trainer, "not shown by Visdom"))
-    assert counts["windows not up to date"] == 4 and counts["pictures replaced before they were sent"] >= 10
-    said = capfd.readouterr().err
-    assert f"Visdom at {server.url}: {trouble}; the run goes on" in said
-    assert f"Visdom at {server.url}: 4 windows not up to date ({trouble})" in said and said.count("Visdom at") == 2
+    assert sink.troubles == [trouble]
+    assert sink.lost["windows not up to date"] == 4 and sink.lost["pictures replaced before they were sent"] >= 10
 
 
 def test_closing_is_bounded_and_no_thread_stays(
-    line: Callable[..., Any], bad: Callable[[bytes | None], BadServer], monkeypatch: pytest.MonkeyPatch
+    line: Callable[..., Any], bad: Callable[[bytes | None], BadServer], pauses: Pauses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(visdom, "ANSWER_SECONDS", 600.0)
     monkeypatch.setattr(visdom, "CLOSING_SECONDS", 0.3)
     server = bad(None)
-    trainer = line(hooks=[Visdom(server.url)])
+    sink = Direct(server.url)
+    trainer = line(hooks=[sink])
     trainer.iterate()
     until(lambda: server.accepted)
     thread = sender()
     trainer.train()
     assert thread.is_alive() and thread.daemon  # given up: it holds nobody, and sends no more
-    (counts,) = (entry["counts"] for entry in noted(trainer, "not shown by Visdom"))
-    assert counts == {"windows not up to date": 3}
+    assert sink.lost == {"windows not up to date": 3}
     server.accepted[0].close()  # what it waits for fails at last
     thread.join(60)
     assert not thread.is_alive() and len(server.accepted) == 1
@@ -424,7 +466,7 @@ def test_a_dead_server_is_asked_once_a_pause_however_many_steps_are_taken(
     line: Callable[..., Any], bad: Callable[[bytes | None], BadServer], pauses: Pauses
 ) -> None:
     server = bad(b"")
-    trainer = line(hooks=[Visdom(server.url)], max_epochs=None, max_steps=10**6, validation_data=None)
+    trainer = line(hooks=[Direct(server.url)], max_epochs=None, max_steps=10**6, validation_data=None)
     trainer.iterate(), trainer.iterate()
     until(lambda: server.accepted)
     pauses.hold()
@@ -444,7 +486,7 @@ def test_retries_become_rarer_and_go_on_for_ever(
     server = bad(None)
     server.close()
     pauses.held = True
-    trainer = line(hooks=[Visdom(server.url)])
+    trainer = line(hooks=[Direct(server.url)])
     trainer.iterate(), trainer.iterate()
     pauses.quick = True
     pauses.end()
@@ -465,11 +507,93 @@ def test_a_slow_server_is_asked_less_often(
     """A round that takes 2 s is followed by 8 s of rest: sending is a fifth of the time."""
     clock = itertools.count(0, seconds)
     monkeypatch.setattr(visdom, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
-    trainer = line(hooks=[Visdom(shared.url, environment="slow")])
+    trainer = line(hooks=[Direct(shared.url, environment="slow")])
     trainer.iterate()
     until(lambda: len(pauses.asked) >= 3)
     trainer.close()
     assert pauses.asked[1:3] == pytest.approx([pause, pause])
+
+
+def test_a_server_that_is_away_is_said_and_what_was_never_shown_is_counted(
+    line: Callable[..., Any], bad: Callable[[bytes | None], BadServer], capfd: pytest.CaptureFixture[str]
+) -> None:
+    bare = line()
+    bare.train()
+    server = bad(None)
+    server.close()
+    trainer = line(hooks=[Visdom(server.url)])
+    for _ in range(11):
+        trainer.iterate()
+        trainer.log_image("probe", torch.zeros(4, 4))
+
+    def told() -> list[Any]:
+        trainer.log_image("probe", torch.zeros(4, 4))
+        return noted(trainer, "log failed")
+
+    until(told)
+    assert trainer.train().status == "finished" and trainer.digest() == bare.digest()
+    (note,) = noted(trainer, "log failed")
+    assert note["service"] == "visdom" and note["error"] == "Connection refused"
+    (counts,) = (entry["counts"] for entry in noted(trainer, "not sent"))
+    assert counts["windows not up to date"] == 4 and counts["pictures replaced before they were sent"] >= 10
+    said = capfd.readouterr().err
+    assert f"Visdom at {server.url}: Connection refused; the run goes on" in said
+    assert f"Visdom at {server.url}: not shown: 4 windows not up to date" in said and said.count("Visdom at") == 2
+
+
+def test_a_finished_run_is_sent_again_to_a_server_that_has_forgotten_it(
+    line: Callable[..., Any], shared: RealServer, own: RealServer, tmp_path: Path
+) -> None:
+    trainer = line(run_dir=tmp_path / "sent")
+    trainer.iterate()
+    trainer.log_image("probe", torch.zeros(4, 4))
+    trainer.train()
+    for server in (shared, own, own):
+        send_run(Visdom(server.url), trainer.run.path)
+        assert server.lines("sent_v001", "plot losses")["loss"][0] == [2, 4, 6, 8, 10, 12]
+        assert "picture probe" in server.windows("sent_v001")
+
+
+def test_a_mute_server_is_waited_for_no_longer_than_a_run_waits(
+    line: Callable[..., Any], bad: Callable[[bytes | None], BadServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TREADLE_CLOSING_SECONDS", "1")
+    server = bad(None)
+    trainer = line(hooks=[Visdom(server.url)])
+    trainer.iterate(), trainer.iterate()
+    until(lambda: server.accepted)
+    assert trainer.train().status == "finished"
+    assert noted(trainer, "not sent")
+    connection = server.accepted[0]
+    connection.settimeout(60)
+    while connection.recv(65536):  # what it was sent, and then its end: the process is gone
+        pass
+
+
+def test_a_process_that_dies_is_replaced_and_nothing_is_missing(
+    line: Callable[..., Any], shared: RealServer, tmp_path: Path
+) -> None:
+    """A run on disk has it all in its files; of one in memory the server shows what it was sent."""
+
+    def processes() -> list[psutil.Process]:
+        found = []
+        for process in psutil.Process().children():
+            with suppress(psutil.Error):  # it has just ended
+                found += [process] if "treadle.sinks.services.carrier" in process.cmdline() else []
+        return found
+
+    for directory in (tmp_path / "dies", None):
+        trainer = line(run_dir=directory, hooks=[Visdom(shared.url, environment="dies")])
+        for _ in range(5):
+            trainer.iterate()
+        until(lambda: shared.lines("dies", "plot losses").get("loss", [[]])[0] == [2, 4])
+        (child,) = processes()
+        child.kill()
+        trainer.iterate()
+        until(lambda dead=child: [process for process in processes() if process != dead])
+        trainer.train()
+        lines = shared.lines("dies", "plot losses")
+        assert lines["loss"][0] == [2, 4, 6, 8, 10, 12] and lines["loss (validation)"][0] == [4, 8, 12]
 
 
 def test_a_logged_picture_is_a_copy(line: Callable[..., Any], shared: RealServer) -> None:

@@ -12,7 +12,9 @@ from PIL import Image
 from treadle.cameras.background import BLACK, WHITE
 from treadle.cameras.capture import Capture, Photograph
 from treadle.cameras.procedural import procedural_capture
+from treadle.engine.edits import Change
 from treadle.errors import UsageError
+from treadle.runs.verify import verify_run
 from treadle.splats.model import FIELDS
 from treadle.splats.ply import read_cloud
 from treadle.splats.rendering import render
@@ -261,3 +263,49 @@ def test_a_scene_needs_photographs_from_two_places() -> None:
         make(one)
     with pytest.raises(UsageError, match="there are no photographs to train on"):
         make(replace(capture(), train=procedural_capture(24, 1, 0).test))
+
+
+def test_what_multiplies_and_dies_is_in_the_journal_and_heeds_what_is_edited() -> None:
+    trainer = make(max_steps=80, growth=0.2, grow_every="5 steps", grow_from="5 steps", noise=0.0)
+    while trainer.progress.step < 20:
+        trainer.iterate()
+    trainer.commands.edit([Change("setting", "cap", 10_000), Change("setting", "grow_every", "4 steps")])
+    trainer.commands.change_setting("growth", 0.5)
+    while trainer.progress.step < 40:
+        trainer.iterate()
+    trainer.commands.change_setting("cap", 10)
+    trainer.train()
+    noted = [entry for entry in trainer.journal if entry["event"] == "densify"]
+    assert all(entry["splats"] > entry["before"] for entry in noted)
+    rates = {entry["step"] + 1: round(entry["splats"] / entry["before"], 1) for entry in noted}
+    assert {step for step in rates if step > 20} == {24, 28, 32, 36, 40}
+    assert {rates[step] for step in (24, 28, 32, 36, 40)} == {1.5}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "has"), [("pull", 1.0, 1.0), ("small", 0.5, 0.5), ("large", 0.7, 0.7), ("cap", 99, 99)]
+)
+def test_thresholds_of_the_first_paper_are_heeded_and_what_it_adds_up_stays(name, value, has) -> None:
+    trainer = make(strategy="adc", max_steps=80)
+    for _ in range(3):
+        trainer.iterate()
+    pulled = trainer.strategy.pulled
+    trainer.commands.change_setting(name, value)
+    trainer.commands.change_setting("reset_every", "7 steps")
+    trainer.commands.change_setting("noise", 1.0)
+    trainer.iterate()
+    assert getattr(trainer.strategy, name) == has and trainer.strategy.pulled is pulled
+    assert str(trainer.strategy.reset.every) == "7 steps" and len(trainer.strategy.pulled.mean()) == len(trainer.model)
+
+
+def test_a_run_whose_growth_was_edited_resumes_and_verifies(tmp_path) -> None:
+    settings = {"max_steps": 24, "grow_every": "3 steps", "grow_from": None, "grow_until": None,
+                "save_every": "6 steps"}  # fmt: skip
+    trainer = make(run_dir=tmp_path / "run", keep_checkpoints=9, **settings)
+    while trainer.progress.step < 8:
+        trainer.iterate()
+    trainer.commands.edit([Change("setting", "cap", 180), Change("frozen", "optimizer/means", True)])
+    trainer.train()
+    assert len(trainer.model) == 180
+    verdict = verify_run(trainer.run.path, lambda path: make(run_dir=path, keep_checkpoints=9, **settings), 6)
+    assert verdict.holds, verdict.differences

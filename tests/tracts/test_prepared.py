@@ -217,7 +217,7 @@ def test_a_subject_in_other_processes(tmp_path: Path) -> None:
         child.start()
     for _ in range(20):
         np.testing.assert_array_equal(subject.streamlines("lines").points, expected)
-    assert [answers.get(timeout=30) for _ in children] == [True] * 3
+    assert [answers.get(timeout=60) for _ in children] == [True] * 3
     for child in children:
         child.join()
         assert child.exitcode == 0

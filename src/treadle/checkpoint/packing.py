@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum, Flag
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -173,6 +173,20 @@ def pack_plain(value: Any, path: str) -> Plain:
     if packer.tensors:
         raise StateError(f"{next(iter(packer.tensors))} is a tensor: here only numbers, text and lists can be kept")
     return packed
+
+
+def tensor_paths(value: Plain) -> Iterator[str]:
+    """The paths of the tensors that are named in plain data that `Packer.pack` gave."""
+    if isinstance(value, list):
+        for item in value:
+            yield from tensor_paths(item)
+    elif isinstance(value, dict):
+        path = value.get("~tensor", value.get("~array"))
+        if isinstance(path, str):
+            yield path
+        else:
+            for item in value.values():
+                yield from tensor_paths(item)
 
 
 def is_dense(tensor: Tensor) -> bool:

@@ -163,13 +163,18 @@ def forget_after(directory: Path, step: int) -> None:
 def pin(path: Path, why: str) -> None:
     """Keep the checkpoint at `path` from being deleted; `why` says who needs it. Raises OSError where it cannot be."""
     with alone_in(path.parent):
-        pins = _read_pins(path.parent)
-        if pins is None:  # whatever it named stays
-            pins = {there.name: [f"{PINS} was damaged"] for there in list_checkpoints(path.parent)}
-        pins.setdefault(path.name, [])
-        if why not in pins[path.name]:
-            pins[path.name].append(why)
-        write_json(path.parent / PINS, pins)
+        known = _read_pins(path.parent)
+        if known is None:  # whatever it named stays
+            known = {there.name: [f"{PINS} was damaged"] for there in list_checkpoints(path.parent)}
+        known.setdefault(path.name, [])
+        if why not in known[path.name]:
+            known[path.name].append(why)
+        write_json(path.parent / PINS, known)
+
+
+def pins(directory: Path) -> dict[str, list[str]]:
+    """Who needs which checkpoint of those in `directory`, by its name; empty where nothing says, or it is damaged."""
+    return _read_pins(directory) or {}
 
 
 def remove_leftovers(directory: Path) -> None:
@@ -206,8 +211,8 @@ def _read_pins(directory: Path) -> dict[str, list[str]] | None:
     """Who needs which checkpoint, by name; None where the file is damaged."""
     if not (directory / PINS).exists():
         return {}
-    pins = _read_object(directory / PINS)
-    return pins if pins is not None and all(isinstance(why, list) for why in pins.values()) else None
+    found = _read_object(directory / PINS)
+    return found if found is not None and all(isinstance(why, list) for why in found.values()) else None
 
 
 def _read_object(path: Path) -> dict[str, Any] | None:
@@ -221,8 +226,8 @@ def _read_object(path: Path) -> dict[str, Any] | None:
 
 def _pinned(directory: Path) -> set[int]:
     """The steps of the pinned checkpoints; where `pins.json` is damaged, all of them: better too many than too few."""
-    pins = _read_pins(directory)
-    return {step_of(path) for path in list_checkpoints(directory) if pins is None or path.name in pins}
+    known = _read_pins(directory)
+    return {step_of(path) for path in list_checkpoints(directory) if known is None or path.name in known}
 
 
 def _clean(directory: Path, retention: Retention, newest: int) -> None:

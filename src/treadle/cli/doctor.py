@@ -6,9 +6,10 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -23,14 +24,17 @@ PURPOSE = {
     "gans": "image translation: similarity (SSIM) in the metrics",
     "video": "MP4 files",
     "onnx": "treadle export --onnx",
-    "tensorboard": "treadle train --log tensorboard",
-    "visdom": "a server for treadle train --log visdom",
+    "sweep": "treadle sweep",
     "dev": "make test",
 }
 """What each extra is for; the packages in it are read from Treadle's own metadata."""
 
-REMEDY = {"visdom": "pip install 'setuptools<80' wheel, then pip install --no-build-isolation visdom 'tornado<6.6'"}
-"""How an extra is installed that `pip install 'treadle[extra]'` alone does not get."""
+VISDOM = "pip install 'setuptools<80' wheel, then pip install --no-build-isolation visdom 'tornado<6.6'"
+"""How its server is installed: `pip install 'treadle[visdom]'` alone does not get it."""
+
+ASK = "import sys; from importlib.metadata import distributions as d; print(*{f'{x.name}={x.version}' for x in d()})"
+"""What another Python is asked: the versions of all that is installed there."""
+ANSWER_SECONDS = 20.0
 
 MINIMUM_FREE = 1_000_000_000
 """Bytes below which a disk is called nearly full."""
@@ -52,7 +56,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--run", metavar="DIR", default="runs", help="where runs will be written (default: runs)")
     options = parser.parse_args(arguments)
     checks: list[Check] = []
-    for examine in (_versions, _devices, _compilers, _extras, lambda: _folders(Path(options.run))):
+    for examine in (_versions, _devices, _compilers, _extras, _loggers, lambda: _folders(Path(options.run))):
         checks += examine()
     group = ""
     rows = []
@@ -111,12 +115,71 @@ def _extras() -> Iterator[Check]:
             if _package("", name, minimum, needed=False).state != "ok":
                 lacking.append(name)
         if lacking:
-            remedy = REMEDY.get(extra, f"pip install 'treadle[{extra}]'")
-            found = f"lacks {', '.join(lacking)}: {remedy} (for {PURPOSE[extra]})"
+            found = f"lacks {', '.join(lacking)}: pip install 'treadle[{extra}]' (for {PURPOSE[extra]})"
             yield Check("extras", extra, found, "missing")
         else:
             versions = [f"{name} {_version(name)}" for name, _ in requirements(extra)]
             yield Check("extras", extra, ", ".join(versions) if extra != "dev" else f"all {len(versions)} packages")
+
+
+def _loggers() -> Iterator[Check]:
+    """What `--log NAME` can reach: the package of each, and the Python that it would run in."""
+    from treadle.sinks.table import SINKS, descriptions
+
+    for name, text in descriptions().items():
+        if name == "visdom":
+            server = _version("visdom")
+            there = f"visdom {server}" if server else f"lacks visdom: {VISDOM}"
+            yield Check("loggers", name, f"{text}; one to run here: {there}")
+        elif name not in SINKS:
+            yield Check("loggers", name, text)  # a third party's: where it comes from
+        elif name != "console":
+            check = _logger(name, os.environ.get(f"TREADLE_{name.upper()}_PYTHON"))
+            yield replace(check, found=f"{text}; {check.found}")
+
+
+def _logger(name: str, python: str | None) -> Check:
+    """A logger of ours whose package, where it needs any, is in this Python or in `python`."""
+    from treadle.sinks.table import sink_class
+
+    needed = requirements(name)
+    if not needed and (package := getattr(sink_class(name), "package", None)):
+        needed = [(package, "0")]  # the metadata are older than the sources
+    if not needed:
+        return Check("loggers", name, "needs no package")
+    variable = f"TREADLE_{name.upper()}_PYTHON"
+    if python is None:
+        installed = {_normal(package): version for package, _ in needed if (version := _version(package)) is not None}
+    else:
+        needed += [beside for beside in requirements(None) if beside[0] in ("numpy", "pillow")]
+        try:
+            installed = _installed(python)
+        except (OSError, subprocess.SubprocessError) as error:
+            return Check("loggers", name, f"{variable}={python} cannot be run: {one_line(error)}", "note")
+    lacking = [
+        f"{package}>={minimum}" if minimum != "0" else package
+        for package, minimum in needed
+        if _numbers(installed.get(_normal(package), "")) < max(_numbers(minimum), (0,))
+    ]
+    if lacking and python is None:
+        other = "" if name == "tensorboard" else f", or {variable}=PYTHON of an environment that has it"
+        return Check("loggers", name, f"lacks {', '.join(lacking)}: pip install 'treadle[{name}]'{other}", "missing")
+    if lacking:
+        remedy = f"{python} -m pip install {' '.join(map(repr, lacking))}"
+        return Check("loggers", name, f"{variable}={python} lacks {', '.join(lacking)}: {remedy}", "missing")
+    sdk = needed[0][0]
+    where = "in this Python" if python is None else f"in {python} ({variable})"
+    return Check("loggers", name, f"{sdk} {installed[_normal(sdk)]}, {where}")
+
+
+def _installed(python: str) -> dict[str, str]:
+    """The versions of what is installed for another Python. Raises OSError or SubprocessError where it does not run."""
+    done = subprocess.run([python, "-P", "-c", ASK], capture_output=True, text=True, check=True, timeout=ANSWER_SECONDS)
+    return {_normal(name): version for name, _, version in (pair.partition("=") for pair in done.stdout.split())}
+
+
+def _normal(package: str) -> str:
+    return re.sub(r"[-_.]+", "-", package).lower()
 
 
 def _folders(runs: Path) -> Iterator[Check]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 import warnings
@@ -15,6 +16,7 @@ from treadle.terminal import say, steady_streams
 
 COMMANDS = {
     "train": "train a recipe: treadle train image",
+    "sweep": "train a recipe with many settings, and rank them",
     "resume": "continue a run from its newest checkpoint",
     "verify": "replay a run from a checkpoint and compare digests",
     "fork": "branch a new run from a checkpoint of another",
@@ -22,6 +24,7 @@ COMMANDS = {
     "export": "write a run's best model as a file for other programs",
     "translate": "translate pictures with a run's model",
     "runs": "list runs, or compare some",
+    "studio": "look at runs in a browser, and drive them",
     "import": "make a run of another program's networks",
     "pairs": "prepare paired pictures for image-to-image translation",
     "tracts": "prepare and look at the data of tractography",
@@ -108,6 +111,12 @@ def _dispatch(arguments: list[str]) -> int:
     if command not in COMMANDS:
         what = "option" if command.startswith("-") else "command"
         raise UsageError(f"unknown {what} {command!r}{nearest(command, COMMANDS)}")
+    if (size := os.environ.get("WORLD_SIZE", "1")).isdecimal() and int(size) > 1:
+        raise UsageError(
+            f"treadle {command} is one process, and a launcher has started {size} (WORLD_SIZE): several train a "
+            "program of your own, torchrun --nproc-per-node 2 program.py; unset WORLD_SIZE where nothing has started "
+            "several"
+        )
     module = importlib.import_module(f"treadle.cli.{command}{'_' * iskeyword(command)}")
     code: int = module.run(arguments[1:])
     return code

@@ -17,6 +17,7 @@ determines the past (seed, batch size, model, data) may not: use treadle fork.""
 def run(arguments: list[str]) -> int:
     """Resume; returns the exit code."""
     from treadle.cli.sinks import add_sinks, sinks
+    from treadle.cli.studio_flags import add_studio, check
     from treadle.cli.train import drive
     from treadle.runs.run import find_run
 
@@ -29,8 +30,10 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], dest="overrides",
                         help="change settings that do not determine the past, as YAML")  # fmt: skip
     add_sinks(parser)
+    add_studio(parser)
     add_trainer(parser)
     options = parser.parse_args(arguments)
+    check(options)
     directory = find_run(options.run)
     recipe = recipe_at(directory, options).with_overrides(options.overrides)
     with recipe.build(run_dir=directory, hooks=sinks(options), resume=True) as trainer:

@@ -6,21 +6,27 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from treadle.cli.common import Parser, show, terminal_width
 from treadle.errors import UsageError
 from treadle.runs.run import CONFIG, OTHERS, find_run
 
+if TYPE_CHECKING:
+    from treadle.sweeps.trials import Sweep
+
 EXAMPLES = """  treadle runs                                  all runs below ./runs
   treadle runs runs/image                       those of one name
+  treadle runs runs/sweep-image                 the trials of a sweep
   treadle runs runs/image/v001                  one, and the curve of each loss
   treadle runs runs/image/v001 runs/image/v002  what differs, and their curves
   treadle runs runs/image runs/other            the newest of each
   treadle runs runs/a/v001 runs/a/v002 --metric train/loss
   treadle runs runs/a --metric loss --expr 'diff(validation, epoch)'
   treadle runs runs/a --metric loss --csv loss.csv --png loss.png
-  treadle runs runs/a runs/b --expr 'diff(a/v001:train/loss, b/v001:train/loss)'"""
+  treadle runs runs/a runs/b --expr 'diff(a/v001:train/loss, b/v001:train/loss)'
+  treadle runs --to wandb runs/image/v001       what a service was not told yet
+  treadle runs --to mlflow=http://box:5000 runs"""
 
 HOME = "runs"
 SMALL = 10
@@ -48,7 +54,15 @@ def run(arguments: list[str]) -> int:
     )  # fmt: skip
     parser.add_argument("--csv", metavar="FILE", help="write the curves as a table")
     parser.add_argument("--png", metavar="FILE", help="write the curves as a picture (.png, .svg or .pdf)")
+    parser.add_argument(
+        "--to", metavar="NAME[=WHERE]", help="send finished, killed or failed runs to a service of --log, from their "
+        "files; what is there is not sent again"
+    )  # fmt: skip
     options = parser.parse_args(arguments)
+    if options.to is not None:
+        from treadle.cli.runs_to import send
+
+        return send(options)
     if options.expr or options.csv or options.png:
         if not options.paths:
             raise UsageError("treadle runs: --expr, --csv and --png are about curves of runs: name one or more")
@@ -68,18 +82,52 @@ def run(arguments: list[str]) -> int:
 
 def _list(directory: str, *, given: bool) -> None:
     from treadle.runs.compare import describe, find_runs, table
+    from treadle.sweeps import listing
+    from treadle.sweeps.plan import is_sweep
 
+    if given and is_sweep(Path(directory)):
+        _list_trials(Path(directory))
+        return
     found = find_runs(directory) if given or Path(directory).is_dir() else []
     if not found:
         print(f"no runs in {directory}: treadle train RECIPE makes one (treadle recipes lists what can be trained)")
         return
-    header, rows = table([describe(path) for path in found])
+    sweeps = listing.sweeps_in(found, Path(directory))
+    alone = [path for path in found if listing.sweep_of(path) not in [sweep.path for sweep in sweeps]]
+    if not alone:
+        _list_sweeps(sweeps)
+        return
+    header, rows = table([describe(path) for path in alone])
     for name in DROPPED:
         if name in header and _width(header, rows) > terminal_width():
             place = header.index(name)
             for row in (header, *rows):
                 del row[place]
     show(header, rows, right=("step", "epoch", "at step", "time"))
+    if sweeps:
+        print()
+        _list_sweeps(sweeps)
+
+
+def _list_sweeps(sweeps: Sequence[Sweep]) -> None:
+    """A line for each sweep, with its best trial."""
+    from treadle.sweeps.listing import overview
+
+    show(*overview(sweeps), right=("trials", "seconds"))
+    print("\ntreadle runs SWEEP lists its trials, treadle sweep SWEEP draws them")
+
+
+def _list_trials(directory: Path) -> None:
+    """The trials of a sweep, the best first, and how to go on from there."""
+    from treadle.sweeps.listing import table
+    from treadle.sweeps.trials import read_sweep
+
+    found = read_sweep(directory)
+    header, rows = table(found)
+    show(header, rows, right=[name for name in header if name != "state"])
+    names = [str(directory / trial.path.name) for trial in found.trials if trial.state == "finished"]
+    if len(names) > 1:
+        print(f"\ntreadle runs {names[0]} {names[1]} compares the two best")
 
 
 def _rank(run: Path) -> None:

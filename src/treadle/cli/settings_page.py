@@ -71,6 +71,7 @@ def full_page(config: Any, *, width: int = 80) -> str:
         for entry in entries:
             head = f"  {entry.flag}{_alternative(entry)} {_type(entry.hint)}".rstrip()
             notes = [entry.rules.expected(), "resumable" if entry.rules.resumable else ""]
+            notes.append("live" if entry.rules.live else "")
             notes.append(f"default: {_value(entry)}")
             text = f"{entry.said} [{'; '.join(note for note in notes if note)}]".strip()
             wrapped = textwrap.wrap(text, max(20, width - INDENT), break_on_hyphens=False)

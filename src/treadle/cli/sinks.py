@@ -9,19 +9,32 @@ from treadle.cli.common import Parser
 from treadle.terminal import say
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from treadle.engine.events import Hook
+    from treadle.engine.trainer import Trainer
 
 
 def add_sinks(parser: Parser) -> None:
     """Give `parser` the option that says where else a run is shown."""
     from treadle.sinks.table import descriptions
 
-    known = "; ".join(f"{name} ({what})" for name, what in descriptions().items())
+    known = ", ".join(name for name in descriptions() if name != "console")
     parser.add_argument("--log", metavar="NAME[=WHERE]", nargs="+", action="extend", default=[],
-                        help="show or keep elsewhere too what is logged: " + known.replace("%", "%%"))  # fmt: skip
+                        help=f"show or keep elsewhere too what is logged: {known.replace('%', '%%')}; "
+                        "'treadle doctor' says which are there, and what WHERE is")  # fmt: skip
     # What these were called until 0.1; they go with the next release.
     parser.add_argument("--tensorboard", action="store_true", help=SUPPRESS)
     parser.add_argument("--visdom", metavar="URL", nargs="?", const="", help=SUPPRESS)
+
+
+def tell_report(trainer: Trainer, report: Path) -> None:
+    """Send the report of an ended run to the services that it was logged to."""
+    if any(hasattr(hook, "takes_files") for hook in trainer.hooks):
+        from treadle.sinks.remote import RemoteSink
+        from treadle.sinks.sending import send_report
+
+        send_report([hook for hook in trainer.hooks if isinstance(hook, RemoteSink)], trainer.run.path, report)
 
 
 def sinks(options: Namespace) -> list[Hook]:

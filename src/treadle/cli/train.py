@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 import textwrap
-from argparse import SUPPRESS, Namespace
+from argparse import SUPPRESS, Action, Namespace
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
 from treadle.cli.common import Parser, print_results, shown, terminal_width
-from treadle.cli.script import add_trainer, load_trainer
-from treadle.cli.sinks import add_sinks, sinks
+from treadle.cli.script import add_trainer
+from treadle.cli.sinks import add_sinks, sinks, tell_report
+from treadle.cli.studio_flags import add_studio, check, is_wanted, studio_beside, train_and_stay
 from treadle.errors import UsageError
 from treadle.files import existing, to_json
 from treadle.recipes.registry import Recipe, load_recipe, recipe_of
+from treadle.recipes.scripts import load_trainer
 from treadle.terminal import outliving_the_terminal, say
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ EXAMPLES = """  treadle train image
   treadle train image --set log_every="100 steps" seed=1 --run runs/try
   treadle train image --log tensorboard visdom=http://gpu-box:8097
   treadle train runs/image/v001/config.yaml      the same run once more
+  treadle train image --studio                   drive it in a browser
   treadle train image --try                      two steps of all, not kept
   treadle train image --resume auto              go on with the newest, or begin
   treadle train --trainer prog.py:Mine           a trainer of your own
@@ -49,8 +52,8 @@ def parser() -> Parser:
         "Train a recipe and keep everything about the run in a new directory.",
         EXAMPLES,
         usage="treadle train RECIPE [--set KEY=VALUE ...] [--data PATH] [--run DIR]\n"
-        "                     [--log NAME[=WHERE] ...] [--trainer FILE.py:CLASS]\n"
-        "                     [FLAGS of the recipe]",
+        "                     [--log NAME[=WHERE] ...] [--studio]\n"
+        "                     [--trainer FILE.py:CLASS] [FLAGS of the recipe]",
     )
     result.add_argument("recipe", metavar="RECIPE", help="a name from 'treadle recipes', or a YAML file; --trainer "
                         "alone is one, too")  # fmt: skip
@@ -65,6 +68,7 @@ def parser() -> Parser:
     result.add_argument("--try", action="store_true", dest="try_out", help="only try it out: two steps of everything, "
                         "a checkpoint saved and resumed; nothing is kept")  # fmt: skip
     add_sinks(result)
+    add_studio(result)
     add_trainer(result, data=None)
     return result
 
@@ -80,12 +84,15 @@ def run(arguments: list[str]) -> int:
         arguments = ["", *arguments]
     help_wanted = "-h" in arguments or "--help" in arguments
     options, flags = parser().parse_known_args([each for each in arguments if each not in ("-h", "--help")])
+    check(options)
     kind = None if options.trainer is None else load_trainer(options.trainer)
     named = options.recipe or f"--trainer {options.trainer}"
     recipe = load_recipe(options.recipe, kind) if kind is None or options.recipe else recipe_of(kind)
     if help_wanted:
         return _explain(named, recipe, arguments[-1] == "all")
     recipe = resolved(recipe, named, options, flags)
+    if options.try_out and is_wanted(options):
+        raise UsageError("--try takes two steps and keeps nothing: there is nothing for a studio to show, choose one")
     if options.try_out:
         return _try(recipe, named)
     hooks = sinks(options)
@@ -138,17 +145,28 @@ def _try(recipe: Recipe, named: str) -> int:
 
 def drive(trainer: Trainer, options: Namespace) -> int:
     """Train to the end, or to a signal, and say what came of it; returns the exit code."""
-    from treadle.engine.interrupts import Interrupts
-    from treadle.recipes.actions import reported
-
     directory: Path = trainer.run.path
     run = quote(shown(directory))
     code = f" --trainer {quote(options.trainer)}" if options.trainer else ""
     if trainer.ended:
         print(f"nothing to do: {shown(directory)} has finished at step {trainer.progress.step}")
+        if is_wanted(options):
+            print(f"look at it: treadle studio {run}{code}")
         print(f"next: {_longer(trainer, run + code) or _judged(trainer, run, code)}")
         return 0
-    with outliving_the_terminal(), Interrupts(trainer) as interrupts:
+    with outliving_the_terminal(), studio_beside(trainer, options) as studio:
+        if studio is None or options.studio_exit:
+            return _train(trainer, run, code)
+        return train_and_stay(studio, lambda: _train(trainer, run, code))
+
+
+def _train(trainer: Trainer, run: str, code: str) -> int:
+    """Train, once; see `drive`."""
+    from treadle.engine.interrupts import Interrupts
+    from treadle.recipes.actions import reported
+
+    directory: Path = trainer.run.path
+    with Interrupts(trainer) as interrupts:
         summary = trainer.train()
         if summary.status == "stopped":
             trainer.save()
@@ -159,6 +177,7 @@ def drive(trainer: Trainer, options: Namespace) -> int:
         return interrupts.exit_code
     print(f"finished: step {summary.step} in {summary.seconds:.1f} s{f' ({summary.reason})' if summary.reason else ''}")
     print_results(reported(trainer, directory / "report"))
+    tell_report(trainer, directory / "report")
     print(f"run: {shown(directory)}")
     print(f"next: {_judged(trainer, run, code)}")
     return 0
@@ -182,6 +201,11 @@ def _longer(trainer: Trainer, run: str) -> str:
     return ""
 
 
+def _is_minor(action: Action) -> bool:
+    """Whether an option is only told by `treadle train --help`: it is old, or says more about another."""
+    return action.help == SUPPRESS or action.dest.startswith("studio_")
+
+
 def _explain(name: str, recipe: Recipe, everything: bool) -> int:
     """Print a recipe's settings: the common ones on two screens at most, or all of them."""
     from treadle.cli.settings_page import clause, full_page, short_page
@@ -193,7 +217,7 @@ def _explain(name: str, recipe: Recipe, everything: bool) -> int:
     if recipe.description:
         page += [*textwrap.wrap(recipe.description, width)[:2], ""]
     for action in train._actions:
-        if action.option_strings and action.dest != "help" and action.help != SUPPRESS:
+        if action.option_strings and action.dest != "help" and not _is_minor(action):
             value = action.metavar or ""
             option = f"  {action.option_strings[-1]} {value}{' ...' if action.nargs == '+' else ''}"
             text = clause((action.help or "").partition(": ")[0] % vars(action), width - 28)
@@ -201,8 +225,11 @@ def _explain(name: str, recipe: Recipe, everything: bool) -> int:
     given = " ".join(f"{key}={to_json(value)}" for key, value in recipe.with_data.items())
     with_data = [f"With --data: {given}"] if given else []
     if everything:
-        note = "resumable: treadle resume RUN --set NAME=VALUE may change it later"
-        print("\n".join([*page, "", note, *with_data, "", full_page(recipe.config, width=width)]))
+        notes = [
+            "resumable: treadle resume RUN --set NAME=VALUE may change it later",
+            "live: the studio, or a command, may change it while the run goes on",
+        ]
+        print("\n".join([*page, "", *notes, *with_data, "", full_page(recipe.config, width=width)]))
         return 0
     room = SCREENS - sum(text.count("\n") + 1 for text in page) - 4 - len(with_data)
     settings, left_out = short_page(recipe.config, lines=room, width=width)

@@ -58,8 +58,8 @@ def to_dict(config: Any) -> dict[str, Any]:
 
     `from_dict(type(config), to_dict(config))` equals `config`. Raises UsageError for a value that no file can hold.
     """
-    plain: dict[str, Any] = _plain(config, "")
-    return plain
+    found: dict[str, Any] = plain(config, "")
+    return found
 
 
 def convert(value: Any, hint: Any, *, source: str, at: str) -> Any:
@@ -205,8 +205,11 @@ _SCALARS: dict[Any, tuple[str, Callable[[Any], Any]]] = {
 }
 
 
-def _plain(value: Any, at: str) -> Any:
-    """Return `value` as plain data; subclasses of the plain types (NumPy's float64, say) become the plain type."""
+def plain(value: Any, at: str) -> Any:
+    """Return `value` as plain data; subclasses of the plain types (NumPy's float64, say) become the plain type.
+
+    Raises UsageError beginning with `at` for what no file can hold.
+    """
     if isinstance(value, enum.Enum):
         return value.name
     if value is None or isinstance(value, bool):
@@ -217,11 +220,11 @@ def _plain(value: Any, at: str) -> Any:
     if isinstance(value, Path):
         return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name), _join(at, f.name)) for f in dataclasses.fields(value) if f.init}
+        return {f.name: plain(getattr(value, f.name), _join(at, f.name)) for f in dataclasses.fields(value) if f.init}
     if isinstance(value, Mapping):
-        return {_plain(key, at): _plain(item, _join(at, key)) for key, item in value.items()}
+        return {plain(key, at): plain(item, _join(at, key)) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item, f"{at}[{i}]") for i, item in enumerate(value)]
+        return [plain(item, f"{at}[{i}]") for i, item in enumerate(value)]
     raise UsageError(
         f"{at} is a {type(value).__name__}: expected plain data that a file can hold (numbers, text, lists)"
     )

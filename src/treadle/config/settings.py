@@ -18,13 +18,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from functools import cache
 from types import NoneType
-from typing import Any, ClassVar, Self, get_args, get_type_hints
+from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from treadle.config.fields import convert
 from treadle.errors import UsageError, nearest
 
+T = TypeVar("T")
+
 _KEY = "treadle"
 """Where a dataclass field's metadata holds its Rules."""
+
+Live = bool | Literal["unless null"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Rules:
     affects_state: bool | None = None
     common: bool | None = None
     command: str | None = None
+    live: Live | None = None
 
     def over(self, base: Rules) -> Rules:
         """These rules, and where they say nothing those of `base`."""
@@ -92,6 +97,7 @@ def setting(
     affects_state: bool | None = None,
     common: bool | None = None,
     command: str | None = None,
+    live: Live | None = None,
 ) -> Any:
     """A dataclass field that says what it is; the string below the field is its help.
 
@@ -110,6 +116,9 @@ def setting(
             so that steps before a resume that changed it are verified without the change. By default it does.
         common: it belongs on the short page of help.
         command: what changes it while a run goes on ("LearningRateMultiplier"), said to those who try to assign it.
+        live: a person may change it while the run goes on, between two steps (the command `ChangeSetting`), because
+            whoever needs it reads it anew each time, or makes anew at `on_settings` what was made of it. "unless null":
+            only from a value to another, where null means that nobody was made who would heed it.
     """
     rules = Rules(
         least,
@@ -122,6 +131,7 @@ def setting(
         affects_state,
         common,
         command,
+        live,
     )
     given = {"default": default, "default_factory": default_factory}
     given = {name: value for name, value in given.items() if value is not MISSING}
@@ -174,6 +184,50 @@ def seal(settings: Settings) -> None:
 def amend(settings: Settings, name: str, value: Any) -> None:
     """Change a setting although `settings` are sealed: for what the run itself carries out and journals."""
     object.__setattr__(settings, name, value)
+
+
+def with_setting(settings: T, name: str, value: Any) -> T:
+    """A copy of `settings` in which the live setting `name` is `value`, checked as all settings are.
+
+    A dotted name means an entry of a mapping ("clip_norm.optimizer_G"), or a setting of a nested group. Raises
+    UsageError for an unknown name, one that is not live, and whatever the settings refuse.
+    """
+    kind: Any = type(settings)
+    first, _, rest = name.partition(".")
+    rules = rules_of(kind)
+    if first not in rules:
+        known = live_settings(kind)
+        raise UsageError(f"{name!r} is no setting of {kind.__name__}{_nearest(kind, first, known or rules)}")
+    now = getattr(settings, first)
+    if rest and dataclasses.is_dataclass(now) and not isinstance(now, type):
+        return dataclasses.replace(settings, **{first: with_setting(now, rest, value)})  # type: ignore[type-var]
+    live = rules[first].live
+    if not live:
+        other = f"; the command {rules[first].command} acts on a run that goes on" if rules[first].command else ""
+        raise UsageError(
+            f"{first} cannot be changed while the run goes on, since what has been made of it stays as it is{other}"
+        )
+    if live == "unless null" and (value is None or now is None):
+        raise UsageError(
+            f"{first} is {now!r} and cannot become {value!r} while the run goes on: only another value where there is "
+            "one; resume the run with it"
+        )
+    if rest:
+        if not isinstance(now, Mapping):
+            raise UsageError(f"{first} is {now!r}, and has no entry {rest!r}: set {first} itself")
+        value = {**now, rest: value}
+    return dataclasses.replace(settings, **{first: value})  # type: ignore[type-var]
+
+
+def live_settings(kind: type) -> frozenset[str]:
+    """The settings of `kind` that may be changed while a run goes on."""
+    return frozenset(name for name, rules in rules_of(kind).items() if rules.live)
+
+
+def choices_of(kind: Any, name: str) -> list[Any]:
+    """The only values that the setting `name` of `kind` can have; empty where there are others."""
+    rules, hint = rules_of(kind)[name], _hints(kind).get(name)
+    return list(rules.choices or (get_args(hint) if get_origin(hint) is Literal else ()))
 
 
 def require(settings: Any, name: str, holds: bool, expected: str) -> None:

@@ -11,15 +11,18 @@ import os
 import random
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from treadle.data.exchange import MT19937, PYTHON, NumpyStream, current_numpy, exchange_numpy, exchange_python
 from treadle.errors import StateError
+from treadle.parallel import World
+
+T = TypeVar("T")
 
 
 def derive_seed(seed: int, *parts: int | str) -> int:
@@ -231,6 +234,15 @@ class RandomStreams:
             torch.cuda.set_rng_state(self._gpu, self._cuda)
             self._gpu = gpu
 
+    def lent_to(self, function: Callable[..., T]) -> Callable[..., T]:
+        """`function`, drawing from these streams whenever it is called."""
+
+        def drawing(*args: Any, **kwargs: Any) -> T:
+            with self:
+                return function(*args, **kwargs)
+
+        return drawing
+
     def state_dict(self) -> dict[str, Any]:
         """The streams as plain data and tensors, whether they are swapped in or not."""
         inside = self._depth > 0
@@ -258,6 +270,11 @@ class RandomStreams:
                 torch.cuda.set_rng_state(state["cuda"], self._cuda)
             else:
                 self._gpu = state["cuda"]
+
+
+def rank_streams(seed: int, device: torch.device, world: World) -> RandomStreams | None:
+    """The streams of this process alone; None where it is alone, and draws all from the run's."""
+    return RandomStreams(derive_seed(seed, "rank", world.rank), device) if world.size > 1 else None
 
 
 # The program's own generators, for loops of one's own ----------------------------------------------------------------

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
-from dataclasses import is_dataclass, replace
+from dataclasses import is_dataclass
 from pathlib import PurePath
 from typing import Any
 
@@ -19,33 +19,66 @@ from treadle.engine.events import Record
 
 _UNCHANGING = (type(None), bool, int, float, complex, str, bytes, type, PurePath, BaseException, torch.optim.Optimizer)
 """What is handed on as it is: it cannot be changed, or has to be the thing itself."""
+_PLAIN = frozenset((float, int, str, bool, type(None)))
+"""Nearly all of it, in what is logged."""
 
 
 class Gift(dict[str, Any]):
     """A mapping that an observer is given to fill, and not a copy of."""
 
 
-@contextmanager
-def apart() -> Iterator[None]:
-    """Within the block, random streams apart; afterwards the global settings that training depends on are back.
+class Apart:
+    """Random streams apart from the run's, for one observer after the other: to lend them is dear, so it is done once.
 
-    These are torch's default dtype and device, gradients, threads, determinism and precision of products, and what
-    NumPy does about floating-point errors.
+    `enter` comes before each observer. After `settle` the global settings that training depends on are back (torch's
+    default dtype and device, gradients, threads, determinism and precision of products, and what NumPy does about
+    floating-point errors), and torch's streams are where they were. `leave` settles and gives all streams back.
     """
-    before, errors = _settings(), np.geterr()
-    streams = [(generator, generator.initial_seed(), generator.get_offset()) for generator in _cuda_generators()]
-    try:
-        with scoped_generators():
-            yield
-    finally:
-        if _settings() != before:
-            _restore(before)
-        if np.geterr() != errors:
-            np.seterr(**errors)
-        for generator, seed, offset in streams:
+
+    def __init__(self) -> None:
+        self._lent: AbstractContextManager[None] | None = None
+
+    def enter(self) -> None:
+        """Borrow streams, unless some are."""
+        if self._lent is None:
+            self._before, self._errors = _settings(), np.geterr()
+            self._cpu = torch.get_rng_state()
+            self._streams = [(each, each.initial_seed(), each.get_offset()) for each in _cuda_generators()]
+            lent = scoped_generators()
+            lent.__enter__()
+            self._lent = lent
+
+    def settle(self) -> None:
+        """Undo what was set, and what was drawn from torch's streams."""
+        if _settings() != self._before:
+            _restore(self._before)
+        if np.geterr() != self._errors:
+            np.seterr(**self._errors)
+        torch.set_rng_state(self._cpu)
+        for generator, seed, offset in self._streams:
             if (generator.initial_seed(), generator.get_offset()) != (seed, offset):
                 generator.manual_seed(seed)
                 generator.set_offset(offset)
+
+    def leave(self) -> None:
+        """Settle and give the streams back, where some are borrowed."""
+        lent, self._lent = self._lent, None
+        if lent is not None:
+            try:
+                self.settle()
+            finally:
+                lent.__exit__(None, None, None)
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Within the block, random streams and global settings apart, as an `Apart` has them; afterwards all are back."""
+    streams = Apart()
+    streams.enter()
+    try:
+        yield
+    finally:
+        streams.leave()
 
 
 def own(thing: Any) -> Any:
@@ -53,10 +86,14 @@ def own(thing: Any) -> Any:
 
     What cannot be copied is handed on as it is.
     """
+    if type(thing) in _PLAIN:
+        return thing
+    if type(thing) is dict and _PLAIN.issuperset(map(type, thing.values())):
+        return dict(thing)
     if isinstance(thing, Tensor):
         return thing.detach().clone()
     if isinstance(thing, Record):
-        return replace(thing, value=own(thing.value))
+        return Record(thing.kind, thing.name, own(thing.value), thing.step, thing.epoch)
     if isinstance(thing, (*_UNCHANGING, Gift)):
         return thing
     if isinstance(thing, np.ndarray):

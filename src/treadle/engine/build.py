@@ -14,8 +14,8 @@ from treadle.data.convert import as_feed
 from treadle.data.feed import Feed
 from treadle.data.named import NamedFeeds
 from treadle.data.random import RandomStreams
+from treadle.engine.limits import check_schedules
 from treadle.engine.loop import Loop
-from treadle.engine.schedule import every
 from treadle.engine.settings import TrainerConfig
 from treadle.engine.subject import Subject
 from treadle.errors import UsageError, nearest
@@ -125,19 +125,7 @@ def check_ready(loop: Loop) -> None:
         raise UsageError(f"{kind.__name__} has no step(self, batch): write one that calls self.minimize(loss)")
     if subject.validation_feed is not None and kind.validation_step is Subject.validation_step:
         raise UsageError(f"{kind.__name__} has validation data but no validation_step(self, batch): write one")
-    check_schedules(loop)
-
-
-def check_schedules(loop: Loop) -> None:
-    """Raise UsageError for a period that cannot be told in this run, and for limits that contradict each other."""
-    for name in ("log_every", "validate_every", "save_every", "snapshot_every"):
-        try:
-            every(getattr(loop.config, name)).due_after_step(loop.progress)
-        except UsageError as error:
-            raise UsageError(f"{name}: {error}") from None
-    total, least = loop.progress.total_steps, loop.progress.min_steps
-    if total is not None and total < least:
-        raise UsageError(f"min_steps is {least}, but max_steps and max_epochs end the run after {total}: raise them")
+    check_schedules(config, loop.progress)
 
 
 def check_replacement(name: str, function: Any, kwargs: Mapping[str, Any]) -> None:

@@ -6,52 +6,36 @@ their journal entries when it is verified (`from_journal`).
 
 from __future__ import annotations
 
-import math
 import threading
-from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
 
+from treadle.engine.command import Command, Desk
+from treadle.engine.edit_commands import (
+    ChangeSetting,
+    Edit,
+    Freeze,
+    LearningRateMultiplier,
+    LossWeight,
+    SetLimit,
+    Undo,
+)
+from treadle.engine.edits import Change, changes_of
 from treadle.engine.until import Until
+from treadle.engine.watches import Act
 from treadle.errors import RunError, UsageError
+from treadle.parallel import ALONE, World
 
 MOST = 1000
 """Commands that may wait at once: a sender that is faster than the steps is told so, instead of filling the memory."""
-
-
-class Desk(Protocol):
-    """What commands can do to a run; the loop offers it. Everything is called between steps, on the run's thread."""
-
-    def pause(self) -> None: ...
-    def go_on(self) -> None: ...
-    def halt(self, reason: str) -> None: ...
-    def save(self) -> Any: ...
-    def validate(self) -> dict[str, float]: ...
-    def rewind(self, step: int) -> None: ...
-    def extend(self, limits: Mapping[str, int | None]) -> None: ...
-    def close(self) -> None: ...
-    def multiply_learning_rate(self, value: float, optimizer: str | None) -> None: ...
-    def set_loss_weight(self, term: str, value: float) -> None: ...
-    def call(self, function: Callable[[], Any], edits: str | None) -> Any: ...
-    def run_until(self, until: Until) -> Future[Any]: ...
-    def refuse(self, command: Command, error: Exception) -> None: ...
-
-
-@dataclass(frozen=True)
-class Command(ABC):
-    """Something asked of a run.
-
-    `at_end` says whether it can still be carried out when the run has ended: at once, then, by the thread that asks.
-    """
-
-    at_end: ClassVar[bool] = False
-
-    @abstractmethod
-    def apply(self, desk: Desk) -> Any:
-        """Do it and journal it; returns the answer, or a future of it. Raises UsageError where it cannot be done."""
+LONGEST_NOTE = 2000
+"""Characters of a bookmark's text."""
+LABEL = 100
+"""The most characters of a client's label."""
 
 
 class Pause(Command):
@@ -98,51 +82,44 @@ class Validate(Command):
 
 
 @dataclass(frozen=True)
-class LearningRateMultiplier(Command):
-    """Multiply every scheduled learning rate (of one optimizer, by its attribute's name, or of all) by `value`."""
-
-    value: float
-    optimizer: str | None = None
-
-    def __post_init__(self) -> None:
-        _check_range("learning-rate multiplier", self.value, 1000.0)
-
-    def apply(self, desk: Desk) -> None:
-        """Journalled as "edit" of "lr_multiplier", once for each optimizer."""
-        desk.multiply_learning_rate(self.value, self.optimizer)
-
-
-@dataclass(frozen=True)
-class LossWeight(Command):
-    """Set the weight of a loss term; it replaces the term's schedule."""
-
-    term: str
-    value: float
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.term, str) or not self.term:
-            raise UsageError(f"loss weight: the term is {self.term!r}, expected its name")
-        _check_range(f"weight of loss term {self.term!r}", self.value, math.inf)
-
-    def apply(self, desk: Desk) -> None:
-        """Journalled as "edit" of "loss_weight"."""
-        desk.set_loss_weight(self.term, self.value)
-
-
-@dataclass(frozen=True)
 class Rewind(Command):
-    """Go back to the state after `step` steps, and forget what came later."""
+    """Go back to the state after `step` steps, and forget what came later or, with `keep`, make it a fork of the run.
+
+    The answer is the fork's path; None where nothing was kept. A run in memory can keep nothing.
+    """
 
     step: int
+    keep: bool = False
+    at_end: ClassVar[bool] = True
+    reopens: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _check_step("rewind", self.step)
+
+    def apply(self, desk: Desk) -> Path | None:
+        """Journalled as "rewind"."""
+        return desk.rewind(self.step, self.keep)
+
+
+@dataclass(frozen=True)
+class Note(Command):
+    """A bookmark at the state after `step` steps; where it has a checkpoint, that is kept for good.
+
+    The answer is whether there was one.
+    """
+
+    step: int
+    text: str
     at_end: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.step, bool) or not isinstance(self.step, int) or self.step < 0:
-            raise UsageError(f"rewind: the step is {self.step!r}, expected a whole number of 0 or more")
+        _check_step("note", self.step)
+        if not isinstance(self.text, str) or not 1 <= len(self.text.strip()) <= LONGEST_NOTE:
+            raise UsageError(f"note: expected a text of 1 to {LONGEST_NOTE} characters")
 
-    def apply(self, desk: Desk) -> None:
-        """Journalled as "rewind"."""
-        desk.rewind(self.step)
+    def apply(self, desk: Desk) -> bool:
+        """Journalled as "note", with the step that it is about as "at"."""
+        return desk.bookmark(self.step, self.text.strip())
 
 
 @dataclass(frozen=True)
@@ -152,6 +129,7 @@ class Extend(Command):
     max_epochs: int | None = None
     max_steps: int | None = None
     at_end: ClassVar[bool] = True
+    reopens: ClassVar[bool] = True
 
     def apply(self, desk: Desk) -> None:
         """Journalled as "extend", with what was changed."""
@@ -202,28 +180,97 @@ class RunUntil(Command):
         return desk.run_until(self.until)
 
 
+@dataclass(frozen=True)
+class Advance(Command):
+    """Take `count` steps, or go on to the end of so many epochs (the one under way is the first), then pause.
+
+    The answer is that of `RunUntil`.
+    """
+
+    count: int = 1
+    unit: Literal["steps", "epochs"] = "steps"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
+            raise UsageError(f"advance: the count is {self.count!r}, expected a whole number of at least 1")
+        if self.unit not in ("steps", "epochs"):
+            raise UsageError(f"advance: the unit is {self.unit!r}, expected 'steps' or 'epochs'")
+
+    def apply(self, desk: Desk) -> Future[Any]:
+        """Journalled as `RunUntil` is."""
+        return desk.advance(self.count, self.unit)
+
+
+@dataclass(frozen=True)
+class Break(Command):
+    """Watch for `until` from now on, and pause each time that it becomes so, or only mark it; see `Until`.
+
+    The answer is the breakpoint's number; it is there until `Unbreak`, and no part of the run's state.
+    """
+
+    until: Until
+    act: Act = "pause"
+
+    def __post_init__(self) -> None:
+        if self.act not in ("pause", "mark"):
+            raise UsageError(f"breakpoint: act is {self.act!r}, expected 'pause' or 'mark'")
+
+    def apply(self, desk: Desk) -> int:
+        """Journalled as "breakpoint set" and, each time that it is hit, as "breakpoint"."""
+        return desk.set_breakpoint(self.until, self.act)
+
+
+@dataclass(frozen=True)
+class Unbreak(Command):
+    """Remove the breakpoint of that number."""
+
+    number: int
+
+    def apply(self, desk: Desk) -> None:
+        """Journalled as "breakpoint removed"."""
+        desk.remove_breakpoint(self.number)
+
+
 def from_journal(entry: Mapping[str, Any]) -> Command | None:
     """The command that made a journal entry, where it changed the run: an edit, or a validation that was asked for.
 
     Raises RunError for an edit that cannot be made again.
     """
-    match entry.get("event"), entry.get("what"):
-        case "edit", "lr_multiplier":
-            return LearningRateMultiplier(entry["after"], entry["optimizer"])
-        case "edit", "loss_weight":
-            return LossWeight(entry["term"], entry["after"])
-        case "validate", _:
-            return Validate()
-        case "edit", what:
-            raise RunError(f"the run was edited at step {entry.get('step')} ({what}), which cannot be made again")
-    return None
+    if entry.get("event") == "validate":
+        return Validate()
+    if entry.get("event") != "edit":
+        return None
+    changes = changes_of(entry)
+    if changes is None:
+        raise RunError(
+            f"the run was edited at step {entry.get('step')} ({entry.get('what')}), which cannot be made again"
+        )
+    return Edit(changes)
 
 
-def _check_range(what: str, value: Any, most: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UsageError(f"{what} is {value!r}: expected a finite number")
-    if not 0 <= value <= most:
-        raise UsageError(f"{what} is {value}: expected a value between 0 and {most:g}")
+AGREED = ("Save", "Stop", "Close")
+"""The commands that several processes obey together, in the order in which they do."""
+
+
+def _agreed(name: str, reason: str) -> Command:
+    return Stop(reason) if name == "Stop" else Save() if name == "Save" else Close()
+
+
+def _check_step(what: str, step: Any) -> None:
+    if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+        raise UsageError(f"{what}: the step is {step!r}, expected a whole number of 0 or more")
+
+
+def _until(until: str | Until) -> Until:
+    return until if isinstance(until, Until) else Until.parse(until)
+
+
+class Asked(NamedTuple):
+    """A command that waits, the future of its answer, and who asked."""
+
+    command: Command
+    future: Future[Any]
+    client: str | None
 
 
 class CommandQueue:
@@ -234,31 +281,71 @@ class CommandQueue:
     when the run has ended, what still waits or comes later is carried out at once where that is possible (`Rewind`,
     `Extend`, `Call`), and else refused with a RunError.
 
+    `put` also takes who asks (`client`, a short label): the journal entries that the command makes have it.
+
     Args:
         desk: what the commands are carried out at.
+        world: the processes that obey together: several of them only what `AGREED` names.
     """
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-        self._waiting: deque[tuple[Command, Future[Any]]] = deque()
+    def __init__(self, desk: Desk, world: World = ALONE) -> None:
+        self._desk, self._world = desk, world
+        self._waiting: deque[Asked] = deque()
         # Reentrant: a signal handler may send a command while its own thread is sending one.
         self._arrived = threading.Condition(threading.RLock())
         self._closed: str | None = None
 
-    def put(self, command: Command) -> Future[Any]:
-        """Queue `command`; raises UsageError for anything that is no command, and where too many wait already."""
+    def put(self, command: Command, client: str | None = None) -> Future[Any]:
+        """Queue `command`, for `client` where somebody else than the program asks: a label of 100 characters at most.
+
+        Raises UsageError for anything that is no command, and where too many wait already.
+        """
+        future = self.offer(command, client)
+        if future is None:
+            asked = Asked(command, Future(), client)
+            self._answer_at_end(asked)
+            return asked.future
+        return future
+
+    def offer(self, command: Command, client: str | None = None) -> Future[Any] | None:
+        """Queue `command` as `put` does, but only where the run has not ended; else nothing is done, and it is None.
+
+        For a thread that must not carry it out itself.
+        """
         if not isinstance(command, Command):
             raise UsageError(f"{command!r} is no command: use one of treadle.engine.commands")
-        future: Future[Any] = Future()
+        if client is not None and not (isinstance(client, str) and 0 < len(client) <= LABEL):
+            raise UsageError(f"client is {client!r}: expected a label of 1 to {LABEL} characters, or None")
+        if self._world.size > 1 and type(command).__name__ not in AGREED:
+            raise UsageError(
+                f"{type(command).__name__} is obeyed by a run of one process, and here are {self._world.size}, which "
+                f"obey {', '.join(AGREED)}"
+            )
+        asked = Asked(command, Future(), client)
         with self._arrived:
             if self._closed is None:
                 if len(self._waiting) >= MOST:
                     raise UsageError(f"{MOST} commands wait already: wait for the answers before sending more")
-                self._waiting.append((command, future))
+                self._waiting.append(asked)
                 self._arrived.notify_all()
-                return future
-        self._answer_at_end(command, future)
-        return future
+                return asked.future
+        return None
+
+    def agree(self) -> None:
+        """Let the same commands wait in every process, where one has some: those of all, in the order of ranks.
+
+        What one process was asked and another was not, the other carries out as well, and nobody hears of its answer.
+        """
+        with self._arrived:
+            mine = [[type(asked.command).__name__, getattr(asked.command, "reason", "")] for asked in self._waiting]
+        plan = {name: reason for everybodys in reversed(self._world.gather(mine)) for name, reason in everybodys}
+        with self._arrived:
+            known = {type(asked.command).__name__: asked for asked in reversed(self._waiting)}
+            later = list(self._waiting)[len(mine) :]
+            self._waiting.clear()
+            for name in sorted(plan, key=AGREED.index):
+                self._waiting.append(known.get(name) or Asked(_agreed(name, plan[name]), Future(), None))
+            self._waiting.extend(asked for asked in later if asked not in self._waiting)
 
     def pause(self) -> Future[Any]:
         """Queue `Pause`."""
@@ -284,13 +371,37 @@ class CommandQueue:
         """Queue `LearningRateMultiplier`, 0 to 1000."""
         return self.put(LearningRateMultiplier(value, optimizer))
 
-    def loss_weight(self, term: str, value: float) -> Future[Any]:
-        """Queue `LossWeight`, finite and not negative."""
+    def loss_weight(self, term: str, value: float | None) -> Future[Any]:
+        """Queue `LossWeight`, finite and not negative; None goes back to the term's own."""
         return self.put(LossWeight(term, value))
 
-    def rewind(self, step: int) -> Future[Any]:
-        """Queue `Rewind`."""
-        return self.put(Rewind(step))
+    def freeze(self, name: str, frozen: bool = True) -> Future[Any]:
+        """Queue `Freeze`."""
+        return self.put(Freeze(name, frozen))
+
+    def change_setting(self, name: str, value: Any) -> Future[Any]:
+        """Queue `ChangeSetting`."""
+        return self.put(ChangeSetting(name, value))
+
+    def set_limit(self, name: str, value: int | None) -> Future[Any]:
+        """Queue `SetLimit`."""
+        return self.put(SetLimit(name, value))
+
+    def edit(self, changes: Sequence[Change]) -> Future[Any]:
+        """Queue `Edit`; the future's result says what, target, before and after of each change."""
+        return self.put(Edit(changes))
+
+    def undo(self) -> Future[Any]:
+        """Queue `Undo`; the future's result is that of `edit`."""
+        return self.put(Undo())
+
+    def rewind(self, step: int, *, keep: bool = False) -> Future[Any]:
+        """Queue `Rewind`; the future's result is the path of the fork that keeps what came later."""
+        return self.put(Rewind(step, keep))
+
+    def note(self, step: int, text: str) -> Future[Any]:
+        """Queue `Note`."""
+        return self.put(Note(step, text))
 
     def extend(self, *, max_epochs: int | None = None, max_steps: int | None = None) -> Future[Any]:
         """Queue `Extend`."""
@@ -302,7 +413,19 @@ class CommandQueue:
 
     def run_until(self, until: str | Until) -> Future[Any]:
         """Queue `RunUntil`: "step 500", "epoch", "nan", "loss < 0.1", "event checkpoint"; see `Until`."""
-        return self.put(RunUntil(until if isinstance(until, Until) else Until.parse(until)))
+        return self.put(RunUntil(_until(until)))
+
+    def advance(self, count: int = 1, unit: Literal["steps", "epochs"] = "steps") -> Future[Any]:
+        """Queue `Advance`."""
+        return self.put(Advance(count, unit))
+
+    def breakpoint(self, until: str | Until, act: Act = "pause") -> Future[Any]:
+        """Queue `Break`; the future's result is the breakpoint's number."""
+        return self.put(Break(_until(until), act))
+
+    def remove_breakpoint(self, number: int) -> Future[Any]:
+        """Queue `Unbreak`."""
+        return self.put(Unbreak(number))
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -313,12 +436,12 @@ class CommandQueue:
     def hold_the_end(self) -> bool:
         """Whether something waits that has to be done before the run may end. To stop is not: it ends anyway."""
         with self._arrived:
-            return any(not isinstance(command, Pause | Continue | Stop) for command, _ in self._waiting)
+            return any(not isinstance(command, Pause | Continue | Stop) for command, *_ in self._waiting)
 
     def only_saves(self) -> bool:
         """Whether all that waits are checkpoints to be written."""
         with self._arrived:
-            return all(isinstance(command, Save) for command, _ in self._waiting)
+            return all(isinstance(command, Save) for command, *_ in self._waiting)
 
     def wait(self) -> None:
         """Wait until there is a command, or the run has ended; for the trainer's own thread, while it pauses."""
@@ -326,7 +449,7 @@ class CommandQueue:
             while not self._waiting and self._closed is None:
                 self._arrived.wait()
 
-    def take(self) -> tuple[Command, Future[Any]]:
+    def take(self) -> Asked:
         """Take the oldest command; there has to be one."""
         return self._waiting.popleft()
 
@@ -347,15 +470,19 @@ class CommandQueue:
             self._arrived.notify_all()
         # Without the lock: what is carried out may take its time, and may open the run again.
         while self._closed is not None and self._waiting:
-            command, future = self.take()
-            self._answer_at_end(command, future, refuse=for_good and isinstance(command, Rewind | Extend))
+            asked = self.take()
+            self._answer_at_end(asked, refuse=for_good and asked.command.reopens)
 
     def open(self) -> None:
         """Let commands wait again: the run goes on."""
         self._closed = None
 
-    def carry_out(self, command: Command, future: Future[Any]) -> None:
-        """Do what `command` says and answer. What goes wrong is the sender's to know, unless it must end the run."""
+    def carry_out(self, asked: Asked) -> None:
+        """Do what the command says and answer. What goes wrong is the sender's to know, unless it must end the run."""
+        with self._desk.asked_by(asked.client):
+            self._carry_out(asked.command, asked.future)
+
+    def _carry_out(self, command: Command, future: Future[Any]) -> None:
         if not future.set_running_or_notify_cancel():
             return
         try:
@@ -380,14 +507,14 @@ class CommandQueue:
     def _answer_likewise(self, answer: Any) -> None:
         """A checkpoint has been written: whoever waits next for just that has it."""
         for _ in range(len(self._waiting)):
-            if not isinstance(self._waiting[0][0], Save):
+            if not isinstance(self._waiting[0].command, Save):
                 return
-            _, future = self.take()
+            future = self.take().future
             if future.set_running_or_notify_cancel():
                 future.set_result(answer)
 
-    def _answer_at_end(self, command: Command, future: Future[Any], *, refuse: bool = False) -> None:
-        if command.at_end and not refuse:
-            self.carry_out(command, future)
-        elif future.set_running_or_notify_cancel():
-            future.set_exception(RunError(f"{self._closed}: no command is obeyed any more"))
+    def _answer_at_end(self, asked: Asked, *, refuse: bool = False) -> None:
+        if asked.command.at_end and not refuse:
+            self.carry_out(asked)
+        elif asked.future.set_running_or_notify_cancel():
+            asked.future.set_exception(RunError(f"{self._closed}: no command is obeyed any more"))

@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from threading import get_ident
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from treadle.checkpoint.packing import pack_plain
-from treadle.engine.apart import Gift, apart, own
+from treadle.engine.apart import Apart, Gift, own
 from treadle.engine.elsewhere import EVENTS_ELSEWHERE
 from treadle.engine.events import EVENTS, Events, Hook, Record
 from treadle.errors import UsageError, one_line
@@ -18,6 +18,8 @@ from treadle.terminal import say
 
 T = TypeVar("T")
 
+HEARD = ("scalars", "image", "text")
+"""The kinds of records that a hook hears that names none."""
 FAILURES_ALLOWED = 5
 """Failures after which an observer is switched off; after the n-th, it is left alone for 2**(n-1) seconds."""
 
@@ -40,6 +42,16 @@ class Handler:
         return self.failures >= FAILURES_ALLOWED
 
 
+class Observer(NamedTuple):
+    """What an observer does in an event: what it makes of the arguments, what it hears, whether to settle after it."""
+
+    handler: Handler
+    method: Callable[..., None]
+    given: Callable[[Any], Any]
+    hears: Collection[str] | None
+    settle: bool
+
+
 class Dispatcher:
     """Calls everybody who overrides an event: the owner's own method first, then the hooks by order.
 
@@ -58,6 +70,7 @@ class Dispatcher:
         self._hooks: list[Hook] = []
         self._table: dict[str, list[tuple[Handler, Callable[..., None]]]] = {event: [] for event in EVENTS}
         self._own = Handler(type(owner).__name__, observer=False)
+        self._all_observers = Handler("observers", observer=True)
         self.observing: tuple[Handler, int] | None = None
         """The observer that is being called, and in which thread."""
         _refuse_near_misses(type(owner), Events)
@@ -74,6 +87,7 @@ class Dispatcher:
         for event in self._table:
             # A new list: an event that is being fired goes on with those who listened when it began.
             row: list[tuple[Handler, Callable[..., None]]] = []
+            observers: list[Observer] = []
             replaced = self._replaced.get(event)
             if replaced is not None:
                 row.append((self._own, replaced))
@@ -83,12 +97,17 @@ class Dispatcher:
                 if _overrides(hook, event, Hook):
                     handler = self._handlers[id(hook)]
                     method = partial(getattr(hook, event), self._owner)
+                    hears = (HEARD if hook.hears is None else hook.hears) if event == "on_log" else None
                     if hook.observer:
                         copies = hook.wants_batches or event not in ("pre_step", "post_step")
-                        method = partial(self._observe, handler, event, method, own if copies else _nothing)
-                    if event == "on_log" and hook.hears is not None:
-                        method = partial(_if_heard, hook.hears, method)
-                    row.append((handler, method))
+                        observers.append(
+                            Observer(handler, method, own if copies else _nothing, hears, not hook.hands_over)
+                        )
+                        if len(observers) == 1:  # those that follow are called together with it
+                            row.append((self._all_observers, partial(self._observe, event, observers)))
+                    else:
+                        observers = []
+                        row.append((handler, method if hears is None else partial(_if_heard, hears, method)))
             self._table[event] = row
 
     def replace(self, event: str, function: Callable[..., Any] | None) -> None:
@@ -106,6 +125,11 @@ class Dispatcher:
     def listens(self, event: str) -> bool:
         """Whether anybody reacts to `event`."""
         return bool(self._table[event])
+
+    def hears(self, kind: str) -> bool:
+        """Whether some hook names `kind` among the records that it hears, and has not been switched off."""
+        return any(hook.hears is not None and kind in hook.hears and not self._handlers[id(hook)].off
+                   for hook in self._hooks)  # fmt: skip
 
     def fire(self, event: str, *args: Any) -> None:
         """Call the handlers of `event` in order; a critical one's error passes on, an observer's is contained."""
@@ -128,12 +152,13 @@ class Dispatcher:
         critical: dict[str, Any] = {}
         observed: dict[str, Any] = {}
         for handler, method in self._table["on_save"]:
-            if handler.observer:
-                gift = Gift()
-                method(gift)
-                self._contain(handler, "on_save", partial(_pack_into, observed, gift))
-            else:
+            if handler is not self._all_observers:
                 method(critical)
+                continue
+            for observer in cast(partial[None], method).args[1]:
+                gift = Gift()
+                self._observe("on_save", [observer], gift)
+                self._contain(observer.handler, "on_save", partial(_pack_into, observed, gift))
         return critical, observed
 
     def contain(self, hook: Hook, what: str, action: Callable[[], T]) -> T | None:
@@ -144,23 +169,50 @@ class Dispatcher:
             self._contain(handler, what, lambda: result.append(action()))
         return result[0] if result else None
 
-    def _observe(
-        self, handler: Handler, event: str, method: Callable[..., None], given: Callable[[Any], Any], *args: Any
-    ) -> None:
-        """Call an observer's method, with arguments that are its own to change."""
-        if handler.failures and event != "teardown" and (handler.off or perf_counter() < handler.quiet_until):
-            return
-        self._contain(handler, event, lambda: method(*map(given, args)))
-
-    def _contain(self, handler: Handler, event: str, action: Callable[[], object]) -> None:
-        """Let nothing that an observer raises or draws reach the run: count it, report it, wait a while."""
-        before, self.observing = self.observing, (handler, get_ident())
+    def _observe(self, event: str, observers: Sequence[Observer], *args: Any) -> None:
+        """Call observers that follow one another, each with arguments that are its own to change."""
+        streams = Apart()
         try:
-            with apart():
+            for handler, method, given, hears, settle in observers:
+                if hears is not None and args[0].kind not in hears:
+                    continue
+                start = perf_counter()
+                if handler.failures and event != "teardown" and (handler.off or start < handler.quiet_until):
+                    continue
+                self._contain(handler, event, partial(_call, method, given, args), streams, settle=settle)
+                handler.seconds += perf_counter() - start
+        finally:
+            streams.leave()
+
+    def _contain(
+        self,
+        handler: Handler,
+        event: str,
+        action: Callable[[], object],
+        streams: Apart | None = None,
+        *,
+        settle: bool = True,
+    ) -> None:
+        """Let nothing that an observer raises or draws reach the run: count it, report it, wait a while.
+
+        `streams` are left to others who observe the same, after whom it is settled at the latest; by default they are
+        its own.
+        """
+        before, self.observing = self.observing, (handler, get_ident())
+        used = streams or Apart()
+        try:
+            used.enter()
+            try:
                 action()
+            finally:
+                if streams is None:
+                    used.leave()
+                elif settle:
+                    used.settle()
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # sys.exit() in a logger's depths is no reason to end a run
+            used.leave()  # who hears of it may be no observer
             handler.failures += 1
             handler.quiet_until = perf_counter() + 2.0 ** (handler.failures - 1)
             what = one_line(error)
@@ -180,9 +232,13 @@ class Dispatcher:
 
 
 def _if_heard(kinds: Collection[str], method: Callable[[Record], None], record: Record) -> None:
-    """Leave a hook alone with the kinds of records that it has no use for: what an observer does is set apart first."""
+    """Leave a hook alone with the kinds of records that it has no use for."""
     if record.kind in kinds:
         method(record)
+
+
+def _call(method: Callable[..., None], given: Callable[[Any], Any], args: tuple[Any, ...]) -> None:
+    method(*map(given, args))
 
 
 def _nothing(argument: Any) -> None:

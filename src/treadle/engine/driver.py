@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import atexit
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -16,16 +17,18 @@ from treadle.checkpoint.state import State
 from treadle.data.random import RandomStreams
 from treadle.engine.bad_steps import RollBack
 from treadle.engine.build import check_ready
-from treadle.engine.commands import Close, Command, CommandQueue, Extend, Rewind, Save
+from treadle.engine.command import Command
+from treadle.engine.commands import Close, CommandQueue, Extend, Rewind, Save
 from treadle.engine.devices import deterministic_kernels
+from treadle.engine.edits import Change, flat
 from treadle.engine.history import newest_state
 from treadle.engine.lifecycle import Stage
 from treadle.engine.limits import raise_limits, raised
 from treadle.engine.loop import Loop
 from treadle.engine.memory import keep_freed_memory
-from treadle.engine.objective import Objective
 from treadle.engine.until import Until
-from treadle.errors import UsageError, message, nearest
+from treadle.engine.watches import Act
+from treadle.errors import RunError, UsageError, message
 
 SAVING_AT_LEAST = 1.0
 """Seconds that checkpoints which are asked for by command may take in any case, before they wait for steps."""
@@ -50,10 +53,12 @@ class Driver:
     def __init__(self, loop: Loop, random: RandomStreams) -> None:
         self._loop, self._random = loop, random
         self._lifecycle = loop.lifecycle
-        self.commands = CommandQueue(self)
-        loop.is_asked = self.commands.hold_the_end
+        self.commands = CommandQueue(self, loop.world)
+        loop.minimizer.asks = lambda: bool(self.commands)
+        loop.is_asked = self.commands.hold_the_end if loop.world.size == 1 else lambda: False
         self._steps: Iterator[None] | None = None
         self._halted = self._begun = False
+        self._advancing: tuple[Until, Future[Any]] | None = None
         self._opened, self._saving = perf_counter(), 0.0
         self.active = Active(loop, random)
 
@@ -83,6 +88,12 @@ class Driver:
         self._refuse_inside("iterate")
         with self.active:
             return self._may_step(wait=False) and self._take_step()
+
+    def attend(self) -> bool:
+        """Carry out the commands that have come and sit out a pause, as `train` does; whether a step may follow."""
+        self._refuse_inside("attend")
+        with self.active:
+            return self._may_step(wait=True)
 
     def _take_step(self) -> bool:
         """One step with all that leads to it and follows from it; False where the run came to its end instead."""
@@ -126,8 +137,10 @@ class Driver:
     def _may_step(self, *, wait: bool) -> bool:
         """Carry out the commands that have come; returns whether a step may follow. With `wait`, sits out a pause."""
         commands, lifecycle = self.commands, self._lifecycle
-        if lifecycle.stage is Stage.RUNNING and not commands:
+        if lifecycle.stage is Stage.RUNNING and not commands and self._loop.world.size == 1:
             return True
+        if self._loop.world.size > 1 and not self._agreed():
+            return not lifecycle.ended
         # As many as there are now: somebody who never stops sending does not keep the run from its steps.
         for _ in range(len(commands)):
             if not commands or self._puts_off_saving():  # some were answered together
@@ -147,6 +160,15 @@ class Driver:
             lifecycle.to(Stage.RUNNING)
         return not lifecycle.ended
 
+    def _agreed(self) -> bool:
+        """Of several processes: whether commands are to be obeyed now, by all of them, which then have the same."""
+        if self._lifecycle.stage is Stage.STOPPED:
+            self._lifecycle.to(Stage.RUNNING)
+        if not self._loop.minimizer.take_asked():
+            return False
+        self.commands.agree()
+        return True
+
     def _puts_off_saving(self) -> bool:
         """Whether nothing but checkpoints is asked for, and these have had their half of the time: steps come first."""
         if self._saving <= SAVING_AT_LEAST or self._saving <= (perf_counter() - self._opened) / 2 or self._loop.over:
@@ -155,14 +177,14 @@ class Driver:
 
     def _carry_out_next(self) -> bool:
         """Carry out the oldest command; returns whether it halted the run."""
-        command, future = self.commands.take()
+        asked = self.commands.take()
         began = perf_counter()
         try:
-            self.commands.carry_out(command, future)
+            self.commands.carry_out(asked)
         except BaseException as error:
             self._fail(error)
             raise
-        if isinstance(command, Save):
+        if isinstance(asked.command, Save):
             self._saving += perf_counter() - began
         halted, self._halted = self._halted, False
         return halted
@@ -189,7 +211,7 @@ class Driver:
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Within the block models are as validation has them, and nothing can change the run."""
-        with self._lifecycle.occupied(), self._loop.evaluator.evaluating():
+        with self._lifecycle.occupied("call"), self._loop.evaluator.evaluating():
             yield
 
     def abandon(self) -> None:
@@ -241,7 +263,7 @@ class Driver:
             feed.close()
         if self._loop.archive is not None:
             self._loop.archive.release()
-        self._loop.forget_watch()
+        self._loop.watches.forget()
         self._lifecycle.in_step = False  # what still waits is carried out now, and may be a rewind
         finished = self._lifecycle.stage is Stage.FINISHED
         self.commands.close(f"the run has ended ({self._lifecycle.status})", for_good=not finished)
@@ -262,19 +284,27 @@ class Driver:
         if lifecycle.ended and lifecycle.stage is not Stage.FINISHED:
             raise UsageError(f"extend: the run has not come to its end, it is {lifecycle.status}: rewind or resume it")
         if lifecycle.in_step:
-            self.commands.put(Extend(**limits))
+            if self.commands.closed:
+                raise UsageError(
+                    "extend() was called from inside a hook or a call, and the run has ended: call it later"
+                )
+            self.commands.put(Extend(**limits), loop.logbook.client)
             return
         with self.active:
             if lifecycle.ended:
                 self._reopen()
             lifecycle.finish_reason = None
             raise_limits(loop.progress, loop.config, changes)
+            loop.edits.forget(changes)
             loop.note("extend", changed={name: list(pair) for name, pair in changes.items()})
 
     # Back in time -------------------------------------------------------------------------------------------------
 
-    def rewind(self, step: int) -> None:
-        """Go back to the state after `step` steps; asked from inside a step, once that is over."""
+    def rewind(self, step: int, keep: bool = False) -> Path | None:
+        """Go back to the state after `step` steps; asked from inside a step, once that is over.
+
+        With `keep` what came later becomes a run of its own, whose path is returned, where there is any.
+        """
         loop = self._loop
         if not 0 <= step <= loop.progress.step + self._lifecycle.in_step:
             raise UsageError(f"cannot rewind to step {step}: the run is at step {loop.progress.step}")
@@ -283,20 +313,38 @@ class Driver:
                 raise UsageError(
                     "rewind() was called from inside a hook or a call, and the run has ended: call it later"
                 )
-            self.commands.put(Rewind(step))
-            return
+            self.commands.put(Rewind(step, keep), loop.logbook.client)
+            return None
         loop.events.refuse_observers("rewind")
+        if keep and loop.archive is None:
+            raise UsageError(
+                "the future cannot be kept, the run is only in memory: rewind without keep, or give a trainer run_dir="
+            )
         paused = self._lifecycle.stage is Stage.PAUSED
         with self.active:
             state = newest_state(loop.snapshots, loop.archive, step)
+            given_up, kept = loop.progress.step, self._keep_future(step) if keep else None
             self._forget_steps()
             self._go_back_to(state)
             self._reopen()
-            loop.note("rewind", to=step, restored=state.step)
-            while loop.progress.step < step and self._take_step():
-                pass
+            said = {} if kept is None else {"kept": str(kept)}
+            loop.note("rewind", to=step, restored=state.step, from_step=given_up, **said)
+            with loop.logbook.asked_by(None):
+                while loop.progress.step < step and self._take_step():
+                    pass
             if paused and not self._lifecycle.ended:
                 self._lifecycle.to(Stage.PAUSED)
+        return kept
+
+    def _keep_future(self, step: int) -> Path | None:
+        """Make a run of what came after `step`, up to the present state or, after the end, its last checkpoint."""
+        archive = self._loop.archive
+        assert archive is not None
+        if not self._lifecycle.ended and self._loop.progress.step > step:
+            self._settle()
+            if self._loop.progress.step not in archive.steps():
+                self._save_before("nothing was changed, since what came later could not be kept")
+        return archive.keep_future(step)
 
     def _roll_back(self) -> None:
         """After a bad step: go back to the last good state, but keep count of recoveries and batches left out."""
@@ -321,7 +369,7 @@ class Driver:
         if self._loop.archive is not None:
             # Before the metrics are cut: a kill in between resumes from where the lines end, or earlier.
             self._loop.archive.forget_after(state.step)
-        with self._lifecycle.occupied():
+        with self._lifecycle.occupied("rewind"):
             self._loop.state.restore(state)
         self._loop.snapshots.forget_after(state.step)
 
@@ -358,32 +406,80 @@ class Driver:
 
     def save(self) -> Any:
         """Write a checkpoint, and wait for it."""
-        with self.active, self._lifecycle.occupied():
+        with self.active, self._lifecycle.occupied("checkpoint"):
             return self._loop.save(wait=True)
+
+    def _settle(self) -> None:
+        """Have the journal say what is saved already, so that it is plain what a checkpoint of this step has seen."""
+        if self._loop.archive is not None:
+            with suppress(RunError):  # it will be tried again, and fail the run where that goes on for too long
+                self._loop.archive.finish()
 
     def validate(self) -> dict[str, float]:
         """Validate, because somebody asked."""
+        self._settle()
         metrics = self._loop.subject.validate()
         self._loop.note("validate")
         return metrics
 
-    def multiply_learning_rate(self, value: float, optimizer: str | None) -> None:
-        """Multiply the learning rates of one optimizer, or of all."""
-        minimizer = self._loop.minimizer
-        for name in list(minimizer.updaters) if optimizer is None else [optimizer]:
-            before = minimizer.set_multiplier(name, value)
-            self._loop.note("edit", what="lr_multiplier", optimizer=name, before=before, after=value)
+    def _save_before(self, otherwise: str) -> None:
+        """Write a checkpoint that what follows needs. Raises UsageError where it cannot, saying what is `otherwise`."""
+        try:
+            self.save()
+        except RunError as error:
+            raise UsageError(f"{error}: {otherwise}") from error
 
-    def set_loss_weight(self, term: str, value: float) -> None:
-        """Set a term's weight in every objective that has it."""
-        known: list[Objective] = list(self._loop.parts.objectives.values())
-        objectives = [objective for objective in known if term in objective.terms]
-        if not objectives:
-            raise UsageError(f"no loss term {term!r}{nearest(term, [name for o in known for name in o.terms])}")
-        for objective in objectives:
-            before = objective.weight(term)
-            objective.set_weight(term, value)
-            self._loop.note("edit", what="loss_weight", term=term, before=before, after=value)
+    def bookmark(self, step: int, text: str) -> bool:
+        """Note something about the state after `step` steps, and keep its checkpoint where there is one."""
+        loop = self._loop
+        if not 0 <= step <= loop.progress.step:
+            raise UsageError(f"no bookmark can be at step {step}: the run is at step {loop.progress.step}")
+        self._settle()
+        pinned = loop.archive is not None and loop.archive.pin(step, f"note: {text}")
+        loop.note("note", at=step, text=text, pinned=pinned)
+        return pinned
+
+    @property
+    def optimizers(self) -> Collection[str]:
+        """The names of the optimizers there are."""
+        return list(self._loop.minimizer.updaters)
+
+    def edit(self, changes: Sequence[Change], *, apart: bool = False) -> list[dict[str, Any]]:
+        """Make changes together; `apart` journals each by itself. Returns what, target, before and after of each."""
+        return self._edit(changes, self._loop.edits.make, apart=apart)
+
+    def undo(self) -> list[dict[str, Any]]:
+        """Take the last edit back."""
+        edits = self._loop.edits
+        return self._edit(edits.last(), lambda _: edits.undo(), undo=True)
+
+    def _edit(
+        self,
+        changes: Sequence[Change],
+        make: Callable[[Sequence[Change]], list[dict[str, Any]]],
+        *,
+        apart: bool = False,
+        **said: Any,
+    ) -> list[dict[str, Any]]:
+        loop, lifecycle = self._loop, self._lifecycle
+        if lifecycle.ended and lifecycle.stage is not Stage.FINISHED:
+            raise UsageError(f"the run cannot be edited, it is {lifecycle.status}: rewind or resume it")
+        if lifecycle.in_step:
+            raise UsageError("the run cannot be edited from inside a hook or a call: queue the command before")
+        with self.active:
+            loop.parts.refresh()
+            loop.edits.propose(changes)
+            self._settle()
+            if loop.archive is not None and not loop.edits.history and loop.progress.step not in loop.archive.steps():
+                self._save_before("nothing was changed, since there is no checkpoint before it")
+            if lifecycle.ended:
+                self._reopen()
+            with lifecycle.occupied("edit"):
+                made = make(changes)
+            told = [flat(change) for change in made]
+            for entry in told if apart or len(told) == 1 else [{"what": "several", "changes": told}]:
+                loop.note("edit", **entry, **said)
+        return [{name: change[name] for name in ("what", "target", "before", "after")} for change in made]
 
     def call(self, function: Callable[[], Any], edits: str | None) -> Any:
         """Call a function between two steps."""
@@ -391,7 +487,7 @@ class Driver:
             if edits is None:
                 with self.evaluating():
                     return function()
-            with self._lifecycle.occupied():
+            with self._lifecycle.occupied("call"):
                 result = function()
             self._loop.note("edit", what=f"call: {edits}")
             return result
@@ -401,7 +497,32 @@ class Driver:
         if self._lifecycle.stage is Stage.PAUSED:
             self._lifecycle.to(Stage.RUNNING)
         self._loop.note("run until", until=str(until))
-        return self._loop.watch(until)
+        return self._loop.watches.run_until(until, self._loop.best, self._loop.logbook.client)
+
+    def advance(self, count: int, unit: str) -> Future[Any]:
+        """Take so many steps, or finish so many epochs, then pause. Asked again on the way there, it adds up."""
+        kind = "step" if unit == "steps" else "epoch"
+        done = self._loop.progress.step if kind == "step" else self._loop.progress.epoch
+        if self._advancing is not None and not self._advancing[1].done() and self._advancing[0].kind == kind:
+            done = max(done, int(self._advancing[0].value))
+        until = Until(kind, value=done + count)
+        self._advancing = until, self.run_until(until)
+        return self._advancing[1]
+
+    def set_breakpoint(self, until: Until, act: Act) -> int:
+        """Watch for something until that is removed; returns the breakpoint's number."""
+        number = self._loop.watches.add(until, act, self._loop.best)
+        self._loop.note("breakpoint set", number=number, until=str(until), act=act)
+        return number
+
+    def remove_breakpoint(self, number: int) -> None:
+        """Watch for it no longer."""
+        until = self._loop.watches.remove(number)
+        self._loop.note("breakpoint removed", number=number, until=str(until))
+
+    def asked_by(self, client: str | None) -> AbstractContextManager[None]:
+        """Within the block the journal says that `client` has asked for what is done."""
+        return self._loop.logbook.asked_by(client)
 
     def refuse(self, command: Command, error: Exception) -> None:
         """Journal a command that was not carried out."""

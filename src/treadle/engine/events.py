@@ -27,8 +27,9 @@ class Order(IntEnum):
 class Record:
     """Something logged, as sinks receive it.
 
-    `kind` is "scalars" (value: mapping of float), "image" (value: array (H, W, C), uint8 or float in [0, 1]) or
-    "text" (value: str). `name` is the split for scalars ("train", "validation", "test"), else the thing's own name.
+    `kind` is "scalars" (value: mapping of float), "image" (value: array (H, W, C), uint8 or float in [0, 1]), "text"
+    (value: str) or "scene" (value: `treadle.reports.scene.Scene`). `name` is the split for scalars ("train", "epoch",
+    "validation", "test"), else the thing's own name.
     """
 
     kind: str
@@ -80,8 +81,11 @@ class Events:
     def on_load(self, state: dict[str, Any]) -> None:
         """After a checkpoint is restored, with what `on_save` had put into `state`."""
 
+    def on_settings(self) -> None:
+        """When live settings were changed in the running program, or set back: what was made of them is made anew."""
+
     def on_log(self, record: Record) -> None:
-        """For each thing logged: scalars at the log interval and after validation, images, text."""
+        """For each thing logged: scalars at the log interval and after validation, images, text, scenes."""
 
     def on_journal(self, entry: Mapping[str, Any]) -> None:
         """For each journal entry: what happened to the run, and what a person changed in it."""
@@ -101,9 +105,12 @@ class Hook(Stateless):
     A hook with state gives `state_dict()` and `load_state_dict()`, which are saved and restored with the run. A run may
     be resumed with the hook new, which is said; with `optional_state` it may also be gone, which else is an error.
 
-    `hears` names the kinds of records that `on_log` is called with ("scalars", "image", "text"); None means all. An
-    observer that has no use for batches and outputs says so by `wants_batches = False`: it gets None in their place,
-    and nothing is copied for it.
+    `hears` names the kinds of records that `on_log` is called with ("scalars", "image", "text", "scene"); None means
+    all but scenes, which are made only where some hook names them. An observer that has no use for batches and outputs
+    says so by `wants_batches = False`: it gets None in their place, and nothing is copied for it.
+
+    An observer whose methods only hand on what they get, and neither draw nor set anything, may say so by `hands_over`:
+    observers that are called with it in one event are then not set apart from it, the run is in any case.
 
     The trainer that methods get is typed `Any`, so that a hook may say which kind of trainer it is for.
 
@@ -118,6 +125,7 @@ class Hook(Stateless):
     optional_state: ClassVar[bool] = False
     hears: ClassVar[Collection[str] | None] = None
     wants_batches: ClassVar[bool] = True
+    hands_over: ClassVar[bool] = False
 
     def pre_training(self, trainer: Any) -> None: ...
     def pre_epoch(self, trainer: Any) -> None: ...
@@ -132,6 +140,7 @@ class Hook(Stateless):
     def on_exception(self, trainer: Any, error: BaseException) -> None: ...
     def on_save(self, trainer: Any, state: dict[str, Any]) -> None: ...
     def on_load(self, trainer: Any, state: dict[str, Any]) -> None: ...
+    def on_settings(self, trainer: Any) -> None: ...
     def on_log(self, trainer: Any, record: Record) -> None: ...
     def on_journal(self, trainer: Any, entry: Mapping[str, Any]) -> None: ...
 

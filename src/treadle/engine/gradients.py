@@ -37,6 +37,8 @@ def clip(
         if p.grad is not None and p.grad.is_sparse:
             p.grad = p.grad.coalesce()
     flat = entries([p.grad for p in parameters if p.grad is not None], complex_too=complex_too)
+    if not flat:  # all are frozen
+        return {}
     before = after = torch.nn.utils.get_total_norm(flat)
     if value is not None:
         torch._foreach_clamp_min_(flat, -value)

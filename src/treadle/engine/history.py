@@ -28,11 +28,20 @@ class Archive(Protocol):
     def take_reports(self) -> None:
         """Journal what has been written since the last time; free when there is nothing."""
 
+    def finish(self) -> None:
+        """Wait for the write under way, and journal it. Raises RunError if the newest checkpoint was not written."""
+
     def steps(self) -> list[int]:
         """The steps of the checkpoints there are."""
 
     def states(self, at_or_before: int) -> Iterator[State]:
         """The checkpoints that can be read, the newest first."""
+
+    def keep_future(self, step: int) -> Path | None:
+        """Make a run of its own of what came after `step`; None where there is no checkpoint. Raises UsageError."""
+
+    def pin(self, step: int, why: str) -> bool:
+        """Keep the checkpoint of `step` for good; returns whether there is one."""
 
     def forget_after(self, step: int) -> None:
         """Give up the checkpoints and best models after `step`."""

@@ -56,8 +56,11 @@ class Lifecycle:
         """Why the run is to end before its limit, once somebody has decided so."""
         self.in_step = False
         """Whether a step, or an event around it, is under way: what cannot happen within one waits for its end."""
+        self._occupation = ""
         self._spent = self._entered = 0.0
         self._depth = 0
+        self._measured: dict[str, float] | None = None
+        self._paused_at = 0.0
 
     def to(self, stage: Stage, reason: str = "") -> None:
         """Go to `stage`; raises UsageError where no way leads there. Staying where it is changes nothing."""
@@ -65,6 +68,10 @@ class Lifecycle:
             return
         if stage not in NEXT[self.stage]:
             raise UsageError(f"a run that is {self.stage} cannot become {stage}: rewind it, or make a new trainer")
+        if self.stage is Stage.PAUSED:
+            self._spend("pause", self._paused_at)
+        elif stage is Stage.PAUSED:
+            self._paused_at = time.perf_counter()
         self.stage, self.reason = stage, reason
         self.ended = stage in ENDS
 
@@ -74,13 +81,44 @@ class Lifecycle:
             self.to(Stage.CLOSED, self.reason if self.stage is Stage.STOPPED else "closed")
 
     @contextmanager
-    def occupied(self) -> Iterator[None]:
-        """Within the block, what cannot happen inside a step cannot happen here either: in a validation, say."""
-        before, self.in_step = self.in_step, True
+    def occupied(self, what: str = "") -> Iterator[None]:
+        """Within the block, what cannot happen inside a step cannot happen here either: in a validation, say.
+
+        `what` is what it is called while it goes on; by default that of the block around it.
+        """
+        before = self.in_step, self._occupation
+        self.in_step, self._occupation = True, what or self._occupation
+        began = None if self._measured is None else time.perf_counter()
         try:
             yield
         finally:
-            self.in_step = before
+            self.in_step, self._occupation = before
+            if began is not None and what and not before[1]:
+                self._spend(what, began)
+
+    def measure(self, seconds: dict[str, float] | None) -> None:
+        """Add to `seconds` from now on how long what is under way takes, by its name, and pauses; None: no more."""
+        self._measured = seconds
+        self._paused_at = time.perf_counter()
+
+    def measured(self) -> dict[str, float] | None:
+        """Seconds by name since `measure` was called, the pause under way included; None where nobody measures."""
+        if self._measured is None or self.stage is not Stage.PAUSED:
+            return self._measured
+        return self._measured | {"pause": self._measured.get("pause", 0.0) + time.perf_counter() - self._paused_at}
+
+    def _spend(self, what: str, began: float) -> None:
+        """Take note of what has gone on since `began`; what is done in a pause is part of that."""
+        if self._measured is not None and (what == "pause" or self.stage is not Stage.PAUSED):
+            self._measured[what] = self._measured.get(what, 0.0) + time.perf_counter() - began
+
+    @property
+    def under_way(self) -> str:
+        """What has to end before a command is obeyed: "step", "validation", "checkpoint", "rewind", "call" or nothing.
+
+        May be asked for by any thread, at any time.
+        """
+        return self._occupation or ("step" if self.in_step else "")
 
     @property
     def status(self) -> str:

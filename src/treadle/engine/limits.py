@@ -1,4 +1,4 @@
-"""Raising the limits of a run that is there: which may be raised to what, and who has to know of it."""
+"""The limits of a run, and the periods that are counted from them: what may be raised to what, and what can be told."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from treadle.config.settings import amend
 from treadle.engine.progress import Progress
+from treadle.engine.schedule import every
 from treadle.engine.settings import TrainerConfig
 from treadle.errors import UsageError
 
@@ -44,3 +45,15 @@ def raise_limits(progress: Progress, config: TrainerConfig, changes: Mapping[str
     for name, (_, after) in changes.items():
         setattr(progress, name, after)
         amend(config, name, after)
+
+
+def check_schedules(config: TrainerConfig, progress: Progress) -> None:
+    """Raise UsageError for a period that cannot be told in this run, and for limits that contradict each other."""
+    for name in ("log_every", "validate_every", "save_every", "snapshot_every"):
+        try:
+            every(getattr(config, name)).due_after_step(progress)
+        except UsageError as error:
+            raise UsageError(f"{name}: {error}") from None
+    total, least = progress.total_steps, progress.min_steps
+    if total is not None and total < least:
+        raise UsageError(f"min_steps is {least}, but max_steps and max_epochs end the run after {total}: raise them")

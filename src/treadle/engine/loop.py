@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from treadle.checkpoint.state import Value
 from treadle.data.batch import to_device
-from treadle.data.feed import BatchIterator, Feed
+from treadle.data.feed import Batches, BatchIterator, Feed
 from treadle.data.limit import batch_count, iterate
-from treadle.data.random import RandomStreams
+from treadle.data.random import RandomStreams, rank_streams
 from treadle.engine.bad_steps import BadStep, Recovery
 from treadle.engine.devices import autocast
 from treadle.engine.dispatch import Dispatcher
+from treadle.engine.edits import Edits
 from treadle.engine.evaluation import Evaluator, scalars
 from treadle.engine.history import Archive, Snapshots
 from treadle.engine.lifecycle import Lifecycle, Stage
@@ -21,10 +21,11 @@ from treadle.engine.logbook import Logbook
 from treadle.engine.minimize import Minimizer
 from treadle.engine.parts import Parts
 from treadle.engine.progress import Progress
+from treadle.engine.ranks import Ranks
 from treadle.engine.schedule import NEVER, every
 from treadle.engine.state import RunState
 from treadle.engine.subject import Subject
-from treadle.engine.until import Until, Watch
+from treadle.engine.watches import Newest, Watches
 from treadle.errors import RunError, UsageError
 from treadle.parallel import World
 
@@ -40,7 +41,7 @@ class Loop:
 
     def steps(self) -> Iterator[None]:
         """The training loop; it yields between steps. Read it aloud."""
-        progress, fire, validation = self.progress, self.events.fire, self.validation
+        progress, fire = self.progress, self.events.fire
         if not self.lifecycle.began:
             self.lifecycle.began = True
             self.note("start", **self.told_at_start)
@@ -53,10 +54,10 @@ class Loop:
                 fire("pre_step", batch)
                 outputs = self.run_step(batch)
                 progress.count_step()
-                self.logbook.add(outputs, self.subject.elements(batch))
+                self.logbook.add(outputs, 0.0 if self.borrowed else self.subject.elements(batch))
                 fire("post_step", batch, outputs)
                 self.logbook.publish_if_due()
-                self.validate_if(validation.due_after_step(progress))
+                self.validate_if(self.validation.due_after_step(progress))
                 if self.epoch_is_over or self.over:
                     break
                 self.finish_step()
@@ -65,7 +66,7 @@ class Loop:
                 progress.count_epoch()
                 self.logbook.end_epoch()
                 fire("post_epoch")
-                self.validate_if(validation.due_after_epoch(progress))
+                self.validate_if(self.validation.due_after_epoch(progress))
             if not self.over or self.is_asked():
                 self.finish_step()
                 yield
@@ -96,16 +97,32 @@ class Loop:
             max_epochs=config.max_epochs, max_steps=config.max_steps, min_steps=config.min_steps or 0
         )
         self.lifecycle = Lifecycle()
+        self.watches = Watches(
+            self.progress, self.lifecycle, self.note, lambda name: config.mode_of(name, None) == "max"
+        )
+        """What is waited for."""
         self.events = Dispatcher(subject, self.note, lambda: f"after step {self.progress.step}")
         self.minimizer = Minimizer(
-            config, parts, device, self.events, self.log, self._batch_elements, lambda: self._last_step
+            config,
+            parts,
+            device,
+            self.events,
+            self.log,
+            self._batch_elements,
+            lambda: self._last_step,
+            world,
+            lambda: self.borrowed,
         )
-        self.logbook = Logbook(self.progress, parts, self.events.fire, self.minimizer, config.log_every)
+        self.logbook = Logbook(self.progress, parts, self.events.fire, self.minimizer, config.log_every, world)
         self.evaluator = Evaluator(parts, config.seed, device, config.precision, subject.elements)
         self.recovery = Recovery(
             config.on_bad_step, config.max_recoveries, self.progress, parts, self.note, self._keep_batch
         )
         self.snapshots = Snapshots(config.keep_snapshots)
+        self.edits = Edits(parts, config, self.progress, self.minimizer, self.heed_settings)
+        """What a person has changed."""
+        self.own_streams = rank_streams(config.seed, device, world)
+        """What `step` draws from where there are several processes: noise has to differ, all else to be alike."""
         self.asked_batch_size = config.batch_size
         """What the settings said, where the data makes its batches itself and they now say what it does."""
         self.archive: Archive | None = None
@@ -129,12 +146,9 @@ class Loop:
         self.save_requested = False
         self.outputs: Mapping[str, Any] = {}
         """What the step taken last returned."""
-        self.validation, self._snapshot, self._save = map(
-            every, (config.validate_every, config.snapshot_every, config.save_every)
-        )
+        self._heed_periods()
         self._batches: BatchIterator | None = None
         self._adopted = 0
-        self._watch: Watch | None = None
         self.state = RunState(
             subject,
             parts,
@@ -155,7 +169,18 @@ class Loop:
                 ),
                 "recovery": self.recovery,
             },
+            self.edits,
             self.adopt,
+            Ranks(
+                world,
+                self.own_streams,
+                config.seed,
+                device,
+                self.progress,
+                parts,
+                self.logbook,
+                self.minimizer,
+            ),
         )
 
     # Around a step ------------------------------------------------------------------------------------------------
@@ -196,6 +221,8 @@ class Loop:
         if self.recovery.skips:
             self.recovery.remember_buffers()
         step = self.step_replacement or self.subject.step
+        if self.own_streams is not None:
+            step = self.own_streams.lent_to(step)
         try:
             if self.config.precision == "fp32":
                 outputs = scalars(step(batch), "step")
@@ -223,8 +250,8 @@ class Loop:
             self.snapshots.take(self.state.capture())
         if self.archive is not None:
             self._file_state(self.archive)
-        if self._is_reached():
-            self._pause()
+        if self.watches.any:
+            self._look(may_pause=True)
 
     def finish_run(self) -> None:
         """The last step is taken and its state validated: log what is left, and save."""
@@ -234,8 +261,8 @@ class Loop:
             self.snapshots.take(self.state.capture())
         if self.archive is not None:
             self.save(wait=True)
-        if self._is_reached():
-            self.forget_watch(reached=True)
+        if self.watches.any:
+            self._look(may_pause=False)
 
     def validate_if(self, due: bool) -> None:
         """Validate, where it is due and there is something to validate on."""
@@ -245,10 +272,11 @@ class Loop:
     def validate(self, feed: Feed) -> dict[str, float]:
         """Evaluate the validation data now, with its events."""
         self.validated_step = self.progress.step
-        with self.lifecycle.occupied(), self.evaluator.evaluating():
+        with self.lifecycle.occupied("validation"), self.evaluator.evaluating():
             self.events.fire("pre_validation")
-            self.validation_metrics = metrics = self.evaluator.evaluate(
-                feed, self.subject.validation_step, self.config.limit_validation_batches
+            # Batch statistics may differ between processes: what decides about the run is what the main one has found.
+            self.validation_metrics = metrics = self.world.share(
+                self.evaluator.evaluate(feed, self.subject.validation_step, self.config.limit_validation_batches)
             )
             self.events.fire("post_validation", metrics)
             self.logbook.scalars("validation", metrics)
@@ -259,10 +287,11 @@ class Loop:
         if self.archive is None:
             raise UsageError("nowhere to save: make the trainer a run on disk with run_dir=")
         self.save_requested = False
-        if self.lifecycle.stage is Stage.NEW:
+        if not self.taken:
             self.state.late.know_hooks()  # before the first step all of them are those that the trainer was made with
         self.state.late.check()
-        return self.archive.save(self.state.capture(), wait=wait)
+        with self.lifecycle.occupied("checkpoint"):
+            return self.archive.save(self.state.capture(), wait=wait)
 
     def _file_state(self, archive: Archive) -> None:
         if self._save is not NEVER:
@@ -279,6 +308,19 @@ class Loop:
         self.adopt()
         if self.config.on_bad_step == "rollback" and not self.snapshots.steps:
             self.snapshots.take(self.state.capture())
+
+    def _heed_periods(self) -> None:
+        config = self.config
+        self.validation, self._snapshot, self._save = map(
+            every, (config.validate_every, config.snapshot_every, config.save_every)
+        )
+
+    def heed_settings(self) -> None:
+        """Live settings are others than before: make anew what was made of them."""
+        self._heed_periods()
+        self.logbook.publish_every(self.config.log_every)
+        self.minimizer.adopt()
+        self.events.fire("on_settings")
 
     # Its parts ----------------------------------------------------------------------------------------------------
 
@@ -337,37 +379,23 @@ class Loop:
     def note(self, event: str, **fields: Any) -> None:
         """Add to the journal."""
         self.logbook.note(event, **fields)
-        if self._watch is not None:
-            self._watch.journal(event)
+        if self.watches.any:
+            self.watches.journal(event)
 
     def where(self) -> str:
         """The step being taken, for messages: "step 12 (epoch 1, batch 4)", all counted from 1."""
         progress = self.progress
         return f"step {progress.step + 1} (epoch {progress.epoch + 1}, batch {progress.batch + 1})"
 
-    def watch(self, until: Until) -> Future[Any]:
-        """Pause when `until` is reached; the future says so, or that the run ended first."""
-        self.forget_watch()
-        self._watch = Watch(until, self.progress)
-        return self._watch.future
+    def _look(self, *, may_pause: bool) -> None:
+        """See whether something that is waited for is so."""
+        newest = Newest(self.outputs, self.logbook.metrics, self.validation_metrics, self.best)
+        self.watches.look(newest, may_pause=may_pause)
 
-    def forget_watch(self, *, reached: bool = False) -> None:
-        """Wait for nothing any more, and tell whoever did."""
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.future.set_result({"reached": reached, "step": self.progress.step})
-
-    def _is_reached(self) -> bool:
-        return self._watch is not None and self._watch.reached(
-            self.progress, self.outputs, self.logbook.metrics, self.validation_metrics
-        )
-
-    def _pause(self) -> None:
-        assert self._watch is not None
-        reason = f"reached {self._watch.until}"
-        self.lifecycle.to(Stage.PAUSED, reason)
-        self.note("pause", reason=reason)
-        self.forget_watch(reached=True)
+    @property
+    def borrowed(self) -> bool:
+        """Whether the batch under way has nothing of this process's own, and counts for nothing."""
+        return self.world.size > 1 and isinstance(self._batches, Batches) and self._batches.borrowed
 
     @property
     def _last_step(self) -> bool:

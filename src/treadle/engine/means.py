@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from treadle.errors import UsageError
+from treadle.parallel import World
 
 
 class Means:
@@ -98,6 +99,18 @@ class Means:
         self._sums = {name: list(entry) for name, entry in state.items()}
 
 
+def over(world: World, means: Means) -> Means:
+    """The means of all processes together, added in the order of ranks."""
+    if world.size == 1:
+        return means
+    together = Means()
+    for state in world.gather(means.state_dict()):
+        part = Means()
+        part.load_state_dict(state)
+        together.merge(part)
+    return together
+
+
 def is_metric(value: Any) -> bool:
     """Whether `value` is a metric object, as torchmetrics has them: with `update`, `compute` and `reset`."""
     return all(callable(getattr(value, name, None)) for name in ("update", "compute", "reset"))
@@ -118,19 +131,31 @@ class Meter:
         self._epoch.merge(self._segment)
         self._segment.clear()
 
-    def take_interval(self) -> dict[str, float]:
+    def take_interval(self) -> Means:
         """The means since the last `take_interval`."""
         self._end_segment()
-        means = self._interval.result()
-        self._interval.clear()
-        return means
+        taken, self._interval = self._interval, Means()
+        return taken
 
-    def take_epoch(self) -> dict[str, float]:
+    def take_epoch(self) -> Means:
         """The means since the last `take_epoch`."""
         self._end_segment()
-        means = self._epoch.result()
-        self._epoch.clear()
-        return means
+        taken, self._epoch = self._epoch, Means()
+        return taken
+
+    def take_running(self) -> dict[str, Any]:
+        """Segment and windows as plain numbers, which then are empty: each of several processes has its own."""
+        taken = self.state_dict()
+        for means in (self._segment, self._interval, self._epoch):
+            means.clear()
+        return taken
+
+    def add_running(self, state: dict[str, Any]) -> None:
+        """Add what `take_running` gave."""
+        for name, means in (("segment", self._segment), ("interval", self._interval), ("epoch", self._epoch)):
+            part = Means()
+            part.load_state_dict(state[name])
+            means.merge(part)
 
     def state_dict(self) -> dict[str, Any]:
         """Segment and windows as plain numbers. Looking changes nothing: sums keep the order they are added in."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,8 +17,10 @@ from treadle.engine.objective import Losses
 from treadle.engine.parts import Parts
 from treadle.engine.progress import Progress
 from treadle.engine.settings import TrainerConfig
+from treadle.engine.together import GradientSum
 from treadle.engine.updater import Updater
 from treadle.errors import UsageError, nearest
+from treadle.parallel import ALONE, World
 
 
 def as_loss(loss: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -80,6 +82,8 @@ class Minimizer:
         log: takes a scalar for the training metrics.
         elements: how many elements the batch under way has.
         last_step: whether the epoch or the run ends with the step under way: no micro-batch can follow.
+        world: the processes that make the updates together.
+        borrowed: whether the batch under way holds nothing of this process's own.
     """
 
     def __init__(
@@ -91,15 +95,21 @@ class Minimizer:
         log: Callable[[str, Any], None],
         elements: Callable[[], float],
         last_step: Callable[[], bool],
+        world: World = ALONE,
+        borrowed: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settings, self._parts, self._device, self._events = settings, parts, device, events
         self._log, self._elements, self._last_step = log, elements, last_step
+        self._world, self._borrowed = world, borrowed
+        self.asks: Callable[[], bool] = lambda: False
+        """Whether a command waits in this process: the others hear of it with the next gradients."""
         self.updaters: dict[str, Updater] = {}
         self._by_id: dict[int, Updater] = {}
         self._rates: list[tuple[LearningRate, str]] = []
         self._strays: list[Tensor] = []
         """Parameters that no optimizer has, and that get gradients all the same."""
         self._multipliers: dict[str, float] = {}
+        self._frozen: set[str] = set()
 
     def adopt(self) -> None:
         """Take the optimizers, learning rates and averages that there are; those known before keep their counters."""
@@ -108,8 +118,11 @@ class Minimizer:
         for name, optimizer in self._parts.optimizers.items():
             known = self._by_id.get(id(optimizer))
             if known is not None:
-                known.name, known.clip_norm = name, self._settings.clip_norm_of(name)
-            self.updaters[name] = known or Updater(name, optimizer, self._device, self._settings)
+                known.name = name
+                known.clip(self._settings.clip_norm_of(name), self._settings.clip_value)
+            self.updaters[name] = known or Updater(
+                name, optimizer, self._device, self._settings, self._world, lambda: self.asks()
+            )
             if self.updaters[name].needs_closure:
                 check_closures(self._settings)
         self._by_id = {id(updater.optimizer): updater for updater in self.updaters.values()}
@@ -128,6 +141,7 @@ class Minimizer:
             held = {id(p) for p in updater.parameters}
             averages = self._parts.emas.values()
             updater.emas = [ema for ema in averages if any(id(p) in held for p in ema.parameters())]
+        self._hold_frozen()
 
     def _refuse_other_schedules(self) -> None:
         """Raise UsageError where one of torch's schedulers sets the rates that a `LearningRate` sets, too."""
@@ -141,9 +155,9 @@ class Minimizer:
                         f"self.{owner}: keep one of them"
                     )
 
-    def check_names(self) -> None:
-        """Raise UsageError where `clip_norm` names an optimizer that there is not."""
-        named = self._settings.clip_norm
+    def check_names(self, settings: TrainerConfig | None = None) -> None:
+        """Raise UsageError where `clip_norm`, of these `settings` or its own, names an optimizer that there is not."""
+        named = (settings or self._settings).clip_norm
         for name in named if isinstance(named, dict) else ():
             if name not in self.updaters:
                 raise UsageError(
@@ -180,12 +194,15 @@ class Minimizer:
         total, terms = as_loss(loss)
         updaters = self.of(optimizer)
         first = updaters[0]
-        if first.finite_check and first.check_at_once:
-            check_finite(total, terms)
-        if first.spikes is not None:
-            first.spikes.check(total.item())
         if elements is None:
-            elements = self._elements() if first.accumulate > 1 else 1
+            elements = self._elements() if first.weighs else 1
+        if first.together is not None:
+            elements = self._note_loss(first.together, first, total, terms, elements)
+        else:
+            if first.finite_check and first.check_at_once:
+                check_finite(total, terms)
+            if first.spikes is not None:
+                first.spikes.check(total.item())
         inputs = self._inputs(updaters) if len(self.updaters) > 1 else None
         if self._strays:
             self._clear_strays(first)
@@ -194,6 +211,24 @@ class Minimizer:
             with torch.autocast(self._device.type, enabled=False):
                 return self._take(updaters, total, elements, inputs, retain_graph)
         return self._take(updaters, total, elements, inputs, retain_graph)
+
+    def _note_loss(
+        self, together: GradientSum, first: Updater, total: Tensor, terms: Mapping[str, Tensor], elements: float
+    ) -> float:
+        """Have a loss judged with those of the other processes, when their gradients meet; returns what it weighs.
+
+        Raised here, an error would leave the others waiting. A batch of another process's sample weighs nothing.
+        """
+        elements = 0.0 if self._borrowed() else elements
+        bad = ""
+        if elements and first.finite_check and first.check_at_once:
+            try:
+                check_finite(total, terms)
+            except NonFiniteError as error:
+                bad = str(error)
+        if first.spikes is not None or bad:
+            together.note(total.item(), elements, bad)
+        return elements
 
     def _take(
         self,
@@ -248,6 +283,14 @@ class Minimizer:
         """With opponents about, only the parameters of the optimizers at hand may receive gradients."""
         return [p for u in updaters for p in u.parameters if p.requires_grad]
 
+    def take_asked(self) -> bool:
+        """Whether a command waited in any process when gradients were last added up; asked again, it has not."""
+        sums = [updater.together for updater in self.updaters.values() if updater.together is not None]
+        asked = any(each.asked for each in sums)
+        for each in sums:
+            each.asked = False
+        return asked
+
     def end_step(self) -> None:
         """`step` has returned: close the windows that the last step of an epoch, or of the run, leaves open."""
         last = self._last_step()
@@ -287,14 +330,20 @@ class Minimizer:
         for rate, name in self._rates:
             rate.apply(progress, self._multipliers.get(name, 1.0))
 
+    def multiplier(self, name: str) -> float:
+        """By what the learning rates of optimizer `name` are multiplied. Raises UsageError for an unknown name."""
+        if name not in self.updaters:
+            raise UsageError(f"no optimizer {name!r}{nearest(name, self.updaters)}")
+        return self._multipliers.get(name, 1.0)
+
     def set_multiplier(self, name: str, value: float) -> float:
         """Multiply the learning rates of optimizer `name` by `value` from now on; returns the multiplier before.
 
         Raises UsageError for a name that no optimizer has.
         """
-        if name not in self.updaters:
-            raise UsageError(f"no optimizer {name!r}{nearest(name, self.updaters)}")
-        before = self._multipliers.get(name, 1.0)
+        before = self.multiplier(name)
+        if value == before:
+            return before
         optimizer = self.updaters[name].optimizer
         scheduled = {rate.group for rate, owner in self._rates if owner == name}
         for group in optimizer.param_groups:
@@ -306,6 +355,61 @@ class Minimizer:
                     group["lr_before_zero"] = unmultiplied
         self._multipliers[name] = value
         return before
+
+    # Frozen parameters -------------------------------------------------------------------------------------------
+
+    @property
+    def frozen(self) -> list[str]:
+        """The names of what is frozen, sorted."""
+        return sorted(self._frozen)
+
+    def freezable(self) -> dict[str, list[Tensor]]:
+        """What can be frozen, by name, with its parameters: all that some optimizer updates.
+
+        That is a module or lone parameter that is an attribute ("model", "xy"), what is directly inside such a module
+        ("model.encoder"), an optimizer, and each of its groups where it has several ("optimizer/grid", by its "name" or
+        its number).
+        """
+        updated = {id(p) for updater in self.updaters.values() for p in updater.parameters}
+        found: dict[str, list[Tensor]] = {}
+        for name, p in self._parts.all_parameters().items():
+            if id(p) in updated:
+                top = next((module for module in self._parts.modules if name.startswith(f"{module}.")), name)
+                found.setdefault(top, []).append(p)
+                inner = name.removeprefix(f"{top}.").partition(".")[0]
+                if top != name:
+                    found.setdefault(f"{top}.{inner}", []).append(p)
+        for name, updater in self.updaters.items():
+            found.setdefault(name, updater.parameters)
+            groups = updater.optimizer.param_groups
+            if len(groups) > 1:
+                for index, group in enumerate(groups):
+                    found.setdefault(f"{name}/{group.get('name', index)}", list(group["params"]))
+        return found
+
+    def check_freezable(self, name: str) -> None:
+        """Raise UsageError where nothing of that name can be frozen."""
+        known = self.freezable()
+        if name not in known:
+            raise UsageError(f"nothing to freeze is called {name!r}{nearest(name, known)}")
+        held = {id(p) for p in known[name]}
+        for optimizer, updater in self.updaters.items():
+            if updater.needs_closure and any(id(p) in held for p in updater.parameters):
+                raise UsageError(
+                    f"{name!r} cannot be frozen: {optimizer!r} ({type(updater.optimizer).__name__}) moves all of its "
+                    "parameters together"
+                )
+
+    def freeze(self, names: Iterable[str]) -> None:
+        """Let what has these names, and nothing else, get no update from now on, and keep its moments."""
+        self._frozen = set(names)
+        self._hold_frozen()
+
+    def _hold_frozen(self) -> None:
+        known = self.freezable() if self._frozen else {}
+        frozen = {id(p) for name in self._frozen for p in known.get(name, ())}
+        for updater in self.updaters.values():
+            updater.frozen = [p for p in updater.parameters if id(p) in frozen] if frozen else []
 
     def learning_rates(self) -> dict[str, float]:
         """Current learning rates, named "lr", "lr.<group>", with several optimizers "<optimizer>.lr" and so on."""

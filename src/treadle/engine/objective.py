@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, is_grad_enabled
 
 from treadle.engine.curves import Curve
-from treadle.engine.means import Means
+from treadle.engine.means import Means, over
 from treadle.engine.progress import Progress
 from treadle.engine.terms import Spec, Term, check_weight, named_spec, terms_of
 from treadle.errors import StateError, UsageError, nearest
+from treadle.parallel import ALONE, World
 
 
 class Entry(NamedTuple):
@@ -155,15 +156,26 @@ class Objective:
         """Count weight schedules from `progress` (the trainer does this)."""
         self._progress = progress
 
-    def set_weight(self, name: str, value: float) -> None:
+    def set_weight(self, name: str, value: float | None) -> None:
         """Replace a term's weight, or its schedule, by a number from the next call on; saved with the run.
+
+        None goes back to the term's own.
 
         Raises:
             UsageError: an unknown term, or a value that is negative or not finite.
         """
-        self._known(name)
+        term = self._known(name)
+        if value is None:
+            self._live.pop(name, None)
+            self._weights[name] = term.constant_or_curve()
+            return
         check_weight(name, value)
         self._weights[name] = self._live[name] = float(value)
+
+    @property
+    def set_weights(self) -> Mapping[str, float]:
+        """The weights that `set_weight` has put in the place of the terms' own, by term name."""
+        return dict(self._live)
 
     def weight(self, name: str) -> float:
         """Return the weight that a call would apply now.
@@ -214,8 +226,8 @@ class Objective:
             self._last.update(weights)
         return Losses(values, weights, self._tags, total)
 
-    def flush(self, progress: Progress) -> dict[str, float]:
-        """Close the log interval: append to `history`, and return what to log.
+    def flush(self, progress: Progress, world: World = ALONE) -> dict[str, float]:
+        """Close the log interval: append to `history`, and return what to log, over all processes of `world`.
 
         Returns:
             For each term given since the last flush "name", the mean of its raw values over the calls, and
@@ -225,7 +237,7 @@ class Objective:
         for names in sorted(self._means):  # sorted, so that a resumed run adds in the same order
             together.merge(self._means[names])
         self._means.clear()
-        means = together.result()
+        means = over(world, together).result()
         logged: dict[str, float] = {}
         for name in self._terms:
             if name in means:
@@ -234,6 +246,19 @@ class Objective:
                 logged[name] = entry.mean
                 logged[f"{name}.weight"] = entry.weight
         return logged
+
+    def take_running(self) -> dict[str, Any]:
+        """The running sums as plain data, which then are none: each of several processes has sums of its own."""
+        taken = {",".join(names): self._means[names].state_dict() for names in sorted(self._means)}
+        self._means = {}
+        return taken
+
+    def add_running(self, sums: Mapping[str, Any]) -> None:
+        """Add to the running sums what `take_running` gave."""
+        for key, state in sums.items():
+            part = Means()
+            part.load_state_dict(state)
+            self._means.setdefault(tuple(key.split(",")), Means()).merge(part)
 
     def state_dict(self) -> dict[str, Any]:
         """History, weights set by hand, and the running sums: plain data, and a tensor for each set of terms."""

@@ -66,9 +66,9 @@ class OptimizationSettings(Settings):
 
     accumulate: int = setting(1, least=1, common=True)
     """Micro-batches per update; gradients are averaged over their elements."""
-    clip_norm: float | dict[str, float] | None = setting(None, above=0, common=True)
+    clip_norm: float | dict[str, float] | None = setting(None, above=0, common=True, live=True)
     """Largest gradient norm of an optimizer's parameters, L2: one for all, or by their names ({"optimizer_G": 1.0})."""
-    clip_value: float | None = setting(None, above=0)
+    clip_value: float | None = setting(None, above=0, live=True)
     """Largest absolute value of a gradient's entry, applied before `clip_norm`."""
     fused: bool = setting(True)
     """Use torch's fused kernels for optimizers built without an explicit choice."""
@@ -90,7 +90,7 @@ class BadStepSettings(Settings):
     """Bad steps after which the run stops all the same."""
     spike: float | None = setting(None, above=0)
     """Standard deviations above the mean of the last 100 losses that make a loss a bad step; null does not look."""
-    snapshot_every: str | None = setting(None, parse=Every, resumable=True, affects_state=False)
+    snapshot_every: str | None = setting(None, parse=Every, resumable=True, affects_state=False, live=True)
     """When the state is kept in memory, to roll back or rewind to without the disk."""
     keep_snapshots: int = setting(3, least=1, resumable=True, affects_state=False)
     """States kept in memory."""
@@ -100,7 +100,7 @@ class BadStepSettings(Settings):
 class LoggingSettings(Settings):
     """What is logged when."""
 
-    log_every: str | None = setting("50 steps", parse=Every, resumable=True, common=True)
+    log_every: str | None = setting("50 steps", parse=Every, resumable=True, common=True, live=True)
     """When training metrics are averaged and logged."""
 
 
@@ -108,9 +108,9 @@ class LoggingSettings(Settings):
 class ValidationSettings(Settings):
     """Validation, and what follows from it."""
 
-    validate_every: str | None = setting("1 epoch", parse=Every, common=True)
+    validate_every: str | None = setting("1 epoch", parse=Every, common=True, live=True)
     """When the validation data is evaluated, such as "1 epoch" or "0.25 epochs"; the final state always is."""
-    limit_validation_batches: int | None = setting(None, least=1)
+    limit_validation_batches: int | None = setting(None, least=1, live=True)
     """Batches of the validation data that are evaluated, from its beginning; null takes all."""
     limit_test_batches: int | None = setting(None, least=1, resumable=True, affects_state=False)
     """Batches of the test data that `test` evaluates, from its beginning; null takes all."""
@@ -119,11 +119,11 @@ class ValidationSettings(Settings):
     monitor_mode: Literal["min", "max"] | None = setting(None)
     """Whether a smaller or a larger `monitor` is better; null follows the metric: larger for psnr, ssim, iou, accuracy
     and what else the trainer's Config names in `higher_is_better`, smaller for all others."""
-    patience: int | None = setting(None, least=1, resumable=True, common=True)
+    patience: int | None = setting(None, least=1, resumable=True, common=True, live="unless null")
     """Validations without improvement after which the run ends; None never ends it."""
-    min_improvement: float = setting(0.0, least=0, resumable=True)
+    min_improvement: float = setting(0.0, least=0, resumable=True, live=True)
     """What counts as an improvement of `monitor`, absolute."""
-    patience_warm_up: str | None = setting(None, parse=Span.parse, resumable=True)
+    patience_warm_up: str | None = setting(None, parse=Span.parse, resumable=True, live=True)
     """The part of the run in which patience is not counted."""
 
     higher_is_better: ClassVar[Collection[str]] = ("psnr", "ssim", "iou", "accuracy")
@@ -142,13 +142,15 @@ class ValidationSettings(Settings):
 class CheckpointSettings(Settings):
     """What is kept on disk."""
 
-    save_every: str | None = setting("1 epoch", parse=Every, resumable=True, affects_state=False, common=True)
+    save_every: str | None = setting(
+        "1 epoch", parse=Every, resumable=True, affects_state=False, common=True, live=True
+    )
     """When a run on disk writes a checkpoint; it also does at its end."""
-    keep_checkpoints: int = setting(3, least=1, resumable=True, affects_state=False)
+    keep_checkpoints: int = setting(3, least=1, resumable=True, affects_state=False, live=True)
     """The newest checkpoints that are kept on disk; besides them the best models' and those that a fork needs."""
     keep_best: int = setting(1, least=1, resumable=True)
     """The best models by `monitor` that are kept, as weights, and with them the checkpoints of the same steps."""
-    keep_every: str | None = setting(None, parse=Span.parse, resumable=True, affects_state=False)
+    keep_every: str | None = setting(None, parse=Span.parse, resumable=True, affects_state=False, live=True)
     """Keep one checkpoint for each such part of the run for good."""
     save_patience: float = setting(900.0, above=0, resumable=True, affects_state=False)
     """Seconds for which failing checkpoint writes are put up with before they fail the run."""

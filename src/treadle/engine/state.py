@@ -14,15 +14,17 @@ from treadle.checkpoint.kinds import Kinds
 from treadle.checkpoint.modules import ModuleMemory
 from treadle.checkpoint.objects import Objects
 from treadle.checkpoint.optimizers import Groups
-from treadle.checkpoint.packing import pack_plain, unpack
+from treadle.checkpoint.packing import pack_plain, tensor_paths, unpack
 from treadle.checkpoint.plain import stateful
 from treadle.checkpoint.state import Section, State, Value, capture, restore
 from treadle.engine.dispatch import Dispatcher
+from treadle.engine.edits import Edits, pack_history
 from treadle.engine.events import Hook
 from treadle.engine.late import Late
 from treadle.engine.lifecycle import Lifecycle, Stage
 from treadle.engine.parts import Parts, walk
 from treadle.engine.progress import Progress
+from treadle.engine.ranks import Ranks
 from treadle.engine.subject import Subject
 from treadle.engine.weights import averages_of
 from treadle.errors import DataChanged, StateError
@@ -42,10 +44,13 @@ class RunState:
         events: asks hooks and the owner what they add, and tells them what was restored.
         hooks: gives the hooks; those with state are part of it. What observers keep is not part of the digest.
         others: further sections by name, in the order in which they are written.
+        edits: what a person has changed, as far as no other section has it.
         adopt: called when a restored state has made attributes other objects.
+        ranks: what each of several processes has by itself.
 
     Attributes:
         late: what came after setup.
+        other_world: how many processes the state was of that was restored last, where these are not as many.
         begun_with: the fingerprint of the weights that the run began with, where its settings name some.
     """
 
@@ -58,10 +63,13 @@ class RunState:
         events: Dispatcher,
         hooks: Callable[[], list[Hook]],
         others: Mapping[str, Section],
-        adopt: Callable[[], None] = lambda: None,
+        edits: Edits,
+        adopt: Callable[[], None],
+        ranks: Ranks,
     ) -> None:
-        self._subject, self._parts = subject, parts
-        self._lifecycle, self._events, self._hooks = lifecycle, events, hooks
+        self._subject, self._parts, self._ranks = subject, parts, ranks
+        self._lifecycle, self._events, self._hooks, self._edits = lifecycle, events, hooks, edits
+        self.other_world: int | None = None
         self.begun_with: str | None = None
         self._user: dict[str, Any] = {}
         self._waiting: dict[str, Any] = {}
@@ -107,7 +115,15 @@ class RunState:
         late = self.late.state_dict()
         # Only where there is something: states of version 0.1.0 have none.
         sections = self._sections | ({"late": Value(lambda: late, self.late.load_state_dict)} if late else {})
-        state = capture(sections, self._kinds)
+        if edits := self._edits.state_dict():
+            sections["edits"] = Value(lambda: edits, self._edits.load_state_dict)
+        if self._ranks.world.size == 1:
+            state = capture(sections, self._kinds)
+        else:
+            with self._ranks.taken_apart() as parts:
+                sections["ranks"] = Value(lambda: parts, lambda saved: None)
+                state = capture(sections, self._kinds)
+            self._ranks.make_alike(state)
         state.frame = self.late.now()
         self._check_held(state)
         state.clock = {"seconds": self._lifecycle.seconds}
@@ -116,6 +132,8 @@ class RunState:
         kept = {
             name: saved for name, hook in self._stateful_hooks(observers=True).items() if (saved := self._kept(hook))
         }
+        if self._edits.history:
+            state.clock["edits"] = pack_history(self._edits.history)
         if kept or observers:
             state.clock["observers"] = {"hooks": kept, "user": observers}
         return state
@@ -127,10 +145,14 @@ class RunState:
         """
         self._waiting = self._absent(state)
         names = [*RESTORED_FIRST, *(name for name in self._sections if name not in RESTORED_FIRST)]
-        sections = self._sections | {"late": self.late}
+        sections = self._sections | {"late": self.late, "edits": self._edits}
         self.late.frame = state.frame
-        there = replace(state, values={"late": {}} | state.values)
-        restore({name: sections[name] for name in names}, there, self._kinds)
+        parts: dict[str, Any] = {}
+        sections["ranks"] = Value(dict, parts.update)
+        there = replace(state, values={"late": {}, "edits": {}, "ranks": {}} | state.values)
+        restore({name: sections[name] for name in [*names, "edits", "ranks"]}, there, self._kinds)
+        self.other_world = self._ranks.restore(parts)
+        self._edits.remember(unpack(state.clock.get("edits", []), {}))
         self._lifecycle.seconds = state.clock["seconds"]
         observers = state.clock.get("observers", {})
         for name, hook in self._stateful_hooks(observers=True).items():
@@ -138,6 +160,33 @@ class RunState:
                 saved = unpack(observers["hooks"][name], {})
                 self._events.contain(hook, "load_state_dict", partial(hook.load_state_dict, saved))
         self._events.fire("on_load", unpack(observers.get("user", {}), {}) | self._user)
+
+    def show(self, state: State) -> None:
+        """Put attributes and counters into `state`, to be looked at and not to be trained on.
+
+        Optimizers, random streams, feeds and hooks stay as they are: what they would hold is as large again as the
+        weights, or twice, and nobody sees it. Raises StateError as `restore` does.
+        """
+        left_out = set(self._parts.optimizers)
+        names = ("progress", "metrics", "validation_metrics", "user")
+        attributes: Mapping[str, Any] = state.values["attributes"]
+        values = {"format": state.values["format"], "late": state.values.get("late", {})}
+        values |= {"attributes": {name: value for name, value in attributes.items() if name not in left_out}}
+        values |= {name: state.values[name] for name in names}
+        section = Objects(
+            "attribute",
+            self._subject,
+            lambda: {name: value for name, value in self._attributes().items() if name not in left_out},
+            self._is_observer,
+            memory=self._memory,
+            groups=self._groups,
+        )
+        sections: dict[str, Section] = {"late": self.late, "attributes": section}
+        sections |= {name: self._sections[name] for name in names}
+        wanted = {path: state.tensors[path] for path in tensor_paths(values)}  # those of the optimizers are not copied
+        restore(sections, State(values, wanted), self._kinds)
+        self._lifecycle.seconds = state.clock["seconds"]
+        self._subject.on_load(dict(self._user))
 
     def _look(self) -> None:
         """See the modules and optimizers there are; those that stand where others stood after setup are taken for them.

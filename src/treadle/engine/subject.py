@@ -99,6 +99,22 @@ class Subject(Events):
         """Pictures of how far it is, by name, as `log_image` takes them; none by default."""
         return {}
 
+    def views(self) -> Mapping[str, Any]:
+        """What the studio shows live, by name; none by default, and `examples()` is always one.
+
+        Each is a `treadle.reports.views.LiveView`, or a function of a `Window` that returns a picture as `log_image`
+        takes it.
+        """
+        return {}
+
+    def scenes(self) -> Mapping[str, Any]:
+        """Things in space as they are now, by name, as `log_scene` takes them; none by default.
+
+        They are made with the `examples()`, in eval mode and with random streams of their own, where some hook hears
+        scenes (`--log rerun`), and else never. Each is a `treadle.reports.scene.Scene` of arrays of its own.
+        """
+        return {}
+
     def report(self, directory: Path) -> dict[str, Any]:
         """Write what the run came to into `directory`, when it has finished; returns results to print, by name."""
         return {}

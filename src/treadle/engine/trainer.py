@@ -16,6 +16,7 @@ from torch import Tensor
 
 from treadle.config.settings import seal
 from treadle.data.random import RandomStreams
+from treadle.engine.again import is_made_to_look
 from treadle.engine.build import (
     check_replacement,
     check_settings,
@@ -80,19 +81,25 @@ class Trainer(Subject):
     transient: ClassVar[tuple[str, ...]] = ()
 
     # The engine's own attributes. All others, which `vars` tells, are those of the trainer's author.
-    __slots__ = ("config", "device", "driver", "feed", "loop", "parts", "random", "run", "test_feed", "validation_feed")
+    __slots__ = (
+        *("config", "device", "driver", "feed", "init_args", "loop", "parts", "random", "run", "test_feed"),
+        "validation_feed",
+    )
     config: Any
     device: torch.device
     driver: Driver
+    init_args: tuple[tuple[Any, ...], dict[str, Any]]
+    """What it was constructed from: positional and keyword arguments. A second one of its kind is made of them."""
     loop: Loop
     parts: Parts
     random: RandomStreams
     run: Any
 
-    def __new__(cls, *_: Any, **__: Any) -> Self:
+    def __new__(cls, *positional: Any, **keywords: Any) -> Self:
         """Attributes may be set before `__init__` is called."""
         trainer = super().__new__(cls)
         object.__setattr__(trainer, "parts", Parts(vars(trainer), cls.transient))
+        object.__setattr__(trainer, "init_args", (positional, keywords))
         return trainer
 
     def __init__(
@@ -109,6 +116,8 @@ class Trainer(Subject):
     ) -> None:
         from treadle.runs import attach  # the one door to what stands above the engine
 
+        if is_made_to_look():
+            hooks, run_dir, resume = (), None, False
         self.config = settings_from(self.Config, config, settings)
         self.device = choose_device(self.config.device)
         self.config.precision = choose_precision(self.config.precision, self.device)
@@ -126,7 +135,7 @@ class Trainer(Subject):
         self.loop.adopt()
         self.loop.minimizer.check_names()
         self.loop.adopt_feeds()
-        if resume is not True:
+        if resume is not True and not is_made_to_look():
             check_settings(self, self.config, data, settings)
         self.loop.asked_batch_size = self.config.batch_size
         self.config.batch_size = own_batch_size(data) or self.config.batch_size
@@ -135,7 +144,7 @@ class Trainer(Subject):
             attach.begin_run(self, run_dir, resume)
         elif resume:
             raise UsageError("resume needs the run to go on with: give run_dir='runs/line/v001'")
-        else:
+        elif not is_made_to_look():  # which gets the weights of a state
             attach.begin(self)
         seal(self.config)
         self.driver.open()
@@ -191,7 +200,7 @@ class Trainer(Subject):
         """
         if not isinstance(hook, Hook):
             raise UsageError(f"hooks holds a {type(hook).__name__}: expected Hook objects, made with ()")
-        if hook.observer and not self.loop.world.main:
+        if hook.observer and (is_made_to_look() or not self.loop.world.main):
             return
         self.loop.hooks.append(hook)
         self.loop.listen()
@@ -285,14 +294,17 @@ class Trainer(Subject):
         self.loop.events.refuse_observers("extend")
         self.driver.extend({"max_epochs": max_epochs, "max_steps": max_steps})
 
-    def rewind(self, step: int) -> None:
+    def rewind(self, step: int, *, keep: bool = False) -> Path | None:
         """Go back to the state after `step` steps, and forget what came later; `train` or `iterate` go on from there.
+
+        With `keep` what came later becomes a run of its own beside this one, that can be looked at and resumed, whose
+        path is returned; a run in memory can keep nothing. What was logged then stays in `abandoned.jsonl` in any case.
 
         The newest snapshot in memory or good checkpoint on disk at or before it is restored, and the steps from there
         to `step` are taken again. Called from inside a step or a hook, it happens once that step is over. Raises
         UsageError for a step that has not been taken, RunError without such a state.
         """
-        self.driver.rewind(step)
+        return self.driver.rewind(step, keep)
 
     def close(self) -> None:
         """Release what the run holds (files, worker processes): fires `teardown`, once. No further step is taken.
@@ -391,6 +403,10 @@ class Trainer(Subject):
         """Log a piece of text."""
         self.loop.logbook.text(name, text)
 
+    def log_scene(self, name: str, scene: Any) -> None:
+        """Log things in space: a `treadle.reports.scene.Scene`. Hooks get it that name "scene" in `hears`."""
+        self.loop.logbook.scene(name, scene)
+
     def note(self, event: str, **fields: Any) -> None:
         """Add to the journal, with step, epoch and time."""
         self.loop.note(event, **fields)
@@ -457,6 +473,10 @@ class Trainer(Subject):
         """The way for other threads to have something done, between two steps."""
         return self.driver.commands
 
+    def editable(self) -> list[dict[str, Any]]:
+        """What a person may edit while the run goes on, with value and range: see `treadle.engine.edits.Edits`."""
+        return self.loop.edits.editable()
+
     @property
     def minimizer(self) -> Minimizer:
         """The updaters of the optimizers, by attribute name."""
@@ -512,6 +532,9 @@ class Trainer(Subject):
 
     def request_save(self) -> None:
         """Ask for a checkpoint as soon as the current step is over; it is written beside the training."""
+        if self.loop.world.size > 1:  # at one step in all processes, whoever asks
+            self.commands.save()
+            return
         self.loop.save_requested = True
 
     def save(self) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,9 @@ from treadle.engine.ema import EMA
 from treadle.engine.gradients import as_data, clip, entries, from_data, name_bad, resolve
 from treadle.engine.optim import backpropagate, follow_groups, prefer_fused, take_step
 from treadle.engine.settings import TrainerConfig
+from treadle.engine.together import GradientSum
 from treadle.errors import UsageError
+from treadle.parallel import ALONE, World
 
 
 class Updater:
@@ -27,16 +29,28 @@ class Updater:
         device: of the parameters.
         settings: accumulation, clipping, precision (fp16 has a `GradScaler`), fused kernels, and what counts as a bad
             step: unless that ends the run, the verdict on gradients is read at every update, wherever it is.
+        world: the processes that make its updates together.
+        asks: whether a command waits in this one.
     """
 
     def __init__(
-        self, name: str, optimizer: torch.optim.Optimizer, device: torch.device, settings: TrainerConfig
+        self,
+        name: str,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+        settings: TrainerConfig,
+        world: World = ALONE,
+        asks: Callable[[], bool] = lambda: False,
     ) -> None:
         self.name = name
+        self.together = GradientSum(world, asks) if world.size > 1 else None
+        """Where there are other processes: what adds their gradients to this one's."""
+        self.weighs = settings.accumulate > 1 or world.size > 1
+        """Whether an update is made of several losses, each of which counts by its elements."""
         self.optimizer = optimizer
         self.needs_closure = needs_closure(optimizer)
         self.accumulate = settings.accumulate
-        self.clip_norm, self.clip_value = settings.clip_norm_of(name), settings.clip_value
+        self.clip(settings.clip_norm_of(name), settings.clip_value)
         self.finite_check = settings.finite_check
         self._may_fuse = settings.fused and optimizer.defaults.get("fused") is None
         self._skips = settings.on_bad_step == "skip"
@@ -44,6 +58,8 @@ class Updater:
         self.spikes = SpikeDetector(settings.spike) if settings.spike is not None else None
         self.scaler = torch.amp.GradScaler(device.type) if settings.precision == "fp16" else None
         self.emas: list[EMA] = []
+        self.frozen: list[Tensor] = []
+        """The parameters that get no update, while a person has frozen them."""
         self.updates = 0
         self.micro_batches = 0
         self.elements = 0.0
@@ -51,13 +67,18 @@ class Updater:
         """Calls of `minimize` in the step under way."""
         self.calls_per_step: int | None = None
         """Calls in the last step that had any."""
-        self.norms: dict[str, Tensor] = {}
         self._looked_at = -1
         """How many parameters there were when they were last looked at."""
         self._complex = False
         self._one = torch.ones((), device=device)
         self._found = torch.zeros((), device=device)
         self._bad_update = torch.full((), -1.0, device=device)
+
+    def clip(self, norm: float | None, value: float | None) -> None:
+        """Clip gradients to a norm, and by value, from now on; None does not."""
+        self.clip_norm, self.clip_value = norm, value
+        self.norms: dict[str, Tensor] = {}
+        """Of the newest update's gradients, where they are clipped."""
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -67,11 +88,11 @@ class Updater:
     def backward(
         self, loss: Tensor, elements: float, inputs: Sequence[Tensor] | None, *, retain_graph: bool = False
     ) -> None:
-        """Add the gradient of `loss`, weighted by `elements` where several micro-batches make one update."""
+        """Add the gradient of `loss`, weighted by `elements` where several losses make one update."""
         self.micro_batches += 1
         self.calls += 1
         self.elements += elements
-        if self.accumulate > 1:
+        if self.weighs:
             loss = loss * elements
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
@@ -86,10 +107,12 @@ class Updater:
         parameters = self.parameters
         if len(parameters) != self._looked_at:
             self._look_at(parameters)
+        if self.together is not None:
+            self._add_up(self.together, parameters)
         if self.scaler is not None and self._overflowed(self.scaler):
             self._drop(parameters)
             return False
-        mean = 1.0 / self.elements if self.accumulate > 1 else 1.0
+        mean = 1.0 / self.elements if self.weighs else 1.0
         self._complete(parameters, mean, pre_update, check=self.finite_check)
         try:
             if self.scaler is not None:
@@ -102,6 +125,13 @@ class Updater:
             raise
         self._count(parameters)
         return True
+
+    def _add_up(self, together: GradientSum, parameters: list[Tensor]) -> None:
+        """Take in what the other processes have: their gradients and elements, and what is bad about their losses."""
+        window = together.add_up(parameters, self.elements)
+        self.elements = window.elements
+        if self.spikes is not None:
+            self.spikes.check(window.loss)
 
     def update_by(self, evaluate: Callable[[bool], Tensor], pre_update: Callable[[], None] | None) -> None:
         """One update by an optimizer that evaluates the loss itself, as often as it wants.
@@ -167,6 +197,9 @@ class Updater:
             # Before clipping, so that the right gradient is named: clipping makes NaN of all, or hides an Inf.
             if check:
                 self._mean_and_check([p.grad for p in parameters if p.grad is not None], 1.0)
+        if self.frozen:  # optimizers leave alone what has no gradient: the parameter, and its moments
+            for p in self.frozen:
+                p.grad = None
         if self.clip_norm is not None or self.clip_value is not None:
             self.norms = clip(parameters, self.clip_norm, self.clip_value, complex_too=self._complex)
 
@@ -271,6 +304,26 @@ class Updater:
         """
         return self.micro_batches >= self.accumulate or (last and self.calls_per_step == self.calls)
 
+    def take_running(self) -> dict[str, Any]:
+        """What this process has of the accumulation under way, which then is empty but for its count."""
+        loss, bad = ("", "") if self.together is None else (self.together.loss, self.together.bad)
+        gradients = [p.grad for p in self.parameters] if self.micro_batches else []
+        taken = {"elements": self.elements, "loss": loss or 0.0, "bad": bad, "gradients": gradients}
+        count = self.micro_batches
+        self._drop(self.parameters)
+        self.micro_batches = count
+        return taken
+
+    def add_running(self, taken: Mapping[str, Any]) -> None:
+        """Add what `take_running` gave."""
+        self.elements += taken["elements"]
+        if self.together is not None:
+            self.together.loss += taken["loss"]
+            self.together.bad = self.together.bad or taken["bad"]
+        for p, gradient in zip(self.parameters, taken["gradients"], strict=False):
+            if gradient is not None:
+                p.grad = gradient if p.grad is None else p.grad + gradient
+
     def state_dict(self) -> dict[str, Any]:
         """Counter, scaler and the accumulation that is under way, gradients included."""
         gradients = [as_data(p.grad) for p in self.parameters] if self.micro_batches else []
@@ -321,3 +374,5 @@ class Updater:
         for p in parameters:
             p.grad = None
         self.micro_batches, self.elements = 0, 0.0
+        if self.together is not None:
+            self.together.forget()

@@ -91,7 +91,9 @@ class ImageConfig(StartSettings, TrainerConfig):
     decoder_rate: float = setting(0.5, above=0)
     """The decoder's learning rate, relative to the grid's; sines take a tenth of it. At the grid's own rate a large
     grid's fit keeps falling back by some dB."""
-    examples_every: str | None = setting("20%", parse=Every, resumable=True, affects_state=False, common=True)
+    examples_every: str | None = setting(
+        "20%", parse=Every, resumable=True, affects_state=False, common=True, live="unless null"
+    )
     """When a picture of the fit is logged."""
 
     def __post_init__(self) -> None:
@@ -171,7 +173,7 @@ class ImageTrainer(Trainer):
         if config.examples_every is not None:
             from treadle.hooks.examples import Examples
 
-            self.add_hook(Examples(config.examples_every))
+            self.add_hook(Examples(config.examples_every, setting="examples_every"))
 
     def feeds_of(self, picture: Picture | TiledPicture) -> tuple[Feed, Feed]:
         """The pixels to train on, and those to measure the fit on: all, of a tiled picture `MEASURED` at most."""
@@ -206,6 +208,12 @@ class ImageTrainer(Trainer):
             height, width = max(1, round(height * scale)), max(1, round(width * scale))
         fit = self.model.picture(height, width)
         return {"fit": to_display(fit.values, linear=fit.linear)}
+
+    def views(self) -> dict[str, Any]:
+        """Fit, target and error, from near and afar."""
+        from treadle.fields.image.live import FitView
+
+        return {"fit": FitView(self.model, self.picture)}
 
     def report(self, directory: Path) -> dict[str, Any]:
         """Write `comparison.png` (fit, target, error) and `fit.png` into `directory`; returns what it is worth.

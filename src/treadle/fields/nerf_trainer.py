@@ -60,6 +60,8 @@ from treadle.kernels.threads import left_to_kernels
 from treadle.reports.growth import course, growth
 from treadle.reports.report import write_report
 from treadle.reports.rows import Row
+from treadle.reports.scene import cameras_in, scene_of
+from treadle.reports.trainer_views import standing_of
 from treadle.runs.models import At, find_model
 
 
@@ -125,7 +127,7 @@ class NeRFTrainer(Trainer):
                 }
             )
         if config.examples_every is not None and self.validation_feed is not None:
-            self.add_hook(Examples(config.examples_every))
+            self.add_hook(Examples(config.examples_every, setting="examples_every"))
         if config.render_every is not None:
             self.add_hook(OfflineRenders(config.render_every, lambda trainer: trainer.offline()))  # type: ignore[attr-defined]
 
@@ -244,7 +246,7 @@ class NeRFTrainer(Trainer):
         )
         after = occupancy.share
         if abs(after - before) > 0.1 * before:
-            self.note("pruned", occupied=round(after, 5), before=round(before, 5))
+            self.note("prune", occupied=round(after, 5), before=round(before, 5))
 
     @property
     def finished(self) -> Progress:
@@ -315,6 +317,32 @@ class NeRFTrainer(Trainer):
         assert isinstance(self.validation_feed, ViewFeed)
         camera = small_camera(self.validation_feed.photographs.cameras[0])
         return {"view": as_pixels(self.model.look(camera, self.background.in_tests(self.device)).image).numpy()}
+
+    def views(self) -> dict[str, Any]:
+        """The field from any camera, and held-out views beside their photographs."""
+        from treadle.fields.nerf.live import HeldOutRadianceView, RadianceView
+
+        background = self.background.in_tests(self.device)
+        found: dict[str, Any] = {"field": RadianceView(self.model, self.capture, background)}
+        feed = self.validation_feed or self.test_feed
+        if isinstance(feed, ViewFeed):
+            found["held out"] = HeldOutRadianceView(
+                feed,
+                self.model.looking(background),
+                self.strip,
+                self.judged,
+                lambda view: view.colors(background),
+                self.device,
+                partial(standing_of, self),
+            )
+        return found
+
+    def scenes(self) -> dict[str, Any]:
+        """The cells in which something is, the capture's points, and the cameras that are trained on."""
+        from treadle.fields.nerf.live import RadianceView
+
+        view = RadianceView(self.model, self.capture, self.background.in_tests(self.device))
+        return {"field": scene_of(view, **cameras_in(self.capture.train.cameras))}
 
     def report(self, directory: Path) -> dict[str, Any]:
         """Write a strip, a turntable and the growth into `directory`; returns figures and paths."""

@@ -48,7 +48,11 @@ from treadle.kernels.threads import left_to_kernels
 from treadle.reports.growth import growth
 from treadle.reports.report import write_report
 from treadle.reports.rows import Row
+from treadle.reports.scene import Scene
 from treadle.runs.models import At, find_model
+
+SCENE_RESOLUTION = 96
+"""Voxels along each side of the box for the mesh that logging services are sent."""
 
 
 class SDFTrainer(Trainer):
@@ -96,7 +100,7 @@ class SDFTrainer(Trainer):
         self.validation_feed = self.held_out("validation", config.validation_points)
         self.test_feed = self.held_out("test", config.test_points)
         self.model = self.build_field()
-        self.pruning = every(config.prune_every)
+        self.on_settings()
         self.model.to_input.copy_(torch.from_numpy(self.solid.to_input))
         self.objective = config.objective(colored=self.model.colored)
         named: dict[str, dict[str, Any]] = {"*": {"name": "decoder"}}
@@ -118,7 +122,7 @@ class SDFTrainer(Trainer):
         if config.examples_every is not None:
             from treadle.hooks.examples import Examples
 
-            self.add_hook(Examples(config.examples_every))
+            self.add_hook(Examples(config.examples_every, setting="examples_every"))
         if config.render_every is not None:
             self.add_hook(OfflineRenders(config.render_every, lambda _: self.renders()))
 
@@ -134,6 +138,11 @@ class SDFTrainer(Trainer):
         if level is not None:
             cells = Octree.from_mesh(self.solid.vertices, self.solid.faces, level, dilation=1).cells
         return build_field(self.config, self.solid.paint is not None, cells)
+
+    def on_settings(self) -> None:
+        """Prune when the settings say so."""
+        super().on_settings()
+        self.pruning = every(self.config.prune_every)
 
     def pre_training(self) -> None:
         """Put what is to be known of the mesh into the journal."""
@@ -197,6 +206,20 @@ class SDFTrainer(Trainer):
         size = min(self.config.picture, 256)
         seen = panels.see(self.model, panels.camera_at(panels.VIEWS["front"], size))
         return {"view": panels.shaded(seen)}
+
+    def views(self) -> dict[str, Any]:
+        """The surface from any camera, and slices of the distance."""
+        from treadle.fields.sdf.live import SliceView, SurfaceView
+
+        return {"surface": SurfaceView(self.model), "slices": SliceView(self.model, self.solid)}
+
+    def scenes(self) -> dict[str, Any]:
+        """The surface by marching cubes, coarser than `report` has it; nothing while there is none."""
+        try:
+            mesh = surface(self.model, min(self.config.resolution, SCENE_RESOLUTION))
+        except UsageError:  # a field that has learnt nothing yet, or no scikit-image
+            return {"surface": Scene()}
+        return {"surface": Scene(vertices=mesh.vertices, faces=mesh.faces, vertex_colors=mesh.colors)}
 
     def renders(self) -> dict[str, dict[str, Any]]:
         """All channels of the surface, and where it is, from the front and from the back."""

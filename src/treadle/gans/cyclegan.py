@@ -243,6 +243,12 @@ class CycleGANTrainer(TranslationTrainer):
             if shown[way]
         }
 
+    def views(self) -> dict[str, Any]:
+        """Held-out pictures of A and of B: as they are, translated, and back again."""
+        from treadle.gans.live import cycle_views
+
+        return cycle_views(self)
+
     @classmethod
     def load_model(
         cls, run: str | Path, direction: Literal["AtoB", "BtoA"] = "AtoB", *, at: At | None = None

@@ -218,6 +218,12 @@ class Pix2PixTrainer(TranslationTrainer):
         rows = [self.triplet(x, self.translate(x.to(self.device), self.generator), y) for x, y in self.probes()]
         return {"translations": panel([list(row.values()) for row in rows], list(rows[0]))} if rows else {}
 
+    def views(self) -> dict[str, Any]:
+        """Input, output and target of held-out samples, and where they differ."""
+        from treadle.gans.live import pair_views
+
+        return pair_views(self)
+
     def triplet(self, x: Tensor, output: Tensor, y: Tensor) -> dict[str, Pixels]:
         """Input, output and target, (1, C, H, W) each, as pictures to be looked at; label maps in their colours."""
         inputs, outputs = self.config.values

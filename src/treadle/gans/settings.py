@@ -230,7 +230,9 @@ class JudgingSettings(Settings):
     validations where `monitor` is "fid"."""
     examples: int = setting(4, least=0, resumable=True, affects_state=False)
     """Pictures that are translated for the eye: the first that are validated on, or where there are none trained on."""
-    examples_every: str | None = setting("10%", parse=Every, resumable=True, affects_state=False, common=True)
+    examples_every: str | None = setting(
+        "10%", parse=Every, resumable=True, affects_state=False, common=True, live="unless null"
+    )
     """When examples are made."""
     keep_generators: int = setting(10, least=0, resumable=True, affects_state=False)
     """Generators of past validations that are kept at most, spread over the run: to be tested, exported and used

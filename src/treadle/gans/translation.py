@@ -160,7 +160,7 @@ class TranslationTrainer(Trainer):
         self.timing = Timing()
         self.add_hook(self.timing)
         if config.examples_every is not None and config.examples:
-            self.add_hook(Examples(config.examples_every))
+            self.add_hook(Examples(config.examples_every, setting="examples_every"))
 
     @property
     def comparing(self) -> list[str]:

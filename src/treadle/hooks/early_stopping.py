@@ -73,6 +73,7 @@ class EarlyStopping(Hook):
         mode, min_improvement: see `Patience`.
         warm_up: the part of the run, such as "5 epochs" or "10%", in which validations without improvement are not
             counted; the best value is kept from the start.
+        of_settings: patience, improvement and warm-up are those of the trainer's config, also when these are changed.
 
     Example:
         Trainer(..., validation_data=held_out, hooks=[EarlyStopping(5, monitor="accuracy", mode="max")])
@@ -90,11 +91,20 @@ class EarlyStopping(Hook):
         mode: Mode = "min",
         min_improvement: float = 0.0,
         warm_up: str | Span | None = None,
+        of_settings: bool = False,
     ) -> None:
         self.monitor = monitor
         self.policy = Patience(patience, mode=mode, min_improvement=min_improvement)
         self.warm_up = None if warm_up is None else Span.parse(warm_up)
+        self.of_settings = of_settings
         self._last_step = -1
+
+    def on_settings(self, trainer: Trainer) -> None:
+        """Have the patience that the settings have by now."""
+        config = trainer.config
+        if self.of_settings and config.patience is not None:
+            self.policy.patience, self.policy.min_improvement = config.patience, config.min_improvement
+            self.warm_up = None if config.patience_warm_up is None else Span.parse(config.patience_warm_up)
 
     def post_validation(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """Take in the metric; end the run where patience is at an end."""

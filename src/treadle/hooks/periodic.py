@@ -16,6 +16,7 @@ class Periodic(Hook, ABC):
 
     Args:
         every: "500 steps", "2 epochs" or "10%".
+        setting: the live setting of the trainer's config that `every` is of, which is heeded when it is changed.
 
     Example:
         class Greet(Periodic):
@@ -25,12 +26,19 @@ class Periodic(Hook, ABC):
         Trainer(..., hooks=[Greet("100 steps")])
     """
 
-    def __init__(self, every: str | Every) -> None:
+    def __init__(self, every: str | Every, *, setting: str | None = None) -> None:
         self.every = every if isinstance(every, Every) else Every(every)
+        self.setting = setting
 
     @abstractmethod
     def act(self, trainer: Trainer) -> None:
         """Do it."""
+
+    def on_settings(self, trainer: Trainer) -> None:
+        """Be due as the setting says by now."""
+        if self.setting is not None:
+            every = getattr(trainer.config, self.setting)
+            self.every = every if isinstance(every, Every) else Every(every)
 
     def post_step(self, trainer: Trainer, batch: Any, outputs: Mapping[str, Any]) -> None:
         """Act, where a step makes it due."""

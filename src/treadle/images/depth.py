@@ -6,10 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from treadle.images.heat import heat
 from treadle.images.reading import Pixels
-
-# Far to near, as Moreland's black-body colours run: steps that look alike, and still told apart without colour.
-_FAR_TO_NEAR = np.array([[0, 0, 0], [72, 18, 10], [178, 34, 34], [227, 105, 5], [238, 210, 33], [255, 255, 255]]) / 255
 
 
 def shown_depth(depth: Tensor, alpha: Tensor, ends: tuple[float, float] | None = None) -> Pixels:
@@ -22,9 +20,7 @@ def shown_depth(depth: Tensor, alpha: Tensor, ends: tuple[float, float] | None =
         return np.zeros((*values.shape, 3), np.uint8)
     near, far = depth_ends(values[covered]) if ends is None else ends
     share = np.clip((far - values) / max(far - near, 1e-9), 0, 1) * 0.85 + 0.15
-    places = np.linspace(0, 1, len(_FAR_TO_NEAR))
-    colors = np.stack([np.interp(share, places, _FAR_TO_NEAR[:, channel]) for channel in range(3)], 2)
-    shown: Pixels = (colors * covered[..., None] * 255 + 0.5).astype(np.uint8)
+    shown: Pixels = (heat(share) * covered[..., None] * 255 + 0.5).astype(np.uint8)
     return shown
 
 

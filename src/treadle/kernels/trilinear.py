@@ -55,12 +55,11 @@ def interpolate(volume: Tensor, points: Tensor, offsets: Tensor | None = None) -
     beside = points.new_zeros(1, 3) if offsets is None else offsets
     # By NumPy: memory that it has given back is warm, while torch's aligned one is often mapped anew, page by page.
     out = torch.from_numpy(np.empty((len(points), len(beside) * features), np.float32))
-    unit = (0.0,) * features if features < trilinear_loops.WIDE else ()
     parts = threads.parts_for(-(-len(points) // trilinear_loops.BLOCK))
     arrays = [tensor.detach().contiguous().numpy() for tensor in (points, beside)]
     flat = volume.detach().contiguous().view(-1).numpy()
     sizes = volume.shape[0], volume.shape[1], volume.shape[2]
-    threads.spread(trilinear_loops.interpolate, parts, flat, sizes, features, *arrays, unit, out.view(-1).numpy())
+    threads.spread(trilinear_loops.interpolate, parts, flat, sizes, features, *arrays, out.view(-1).numpy())
     return out
 
 

@@ -1,8 +1,8 @@
 """The compiled loop of trilinear interpolation.
 
 Points are cut into blocks; each is read by one thread, in one way. So results are bitwise equal on any number of
-threads. From 16 features on they are read sixteen at a time; fewer are one loop, unrolled by `unit`, a tuple with as
-many entries (else empty).
+threads. Features are read sixteen at a time; where there are fewer, with what lies behind them, which is overwritten by
+the next point's. At the ends of a block and of the volume, where nothing lies behind, they are read one by one.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg"
@@ -16,9 +16,6 @@ from treadle.kernels.lanes import COUNT, load, store
 
 BLOCK = 512
 """Points that are handed out together."""
-
-WIDE = COUNT
-"""Features from which on they are read sixteen at a time."""
 
 
 @numba.njit(inline="always")
@@ -35,7 +32,7 @@ def _place(x, size):
 
 
 @compiled()
-def interpolate(volume, shape, features, points, offsets, unit, out, part, parts):
+def interpolate(volume, shape, features, points, offsets, out, part, parts):
     """Read `volume` (x * y * z * features,) of that shape at points (n, 3) + offsets (k, 3) into out (n * k * f,)."""
     one = np.float32(1)
     sx, sy, sz = shape
@@ -47,6 +44,8 @@ def interpolate(volume, shape, features, points, offsets, unit, out, part, parts
     blocks = (count + BLOCK - 1) // BLOCK
     start, stop = min(blocks * part // parts * BLOCK, count), min(blocks * (part + 1) // parts * BLOCK, count)
     for i in range(start, stop):
+        # Up to here one thread writes, however many there are: what lies beyond is not its own.
+        end = min((i // BLOCK + 1) * BLOCK, count) * beside * features
         for k in range(beside):
             cx, a = _place(points[i, 0] + offsets[k, 0], sx)
             cy, b = _place(points[i, 1] + offsets[k, 1], sy)
@@ -56,26 +55,26 @@ def interpolate(volume, shape, features, points, offsets, unit, out, part, parts
             w000, w001, w010, w011 = w00 * (one - c), w00 * c, w01 * (one - c), w01 * c
             w100, w101, w110, w111 = w10 * (one - c), w10 * c, w11 * (one - c), w11 * c
             at = (i * beside + k) * features
-            if features >= WIDE:
+            # Fewer than 16 are read with what follows them, which the next point's then take the place of.
+            alone = features < COUNT
+            if not alone or (at + COUNT <= end and r + x + y + z + COUNT <= volume.shape[0]):
                 # Blocks of 16; the last may overlap the one before it, and writes the same there once more.
                 f = 0
                 while f < features:
-                    q = r + min(f, features - COUNT)
+                    beyond = 0 if alone else min(f, features - COUNT)
+                    q = r + beyond
                     low = load(volume, q) * w000 + load(volume, q + z) * w001
                     low = low + load(volume, q + y) * w010 + load(volume, q + y + z) * w011
                     q += x
                     low = low + load(volume, q) * w100 + load(volume, q + z) * w101
                     low = low + load(volume, q + y) * w110 + load(volume, q + y + z) * w111
-                    store(out, at + min(f, features - COUNT), low)
+                    store(out, at + beyond, low)
                     f += COUNT
             else:
-                # Unsigned: an index that cannot be negative needs no look at that.
-                q0, q1, q2, q3 = np.uint64(r), np.uint64(r + z), np.uint64(r + y), np.uint64(r + y + z)
-                r += x
-                q4, q5, q6, q7 = np.uint64(r), np.uint64(r + z), np.uint64(r + y), np.uint64(r + y + z)
-                to = np.uint64(at)
-                for each in range(len(unit)):
-                    g = np.uint64(each)
-                    low = w000 * volume[q0 + g] + w001 * volume[q1 + g] + w010 * volume[q2 + g] + w011 * volume[q3 + g]
-                    high = w100 * volume[q4 + g] + w101 * volume[q5 + g] + w110 * volume[q6 + g] + w111 * volume[q7 + g]
-                    out[to + g] = low + high
+                for f in range(features):
+                    q = r + f
+                    low = volume[q] * w000 + volume[q + z] * w001
+                    low = low + volume[q + y] * w010 + volume[q + y + z] * w011
+                    q += x
+                    low = low + volume[q] * w100 + volume[q + z] * w101
+                    out[at + f] = low + volume[q + y] * w110 + volume[q + y + z] * w111

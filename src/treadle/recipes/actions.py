@@ -226,11 +226,23 @@ def branch(
     parent: Path, before: Recipe, recipe: Recipe, at: int, run_dir: str | Path | None, hooks: Sequence[Hook] = ()
 ) -> Trainer:
     """The trainer of a new run, with `recipe`, from the checkpoint of `parent` after `at` steps of `before`."""
+    return recipe.build(run_dir=branched(parent, before, recipe, at, run_dir), hooks=hooks, resume=True)
+
+
+def branched(
+    parent: Path, before: Recipe, recipe: Recipe, at: int, run_dir: str | Path | None, *, same_data: bool = False
+) -> Path:
+    """The directory of the run that `branch` goes on with, which anybody may resume.
+
+    With `same_data`, raises UsageError where the data are not those that the parent has been trained on.
+    """
     if begins_with(before) != begins_with(recipe):
         raise UsageError(f"init: a fork goes on with the weights of step {at}: begin a new run (treadle train) instead")
     with without_init(before).build() as old, without_init(recipe).build() as new:
         changes = changed_hyperparameters(old.parts.optimizers, new.parts.optimizers)
         redirected = redirect(read_checkpoint(checkpoint_at(parent, at)), new)
+    if redirected is not None and same_data:
+        raise UsageError(f"its data are not those that {parent} was trained on: {redirected}")
     target = None if run_dir is None else Path(run_dir)
     others = changes_of_future(parent, recipe.config)
     others += sorted({f"{change['optimizer']}.{change['key']}" for change in changes} if not others else ())
@@ -239,7 +251,7 @@ def branch(
         say(f"treadle: {redirected}")
     elif others:
         say(f"treadle: with other {', '.join(others)} nothing is best yet: the next validation begins anew")
-    return recipe.build(run_dir=directory, hooks=hooks, resume=True)
+    return directory
 
 
 def begins_with(recipe: Recipe) -> Any:

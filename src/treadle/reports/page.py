@@ -46,7 +46,7 @@ def page(
     return _PAGE.format(
         title=escape(title),
         description=escape(f"{description} · {count}" if description else count),
-        style=_STYLE,
+        style=STYLE,
         script=_SCRIPT,
         strips="".join(_strip(strip) for strip in strips),
         summary=_overall(overall, words) + _summary(summaries, {k: v for k, v in words.items() if k not in overall}),
@@ -150,7 +150,7 @@ def _short(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:#.4g}".rstrip(".")
 
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark;
   --ink: #1d1d1f; --soft: #63636b; --line: #dcdce0; --paper: #fff; --bar: #f4f4f6; --mark: #0a5fd0; }
 @media (prefers-color-scheme: dark) {

@@ -18,9 +18,9 @@ from treadle.hooks.early_stopping import EarlyStopping
 from treadle.hooks.time_limit import TimeLimit
 
 if TYPE_CHECKING:
+    from treadle.engine.history import Archive
     from treadle.engine.trainer import Trainer
     from treadle.runs.run import Run
-    from treadle.runs.saving import Saver
 
 # What a run on disk needs (YAML, safetensors) is imported with the first one: most trainers write nothing.
 
@@ -39,6 +39,7 @@ def default_hooks(config: TrainerConfig) -> list[Hook]:
                 mode=mode,
                 min_improvement=config.min_improvement,
                 warm_up=config.patience_warm_up,
+                of_settings=True,
             )
         )
     if config.max_time is not None:
@@ -78,11 +79,22 @@ def begin_run(trainer: Trainer, run_dir: str | Path, resume: bool | Literal["aut
         raise UsageError(f"resume is {resume!r}: expected True, False or 'auto'")
     if not resume:
         return open_run(trainer, run_dir)
+    from treadle.runs.shared import as_one
+
     wanted = Path(run_dir).expanduser()
-    found = newest_run(wanted)
+
+    def look() -> tuple[str | None, bool]:
+        """The newest run there, and whether it has finished: once for all processes, before one of them writes."""
+        found = newest_run(wanted)
+        if found is None:
+            return None, False
+        return str(found), read_summary(found).get("status") == "finished"
+
+    name, finished = as_one(trainer.loop.world, look)
+    found = None if name is None else Path(name)
     if resume != "auto":
         return resume_run(trainer, wanted if found is None else found)
-    if found is None or (found != wanted and read_summary(found).get("status") == "finished"):
+    if found is None or (found != wanted and finished):
         return open_run(trainer, run_dir)
     try:
         resume_run(trainer, found)
@@ -93,10 +105,19 @@ def begin_run(trainer: Trainer, run_dir: str | Path, resume: bool | Literal["aut
 def open_run(trainer: Trainer, run_dir: str | Path) -> None:
     """Make the trainer a run on disk, in a new directory, once all that can be checked has been."""
     from treadle.runs.aside import create_run
+    from treadle.runs.run import Run
+    from treadle.runs.shared import as_one
 
     check_ready(trainer.loop)
     begin(trainer)
-    _attach(trainer, create_run(run_dir))
+    made: list[Run] = []
+
+    def create() -> str:
+        made.append(create_run(run_dir))
+        return str(made[0].path)
+
+    path = Path(as_one(trainer.loop.world, create))
+    _attach(trainer, made[0] if made else Run(path))
 
 
 def resume_run(trainer: Trainer, path: str | Path) -> None:
@@ -104,26 +125,29 @@ def resume_run(trainer: Trainer, path: str | Path) -> None:
 
     Raises UsageError for changed settings or data, or a run that another process is training.
     """
-    from treadle.runs.resume import go_on
+    from treadle.runs.resume import follow, go_on_together
     from treadle.runs.run import Run
 
     check_ready(trainer.loop)
-    archive = _attach(trainer, Run.open(path))
+    archive = _attach(trainer, Run.open(path) if trainer.loop.world.main else Run(Path(path)))
     try:
-        go_on(trainer)
+        go_on_together(trainer) if trainer.loop.world.main else follow(trainer)
     except BaseException:
         archive.release()
         raise
+    progress = trainer.progress
+    trainer.loop.counts = (progress.epoch, progress.step, progress.batch)
 
 
-def _attach(trainer: Trainer, run: Run) -> Saver:
-    """Let the engine write into `run`, which is this process's from here on."""
+def _attach(trainer: Trainer, run: Run) -> Archive:
+    """Let the engine write into `run`, which is this process's from here on; of several, the main one's."""
     from treadle.checkpoint.store import Retention
     from treadle.config.fields import to_dict
     from treadle.engine.schedule import Span
     from treadle.runs.pictures import ExampleFiles
     from treadle.runs.recorder import RunRecorder
     from treadle.runs.saving import Saver
+    from treadle.runs.shared import SharedArchive, as_one
 
     loop, config = trainer.loop, trainer.config
 
@@ -133,8 +157,11 @@ def _attach(trainer: Trainer, run: Run) -> Saver:
         return Retention(config.keep_checkpoints, None if every is None else max(1, round(every)), best)
 
     trainer.run = run
-    loop.archive = archive = Saver(run, loop.note, retention, config.save_patience)
     loop.told_at_start |= {"settings": to_dict(config)}
-    for hook in (RunRecorder(run), ExampleFiles(run)):
+    saver: list[Saver] = []
+    as_one(loop.world, lambda: saver.append(Saver(run, loop.note, retention, config.save_patience)))
+    writer = saver[0] if saver else None
+    loop.archive = archive = writer if writer and loop.world.size == 1 else SharedArchive(loop.world, writer)
+    for hook in (RunRecorder(run), ExampleFiles(run)) if loop.world.main else ():
         trainer.add_hook(hook)
     return archive

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,14 +19,14 @@ from treadle.checkpoint.store import (
     write_checkpoint,
 )
 from treadle.errors import RunError, UsageError
-from treadle.files import blamed, copy_regular, number, reason
+from treadle.files import blamed, copy_regular, number, raw_lines, reason, to_json
 from treadle.hooks.best_model import BestModel
 from treadle.hooks.early_stopping import EarlyStopping
 from treadle.runs.aside import create_run
 from treadle.runs.best import copy_best
 from treadle.runs.metrics import METRICS
 from treadle.runs.other_data import Redirected
-from treadle.runs.run import JOURNAL, Run, read_journal
+from treadle.runs.run import JOURNAL, Run, read_journal, recorded_settings, run_id
 from treadle.terminal import say
 
 if TYPE_CHECKING:
@@ -82,6 +83,12 @@ def fork_run(
         else:
             write_checkpoint(run.path / "checkpoints", redirected.state)
         entry = {"event": "fork", "step": step, "time": time.time(), "parent": str(parent), "hyperparameters": changes}
+        first = next(raw_lines(parent / JOURNAL), None)
+        if first is not None:
+            entry["parent_id"] = run_id(first)
+        given = _given(parent, config)
+        if given:
+            entry["given"] = given
         if others:
             entry["others"] = list(others)
         if redirected is not None:
@@ -97,6 +104,13 @@ def fork_run(
     except OSError as error:
         say(f"treadle: {source} is not kept for good, its run cannot be written ({reason(error)}); {fork} has a copy")
     return fork
+
+
+def _given(parent: Path, config: Mapping[str, Any]) -> list[str]:
+    """The settings that a fork of `parent` with this config.yaml has otherwise: they win over the parent's edits."""
+    before = recorded_settings(parent, read_journal(parent))
+    after = json.loads(to_json(config.get("config") or {}))
+    return sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
 
 
 def checkpoint_at(parent: Path, step: int) -> Path:
@@ -155,6 +169,7 @@ def as_forked(trainer: Trainer, run: Path) -> None:
                 group = trainer.parts.optimizers[change["optimizer"]].param_groups[change["group"]]
                 group[change["key"]] = tuple(value) if isinstance(value, list) else value
             others = first.get("others", [])
+            trainer.loop.edits.give_way(first.get("given", []))
         if others:
             for hook in trainer.hooks:
                 if isinstance(hook, BestModel | EarlyStopping):

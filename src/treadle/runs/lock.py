@@ -62,6 +62,23 @@ class RunLock:
             self.release()
 
 
+def is_held(run: Path) -> bool:
+    """Whether somebody on this machine trains the run now, this process included; nothing is written."""
+    try:
+        descriptor = open_regular(run / LOCK)
+    except OSError:
+        return False  # nobody ever has
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 _held: weakref.WeakSet[RunLock] = weakref.WeakSet()
 
 

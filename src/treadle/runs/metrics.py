@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +18,10 @@ from treadle.errors import RunError
 from treadle.files import LineFile, cannot_write, file_name, make_directory, number, raw_lines, write_whole
 
 METRICS = "metrics.jsonl"
+ABANDONED = "abandoned.jsonl"
+"""The lines of futures that were given up, each with the number of the time that this happened."""
+MOST_ABANDONED = 8 << 20
+"""Bytes of these that are kept; half of it for one future, of which so many training lines are left out."""
 SERIES_SPLITS = ("epoch", "validation", "test")
 """The splits that are also kept as series; "epoch" is the training data's means over each epoch."""
 TRAINING = b'{"split": "train"'
@@ -55,6 +60,28 @@ class MetricLog:
         if split in SERIES_SPLITS and (self._closed or time.monotonic() >= self._series_due):
             self._series_due = time.monotonic() + SERIES_PERIOD
             self.write_series(least_growth=0.1)
+
+    def abandon(self, step: int) -> None:
+        """Keep what was logged after `step` where `read_abandoned` finds it: that future is about to be given up."""
+        begin = self.file.end_of(lambda line: parse_line(self.file.path, "near the end", line)["step"] <= step)
+        size = self.file.size - begin
+        if size <= 0:
+            return
+        path = self.directory / ABANDONED
+        kept = LineFile(path)
+        try:
+            which = 1 + max((_number_of(line) for line in raw_lines(path)), default=0)
+            every = 1 + size // (MOST_ABANDONED // 2)
+            lines = [
+                b'{"rewind": %d, ' % which + line[1:]
+                for count, line in enumerate(raw_lines(self.file.path, begin))
+                if count % every == 0 or not line.startswith(TRAINING)
+            ]
+            kept.extend(b"".join(lines))
+        finally:
+            kept.close()
+        if kept.size > MOST_ABANDONED:
+            _drop_oldest(path)
 
     def rewind(self, step: int) -> None:
         """Drop what was logged after `step`: the run goes on from there, and will log it again."""
@@ -133,6 +160,19 @@ def all_series(run: str | Path) -> dict[str, Points]:
     return collect(metric_lines(Path(run) / METRICS))
 
 
+def read_abandoned(run: str | Path) -> dict[int, dict[str, Points]]:
+    """What rewinds and rollbacks have given up, by their numbers, the first is 1, and then by "split/name".
+
+    Only so much is kept (`MOST_ABANDONED` bytes): the newest, and of a long one only some of the training lines. Empty
+    for a run that never went back, and for one of before 0.4.
+    """
+    lines: dict[int, list[dict[str, Any]]] = {}
+    for line in metric_lines(Path(run) / ABANDONED):
+        if type(line.get("rewind")) is int:
+            lines.setdefault(line["rewind"], []).append(line)
+    return {number: collect(found) for number, found in sorted(lines.items())}
+
+
 def series(run: str | Path, name: str, split: str = "train") -> Points:
     """One metric of a run; empty where it was never logged."""
     return all_series(run).get(f"{split}/{name}", (np.empty(0, np.int64), np.empty(0, np.float64)))
@@ -168,3 +208,28 @@ def parse_line(path: Path, number: int | str, line: bytes) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     raise RunError(f"{path}, line {number} is damaged: it lacks step, split or values; delete it to read the rest")
+
+
+def _number_of(line: bytes) -> int:
+    """Of which time that a future was given up a line is; they begin with it."""
+    found = re.match(rb'\{"rewind": (\d{1,9}),', line)
+    return int(found[1]) if found else 0
+
+
+def _drop_oldest(path: Path) -> None:
+    """Keep the newest half of the bytes that there may be, of whole futures."""
+    lines = list(raw_lines(path))
+    sizes: dict[int, int] = {}
+    for line in lines:
+        sizes[_number_of(line)] = sizes.get(_number_of(line), 0) + len(line)
+    room = MOST_ABANDONED // 2
+    kept: set[int] = set()
+    for newest in sorted(sizes, reverse=True):
+        room -= sizes[newest]
+        if room < 0 and kept:
+            break
+        kept.add(newest)
+    try:
+        write_whole(path, b"".join(line for line in lines if _number_of(line) in kept))
+    except OSError as error:
+        raise cannot_write(path, error) from error

@@ -42,7 +42,9 @@ class RunRecorder(Hook):
     def on_journal(self, trainer: Trainer, entry: Mapping[str, Any]) -> None:
         """Append an entry to journal.jsonl; with other limits the run is described anew, and not finished."""
         if entry["event"] == "extend" and self.run.has(CONFIG):
-            self.run.write_config(read_config(self.run.path) | {"config": to_dict(trainer.config)})
+            planned = trainer.loop.edits.planned(to_dict(trainer.config))
+            self.run.write_config(read_config(self.run.path) | {"config": planned})
+        if entry["event"] in ("extend", "edit", "rewind") and not trainer.ended:
             self.run.file(SUMMARY).unlink(missing_ok=True)
         self.run.journal.append(entry)
 

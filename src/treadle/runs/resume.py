@@ -27,7 +27,9 @@ from treadle.runs.run import (
     read_config,
     read_environment,
     read_journal,
+    recorded_settings,
 )
+from treadle.runs.shared import ERRORS, described, spread_state
 from treadle.terminal import say
 
 if TYPE_CHECKING:
@@ -61,25 +63,6 @@ def check_changes(changes: Mapping[str, tuple[Any, Any]], kind: type) -> None:
         )
 
 
-def recorded_settings(path: Path, journal: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The settings that the run at `path` has been trained with, empty where nothing says.
-
-    They are those of its journal: config.yaml might have been edited since.
-    """
-    settings: dict[str, Any] = {}
-    with blamed(path / JOURNAL):
-        for entry in journal:
-            if isinstance(entry.get("settings"), dict):
-                settings = dict(entry["settings"])
-            elif entry.get("event") in ("resume", "extend") and settings and isinstance(entry.get("changed"), dict):
-                settings |= {name: pair[-1] for name, pair in entry["changed"].items()}
-    if not settings:
-        settings = read_config(path).get("config", {})
-    if not isinstance(settings, dict):
-        raise UsageError(f"{path / CONFIG}: config is damaged, it is no mapping: restore the file")
-    return settings
-
-
 def changes_since(recorded: dict[str, Any], config: TrainerConfig) -> dict[str, tuple[Any, Any]]:
     """The settings of `config` that are others than was recorded of a run, as name -> (before, after)."""
     if not recorded:
@@ -100,6 +83,47 @@ def changes_of_future(run: Path, config: TrainerConfig) -> list[str]:
     """
     changes = changes_since(recorded_settings(run, read_journal(run)), config)
     return sorted(changes.keys() - resumable(type(config)))
+
+
+def go_on_together(trainer: Trainer) -> None:
+    """Go on with a run in the main process, and tell the others, which `follow`. Raises what `go_on` does, in all."""
+    world, lifecycle = trainer.loop.world, trainer.loop.lifecycle
+    if world.size == 1:
+        return go_on(trainer)
+    try:
+        go_on(trainer)
+    except BaseException as error:
+        world.share(described(error))
+        raise
+    world.share({"done": lifecycle.finish_reason, "ended": lifecycle.ended})
+
+
+def follow(trainer: Trainer) -> None:
+    """In a process that is not the main one: take the states that it restores, and end up where it does."""
+    loop = trainer.loop
+    failure: Exception | None = None
+    while True:
+        told: dict[str, Any] = loop.world.share({})
+        if "error" in told:
+            raise ERRORS[told["error"]](told["text"])
+        if "done" in told:
+            break
+        if told.get("begin"):
+            begin(trainer)
+            continue
+        state = spread_state(loop.world, None)
+        try:
+            loop.state.restore(state)
+            failure = None
+        except Exception as error:  # the main process has it too, and tries the one before
+            failure = error
+        else:
+            loop.edits.give_way({name: (old, new) for name, (old, new) in told["changes"].items()})
+    if failure is not None:
+        raise failure
+    loop.lifecycle.finish_reason = told["done"]
+    if told["ended"]:
+        trainer.driver.mark_finished(told["done"] or "")
 
 
 def go_on(trainer: Trainer) -> None:
@@ -131,7 +155,8 @@ def go_on(trainer: Trainer) -> None:
     surroundings = _compare_environment(run, refuse=trainer.config.deterministic)
     run.remove_leftovers()
     remove_leftovers(run.path / CHECKPOINTS)
-    if _restore_newest(trainer, journal):
+    if _restore_newest(trainer, journal, changes):
+        trainer.loop.edits.give_way(changes)
         _notice_other_weights(trainer)
     else:
         run.metrics.rewind(-1)
@@ -147,13 +172,23 @@ def go_on(trainer: Trainer) -> None:
     if changes:
         run.write_config(read_config(run.path) | {"config": config})
     run.file(SUMMARY).unlink(missing_ok=True)
-    trainer.note("resume", changed={name: list(pair) for name, pair in changes.items()})
+    edits = trainer.loop.edits.in_force()
+    if edits:
+        text = ", ".join(f"{edit['label']} {to_json(edit['before'])} -> {to_json(edit['after'])}" for edit in edits)
+        say(f"treadle: the run goes on with what was edited while it ran: {text}")
+    trainer.note(
+        "resume",
+        changed={name: list(pair) for name, pair in changes.items()},
+        **({"edits": edits} if edits else {}),
+    )
     if surroundings:
         trainer.note("environment changed", changed={name: list(pair) for name, pair in surroundings.items()})
 
 
 def _begin_again(trainer: Trainer, journal: Iterable[Mapping[str, Any]]) -> None:
     """Begin with the weights that the settings name, as the run did. Raises DataChanged where they are others now."""
+    if trainer.loop.world.size > 1:
+        trainer.loop.world.share({"begin": True})
     begin(trainer)
     before = [entry["init"]["sha256"] for entry in journal if entry.get("event") == "start" and "init" in entry]
     if before and before[-1] != trainer.loop.state.begun_with:
@@ -208,7 +243,9 @@ def _compare_environment(run: Run, *, refuse: bool) -> dict[str, tuple[Any, Any]
     return changes
 
 
-def _restore_newest(trainer: Trainer, journal: Sequence[Mapping[str, Any]]) -> bool:
+def _restore_newest(
+    trainer: Trainer, journal: Sequence[Mapping[str, Any]], changes: Mapping[str, tuple[Any, Any]]
+) -> bool:
     """Restore the newest checkpoint that can be; returns whether there was one.
 
     Raises StateError where one is whole and cannot be restored all the same, nor any before it; and UsageError for a
@@ -219,6 +256,9 @@ def _restore_newest(trainer: Trainer, journal: Sequence[Mapping[str, Any]]) -> b
     failure: StateError | None = None
     for checkpoint, state in _newest_first(run.path / CHECKPOINTS):
         if isinstance(state, State):
+            if trainer.loop.world.size > 1:
+                trainer.loop.world.share({"changes": {name: list(pair) for name, pair in changes.items()}})
+                spread_state(trainer.loop.world, state)
             try:
                 trainer.loop.state.restore(state)
             except TreadleError:
@@ -231,6 +271,7 @@ def _restore_newest(trainer: Trainer, journal: Sequence[Mapping[str, Any]]) -> b
                 assert trainer.loop.archive is not None
                 trainer.loop.archive.digest = state.digest
                 _notice_lost_lines(trainer, state, sizes, journal)
+                _notice_other_world(trainer)
                 return True
         say(f"treadle: {state}; trying the one before it")
         trainer.note("checkpoint damaged", checkpoint=checkpoint.name, error=str(state))
@@ -242,6 +283,21 @@ def _restore_newest(trainer: Trainer, journal: Sequence[Mapping[str, Any]]) -> b
             f"({journal[0].get('parent')}) again"
         )
     return False
+
+
+def _notice_other_world(trainer: Trainer) -> None:
+    """Say that the run goes on with another number of processes; raises UsageError where it has to be exact."""
+    before, now = trainer.loop.state.other_world, trainer.loop.world.size
+    if before is None:
+        return
+    if trainer.config.deterministic:
+        raise UsageError(f"the run was trained by {before} processes, and here are {now}: resume it with {before}")
+    say(
+        f"treadle: the run was trained by {before} process{'es' if before > 1 else ''} and goes on with {now}: "
+        "weights, moments, counters and the order of samples are what they were; noise and the last bits of sums "
+        "are not"
+    )
+    trainer.note("processes changed", before=before, now=now)
 
 
 def _newest_first(directory: Path) -> Iterator[tuple[Path, State | StateError]]:
@@ -261,7 +317,8 @@ def _notice_lost_lines(
 ) -> None:
     """Say which logs are shorter than they were when the checkpoint was written; the training does not need them."""
     recorded = state.clock.get("logs")
-    forked_here = bool(journal) and journal[0]["event"] == "fork" and journal[0]["step"] == state.step
+    forked_here = bool(journal) and journal[0]["event"] == "fork"
+    forked_here = forked_here and (journal[0]["step"] == state.step or "kept" in journal[0])
     for name, size in sizes.items():
         before = recorded.get(name) if isinstance(recorded, dict) else None
         if forked_here and name == JOURNAL:  # it has begun one of its own

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from treadle.errors import RunError, UsageError
 from treadle.files import (
     NAN_AND_INF,
     LineFile,
+    blamed,
     cannot_write,
     near_sibling,
     open_regular,
@@ -168,6 +170,35 @@ def read_journal(run: str | Path) -> list[dict[str, Any]]:
             raise RunError(f"{path}, line {count} is damaged: it lacks event or step; delete it to read the rest")
         entries.append(entry)
     return entries
+
+
+def run_id(first: Mapping[str, Any] | bytes) -> str:
+    """The id of a run, 16 hexadecimal digits, from the first entry of its journal, or the line that says it.
+
+    It is the same after every kill, move and resume. A fork begins with an entry of its own, and has an id of its own;
+    a copy of a run's directory is the same run.
+    """
+    line = first if isinstance(first, bytes) else to_json(first).encode(errors="backslashreplace")
+    return hashlib.sha256(line.rstrip(b"\n")).hexdigest()[:16]
+
+
+def recorded_settings(path: Path, journal: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings that the run at `path` has been trained with, empty where nothing says.
+
+    They are those of its journal: config.yaml might have been edited since.
+    """
+    settings: dict[str, Any] = {}
+    with blamed(path / JOURNAL):
+        for entry in journal:
+            if isinstance(entry.get("settings"), dict):
+                settings = dict(entry["settings"])
+            elif entry.get("event") in ("resume", "extend") and settings and isinstance(entry.get("changed"), dict):
+                settings |= {name: pair[-1] for name, pair in entry["changed"].items()}
+    if not settings:
+        settings = read_config(path).get("config", {})
+    if not isinstance(settings, dict):
+        raise UsageError(f"{path / CONFIG}: config is damaged, it is no mapping: restore the file")
+    return settings
 
 
 def check_info(path: Path, info: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -18,12 +18,15 @@ from treadle.checkpoint.store import (
     forget_after,
     list_checkpoints,
     newest_good,
+    pin,
     step_of,
 )
 from treadle.checkpoint.tensorfile import pieces
 from treadle.checkpoint.writer import CheckpointWriter
-from treadle.errors import RunError, StateError
+from treadle.errors import RunError, StateError, TreadleError, UsageError
+from treadle.files import reason
 from treadle.runs.best import Best, forget_best_after, has_best, read_best, write_best
+from treadle.runs.keeping import keep_future
 from treadle.runs.lock import RunLock
 from treadle.runs.models import keep_model, prune_models
 from treadle.runs.run import CHECKPOINTS, Run
@@ -100,9 +103,30 @@ class Saver:
                     yield saved
                     limit = step_of(path) - 1
 
-    def forget_after(self, step: int) -> None:
-        """Give up the checkpoints and best models after `step`."""
+    def keep_future(self, step: int) -> Path | None:
+        """Make a run of its own of what came after `step`; None where there is no checkpoint. Raises UsageError."""
         self.finish()
+        try:
+            return keep_future(self._run.path, step)
+        except (OSError, TreadleError) as error:
+            why = reason(error) if isinstance(error, OSError) else str(error)
+            raise UsageError(f"what came after step {step} cannot be kept: {why}; nothing was changed") from error
+
+    def pin(self, step: int, why: str) -> bool:
+        """Keep the checkpoint of `step` for good; returns whether there is one. Raises UsageError where it cannot."""
+        path = self._directory / checkpoint_name(step)
+        if not path.is_dir():
+            return False
+        try:
+            pin(path, why)
+        except OSError as error:
+            raise UsageError(f"the checkpoint of step {step} cannot be kept: {reason(error)}") from error
+        return True
+
+    def forget_after(self, step: int) -> None:
+        """Give up the checkpoints and best models after `step`; what was logged then is put aside before."""
+        self.finish()
+        self._run.metrics.abandon(step)
         forget_after(self._directory, step)
         forget_best_after(self._run.path, step)
 

@@ -12,7 +12,10 @@ from treadle.checkpoint.compare import differences
 from treadle.checkpoint.state import State
 from treadle.checkpoint.store import checkpoint_name, list_checkpoints, read_checkpoint, step_of
 from treadle.config.settings import resumable_with_effect
+from treadle.engine.command import Command
 from treadle.engine.commands import from_journal
+from treadle.engine.edit_commands import Edit
+from treadle.engine.edits import Change
 from treadle.errors import DataChanged, UsageError
 from treadle.files import blamed
 from treadle.runs.fork import as_forked
@@ -47,7 +50,7 @@ def verify_run(run: Path, build: Callable[[Path], Trainer], start: int | None = 
             verifies the newest. What a person changed in the run (learning rates, loss weights) is changed again.
 
     Raises:
-        UsageError: no checkpoint there, or nothing after it to compare with.
+        UsageError: no checkpoint there, nothing after it to compare with, or one of several processes.
         StateError: a checkpoint is damaged.
     """
     checkpoints = {step_of(path): path for path in list_checkpoints(run / "checkpoints")}
@@ -58,9 +61,7 @@ def verify_run(run: Path, build: Callable[[Path], Trainer], start: int | None = 
         if not targets:
             raise UsageError(f"{run} has no checkpoint after step {start} to compare with")
         with blamed(run / JOURNAL):
-            edits = [entry for entry in edits_in_force(journal) if entry["step"] >= start]
-            for edit in edits:
-                from_journal(edit)
+            edits = _commands([entry for entry in edits_in_force(journal) if entry["step"] >= start], start)
         verdict = Verdict(start)
         if start:
             try:
@@ -71,9 +72,12 @@ def verify_run(run: Path, build: Callable[[Path], Trainer], start: int | None = 
             if trainer.loop.over:  # where it had ended, a limit was raised: there are later checkpoints
                 trainer.loop.lifecycle.finish_reason = None
         for target in targets:
-            saved, replayed = read_checkpoint(checkpoints[target]), _advance(trainer, target, edits)
+            saved = read_checkpoint(checkpoints[target])
+            _refuse_other_worlds(run, saved)
+            replayed = _advance(trainer, target, edits)
             found = ["the run ended before this step"] if replayed is None else list(differences(saved, replayed))
-            if found and not trainer.ended and _repeat(trainer, edits):  # it may have been saved after an edit there
+            while found and not trainer.ended and edits and edits[0][0] == target:  # it may have been saved after one
+                trainer.commands.put(edits.pop(0)[1])
                 trainer.stop()
                 trainer.iterate()
                 found = list(differences(saved, trainer.loop.state.capture()))
@@ -82,6 +86,16 @@ def verify_run(run: Path, build: Callable[[Path], Trainer], start: int | None = 
                 verdict.differs_at, verdict.differences = target, found
                 break
     return verdict
+
+
+def _refuse_other_worlds(run: Path, saved: State) -> None:
+    """Raise UsageError for a state of several processes: one has other noise, and rounds their sums otherwise."""
+    size = len(saved.values.get("ranks", {})) or 1
+    if size > 1:
+        raise UsageError(
+            f"{run} was trained by {size} processes at step {saved.step}, which one cannot take again to the last bit: "
+            "there is nothing that it could verify"
+        )
 
 
 def start_of(run: Path, kind: type[Any], start: int | None = None) -> int:
@@ -143,18 +157,27 @@ def edits_in_force(journal: Sequence[Mapping[str, Any]]) -> list[Mapping[str, An
     return edits
 
 
-def _repeat(trainer: Trainer, edits: Sequence[Mapping[str, Any]]) -> bool:
-    """Ask for the edits made at the step that `trainer` is at; returns whether there were any."""
-    commands = [from_journal(edit) for edit in edits if edit["step"] == trainer.progress.step]
-    for command in filter(None, commands):
-        trainer.commands.put(command)
-    return bool(trainer.commands)
+def _commands(edits: Sequence[Mapping[str, Any]], start: int) -> list[tuple[int, Command]]:
+    """What makes the edits again, with the step that each is made at.
+
+    The state at `start` may have seen some of those that were made there, so only what they came to is made again.
+    """
+    commands: list[tuple[int, Command]] = []
+    last: dict[tuple[str, str], Change] = {}
+    for entry in edits:
+        command = from_journal(entry)
+        if entry["step"] == start and isinstance(command, Edit):
+            last |= {(change.what, change.target): change for change in command.changes}
+        elif command is not None:
+            commands.append((entry["step"], command))
+    return [(start, Edit(list(last.values()))), *commands] if last else commands
 
 
-def _advance(trainer: Trainer, target: int, edits: Sequence[Mapping[str, Any]]) -> State | None:
-    """The replayed state after `target` steps; None where the replay ended earlier."""
+def _advance(trainer: Trainer, target: int, edits: list[tuple[int, Command]]) -> State | None:
+    """The replayed state after `target` steps; None where the replay ended earlier. It takes out the edits it makes."""
     while trainer.progress.step < target:
-        _repeat(trainer, edits)
+        while edits and edits[0][0] <= trainer.progress.step:
+            trainer.commands.put(edits.pop(0)[1])
         if not trainer.iterate():
             return None
     if trainer.ended:  # the last state was captured before post_training, and that is what the run saved, too

@@ -21,6 +21,12 @@ GROUP = "treadle.sinks"
 SINKS = {
     "console": ("treadle.sinks.console:Console", "progress on the terminal; on without being asked for"),
     "tensorboard": ("treadle.sinks.tensorboard:TensorBoard", "TensorBoard events, in RUN/tensorboard or =DIR"),
+    "csv": ("treadle.sinks.csv:CSV", "CSV tables, in RUN/csv or =DIR/NAME/VERSION"),
+    "wandb": ("treadle.sinks.wandb:Wandb", "W&B, by its own login and variables, in =[ENTITY/]PROJECT"),
+    "trackio": ("treadle.sinks.trackio:Trackio", "trackio, in TRACKIO_DIR or on its host, in =PROJECT"),
+    "mlflow": ("treadle.sinks.mlflow:MLflow", "MLflow, =EXPERIMENT or =URI, else as its variables say"),
+    "comet": ("treadle.sinks.comet:Comet", "Comet, without a key its archives; =[WORKSPACE/]PROJECT"),
+    "rerun": ("treadle.sinks.rerun:Rerun", "Rerun, in RUN/rerun, =FILE.rrd, or a viewer at =URL"),
     "visdom": ("treadle.sinks.visdom:Visdom", "a Visdom server, at http://localhost:8097 or =URL"),
 }
 """The sinks that come with Treadle: "module:Class", imported when it is asked for, and a line about it."""
@@ -42,7 +48,10 @@ def make(name: str, where: str | None = None) -> Sink:
     """
     kind = sink_class(name)
     try:
-        return kind.at(where)
+        made = kind.at(where)
+        if where is not None and hasattr(made, "asked"):  # a service, which may be told of a run later, too
+            made.asked = f"{name}={where}"
+        return made
     except TreadleError as error:
         raise UsageError(f"--log {name}{f'={where}' if where is not None else ''}: {error}") from None
     except Exception as error:  # a third party's may fail in any way: it is named, in one line

@@ -74,25 +74,25 @@ class GrowthSettings(Settings):
     strategy: Literal["mcmc", "adc", "none"] = setting("mcmc", common=True)
     """"mcmc": a fixed budget of splats, dead ones move to where they are needed; "adc": clone, split and prune as in
     the first paper; "none": the splats that it starts with."""
-    cap: int = setting(10_000, least=1, common=True)
+    cap: int = setting(10_000, least=1, common=True, live=True)
     """The most splats there may be."""
-    grow_every: str = setting("1%", parse=Every)
+    grow_every: str = setting("1%", parse=Every, live=True)
     """How often splats are added, moved and removed ..."""
-    grow_from: str | None = setting("1.5%", parse=Span.parse)
+    grow_from: str | None = setting("1.5%", parse=Span.parse, live=True)
     """... after this part of the run ..."""
-    grow_until: str | None = setting("80%", parse=Span.parse)
+    grow_until: str | None = setting("80%", parse=Span.parse, live=True)
     """... and before this one."""
-    growth: float = setting(0.05, above=0)
+    growth: float = setting(0.05, above=0, live=True)
     """mcmc: the share of their number by which splats are added each time."""
-    noise: float = setting(5e5, least=0)
+    noise: float = setting(5e5, least=0, live=True)
     """mcmc: how far splats tremble, times the learning rate of their centres."""
-    pull: float = setting(2e-4, above=0)
+    pull: float = setting(2e-4, above=0, live=True)
     """adc: the mean gradient in the picture (from -1 to 1) from which a splat multiplies."""
-    small: float = setting(0.01, above=0)
+    small: float = setting(0.01, above=0, live=True)
     """adc: what is larger, relative to the scene's extent, is split and not cloned."""
-    large: float = setting(0.1, above=0)
+    large: float = setting(0.1, above=0, live=True)
     """adc: what is larger is removed, after the first reset."""
-    reset_every: str = setting("10%", parse=Every)
+    reset_every: str = setting("10%", parse=Every, live=True)
     """adc: how often opacities are lowered, until `grow_until`."""
 
 
@@ -130,7 +130,9 @@ class JudgingSettings(Settings):
 
     lpips_weights: Path | None = setting(None, resumable=True, affects_state=False)
     """Weights of LPIPS, a safetensors file: tests report it where they are given."""
-    examples_every: str | None = setting("4%", parse=Every, resumable=True, affects_state=False, common=True)
+    examples_every: str | None = setting(
+        "4%", parse=Every, resumable=True, affects_state=False, common=True, live="unless null"
+    )
     """When a picture of a held-out view is made; together they show the growth."""
     turntable: int = setting(48, least=0, resumable=True, affects_state=False)
     """Frames of the turntable in the report; 0 makes none."""

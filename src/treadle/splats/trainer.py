@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -41,6 +41,7 @@ from treadle.kernels.threads import left_to_kernels
 from treadle.reports.growth import course, growth
 from treadle.reports.report import write_report
 from treadle.reports.rows import Row
+from treadle.reports.trainer_views import standing_of
 from treadle.runs.models import At, find_model
 from treadle.splats import losses, panels
 from treadle.splats.cloud import Cloud
@@ -119,7 +120,7 @@ class SplatsTrainer(Trainer):
         self.strategy = self.build_strategy()
         self.timing = Timing()
         if config.examples_every is not None and self.validation_feed is not None:
-            self.add_hook(Examples(config.examples_every))
+            self.add_hook(Examples(config.examples_every, setting="examples_every"))
         if self.device.type == "cpu":
             prepare(tell_when_slow("compiling the kernels, once for this machine"))
 
@@ -131,6 +132,15 @@ class SplatsTrainer(Trainer):
         """What decides which splats multiply and die. Override it for a strategy of your own."""
         strategy: Strategy = self.config.build_strategy(over_white=self.background.trained == WHITE)
         return strategy
+
+    def on_settings(self) -> None:
+        """Let the strategy have what the settings say by now; what it remembers stays."""
+        super().on_settings()
+        made = self.build_strategy()
+        if type(made) is type(self.strategy) and is_dataclass(made):
+            for each in fields(made):
+                if each.init:
+                    setattr(self.strategy, each.name, getattr(made, each.name))
 
     def pre_training(self) -> None:
         """Put what is to be known of the data into the journal."""
@@ -148,9 +158,13 @@ class SplatsTrainer(Trainer):
         rendered = self.render_training(view, target, background)
         found = self.objective(**self.terms(rendered, view, target))
         self.minimize(found, self.optimizer)
+        before = len(self.model)
         with torch.no_grad():
             self.strategy.after_update(self, rendered)
-        return {"loss": found.total, "splats": len(self.model)}
+        after = len(self.model)
+        if after != before:
+            self.note("densify" if after > before else "prune", splats=after, before=before)
+        return {"loss": found.total, "splats": after}
 
     def render_training(self, view: View, target: Target, background: Tensor) -> Rendered:
         """The view with all that the loss terms need, from where its camera is by now taken to be."""
@@ -240,10 +254,31 @@ class SplatsTrainer(Trainer):
 
     def examples(self) -> dict[str, Any]:
         """The first held-out view, at most 256 pixels wide and high: such pictures together show the growth."""
-        assert isinstance(self.validation_feed, ViewFeed)
+        if not isinstance(self.validation_feed, ViewFeed):
+            return {}
         camera = small_camera(self.validation_feed.photographs.cameras[0])
         background = self.background.in_tests(self.device)
         return {"view": as_pixels(render(self.model.cloud(), camera, background=background).image).numpy()}
+
+    def views(self) -> dict[str, Any]:
+        """The splats from any camera, and held-out views beside their photographs."""
+        from treadle.splats.live import HeldOutView, SplatsView
+
+        background = self.background.in_tests(self.device)
+        found: dict[str, Any] = {
+            "splats": SplatsView(self.model, self.capture, background, self.near, partial(standing_of, self))
+        }
+        feed = self.validation_feed or self.test_feed
+        if isinstance(feed, ViewFeed):
+            see = partial(self.seen, depth=True)
+            found["held out"] = HeldOutView(feed, see, self.judged, self.device, partial(standing_of, self))
+        return found
+
+    def scenes(self) -> dict[str, Any]:
+        """The splats in their colours without harmonics, and the cameras that they are trained on."""
+        from treadle.splats.live import scene_of
+
+        return {"splats": scene_of(self.model.cloud().detached(), self.capture.train.cameras)}
 
     def report(self, directory: Path) -> dict[str, Any]:
         """Write `splats.ply`, a strip, a turntable and the growth into `directory`; returns figures and paths."""

@@ -147,6 +147,18 @@ class LineAutoencoderTrainer(LinesTrainer):
         off = self.model(lines) - lines
         return {"loss": off.square().mean(), "distance": off.norm(dim=2).mean() * self.box.unit}
 
+    def views(self) -> dict[str, Any]:
+        """Lines as they come back, and as they are."""
+        from treadle.tracts.live import tract_views
+
+        return tract_views(self)
+
+    def scenes(self) -> dict[str, Any]:
+        """Held-out lines as they come back by direction, and the volume's box, in RAS+ millimetres."""
+        from treadle.tracts.live import tract_scenes
+
+        return tract_scenes(self)
+
     def report(self, directory: Path) -> dict[str, Any]:
         """Write a picture of held-out lines, there and back above as they are; returns figures and its path."""
         found: dict[str, Any] = dict(self.validation_metrics)

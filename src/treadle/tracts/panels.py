@@ -175,9 +175,7 @@ class _Segments:
         length = np.linalg.norm(steps, axis=1, keepdims=True)
         self.directions = np.divide(steps, length, out=np.zeros_like(steps), where=length > 0)
         if colors is None:
-            strongest = np.abs(self.directions).max(axis=1, keepdims=True)
-            # Halfway to full brightness: else what runs obliquely is darker than what runs along an axis.
-            self.colors = np.abs(self.directions) / np.maximum(strongest, 1e-6) ** 0.5
+            self.colors = _by_direction(self.directions)
         else:
             self.colors = np.asarray(colors, np.float64)[line[first]]
 
@@ -210,6 +208,28 @@ def _longer(place: list[float], more: float) -> list[float]:
     # One that is seen from its end is a dot.
     dx, dy = ((u - x) * more / length, (v - y) * more / length) if length > 0 else (more, 0.0)
     return [x - dx, y - dy, u + dx, v + dy]
+
+
+def direction_colors(directions: np.ndarray) -> np.ndarray:
+    """(n, 3) uint8: the colours of directions (n, 3) of length 1 in RAS+, as they have them in these pictures."""
+    return np.asarray((_soft(_by_direction(directions)).clip(0, 1) * 255 + 0.5).astype(np.uint8))
+
+
+def heat(values: np.ndarray) -> np.ndarray:
+    """(n, 3) from 0 to 1: colours of values from 0 (cool and dark) to 1 (hot and bright)."""
+    at = np.clip(values, 0, 1)[:, None]
+    stops = np.array([[0.18, 0.32, 0.75], [0.35, 0.75, 0.75], [0.95, 0.85, 0.35], [0.95, 0.25, 0.15]])
+    place = at * (len(stops) - 1)
+    low = np.minimum(place.astype(np.int64)[:, 0], len(stops) - 2)
+    part = place - low[:, None]
+    return np.asarray(stops[low] * (1 - part) + stops[low + 1] * part)
+
+
+def _by_direction(directions: np.ndarray) -> np.ndarray:
+    """|x| red, |y| green, |z| blue."""
+    strongest = np.abs(directions).max(axis=1, keepdims=True)
+    # Halfway to full brightness: else what runs obliquely is darker than what runs along an axis.
+    return np.asarray(np.abs(directions) / np.maximum(strongest, 1e-6) ** 0.5)
 
 
 def _soft(colors: np.ndarray) -> np.ndarray:

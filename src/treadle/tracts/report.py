@@ -85,7 +85,7 @@ def rows_of(judged: Judged, spaces: list[Space], groups: Mapping[str, np.ndarray
         subject = int(judged.subject[chosen][0])
         mine = chosen & (judged.subject == subject)
         lines = judged.streamlines(subject, spaces[subject]).select(mine[judged.subject == subject])
-        colors = _heat(np.nan_to_num(wrong[mine] / scale))
+        colors = panels.heat(np.nan_to_num(wrong[mine] / scale))
         drawn = panels.draw(lines, spaces[subject], views=("axial", "corner"), size=320, colors=colors)
         yield Row(
             name,
@@ -139,13 +139,3 @@ def histogram(judged: Judged, chosen: np.ndarray, width: int = 420, height: int 
         pen.text((x - 8, bottom + 6), f"1e{power}", fill=(150, 152, 160))
     pen.text((right - 44, bottom - 14), "1 - cos", fill=(150, 152, 160))
     return np.asarray(sheet)
-
-
-def _heat(values: np.ndarray) -> np.ndarray:
-    """(n, 3) from 0 to 1: colours of values from 0 (cool and dark) to 1 (hot and bright)."""
-    at = np.clip(values, 0, 1)[:, None]
-    stops = np.array([[0.18, 0.32, 0.75], [0.35, 0.75, 0.75], [0.95, 0.85, 0.35], [0.95, 0.25, 0.15]])
-    place = at * (len(stops) - 1)
-    low = np.minimum(place.astype(np.int64)[:, 0], len(stops) - 2)
-    part = place - low[:, None]
-    return np.asarray(stops[low] * (1 - part) + stops[low + 1] * part)

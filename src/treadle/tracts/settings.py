@@ -70,7 +70,9 @@ class ReportSettings(Settings):
     """Tracked lines shorter than this, in mm, are dropped."""
     track_seeds: int = setting(2000, least=0, resumable=True, affects_state=False, common=True)
     """Seeds of the tracking when the run ends; 0 tracks nothing."""
-    examples_every: str | None = setting(None, parse=Every, resumable=True, affects_state=False, common=True)
+    examples_every: str | None = setting(
+        None, parse=Every, resumable=True, affects_state=False, common=True, live="unless null"
+    )
     """When a picture of tracked lines is made; together they show the learning."""
 
 

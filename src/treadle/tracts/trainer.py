@@ -92,7 +92,7 @@ class TractsTrainer(LinesTrainer):
         if config.monitor in OF_GENERATION and not self.held:
             raise UsageError(f"monitor is {config.monitor!r}, and there is no line to validate on: set monitor=loss")
         if config.examples_every is not None:
-            self.add_hook(Examples(config.examples_every))
+            self.add_hook(Examples(config.examples_every, setting="examples_every"))
 
     def feed_of(self, subjects: Sequence[Subject], *, training: bool = False) -> TractFeed:
         """The batches of some subjects; only training changes lines, and draws their order."""
@@ -219,6 +219,18 @@ class TractsTrainer(LinesTrainer):
         seeds = place_seeds(ground.seeding, seed=self.config.seed, total=max(50, self.config.track_seeds // 10))
         tracked = track(self.propagator(subject), seeds, space, ground.mask, self.tracking(), seed=self.config.seed)
         return {"view": panels.picture(panels.draw(tracked.lines, space, views=("axial", "corner"), size=256))}
+
+    def views(self) -> dict[str, Any]:
+        """Tracked lines, reference lines and errors, in space and over slices of the volume."""
+        from treadle.tracts.live import tract_views
+
+        return tract_views(self)
+
+    def scenes(self) -> dict[str, Any]:
+        """Lines tracked from some seeds by direction, and the volume's box, in RAS+ millimetres."""
+        from treadle.tracts.live import tract_scenes
+
+        return tract_scenes(self)
 
     def report(self, directory: Path) -> dict[str, Any]:
         """Track the subject that is shown; write `tracks.trk`, a picture, scores where the truth is known."""

@@ -240,7 +240,7 @@ def test_the_state_before_an_error_can_be_resumed(tmp_path: Path) -> None:
 def test_commands_after_the_end_are_answered() -> None:
     """A command that comes after the run's end is answered at once, with an error, and waits for nobody."""
     with pytest.raises(RunError, match="the run has ended"):
-        trained().commands.validate().result(timeout=1)
+        trained().commands.validate().result(timeout=0)
 
 
 def test_refuses_a_step_from_inside_a_step() -> None:
@@ -255,4 +255,4 @@ def test_a_run_may_be_let_run_to_a_condition() -> None:
     reached = trainer.commands.run_until("loss < 1")
     while trainer.iterate():
         pass
-    assert trainer.paused and reached.result(timeout=1)["reached"] and trainer.metrics["loss"] < 1
+    assert trainer.paused and reached.result(timeout=0)["reached"] and trainer.metrics["loss"] < 1

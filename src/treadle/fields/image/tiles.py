@@ -250,6 +250,15 @@ class SpreadFeed(Feed):
         return Fingerprint().add((self._feed.fingerprint(), self._step)).hexdigest()
 
 
+def numbers_of(rows: Indices, columns: Indices, size: tuple[int, int]) -> Indices:
+    """The `index` of the pixels at `rows` and `columns`, both of one shape: the way back from `places`."""
+    height, width = size
+    band, tile = rows // SIDE, columns // SIDE
+    high, wide = np.minimum(SIDE, height - band * SIDE), np.minimum(SIDE, width - tile * SIDE)
+    before = band * SIDE * width + tile * SIDE * high
+    return np.asarray(before + (rows - band * SIDE) * wide + columns - tile * SIDE)
+
+
 def centres(rows: Indices, columns: Indices, size: tuple[int, int]) -> Tensor:
     """The centres of pixels in [-1, 1]^2, (n, 2) float32: x before y, y downwards."""
     height, width = size

@@ -68,16 +68,16 @@ class MarchSettings(Settings):
     1, else 1/64."""
     stop: float = setting(1e-4, above=0, below=1)
     """A ray ends where less than this of what is behind would be seen."""
-    prune_every: str = setting("16 steps", parse=Every, common=True)
+    prune_every: str = setting("16 steps", parse=Every, common=True, live=True)
     """How often empty space is looked for."""
     prune_from: int | None = setting(None, least=0)
     """The first steps leave all space occupied: what nobody has learnt yet is not to be taken for empty. null takes 16
     where `bound` is 1, else 160."""
-    prune_after: int = setting(256, least=0)
+    prune_after: int = setting(256, least=0, live=True)
     """Up to this step all cells are looked at, from then on a quarter of all, and as many of the occupied ones."""
-    prune_decay: float = setting(0.95, above=0, most=1)
+    prune_decay: float = setting(0.95, above=0, most=1, live=True)
     """What is left of the density that a cell is remembered with, each time."""
-    prune_below: float = setting(0.01, above=0)
+    prune_below: float = setting(0.01, above=0, live=True)
     """Cells with less than this optical thickness along one step are empty."""
     shrink_every: str | None = setting("20%", parse=Every)
     """octree, codebook: how often cells that are empty by then, and their features, are taken out; null keeps all."""
@@ -136,7 +136,9 @@ class ShowingSettings(Settings):
     validate_views: int | None = setting(None, least=1)
     """How many of the held-out photographs are measured during training, spread evenly; null: all. The report at the
     end, and `treadle test`, measure all."""
-    examples_every: str | None = setting("10%", parse=Every, resumable=True, affects_state=False, common=True)
+    examples_every: str | None = setting(
+        "10%", parse=Every, resumable=True, affects_state=False, common=True, live="unless null"
+    )
     """When a picture of a held-out view is made; together they show the growth."""
     render_every: str | None = setting(None, parse=Every, resumable=True, affects_state=False)
     """When the first held-out view is rendered with all channels, as PNG and EXR, into the run's folder."""

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from treadle.cameras.camera import Camera
+from treadle.fields.field import Field
 from treadle.fields.pipeline import Pipeline
 from treadle.fields.rays import Rays
 from treadle.fields.rendering import render
-from treadle.fields.sdf.field import SDFField
+from treadle.fields.sdf.field import CHUNK, SDFField
 from treadle.fields.tracers.sphere import SphereTracer
 from treadle.images.panels import panel
 from treadle.images.reading import Pixels
@@ -25,6 +26,9 @@ VIEWS = {"front": (0.55, 0.35, 1.0), "back": (-0.8, 0.5, -0.6)}
 
 DISTANCE = 3.2
 """How far cameras are from the origin."""
+
+PLANES = ((2, 1), (0, 2), (0, 1))
+"""In a slice across x, y or z: which axis is right, and which is up."""
 
 CAPTIONS = ("shaded", "normals", "ambient occlusion", "colour")
 
@@ -60,15 +64,16 @@ def camera_at(direction: Sequence[float], size: int, distance: float = DISTANCE)
     return Camera(size, size, focal, focal, size / 2, size / 2, pose)
 
 
-def see(field: SDFField, camera: Camera, lod: int | None = None) -> Seen:
+def see(field: Field, camera: Camera, lod: int | None = None) -> Seen:
     """Trace the surface of a field: its depth, normals, occlusion and, where it has them, colours."""
-    names = ("normal", "color") if field.colored else ("normal",)
+    colored = "color" in field.channels
+    names = ("normal", "color") if colored else ("normal",)
     found = render(Pipeline(field, SphereTracer()), camera, names, lod=lod)
     rays = Rays.of(camera)
     places = rays.origins + found["distance"].reshape(-1, 1) * rays.directions
     hit = found["opacity"].reshape(-1) > 0.5
     # A tracer arrives where it gets no further, too: in a dip of a distance that is not quite one.
-    hit[hit.clone()] = field.evaluate(places[hit], lod=lod).abs().flatten().cpu() < _ARRIVED
+    hit[hit.clone()] = distances(field, places[hit], lod).abs() < _ARRIVED
     found = {name: values * hit.reshape(camera.height, camera.width, 1) for name, values in found.items()}
     open_ = torch.zeros(len(hit))
     open_[hit] = occlusion(field, places[hit], found["normal"].reshape(-1, 3)[hit], lod)
@@ -77,13 +82,13 @@ def see(field: SDFField, camera: Camera, lod: int | None = None) -> Seen:
         found["depth"].numpy(),
         found["normal"].numpy(),
         open_.reshape(camera.height, camera.width, 1).numpy(),
-        found["color"].numpy() if field.colored else None,
+        found["color"].numpy() if colored else None,
         _LIGHT @ camera.world_to_camera[:3, :3],
     )
 
 
 @torch.no_grad()
-def occlusion(field: SDFField, points: Tensor, normals: Tensor, lod: int | None = None, reach: float = 0.25) -> Tensor:
+def occlusion(field: Field, points: Tensor, normals: Tensor, lod: int | None = None, reach: float = 0.25) -> Tensor:
     """(n,) how open it is at `points` (n, 3) on the surface, from 0 to 1.
 
     In the open the distance grows along the normal as fast as one goes; what it lacks is occlusion (Evans 2006, "Fast
@@ -94,9 +99,18 @@ def occlusion(field: SDFField, points: Tensor, normals: Tensor, lod: int | None 
     ahead = reach * torch.arange(1, _STEPS + 1) / _STEPS
     lacking = torch.zeros(len(points))
     for number, step in enumerate(ahead.tolist()):
-        values = field.evaluate(points + step * normals, lod=lod).cpu()
-        lacking += 0.65**number * (step - values[:, 0]).clamp(min=0) / step
+        values = distances(field, points + step * normals, lod)
+        lacking += 0.65**number * (step - values).clamp(min=0) / step
     return (1 - lacking / sum(0.65**number for number in range(_STEPS))).clamp(0, 1)
+
+
+@torch.no_grad()
+def distances(field: Field, points: Tensor, lod: int | None = None) -> Tensor:
+    """(n,) what a field says of `points` (n, 3), on the CPU, in chunks."""
+    tensors = [*field.parameters(), *field.buffers()]
+    device = tensors[0].device if tensors else points.device
+    parts = [field(part.to(device), None, ("sdf",), lod)["sdf"].float().cpu() for part in points.split(CHUNK)]
+    return torch.cat(parts)[:, 0] if parts else points.new_empty(0)
 
 
 def shaded(seen: Seen) -> NDArray[np.float32]:
@@ -141,7 +155,7 @@ def slice_through(field: SDFField, axis: int, size: int, at: float = 0.0) -> Pix
     right, and z or y up."""
     ticks = (2 * torch.arange(size) + 1) / size - 1
     up, right = torch.meshgrid(-ticks, ticks, indexing="ij")
-    across, above = ((2, 1), (0, 2), (0, 1))[axis]
+    across, above = PLANES[axis]
     points = torch.full((size * size, 3), at)
     points[:, across], points[:, above] = right.flatten(), up.flatten()
     values = field.evaluate(points).reshape(size, size).cpu().numpy()

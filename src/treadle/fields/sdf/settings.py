@@ -77,11 +77,11 @@ class DistanceSettings(Settings):
 class PruningSettings(Settings):
     """Which cells of an octree stay (grid: octree or codebook); at first those at the mesh and beside them."""
 
-    prune_every: str | None = setting(None, parse=Every)
+    prune_every: str | None = setting(None, parse=Every, live=True)
     """When cells are taken away that the surface is nowhere near to; null keeps all."""
-    prune_from: str | None = setting("25%", parse=Span.parse)
+    prune_from: str | None = setting("25%", parse=Span.parse, live=True)
     """Not before this much of the run is over: until then the field does not know where its surface is."""
-    prune_beyond: float = setting(2.0, above=0)
+    prune_beyond: float = setting(2.0, above=0, live=True)
     """Cells go whose middles are farther from the surface than this many times the way to their own corners; from 1 on
     none does that the surface runs through, where the field is right."""
 
@@ -98,7 +98,9 @@ class ShowingSettings(Settings):
     """Voxels along each side of the mesh that is judged and written at the end."""
     picture: int = setting(400, least=16, most=4096, resumable=True, affects_state=False)
     """Width and height of pictures, in pixels."""
-    examples_every: str | None = setting("10%", parse=Every, resumable=True, affects_state=False, common=True)
+    examples_every: str | None = setting(
+        "10%", parse=Every, resumable=True, affects_state=False, common=True, live="unless null"
+    )
     """When a picture of the surface is made; together they show how it came to be."""
     render_every: str | None = setting(None, parse=Every, resumable=True, affects_state=False, common=True)
     """When all channels are rendered into the run's `renders`, as PNG for the eye and EXR for programs."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ from treadle.tracts.tracking.settings import TrackingSettings
 REASONS = ("mask", "angle", "end", "length", "direction")
 """Why a line stopped: it would leave the mask (or the volume), turn too much, the model said that it ends here, it is
 as long as it may be, there is no direction."""
+T = TypeVar("T")
+
 _MASK, _ANGLE, _END, _LENGTH, _DIRECTION = range(len(REASONS))
 
 _ROWS = 64
@@ -46,7 +50,6 @@ class Grown:
         return self.points[self.offsets[line] + self.offsets[line + 1] - 1 - np.arange(len(line))], self.offsets
 
 
-@torch.inference_mode()
 def grow(
     propagator: Propagator,
     points: np.ndarray,
@@ -60,7 +63,38 @@ def grow(
     purpose: str,
     first: np.ndarray | None = None,
 ) -> Grown:
-    """Grow lines from where they end.
+    """Grow lines from where they end: what `growing` comes to."""
+    steps = growing(
+        propagator, points, offsets, space, mask, settings, seed=seed, numbers=numbers, purpose=purpose, first=first
+    )
+    return last_of(steps)
+
+
+def last_of(steps: Generator[None, None, T]) -> T:
+    """What a generator returns that is taken to its end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: T = end.value
+            return found
+
+
+@torch.inference_mode()
+def growing(
+    propagator: Propagator,
+    points: np.ndarray,
+    offsets: np.ndarray,
+    space: Space,
+    mask: np.ndarray,
+    settings: TrackingSettings,
+    *,
+    seed: int,
+    numbers: np.ndarray,
+    purpose: str,
+    first: np.ndarray | None = None,
+) -> Generator[None, None, Grown]:
+    """Grow lines from where they end, yielding after each point: who tracks beside something else can pause there.
 
     A line that is known so far is followed from its beginning, so that the state of the propagator is what it would be
     had it grown there itself; then it goes on.
@@ -73,6 +107,9 @@ def grow(
         settings: how.
         seed, purpose: of all randomness, with `numbers` (n,) int64, which say whose.
         first: (n, 3) directions for the lines of one point; 0 or None: the propagator's.
+
+    Returns:
+        The lines.
     """
     known = torch.from_numpy(np.diff(offsets))
     begins = torch.from_numpy(np.ascontiguousarray(offsets[:-1]))
@@ -146,6 +183,7 @@ def grow(
             state = propagator.keep(state, kept)
             row, here, previous = row[kept], here[kept], previous[kept]
             alive = torch.arange(len(kept)) < left
+        yield
     return _assembled(points, offsets, steps, reasons, began)
 
 

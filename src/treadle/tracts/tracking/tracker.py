@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from treadle.tracts.masks import at_points
 from treadle.tracts.resampling import compress
 from treadle.tracts.space import Space
 from treadle.tracts.streamlines import Streamlines
-from treadle.tracts.tracking.growing import REASONS, grow
+from treadle.tracts.tracking.growing import REASONS, growing, last_of
 from treadle.tracts.tracking.propagator import Propagator
 from treadle.tracts.tracking.settings import TrackingSettings
 
@@ -105,7 +105,7 @@ def track(
         numbers = np.arange(begin, min(begin + settings.batch, len(seeds)))
         part = kept.read(begin) if kept is not None else None
         if part is None:
-            part = _track_batch(propagator, seeds, numbers, space, mask, settings, seed)
+            part = last_of(tracking(propagator, seeds, numbers, space, mask, settings, seed=seed))
             if kept is not None:
                 kept.write(begin, part)
         parts.append(part)
@@ -114,15 +114,26 @@ def track(
     return Tracked.concatenate(parts)
 
 
-def _track_batch(
+def tracking(
     propagator: Propagator,
     all_seeds: np.ndarray,
     numbers: np.ndarray,
     space: Space,
     mask: np.ndarray,
     settings: TrackingSettings,
+    *,
     seed: int,
-) -> Tracked:
+) -> Generator[None, None, Tracked]:
+    """Track one batch, yielding after each point: for who tracks beside something else, between two steps, say.
+
+    Args:
+        propagator, space, mask, settings, seed: as for `track`.
+        all_seeds: (n, 3) float32.
+        numbers: (k,) int64: which of them are tracked.
+
+    Returns:
+        What has become of those.
+    """
     inside = at_points(mask, all_seeds[numbers])
     outside = int((~inside).sum())
     numbers = numbers[inside]
@@ -130,13 +141,17 @@ def _track_batch(
     reasons = np.full((len(numbers), 2), -1, np.int8)
     points, offsets = seeds, np.arange(len(seeds) + 1)
     if len(seeds):
-        grown = grow(propagator, points, offsets, space, mask, settings, seed=seed, numbers=numbers, purpose="forward")
+        grown = yield from growing(
+            propagator, points, offsets, space, mask, settings, seed=seed, numbers=numbers, purpose="forward"
+        )
         reasons[:, 0] = grown.reasons
         points, offsets = grown.points, grown.offsets
         if settings.backward:
             points, offsets = grown.turned()
-            grown = grow(propagator, points, offsets, space, mask, settings, seed=seed, numbers=numbers,
-                         purpose="backward", first=-grown.first)  # fmt: skip
+            grown = yield from growing(
+                propagator, points, offsets, space, mask, settings, seed=seed, numbers=numbers, purpose="backward",
+                first=-grown.first,
+            )  # fmt: skip
             reasons[:, 1] = grown.reasons
             points, offsets = grown.points, grown.offsets
     lines = Streamlines(points, offsets)

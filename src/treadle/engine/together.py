@@ -1,0 +1,119 @@
+"""Gradients of several processes, added up: one message for each update of an optimizer, whatever it was made of.
+
+Each process weighs its loss by its elements; here gradients and elements are added up, so that their quotient is the
+mean over the global batch, however unequal the parts. What the processes have to agree on rides along in front: the
+elements, the loss, whether it was bad, and which gradients exist, since a parameter may be used by some of them only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from treadle.engine.bad_steps import NonFiniteError
+from treadle.errors import UsageError
+from treadle.parallel import World
+
+HEAD = 6
+"""Numbers before those that say which gradients exist: elements and loss, each in two parts, whether it was bad, and
+whether somebody has a command for the run."""
+
+
+@dataclass
+class Window:
+    """What the processes of a run make of one update: its elements and its loss, over the global batch."""
+
+    elements: float
+    loss: float
+
+
+class GradientSum:
+    """Adds up the gradients of one optimizer over the processes of a world.
+
+    Args:
+        world: the processes; all of them call `add_up` for the same updates in the same order.
+        asks: whether a command waits in this process.
+    """
+
+    def __init__(self, world: World, asks: Callable[[], bool]) -> None:
+        self.world, self._asks = world, asks
+        self.asked = False
+        """Whether any process had a command when gradients were added up last: known to all at the same step."""
+        self._layout: list[tuple[torch.Size, torch.dtype, torch.device]] = []
+        self._buffers: list[Tensor] = []
+        self._views: list[Tensor] = []
+        self._head = torch.zeros(0)
+        self.loss = 0.0
+        self.bad = ""
+        """What is bad about a loss of this window, in this process; empty where nothing is."""
+
+    def note(self, loss: float, elements: float, bad: str) -> None:
+        """A loss joins the window: a mean over `elements`, and what is bad about it."""
+        self.loss += loss * elements if elements else 0.0
+        self.bad = self.bad or bad
+
+    def forget(self) -> None:
+        """The window does not count, or is over."""
+        self.loss, self.bad = 0.0, ""
+
+    def add_up(self, parameters: Sequence[Tensor], elements: float) -> Window:
+        """Give the parameters the sum of all processes' gradients; one that no process has stays None.
+
+        Raises NonFiniteError in every process where the loss was bad in one, UsageError for sparse gradients.
+        """
+        self._lay_out(parameters)
+        gradients = [p.grad for p in parameters]
+        if any(g is not None and g.is_sparse for g in gradients):
+            raise UsageError(
+                "sparse gradients cannot be added up over processes: make the embedding with sparse=False, or train in "
+                "one process"
+            )
+        self._head.copy_(torch.tensor(self._numbers(gradients, elements), dtype=torch.float32))
+        there = [(view, g) for view, g in zip(self._views, gradients, strict=True) if g is not None]
+        if there:
+            torch._foreach_copy_([view for view, _ in there], [g for _, g in there])
+        for view, gradient in zip(self._views, gradients, strict=True):
+            if gradient is None:
+                view.zero_()
+        self.world.sum(self._buffers)
+        head = self._head.tolist()
+        total, loss, bad = head[0] + head[1], head[2] + head[3], head[4]
+        self.asked = self.asked or bool(head[5])
+        if bad:
+            worst = next((rank, text) for rank, text in enumerate(self.world.gather(self.bad)) if text)
+            raise NonFiniteError(f"{worst[1]} in process {worst[0]}")
+        for p, view, exists in zip(parameters, self._views, head[HEAD:], strict=True):
+            if exists:
+                p.grad = torch.empty_like(p).copy_(view) if p.grad is None else p.grad.copy_(view)
+        self.forget()
+        return Window(total, loss / total if total else math.nan)
+
+    def _numbers(self, gradients: Sequence[Tensor | None], elements: float) -> list[float]:
+        """The head. A float32 counts to 16 million: what counts further goes in two parts."""
+        numbers: list[float] = []
+        for value in (elements, self.loss if math.isfinite(self.loss) else 0.0):
+            high = float(torch.tensor(value, dtype=torch.float32))
+            numbers += [high, value - high]
+        return [*numbers, float(bool(self.bad)), float(self._asks()), *(float(g is not None) for g in gradients)]
+
+    def _lay_out(self, parameters: Sequence[Tensor]) -> None:
+        """Keep one buffer for each device and dtype: to make them anew costs twice the message."""
+        layout = [(p.shape, p.dtype, p.device) for p in parameters]
+        if layout == self._layout:
+            return
+        sizes: dict[tuple[torch.dtype, torch.device], int] = {}
+        head = (torch.float32, parameters[0].device)
+        sizes[head] = HEAD + len(parameters)
+        places = []
+        for shape, dtype, device in layout:
+            start = sizes.get((dtype, device), 0)
+            places.append(((dtype, device), start, shape))
+            sizes[dtype, device] = start + shape.numel()
+        buffers = {kind: torch.zeros(size, dtype=kind[0], device=kind[1]) for kind, size in sizes.items()}
+        self._head = buffers[head][: HEAD + len(parameters)]
+        self._views = [buffers[kind][start : start + shape.numel()].view(shape) for kind, start, shape in places]
+        self._buffers, self._layout = list(buffers.values()), layout

@@ -1,0 +1,144 @@
+"""Several processes that a launcher has started, as a `World`: over torch.distributed, without pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from functools import cache, partial
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from treadle.errors import RunError, UsageError, one_line
+from treadle.parallel.world import ALONE, World
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(minutes=10)
+"""A process that is not heard of for so long is lost, and the others end; `TREADLE_TIMEOUT` says other seconds."""
+FIRST = 1024
+"""Bytes of plain values that go with their length, in one message; of longer ones the rest follows in another."""
+
+
+@cache
+def group() -> World:
+    """The group that this process is in, joined the first time; `ALONE` where it has no other member.
+
+    Raises UsageError where the launcher's variables are incomplete, RunError where the others cannot be met.
+    """
+    if not dist.is_initialized():
+        missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+        if missing:
+            raise UsageError(
+                f"WORLD_SIZE says that {os.environ.get('WORLD_SIZE')} processes train together, but {missing[0]} is "
+                "not set: start them with torchrun, or unset WORLD_SIZE where nothing has started several"
+            )
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        try:
+            dist.init_process_group(backend, timeout=_patience())
+        except (RuntimeError, ValueError) as error:
+            raise RunError(f"the processes of this run cannot meet: {one_line(error)}") from error
+    return Group() if dist.get_world_size() > 1 else ALONE
+
+
+class Group(World):
+    """The processes of torch.distributed's default group, which has been initialized.
+
+    Plain values travel as JSON, so that none of the processes can make another run code.
+    """
+
+    def __init__(self) -> None:
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """Add up each tensor over the processes, in place: in one message for each device and dtype among them."""
+        _in_one(tensors, dist.all_reduce)
+
+    def spread(self, tensors: Sequence[Tensor], source: int = 0) -> None:
+        """Give every process those tensors of process `source`, in place."""
+        _in_one(tensors, partial(dist.broadcast, src=source))
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's plain value, in the order of ranks."""
+        return [json.loads(text) for text in self._gather(json.dumps(value).encode())]
+
+    def share(self, value: T) -> T:
+        """The plain value of the main process."""
+        return json.loads(self._gather(json.dumps(value).encode() if self.main else b"")[0])  # type: ignore[no-any-return]
+
+    def agree(self, value: T, what: str) -> T:
+        """`value`, which has to be the same in every process; raises RunError naming `what` where it is not."""
+        for rank, other in enumerate(self.gather(value)):
+            if other != json.loads(json.dumps(value)):
+                raise RunError(f"{what} is {other!r} in process {rank} and {value!r} in process {self.rank}")
+        return value
+
+    def wait(self) -> None:
+        """Go on when every process is here."""
+        self._gather(b"")
+
+    def _gather(self, content: bytes) -> list[bytes]:
+        """Every process's bytes: those of all in one message while they are few, else in two."""
+        first = torch.zeros(8 + FIRST, dtype=torch.uint8)
+        first[:8] = torch.frombuffer(bytearray(len(content).to_bytes(8, "little")), dtype=torch.uint8)
+        _put(first, 8, content[:FIRST])
+        heads = [torch.empty_like(first) for _ in range(self.size)]
+        _meet(dist.all_gather, heads, first)
+        sizes = [int.from_bytes(bytes(head[:8].tolist()), "little") for head in heads]
+        found = [bytes(head[8 : 8 + size].tolist()) for head, size in zip(heads, sizes, strict=True)]
+        longest = max(sizes) - FIRST
+        if longest <= 0:
+            return found
+        rest = torch.zeros(longest, dtype=torch.uint8)
+        _put(rest, 0, content[FIRST:])
+        rests = [torch.empty_like(rest) for _ in range(self.size)]
+        _meet(dist.all_gather, rests, rest)
+        return [
+            start + rest[: max(size - FIRST, 0)].numpy().tobytes()
+            for start, rest, size in zip(found, rests, sizes, strict=True)
+        ]
+
+
+def _in_one(tensors: Sequence[Tensor], collective: Callable[[Tensor], object]) -> None:
+    """Do something with all tensors in place, laid end to end: one message for each device and dtype among them."""
+    alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for tensor in tensors:
+        alike.setdefault((tensor.device, tensor.dtype), []).append(tensor)
+    for some in alike.values():
+        if len(some) == 1 and some[0].is_contiguous():
+            _meet(collective, some[0])
+            continue
+        flat = torch.cat([tensor.reshape(-1) for tensor in some])
+        _meet(collective, flat)
+        for tensor, part in zip(some, torch.split(flat, [tensor.numel() for tensor in some]), strict=True):
+            tensor.copy_(part.view(tensor.shape))
+
+
+def _put(target: Tensor, start: int, content: bytes) -> None:
+    if content:
+        target[start : start + len(content)] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+
+
+def _meet(collective: Callable[..., object], *tensors: object) -> None:
+    """Call one of torch's collectives; a process that has gone ends this one in a line."""
+    try:
+        collective(*tensors)
+    except RuntimeError as error:
+        raise RunError(f"another process of this run is gone: {one_line(error)}") from error
+
+
+def _patience() -> timedelta:
+    text = os.environ.get("TREADLE_TIMEOUT")
+    if text is None:
+        return PATIENCE
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"TREADLE_TIMEOUT is {text!r}: expected seconds, such as 600")
+    return timedelta(seconds=seconds)

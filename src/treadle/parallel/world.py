@@ -1,0 +1,80 @@
+"""World: the processes that take part in one run, and all that they ever say to one another.
+
+Whatever several processes must agree on goes through the methods of `World`. In a single process each of them
+gives back what it was given, at the cost of a call, so code above is written once, for any number of processes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch.distributed
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class World:
+    """The processes of a run, numbered by `rank` from 0 to `size - 1`. This one is alone.
+
+    A world of several processes is a subclass with the same methods. All of them are collective: every process
+    calls them, in the same order. What is plain is numbers, texts, None, and lists and dicts (by name) of these.
+
+    Example:
+        world = World()
+        total = world.gather(elements)        # [elements]
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that writes files, logs and talks to people: rank 0."""
+        return self.rank == 0
+
+    def part(self, count: int) -> slice:
+        """Which of `count` things, in their order, are this process's: everybody's parts together are all of them."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """Add up each tensor over the processes, in place; all of them get the same bits."""
+
+    def spread(self, tensors: Sequence[Tensor], source: int = 0) -> None:
+        """Give every process those tensors of process `source`, in place; shapes and dtypes are the same everywhere."""
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's plain value, in the order of ranks."""
+        return [value]
+
+    def share(self, value: T) -> T:
+        """The plain value of the main process."""
+        return value
+
+    def agree(self, value: T, what: str) -> T:
+        """`value`, which has to be the same in every process; raises RunError naming `what` where it is not."""
+        return value
+
+    def wait(self) -> None:
+        """Go on when every process is here."""
+
+
+ALONE = World()
+"""The world of a single process."""
+
+
+def this_world() -> World:
+    """The world of this process: that of the processes which a launcher (torchrun, srun) has started with it, or alone.
+
+    Raises UsageError where a launcher's variables do not say who is who, RunError where the others do not come.
+    """
+    size = os.environ.get("WORLD_SIZE", "1")
+    if torch.distributed.is_available() and (
+        torch.distributed.is_initialized() or (size.isdecimal() and int(size) > 1)
+    ):
+        from treadle.parallel.group import group  # torch's own machinery, which a process that is alone never needs
+
+        return group()
+    return ALONE

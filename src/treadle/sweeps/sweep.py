@@ -1,0 +1,353 @@
+"""A sweep from its beginning to its end: what is checked before, who trains, and what is left when it is done."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from treadle.config.files import dumps, load
+from treadle.errors import TreadleError, UsageError
+from treadle.files import reason, write_whole
+from treadle.recipes.actions import given_data
+from treadle.recipes.registry import Recipe, load_recipe, recipe_of
+from treadle.recipes.scripts import script_of
+from treadle.runs.run import CONFIG
+from treadle.sweeps.importance import importance_of
+from treadle.sweeps.locking import locked
+from treadle.sweeps.page import write_page
+from treadle.sweeps.plan import (
+    BEST,
+    LOCK,
+    PRUNERS,
+    RECIPE,
+    SAMPLERS,
+    Plan,
+    Planned,
+    check_free,
+    check_same,
+    is_sweep,
+    read_plan,
+    save_trials,
+    without_password,
+    write_plan,
+)
+from treadle.sweeps.search import dimensions, grid, one_of, parse_dimension, parse_search
+from treadle.sweeps.study import Study, need_optuna
+from treadle.sweeps.trials import Sweep, Trial, read_sweep, runs_of, setting_words, words
+from treadle.terminal import say
+
+if TYPE_CHECKING:
+    from treadle.engine.trainer import Trainer
+
+TRIALS = 20
+"""How many points are tried where nobody says so."""
+STORAGE = "TREADLE_SWEEP_STORAGE"
+"""The environment's variable for a database's URL that has a password, which no file gets."""
+
+Search = Mapping[str, str | Sequence[Any]] | Sequence[str]
+
+
+def sweep(
+    trainer: type[Trainer] | str | Path,
+    search: Search,
+    *,
+    run_dir: str | Path,
+    trials: int | None = None,
+    sampler: Literal["tpe", "random", "grid"] = "tpe",
+    prune: Literal["median"] | None = None,
+    repeat: int = 1,
+    metric: str | None = None,
+    direction: Literal["min", "max"] | None = None,
+    workers: int = 1,
+    data: Any = None,
+    validation_data: Any = None,
+    test_data: Any = None,
+    settings: Mapping[str, Any] | None = None,
+    storage: str | None = None,
+    study: str | None = None,
+    told: Callable[[str], None] = print,
+) -> Sweep:
+    """Train a recipe with many settings, each time as a run of its own, and rank what comes of it.
+
+    Called again with the same arguments it goes on: with the trials that were stopped or killed, each from its newest
+    checkpoint, and then with new ones. Other processes, on other machines too, may call it at the same time.
+
+    What "random" and "grid" try depends on the seed and the trial's number alone. What "tpe" tries and what is pruned
+    depend on which trials have ended by then, and with several workers on their speed.
+
+    Args:
+        trainer: its class, a recipe's name, or a recipe's file.
+        search: by setting, a range or choices: {"learning_rate": "log:1e-4..1e-1", "levels": [8, 12, 16]}.
+        run_dir: the sweep's directory: trial-001/v001 and so on are runs in it.
+        trials: points to try, 20 by default, of a grid all; more of them than before lets a sweep go on that was done.
+        sampler: "tpe" (Optuna's, which learns from the trials that have ended), "random" or "grid".
+        prune: "median" ends a trial whose validations so far are worse than the median of the others at that point.
+        repeat: runs of each point, with the seeds seed, seed + 1 ...; it is ranked by their mean.
+        metric: what is compared, by default what the recipe monitors: a run's best validation of it, or without
+            validation its last value in training.
+        direction: "min" or "max"; by default what the recipe says of the metric.
+        workers: processes on this machine; 1 trains in this one. Each gets its share of the processors.
+        data, validation_data, test_data: what to train on: a path for the trainer's `load_data`, or, with one worker,
+            what its constructor takes under these names.
+        settings: others of the recipe's, by (dotted) name, that all trials have.
+        storage: a database's URL (sqlite:///trials.db, postgresql://host/name) in place of a file in `run_dir`. One
+            with a password belongs into the environment, as TREADLE_SWEEP_STORAGE.
+        study: its name in the database, by default that of `run_dir`.
+        told: is given a line for each trial that has ended.
+
+    Returns the trials, the best first, and how important each setting was. `run_dir` has a page of it (index.html), and
+    best.yaml, a recipe with the best settings.
+
+    Raises:
+        UsageError: a search or settings that the trainer does not take, or a directory of another sweep.
+        RunError: five trials failed one after the other.
+        KeyboardInterrupt: it was interrupted; what was trained can be resumed.
+
+    Example:
+        found = treadle.sweep(Line, {"lr": "log:1e-3..1"}, run_dir="sweeps/line", trials=8, data=data)
+        print(found.best.drawn, found.best.value)
+    """
+    recipe = recipe_of(trainer) if isinstance(trainer, type) else load_recipe(trainer)
+    recipe = given_data(recipe, data, validation_data, test_data).with_settings(settings or {})
+    planned, recipe, url = begin(
+        recipe,
+        search,
+        Path(run_dir),
+        trials=trials,
+        sampler=sampler,
+        prune=prune,
+        repeat=repeat,
+        metric=metric,
+        direction=direction,
+        storage=storage,
+        study=study,
+    )
+    if carry_out(planned, recipe, workers, url, told):
+        raise KeyboardInterrupt
+    return conclude(planned, url)
+
+
+def begin(
+    recipe: Recipe,
+    search: Search,
+    path: Path,
+    *,
+    trials: int | None = None,
+    sampler: str = "tpe",
+    prune: str | None = None,
+    repeat: int = 1,
+    metric: str | None = None,
+    direction: str | None = None,
+    storage: str | None = None,
+    study: str | None = None,
+) -> tuple[Planned, Recipe, str | None]:
+    """Check everything, and make the sweep's directory or find the same sweep in it; arguments as those of `sweep`.
+
+    Returns the sweep, the recipe of its trials, and the URL of its database with the password (None: it has none).
+    """
+    path = path.expanduser().absolute()
+    need_optuna()
+    texts = search if isinstance(search, Mapping) else parse_search(search)
+    one_of("sampler", sampler, SAMPLERS)
+    if prune is not None:
+        one_of("prune", prune, PRUNERS)
+    if direction is not None:
+        one_of("direction", direction, ("min", "max"))
+    _check_count("repeat", repeat)
+    if trials is not None:
+        _check_count("trials", trials)
+    recipe = _measured(recipe, metric, direction)
+    for name in texts:
+        if name in ("monitor", "monitor_mode") or (name == "seed" and repeat > 1):
+            why = "it is what repeat= changes" if name == "seed" else "it says what trials are compared by (metric=)"
+            raise UsageError(f"search: {name} cannot be searched, {why}")
+    dims = dimensions(texts, recipe)
+    points = len(grid(dims)) if sampler == "grid" else None
+    url = _url(storage)
+    plan = Plan(
+        study=study or path.name,
+        search={name: values if isinstance(values, str) else list(values) for name, values in texts.items()},
+        trials=min(trials or points or TRIALS, points or 10**9),
+        sampler=sampler,
+        prune=prune,
+        metric=recipe.config.monitor,
+        direction=recipe.config.mode_of(recipe.config.monitor, recipe.config.monitor_mode),
+        repeat=repeat,
+        seed=recipe.config.seed,
+        storage=None if url is None else without_password(url),
+        place=secrets.token_hex(8),
+    )
+    return _made(Planned(path, plan, recipe.document()), trials), recipe, url
+
+
+def go_on(path: Path, trials: int | None, kind: type[Any] | None) -> tuple[Planned, Recipe, str | None]:
+    """The sweep in a directory, to be carried out further; `trials` is how far, `kind` the trainer that has no name.
+
+    Returns what `begin` does.
+    """
+    planned = read_plan(path.expanduser().absolute())
+    recipe = load_recipe(planned.path / RECIPE, kind)
+    need_optuna()
+    if trials is not None:
+        _check_count("trials", trials)
+        if planned.plan.sampler == "grid":
+            trials = min(trials, len(grid(dimensions(planned.plan.search, recipe))))
+        planned = save_trials(planned, trials)
+    return planned, recipe, url_of(planned)
+
+
+def url_of(planned: Planned) -> str | None:
+    """The URL of a sweep's database, with the password where the environment has one; None for the journal file."""
+    secret = os.environ.get(STORAGE)
+    known = planned.plan.storage
+    return secret if known is not None and secret and without_password(secret) == known else known
+
+
+def carry_out(planned: Planned, recipe: Recipe, workers: int, url: str | None, told: Callable[[str], None]) -> int:
+    """Train what is left of a sweep; returns 0, or 130 or 143 where a signal came.
+
+    Raises UsageError where workers cannot have what `recipe` is made of, and what ended the sweep otherwise.
+    """
+    _check_count("workers", workers)
+    dims = dimensions(planned.plan.search, recipe)
+    line = Lines(planned, told)
+    if workers > 1:
+        from treadle.sweeps.crew import Crew
+
+        if recipe.feeds:
+            raise UsageError(
+                "workers: data given as objects cannot be had in other processes: give workers=1, or let the "
+                "trainer's load_data make them of a path"
+            )
+        automatic = recipe.config.device == "auto"
+        script = script_of(recipe.trainer_class)
+        return Crew(planned.path, workers, script, url, line.tell, share_devices=automatic).work()
+    import torch
+
+    from treadle.sweeps.training import Stop
+    from treadle.sweeps.work import Failures, work
+
+    stop, failures = Stop(), Failures()
+    study = Study(planned, dims, url, torch.get_num_threads())
+
+    def tell(trial: Trial) -> None:
+        line.tell(trial)
+        failures.take(trial)
+
+    try:
+        work(study, planned.plan, recipe, dims, stop, tell)
+    except KeyboardInterrupt:  # between two trials
+        return 130
+    return stop.exit_code or (130 if stop.reason else 0)
+
+
+def conclude(planned: Planned, url: str | None = None) -> Sweep:
+    """What a sweep has come to so far; writes its page, and the recipe with the best settings."""
+    found = look(planned, url)
+    try:
+        if found.best is not None and (runs := runs_of(found.best)):
+            best = f"trial {found.best.number} of {found.path.name}: {planned.plan.metric} {words(found.best.value)}"
+            config = {"description": best} | load(runs[0] / CONFIG)
+            write_whole(planned.path / BEST, dumps(config))
+        write_page(found)
+    except OSError as error:
+        raise UsageError(f"cannot write into {planned.path}: {reason(error)}; make room, then start again") from error
+    return found
+
+
+def look(planned: Planned, url: str | None = None) -> Sweep:
+    """How a sweep stands; nothing is written."""
+    found = read_sweep(planned.path, _others(planned, url))
+    return replace(found, importance=importance_of(found))
+
+
+class Lines:
+    """A line about each trial that has ended."""
+
+    def __init__(self, planned: Planned, told: Callable[[str], None]) -> None:
+        self._planned, self._told = planned, told
+        known = read_sweep(planned.path).best
+        self._best = None if known is None else known.value
+
+    def tell(self, trial: Trial) -> None:
+        """Say how it ended."""
+        plan = self._planned.plan
+        value = trial.value
+        what = "" if value is None else f"{plan.metric} {words(value)}"
+        if trial.spread is not None:
+            what += f" +- {words(trial.spread)}"
+        better = value is not None and (self._best is None or (value < self._best) == (plan.direction == "min"))
+        if trial.state == "finished" and better and value != self._best:
+            self._best = value
+            what += " (the best so far)"
+        if trial.state != "finished":
+            what = f"{trial.state}{': ' + trial.error if trial.error else ''}"
+        took = f"{trial.steps} steps, {trial.seconds:.1f} s"
+        self._told(f"trial {trial.number}: {what}; {setting_words(trial)}; {took}")
+
+
+def _made(wanted: Planned, trials: int | None) -> Planned:
+    """The sweep in its directory, made where there is none; several processes may try at once."""
+    path = wanted.path
+    if not is_sweep(path):
+        check_free(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"no sweep can be made at {path}: {reason(error)}; give another (--run)") from None
+    with locked(path / LOCK):
+        if not is_sweep(path):
+            write_plan(wanted)
+        there = read_plan(path)
+        check_same(there, wanted)
+        if trials is not None and there.plan.trials != wanted.plan.trials:
+            there = save_trials(there, wanted.plan.trials)
+    return there
+
+
+def _measured(recipe: Recipe, metric: str | None, direction: str | None) -> Recipe:
+    """The recipe with what its trials are compared by as what they monitor."""
+    config = recipe.config
+    metric = metric or config.monitor
+    if metric is None:
+        raise UsageError("the recipe monitors nothing: name what trials are compared by (--metric)")
+    changes: dict[str, Any] = {} if metric == config.monitor else {"monitor": metric}
+    if direction is not None and config.mode_of(metric, config.monitor_mode) != direction:
+        changes["monitor_mode"] = direction
+    return recipe.with_settings(changes)
+
+
+def _url(given: str | None) -> str | None:
+    """The URL of a database as it is given here, else by the environment. Raises UsageError for a password in it."""
+    secret = os.environ.get(STORAGE)
+    if given is None:
+        return secret or None
+    if without_password(given) != given and ":" in given.partition("://")[2].rpartition("@")[0]:
+        raise UsageError(
+            f"storage: a password is kept out of command lines and files: set {STORAGE} to the whole URL, or use what "
+            "the database's own client reads (PGPASSWORD, ~/.pgpass)"
+        )
+    if "://" not in given:
+        raise UsageError(f"storage is {given!r}: expected a database's URL, such as sqlite:///trials.db")
+    return secret if secret and without_password(secret) == given else given
+
+
+def _others(planned: Planned, url: str | None) -> list[Trial]:
+    """The trials that other directories have in the same database; none where it cannot be asked."""
+    if url is None:
+        return []
+    dims = [parse_dimension(name, values) for name, values in planned.plan.search.items()]
+    try:
+        return Study(planned, dims, url, threads=1).elsewhere()
+    except TreadleError as error:
+        say(f"treadle: only the trials of this directory are shown: {error}")
+        return []
+
+
+def _check_count(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"{name} is {value!r}: expected a whole number, at least 1")
