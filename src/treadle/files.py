@@ -338,7 +338,8 @@ class LineFile:
     """A file of JSON lines that only grows, by whole lines, each in one write.
 
     A line is appended in the same time however long the file is. Nothing is kept in user-space buffers, so a killed
-    process loses no line it has written. What a crash of the machine tore off is cut away when the file is opened.
+    process loses no line it has written. A line being written may be torn: by a crash of the machine, or by a kill, as
+    Linux heeds one between the pages of a write. Readers leave it out, and it is cut away when the file is opened.
     """
 
     def __init__(self, path: Path) -> None:
