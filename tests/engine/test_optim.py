@@ -249,6 +249,18 @@ def test_restored_groups_say_whether_the_optimizer_was_switched(switched: bool) 
     assert [group["fused"] for group in optimizer.param_groups] == [switched or None] * 2
 
 
+@pytest.mark.parametrize("chosen", [{}, {"foreach": True}])
+def test_a_group_that_joins_before_a_restored_optimizer_is_looked_at_is_switched_too(chosen: dict[str, bool]) -> None:
+    """As in a run that was never left, where the group would have inherited it; its author's choice stays."""
+    before = torch.optim.Adam(network().parameters())
+    assert prefer_fused(before)
+    optimizer = torch.optim.Adam(network().parameters())
+    optimizer.load_state_dict(before.state_dict())
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))], **chosen})
+    follow_groups(optimizer)
+    assert [group["fused"] for group in optimizer.param_groups] == [True, None if chosen else True]
+
+
 # Stepping ------------------------------------------------------------------------------------------------------------
 
 

@@ -114,12 +114,14 @@ def follow_groups(optimizer: torch.optim.Optimizer) -> None:
 
     Groups of a switched optimizer that fused kernels do not take are left out of it. One whose restored groups have
     been switched is marked as such, or no longer where they had not been yet; its author must have left the choice.
+    Groups that joined between the restoring and the first update are switched as they are in a run that goes on.
     """
     if type(optimizer) not in _FUSED:
         return
+    fused = any(group.get("fused") for group in optimizer.param_groups)
     for group in optimizer.param_groups:
-        if group.get("fused") and not all(_fits(type(optimizer), p) for p in group["params"]):
-            group["fused"] = False
+        if group.get("fused") or (fused and _left_open(group)):
+            group["fused"] = all(_fits(type(optimizer), p) for p in group["params"])
     fused = any(group.get("fused") for group in optimizer.param_groups)
     _mark_fused(optimizer, True if fused else None)
     for group in optimizer.param_groups:
