@@ -39,7 +39,7 @@ PAGES = (
             "Summary",
             "Overview",
             "Interrupts",
-            "treadle.engine.commands:CommandQueue",
+            "treadle.engine.commands:Commands",
         ),
     ),
     Page(

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from treadle import EMA, Hook, LearningRate, Objective, RunError, UsageError
+from treadle.engine.command_queue import MOST
 from treadle.engine.commands import (
-    MOST,
     Call,
     Continue,
     Extend,

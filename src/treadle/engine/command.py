@@ -44,12 +44,17 @@ class Desk(Protocol):
 class Command(ABC):
     """Something asked of a run.
 
-    `at_end` says whether it can still be carried out when the run has ended: at once, then, by the thread that asks;
-    and `reopens`, whether that lets the run go on.
+    What it says of itself: `at_end`, whether it can still be carried out when the run has ended, at once, then, by the
+    thread that asks; `reopens`, whether that lets the run go on; `before_the_end`, whether a run that has come to its
+    end carries it out before it ends; `saves`, that it does nothing but write a checkpoint, and one answers several;
+    `spares`, that the run goes on where it fails.
     """
 
     at_end: ClassVar[bool] = False
     reopens: ClassVar[bool] = False
+    before_the_end: ClassVar[bool] = True
+    saves: ClassVar[bool] = False
+    spares: ClassVar[bool] = False
 
     @abstractmethod
     def apply(self, desk: Desk) -> Any:

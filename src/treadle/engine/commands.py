@@ -6,15 +6,14 @@ their journal entries when it is verified (`from_journal`).
 
 from __future__ import annotations
 
-import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 from treadle.engine.command import Command, Desk
+from treadle.engine.command_queue import CommandQueue
 from treadle.engine.edit_commands import (
     ChangeSetting,
     Edit,
@@ -28,18 +27,15 @@ from treadle.engine.edits import Change, changes_of
 from treadle.engine.until import Until
 from treadle.engine.watches import Act
 from treadle.errors import RunError, UsageError
-from treadle.parallel import ALONE, World
 
-MOST = 1000
-"""Commands that may wait at once: a sender that is faster than the steps is told so, instead of filling the memory."""
 LONGEST_NOTE = 2000
 """Characters of a bookmark's text."""
-LABEL = 100
-"""The most characters of a client's label."""
 
 
 class Pause(Command):
     """Take no further step until `Continue`."""
+
+    before_the_end: ClassVar[bool] = False
 
     def apply(self, desk: Desk) -> None:
         """Journalled as "pause"."""
@@ -48,6 +44,8 @@ class Pause(Command):
 
 class Continue(Command):
     """Go on after `Pause`."""
+
+    before_the_end: ClassVar[bool] = False
 
     def apply(self, desk: Desk) -> None:
         """Journalled as "continue"."""
@@ -59,6 +57,7 @@ class Stop(Command):
     """Return from `train()` after the current step; the run can be continued."""
 
     reason: str = "stopped by command"
+    before_the_end: ClassVar[bool] = False
 
     def apply(self, desk: Desk) -> None:
         """Journalled as "stop"."""
@@ -66,7 +65,13 @@ class Stop(Command):
 
 
 class Save(Command):
-    """Write a checkpoint now; where nothing else is asked for, again and again, steps get half of the time."""
+    """Write a checkpoint now; where nothing else is asked for, again and again, steps get half of the time.
+
+    A disk that refuses it ends no run.
+    """
+
+    saves: ClassVar[bool] = True
+    spares: ClassVar[bool] = True
 
     def apply(self, desk: Desk) -> None:
         """Journalled as "checkpoint"."""
@@ -156,6 +161,7 @@ class Call(Command):
     function: Callable[[], Any]
     edits: str | None = None
     at_end: ClassVar[bool] = True
+    spares: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not callable(self.function):
@@ -248,12 +254,9 @@ def from_journal(entry: Mapping[str, Any]) -> Command | None:
     return Edit(changes)
 
 
-AGREED = ("Save", "Stop", "Close")
-"""The commands that several processes obey together, in the order in which they do."""
-
-
-def _agreed(name: str, reason: str) -> Command:
-    return Stop(reason) if name == "Stop" else Save() if name == "Save" else Close()
+def named(name: str, reason: str) -> Command:
+    """One of the commands that several processes obey together, by its name; Raises KeyError for any other."""
+    return {"Stop": lambda: Stop(reason), "Save": Save, "Close": Close}[name]()
 
 
 def _check_step(what: str, step: Any) -> None:
@@ -265,256 +268,118 @@ def _until(until: str | Until) -> Until:
     return until if isinstance(until, Until) else Until.parse(until)
 
 
-class Asked(NamedTuple):
-    """A command that waits, the future of its answer, and who asked."""
-
-    command: Command
-    future: Future[Any]
-    client: str | None
-
-
-class CommandQueue:
-    """Commands for a trainer, from any thread; the trainer obeys them between steps, in order.
+class Commands:
+    """What may be asked of a trainer, from any thread; it obeys between steps, in order.
 
     Each method returns a `concurrent.futures.Future`: it is done when the trainer has obeyed (or refused) the command.
     Values are checked here, in the caller's thread, so a bad one never reaches the trainer. Every command is answered:
     when the run has ended, what still waits or comes later is carried out at once where that is possible (`Rewind`,
     `Extend`, `Call`), and else refused with a RunError.
-
-    `put` also takes who asks (`client`, a short label): the journal entries that the command makes have it.
-
-    Args:
-        desk: what the commands are carried out at.
-        world: the processes that obey together: several of them only what `AGREED` names.
     """
 
-    def __init__(self, desk: Desk, world: World = ALONE) -> None:
-        self._desk, self._world = desk, world
-        self._waiting: deque[Asked] = deque()
-        # Reentrant: a signal handler may send a command while its own thread is sending one.
-        self._arrived = threading.Condition(threading.RLock())
-        self._closed: str | None = None
+    def __init__(self, queue: CommandQueue) -> None:
+        self._queue = queue
 
     def put(self, command: Command, client: str | None = None) -> Future[Any]:
         """Queue `command`, for `client` where somebody else than the program asks: a label of 100 characters at most.
 
-        Raises UsageError for anything that is no command, and where too many wait already.
+        The journal entries that the command makes have the label. Raises UsageError for anything that is no command,
+        and where too many wait already.
         """
-        future = self.offer(command, client)
-        if future is None:
-            asked = Asked(command, Future(), client)
-            self._answer_at_end(asked)
-            return asked.future
-        return future
+        return self._queue.put(command, client)
 
     def offer(self, command: Command, client: str | None = None) -> Future[Any] | None:
         """Queue `command` as `put` does, but only where the run has not ended; else nothing is done, and it is None.
 
         For a thread that must not carry it out itself.
         """
-        if not isinstance(command, Command):
-            raise UsageError(f"{command!r} is no command: use one of treadle.engine.commands")
-        if client is not None and not (isinstance(client, str) and 0 < len(client) <= LABEL):
-            raise UsageError(f"client is {client!r}: expected a label of 1 to {LABEL} characters, or None")
-        if self._world.size > 1 and type(command).__name__ not in AGREED:
-            raise UsageError(
-                f"{type(command).__name__} is obeyed by a run of one process, and here are {self._world.size}, which "
-                f"obey {', '.join(AGREED)}"
-            )
-        asked = Asked(command, Future(), client)
-        with self._arrived:
-            if self._closed is None:
-                if len(self._waiting) >= MOST:
-                    raise UsageError(f"{MOST} commands wait already: wait for the answers before sending more")
-                self._waiting.append(asked)
-                self._arrived.notify_all()
-                return asked.future
-        return None
-
-    def agree(self) -> None:
-        """Let the same commands wait in every process, where one has some: those of all, in the order of ranks.
-
-        What one process was asked and another was not, the other carries out as well, and nobody hears of its answer.
-        """
-        with self._arrived:
-            mine = [[type(asked.command).__name__, getattr(asked.command, "reason", "")] for asked in self._waiting]
-        plan = {name: reason for everybodys in reversed(self._world.gather(mine)) for name, reason in everybodys}
-        with self._arrived:
-            known = {type(asked.command).__name__: asked for asked in reversed(self._waiting)}
-            later = list(self._waiting)[len(mine) :]
-            self._waiting.clear()
-            for name in sorted(plan, key=AGREED.index):
-                self._waiting.append(known.get(name) or Asked(_agreed(name, plan[name]), Future(), None))
-            self._waiting.extend(asked for asked in later if asked not in self._waiting)
-
-    def pause(self) -> Future[Any]:
-        """Queue `Pause`."""
-        return self.put(Pause())
-
-    def resume(self) -> Future[Any]:
-        """Queue `Continue`."""
-        return self.put(Continue())
-
-    def stop(self, reason: str = "stopped by command") -> Future[Any]:
-        """Queue `Stop`."""
-        return self.put(Stop(reason))
-
-    def save(self) -> Future[Any]:
-        """Queue `Save`."""
-        return self.put(Save())
-
-    def validate(self) -> Future[Any]:
-        """Queue `Validate`; the future's result is the metrics."""
-        return self.put(Validate())
-
-    def lr_multiplier(self, value: float, optimizer: str | None = None) -> Future[Any]:
-        """Queue `LearningRateMultiplier`, 0 to 1000."""
-        return self.put(LearningRateMultiplier(value, optimizer))
-
-    def loss_weight(self, term: str, value: float | None) -> Future[Any]:
-        """Queue `LossWeight`, finite and not negative; None goes back to the term's own."""
-        return self.put(LossWeight(term, value))
-
-    def freeze(self, name: str, frozen: bool = True) -> Future[Any]:
-        """Queue `Freeze`."""
-        return self.put(Freeze(name, frozen))
-
-    def change_setting(self, name: str, value: Any) -> Future[Any]:
-        """Queue `ChangeSetting`."""
-        return self.put(ChangeSetting(name, value))
-
-    def set_limit(self, name: str, value: int | None) -> Future[Any]:
-        """Queue `SetLimit`."""
-        return self.put(SetLimit(name, value))
-
-    def edit(self, changes: Sequence[Change]) -> Future[Any]:
-        """Queue `Edit`; the future's result says what, target, before and after of each change."""
-        return self.put(Edit(changes))
-
-    def undo(self) -> Future[Any]:
-        """Queue `Undo`; the future's result is that of `edit`."""
-        return self.put(Undo())
-
-    def rewind(self, step: int, *, keep: bool = False) -> Future[Any]:
-        """Queue `Rewind`; the future's result is the path of the fork that keeps what came later."""
-        return self.put(Rewind(step, keep))
-
-    def note(self, step: int, text: str) -> Future[Any]:
-        """Queue `Note`."""
-        return self.put(Note(step, text))
-
-    def extend(self, *, max_epochs: int | None = None, max_steps: int | None = None) -> Future[Any]:
-        """Queue `Extend`."""
-        return self.put(Extend(max_epochs, max_steps))
-
-    def call(self, function: Callable[[], Any], *, edits: str | None = None) -> Future[Any]:
-        """Queue `Call`; the future's result is what `function` returns."""
-        return self.put(Call(function, edits))
-
-    def run_until(self, until: str | Until) -> Future[Any]:
-        """Queue `RunUntil`: "step 500", "epoch", "nan", "loss < 0.1", "event checkpoint"; see `Until`."""
-        return self.put(RunUntil(_until(until)))
-
-    def advance(self, count: int = 1, unit: Literal["steps", "epochs"] = "steps") -> Future[Any]:
-        """Queue `Advance`."""
-        return self.put(Advance(count, unit))
-
-    def breakpoint(self, until: str | Until, act: Act = "pause") -> Future[Any]:
-        """Queue `Break`; the future's result is the breakpoint's number."""
-        return self.put(Break(_until(until), act))
-
-    def remove_breakpoint(self, number: int) -> Future[Any]:
-        """Queue `Unbreak`."""
-        return self.put(Unbreak(number))
-
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+        return self._queue.offer(command, client)
 
     def __len__(self) -> int:
-        return len(self._waiting)
-
-    def hold_the_end(self) -> bool:
-        """Whether something waits that has to be done before the run may end. To stop is not: it ends anyway."""
-        with self._arrived:
-            return any(not isinstance(command, Pause | Continue | Stop) for command, *_ in self._waiting)
-
-    def only_saves(self) -> bool:
-        """Whether all that waits are checkpoints to be written."""
-        with self._arrived:
-            return all(isinstance(command, Save) for command, *_ in self._waiting)
-
-    def wait(self) -> None:
-        """Wait until there is a command, or the run has ended; for the trainer's own thread, while it pauses."""
-        with self._arrived:
-            while not self._waiting and self._closed is None:
-                self._arrived.wait()
-
-    def take(self) -> Asked:
-        """Take the oldest command; there has to be one."""
-        return self._waiting.popleft()
+        """How many commands wait."""
+        return len(self._queue)
 
     @property
     def closed(self) -> bool:
         """Whether the run has ended, so that nothing waits any more."""
-        return self._closed is not None
+        return self._queue.closed
 
-    def close(self, why: str, *, for_good: bool = False) -> None:
-        """The run has ended: answer everything that waits, and from now on whatever comes.
+    def pause(self) -> Future[Any]:
+        """Queue `Pause`."""
+        return self._queue.put(Pause())
 
-        Args:
-            why: how it ended.
-            for_good: a rewind or extension that waits must not open it again: somebody has closed it, or it has failed.
-        """
-        with self._arrived:
-            self._closed = why
-            self._arrived.notify_all()
-        # Without the lock: what is carried out may take its time, and may open the run again.
-        while self._closed is not None and self._waiting:
-            asked = self.take()
-            self._answer_at_end(asked, refuse=for_good and asked.command.reopens)
+    def resume(self) -> Future[Any]:
+        """Queue `Continue`."""
+        return self._queue.put(Continue())
 
-    def open(self) -> None:
-        """Let commands wait again: the run goes on."""
-        self._closed = None
+    def stop(self, reason: str = "stopped by command") -> Future[Any]:
+        """Queue `Stop`."""
+        return self._queue.put(Stop(reason))
 
-    def carry_out(self, asked: Asked) -> None:
-        """Do what the command says and answer. What goes wrong is the sender's to know, unless it must end the run."""
-        with self._desk.asked_by(asked.client):
-            self._carry_out(asked.command, asked.future)
+    def save(self) -> Future[Any]:
+        """Queue `Save`."""
+        return self._queue.put(Save())
 
-    def _carry_out(self, command: Command, future: Future[Any]) -> None:
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            answer = command.apply(self._desk)
-        except UsageError as error:
-            future.set_exception(error)
-            self._desk.refuse(command, error)
-        except BaseException as error:
-            future.set_exception(error)
-            # A disk that refuses a checkpoint somebody asked for, or a picture that cannot be drawn, ends no run.
-            if not (isinstance(command, Save | Call) and isinstance(error, Exception)):
-                raise
-            self._desk.refuse(command, error)
-        else:
-            if isinstance(answer, Future):
-                answer.add_done_callback(lambda done: future.set_result(done.result()))
-            else:
-                future.set_result(answer)
-            if isinstance(command, Save):
-                self._answer_likewise(answer)
+    def validate(self) -> Future[Any]:
+        """Queue `Validate`; the future's result is the metrics."""
+        return self._queue.put(Validate())
 
-    def _answer_likewise(self, answer: Any) -> None:
-        """A checkpoint has been written: whoever waits next for just that has it."""
-        for _ in range(len(self._waiting)):
-            if not isinstance(self._waiting[0].command, Save):
-                return
-            future = self.take().future
-            if future.set_running_or_notify_cancel():
-                future.set_result(answer)
+    def lr_multiplier(self, value: float, optimizer: str | None = None) -> Future[Any]:
+        """Queue `LearningRateMultiplier`, 0 to 1000."""
+        return self._queue.put(LearningRateMultiplier(value, optimizer))
 
-    def _answer_at_end(self, asked: Asked, *, refuse: bool = False) -> None:
-        if asked.command.at_end and not refuse:
-            self.carry_out(asked)
-        elif asked.future.set_running_or_notify_cancel():
-            asked.future.set_exception(RunError(f"{self._closed}: no command is obeyed any more"))
+    def loss_weight(self, term: str, value: float | None) -> Future[Any]:
+        """Queue `LossWeight`, finite and not negative; None goes back to the term's own."""
+        return self._queue.put(LossWeight(term, value))
+
+    def freeze(self, name: str, frozen: bool = True) -> Future[Any]:
+        """Queue `Freeze`."""
+        return self._queue.put(Freeze(name, frozen))
+
+    def change_setting(self, name: str, value: Any) -> Future[Any]:
+        """Queue `ChangeSetting`."""
+        return self._queue.put(ChangeSetting(name, value))
+
+    def set_limit(self, name: str, value: int | None) -> Future[Any]:
+        """Queue `SetLimit`."""
+        return self._queue.put(SetLimit(name, value))
+
+    def edit(self, changes: Sequence[Change]) -> Future[Any]:
+        """Queue `Edit`; the future's result says what, target, before and after of each change."""
+        return self._queue.put(Edit(changes))
+
+    def undo(self) -> Future[Any]:
+        """Queue `Undo`; the future's result is that of `edit`."""
+        return self._queue.put(Undo())
+
+    def rewind(self, step: int, *, keep: bool = False) -> Future[Any]:
+        """Queue `Rewind`; the future's result is the path of the fork that keeps what came later."""
+        return self._queue.put(Rewind(step, keep))
+
+    def note(self, step: int, text: str) -> Future[Any]:
+        """Queue `Note`."""
+        return self._queue.put(Note(step, text))
+
+    def extend(self, *, max_epochs: int | None = None, max_steps: int | None = None) -> Future[Any]:
+        """Queue `Extend`."""
+        return self._queue.put(Extend(max_epochs, max_steps))
+
+    def call(self, function: Callable[[], Any], *, edits: str | None = None) -> Future[Any]:
+        """Queue `Call`; the future's result is what `function` returns."""
+        return self._queue.put(Call(function, edits))
+
+    def run_until(self, until: str | Until) -> Future[Any]:
+        """Queue `RunUntil`: "step 500", "epoch", "nan", "loss < 0.1", "event checkpoint"; see `Until`."""
+        return self._queue.put(RunUntil(_until(until)))
+
+    def advance(self, count: int = 1, unit: Literal["steps", "epochs"] = "steps") -> Future[Any]:
+        """Queue `Advance`."""
+        return self._queue.put(Advance(count, unit))
+
+    def breakpoint(self, until: str | Until, act: Act = "pause") -> Future[Any]:
+        """Queue `Break`; the future's result is the breakpoint's number."""
+        return self._queue.put(Break(_until(until), act))
+
+    def remove_breakpoint(self, number: int) -> Future[Any]:
+        """Queue `Unbreak`."""
+        return self._queue.put(Unbreak(number))

@@ -18,7 +18,7 @@ from treadle.data.random import RandomStreams
 from treadle.engine.bad_steps import RollBack
 from treadle.engine.build import check_ready
 from treadle.engine.command import Command
-from treadle.engine.commands import Close, CommandQueue, Extend, Rewind, Save
+from treadle.engine.command_queue import CommandQueue
 from treadle.engine.devices import deterministic_kernels
 from treadle.engine.edits import Change, flat
 from treadle.engine.history import newest_state
@@ -53,9 +53,9 @@ class Driver:
     def __init__(self, loop: Loop, random: RandomStreams) -> None:
         self._loop, self._random = loop, random
         self._lifecycle = loop.lifecycle
-        self.commands = CommandQueue(self, loop.world)
-        loop.minimizer.asks = lambda: bool(self.commands)
-        loop.is_asked = self.commands.hold_the_end if loop.world.size == 1 else lambda: False
+        self.queue = CommandQueue(self, loop.world)
+        loop.minimizer.asks = lambda: bool(self.queue)
+        loop.is_asked = self.queue.hold_the_end if loop.world.size == 1 else lambda: False
         self._steps: Iterator[None] | None = None
         self._halted = self._begun = False
         self._advancing: tuple[Until, Future[Any]] | None = None
@@ -136,7 +136,7 @@ class Driver:
 
     def _may_step(self, *, wait: bool) -> bool:
         """Carry out the commands that have come; returns whether a step may follow. With `wait`, sits out a pause."""
-        commands, lifecycle = self.commands, self._lifecycle
+        commands, lifecycle = self.queue, self._lifecycle
         if lifecycle.stage is Stage.RUNNING and not commands and self._loop.world.size == 1:
             return True
         if self._loop.world.size > 1 and not self._agreed():
@@ -166,25 +166,25 @@ class Driver:
             self._lifecycle.to(Stage.RUNNING)
         if not self._loop.minimizer.take_asked():
             return False
-        self.commands.agree()
+        self.queue.agree()
         return True
 
     def _puts_off_saving(self) -> bool:
         """Whether nothing but checkpoints is asked for, and these have had their half of the time: steps come first."""
         if self._saving <= SAVING_AT_LEAST or self._saving <= (perf_counter() - self._opened) / 2 or self._loop.over:
             return False
-        return self.commands.only_saves()
+        return self.queue.only_saves()
 
     def _carry_out_next(self) -> bool:
         """Carry out the oldest command; returns whether it halted the run."""
-        asked = self.commands.take()
+        asked = self.queue.take()
         began = perf_counter()
         try:
-            self.commands.carry_out(asked)
+            self.queue.carry_out(asked)
         except BaseException as error:
             self._fail(error)
             raise
-        if isinstance(asked.command, Save):
+        if asked.command.saves:
             self._saving += perf_counter() - began
         halted, self._halted = self._halted, False
         return halted
@@ -201,7 +201,9 @@ class Driver:
         """End the run here, once; from inside a step, after it."""
         if self._lifecycle.in_step:
             if not self._lifecycle.ended:
-                self.commands.put(Close())
+                from treadle.engine.commands import Close
+
+                self.queue.put(Close())
             return
         with self.active:
             self._forget_steps()
@@ -266,7 +268,7 @@ class Driver:
         self._loop.watches.forget()
         self._lifecycle.in_step = False  # what still waits is carried out now, and may be a rewind
         finished = self._lifecycle.stage is Stage.FINISHED
-        self.commands.close(f"the run has ended ({self._lifecycle.status})", for_good=not finished)
+        self.queue.close(f"the run has ended ({self._lifecycle.status})", for_good=not finished)
 
     def _forget_steps(self) -> None:
         steps, self._steps = self._steps, None
@@ -284,11 +286,13 @@ class Driver:
         if lifecycle.ended and lifecycle.stage is not Stage.FINISHED:
             raise UsageError(f"extend: the run has not come to its end, it is {lifecycle.status}: rewind or resume it")
         if lifecycle.in_step:
-            if self.commands.closed:
+            if self.queue.closed:
                 raise UsageError(
                     "extend() was called from inside a hook or a call, and the run has ended: call it later"
                 )
-            self.commands.put(Extend(**limits), loop.logbook.client)
+            from treadle.engine.commands import Extend
+
+            self.queue.put(Extend(**limits), loop.logbook.client)
             return
         with self.active:
             if lifecycle.ended:
@@ -309,11 +313,13 @@ class Driver:
         if not 0 <= step <= loop.progress.step + self._lifecycle.in_step:
             raise UsageError(f"cannot rewind to step {step}: the run is at step {loop.progress.step}")
         if self._lifecycle.in_step:
-            if self.commands.closed:
+            if self.queue.closed:
                 raise UsageError(
                     "rewind() was called from inside a hook or a call, and the run has ended: call it later"
                 )
-            self.commands.put(Rewind(step, keep), loop.logbook.client)
+            from treadle.engine.commands import Rewind
+
+            self.queue.put(Rewind(step, keep), loop.logbook.client)
             return None
         loop.events.refuse_observers("rewind")
         if keep and loop.archive is None:
@@ -379,7 +385,7 @@ class Driver:
         if lifecycle.ended and loop.archive is not None:
             loop.archive.reopen()
         _open.add(self)
-        self.commands.open()
+        self.queue.open()
         lifecycle.finish_reason = None
         loop.counts = (loop.progress.epoch, loop.progress.step, loop.progress.batch)
         lifecycle.to(Stage.RUNNING)

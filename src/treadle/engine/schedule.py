@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Literal, cast, get_args
 
 from treadle.engine.progress import Progress
@@ -52,7 +51,7 @@ class Span:
             raise UsageError(f"schedule '{self}': steps are whole; write a whole number, or a percentage")
         if self.unit == "%" and self.value > 100:
             raise UsageError(f"schedule '{self}': a percentage of the run is at most 100%")
-        object.__setattr__(self, "_exact", Fraction(repr(float(self.value))).as_integer_ratio())
+        object.__setattr__(self, "_exact", _as_written(float(self.value)))
 
     @classmethod
     def parse(cls, text: str | Span) -> Span:
@@ -196,6 +195,19 @@ NEVER = Never()
 def every(when: str | None) -> Every | Never:
     """`Every(when)`, or what is never due, for None."""
     return Every(when) if when else NEVER
+
+
+def _as_written(value: float) -> tuple[int, int]:
+    """Numerator and denominator of the number as a person writes it: .1 is 1/10, not what a double makes of it.
+
+    What `fractions.Fraction(repr(value))` is, without the two modules that it imports.
+    """
+    digits, _, exponent = repr(value).partition("e")
+    whole, _, decimals = digits.partition(".")
+    power = int(exponent or 0) - len(decimals)
+    numerator, denominator = int(whole + decimals) * 10 ** max(power, 0), 10 ** max(-power, 0)
+    common = math.gcd(numerator, denominator)
+    return numerator // common, denominator // common
 
 
 def _is_number(text: str) -> bool:

@@ -25,7 +25,6 @@ from treadle.engine.build import (
     own_batch_size,
     run_setup,
 )
-from treadle.engine.commands import CommandQueue
 from treadle.engine.devices import choose_device, choose_precision
 from treadle.engine.driver import Driver
 from treadle.engine.events import EVENTS, Hook
@@ -42,6 +41,7 @@ from treadle.errors import UsageError, nearest
 from treadle.parallel import this_world
 
 if TYPE_CHECKING:
+    from treadle.engine.commands import Commands
     from treadle.engine.rows import RowEdit
 
 REPLACEABLE = ("pre_epoch", "step", "post_epoch")
@@ -469,9 +469,11 @@ class Trainer(Subject):
         return deepcopy(self.loop.best)
 
     @property
-    def commands(self) -> CommandQueue:
+    def commands(self) -> Commands:
         """The way for other threads to have something done, between two steps."""
-        return self.driver.commands
+        from treadle.engine.commands import Commands  # 6 ms that a run which is asked for nothing need not wait for
+
+        return Commands(self.driver.queue)
 
     def editable(self) -> list[dict[str, Any]]:
         """What a person may edit while the run goes on, with value and range: see `treadle.engine.edits.Edits`."""

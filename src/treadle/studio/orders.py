@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from treadle.engine.command import Command
-from treadle.engine.commands import Call, CommandQueue, Stop
+from treadle.engine.commands import Call, Commands, Stop
 from treadle.errors import RunError
 
 SIGNAL_SECONDS = 0.5
@@ -25,7 +25,7 @@ class Orders:
         commands: the run's queue, which obeys while the run goes on.
     """
 
-    def __init__(self, commands: CommandQueue) -> None:
+    def __init__(self, commands: Commands) -> None:
         self._commands = commands
         self._after: queue.SimpleQueue[tuple[Command, str, Future[Any]]] = queue.SimpleQueue()
         self._attended = False

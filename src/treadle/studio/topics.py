@@ -106,7 +106,7 @@ class Topic:
 class Commands(Protocol):
     """The way to have something done to the run between two steps; never waits.
 
-    It is `CommandQueue` as the studio needs it: what is asked of a run that has ended is carried out in the thread that
+    It is `Commands` as the studio needs it: what is asked of a run that has ended is carried out in the thread that
     waits in `Studio.wait`, and never in the server's.
     """
 
