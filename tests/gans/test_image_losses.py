@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from treadle.errors import UsageError
-from treadle.gans.image_losses import coarse, l1, l2, laplacian, sobel
+from treadle.gans.image_losses import coarse, l1, l2, laplacian, lattice, sobel
+from treadle.images.texture import LATTICES, UNSEEN, lattice_places
 
 LOSSES = [l1, coarse, l2, sobel, laplacian]
 INNER = np.s_[:, 1:-1, 1:-1]
@@ -95,3 +96,61 @@ def test_detail_within_squares_costs_nothing_but_colour_does():
     board = 1.0 - 2 * ((torch.arange(8)[:, None] + torch.arange(8)) % 2)
     assert coarse(target + board, target) == 0 and l1(target + board, target) == 1
     assert coarse(target + 0.5 + board, target).item() == pytest.approx(0.5)
+
+
+# Lattices -----------------------------------------------------------------------------------------------------------
+
+
+def standing_out(x):
+    """Each peak's level over the mean level around it, in powers of ten of amplitude."""
+    gray = np.einsum("nchw,c->nhw", x, [0.299, 0.587, 0.114]) if x.shape[1] == 3 else x.mean(1)
+    window = np.outer(np.hanning(34)[1:-1], np.hanning(34)[1:-1])
+    powers = []
+    for i in range(0, gray.shape[1] - 31, 16):
+        for j in range(0, gray.shape[2] - 31, 16):
+            tile = gray[:, i : i + 32, j : j + 32]
+            mean = (tile * window).sum((1, 2), keepdims=True) / window.sum()
+            powers.append(np.abs(np.fft.fft2((tile - mean) * window)) ** 2)
+    levels = np.log10(np.mean(powers, (0, 1)).ravel() / (window**2).sum() + UNSEEN) / 2
+    places = [pair for side in LATTICES for pair in zip(*lattice_places(side), strict=True)]
+    return np.array([levels[peak] - levels[near].mean() for peak, near in places])
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 32, 32), (2, 1, 48, 70), (3, 3, 64, 33)])
+def test_lattices_are_what_numpy_makes_of_them(shape):
+    generator = np.random.default_rng(0)
+    x, y = (generator.uniform(-1, 1, shape) for _ in range(2))
+    expected = np.maximum(standing_out(x) - standing_out(y), 0).mean()
+    assert lattice(torch.from_numpy(x), torch.from_numpy(y)).item() == pytest.approx(expected, rel=1e-10)
+    low = lattice(torch.from_numpy(x).bfloat16(), torch.from_numpy(y))
+    assert low.dtype == torch.float64 and low.item() == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize("side", LATTICES)
+def test_a_pattern_over_a_picture_costs_and_its_gradient_takes_it_away(side):
+    torch.manual_seed(side)
+    target = torch.rand(1, 3, 64, 64) - 0.5
+    wave = torch.cos(2 * torch.pi * torch.arange(64) / side)
+    fake = (target + 0.2 * wave).requires_grad_()
+    cost = lattice(fake, target)
+    assert cost > 0.01 and lattice(target, target) == 0
+    assert lattice(target, fake) < cost / 3  # a target may have more than the picture
+    cost.backward()
+    assert (fake.grad * wave).sum() > 0
+    costs = [lattice(fake.detach() - taken * wave, target).item() for taken in (0, 0.1, 0.15, 0.2)]
+    assert costs == sorted(costs, reverse=True) and costs[-1] < 0.01 * costs[0]
+
+
+def test_gradients_of_lattices_are_right_and_finite_in_fog():
+    torch.manual_seed(0)
+    fake, target = (torch.rand(1, 1, 32, 32, dtype=torch.float64) for _ in range(2))
+    assert torch.autograd.gradcheck(lattice, (fake.requires_grad_(), target), fast_mode=True)
+    flat = torch.zeros(1, 3, 32, 32, requires_grad=True)
+    lattice(flat, target.expand(1, 3, 32, 32)).backward()
+    assert flat.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [(31, 64), (64, 16)])
+def test_pictures_too_small_for_a_lattice_are_refused(size):
+    with pytest.raises(UsageError, match=f"a picture of {size[0]} x {size[1]} pixels is too small to find a lattice in"):
+        lattice(torch.zeros(1, 3, *size), torch.zeros(1, 3, *size))

@@ -57,7 +57,7 @@ class Pix2PixConfig(LabelSettings, InputSettings, TranslationConfig):
     """The spec that `objective` names parts of: "pix2pix", or one of your own (see `register_spec`)."""
     objective: str = "basic"
     """The loss terms: "basic", "extended" (with L2, Sobel and Laplacian), with "+coarse" (L1 of 4 x 4 pixels at once),
-    "+vgg", "+r1" or "+gp" added."""
+    "+lattice" (patterns of upsampling), "+vgg", "+r1" or "+gp" added."""
     monitor: str | None = "l1"
     """The validation metric that says which model is best: "l1", "psnr" or "ssim", which prefer fog; "texture" (or
     "spectrum", "swd", "lattice"), which does not; with weights "lpips" or "fid"."""

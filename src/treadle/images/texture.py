@@ -286,14 +286,16 @@ def _excess(made: Array, real: Array) -> float:
 
 def _peak(power: Array, side: int) -> float:
     """How far the highest frequency of patterns of `side` pixels stands out of those around it, in dB."""
-    peaks, around = _places(side)
+    peaks, around = lattice_places(side)
     levels = 10 * np.log10(power.ravel() + UNSEEN)
     return max(float(levels[peak] - levels[near].mean()) for peak, near in zip(peaks, around, strict=True))
 
 
 @cache
-def _places(side: int) -> tuple[list[int], list[list[int]]]:
+def lattice_places(side: int) -> tuple[list[int], list[list[int]]]:
     """Where in a tile's spectrum the peaks of a lattice are, those of coarser ones left out, and what is around each.
+
+    Both count the cells of a spectrum (TILE, TILE) row by row.
 
     Around is what is two cells away (a peak under the window covers its nearest neighbours); on the axes, where
     pictures have more power than beside them, two cells away along the axis.
