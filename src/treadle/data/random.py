@@ -118,8 +118,9 @@ _spare: list[tuple[MT19937, random.Random]] = []
 
 
 @contextmanager
-def scoped_generators() -> Iterator[None]:
+def scoped_generators() -> Iterator[torch.Tensor]:
     """Inside, the global generators of Python, NumPy and torch (CPU) may be seeded and used; afterwards they are back.
+    Gives the state of torch's, which goes on inside.
 
     Threads that use scopes, and trainers, wait for one another. A thread that draws from the global generators without
     one, while another is inside, draws from that one's: it should draw `with program_streams():`.
@@ -131,7 +132,7 @@ def scoped_generators() -> Iterator[None]:
         exchange_python(python)
         outside = exchange_numpy((numpy, None))
         try:
-            yield
+            yield cpu
         finally:
             exchange_python(python)
             exchange_numpy(outside)
