@@ -147,6 +147,26 @@ def test_edits_are_proposed_made_told_as_they_are_in_force_and_taken_back(served
             client.request(protocol.Undo(id=0))
 
 
+def test_what_is_null_is_switched_on_and_taken_back_from_the_page(served):
+    trainer, studio = served
+    with StudioClient(studio.url) as client:
+        (entry,) = [each for each in client.welcome.editable if each["target"] == "patience"]
+        assert (entry["value"], entry["kind"], entry["low"]) == (None, "number", 1)
+        change = protocol.Change("setting", "patience", 10**6)
+        (proposed,) = client.request(protocol.Propose(id=0, changes=[change]))
+        assert (proposed["before"], proposed["after"]) == (None, 10**6)
+        with pytest.raises(UsageError, match="patience is 0: expected at least 1, or null"):
+            client.request(protocol.Propose(id=0, changes=[protocol.Change("setting", "patience", 0)]))
+        assert "EarlyStopping" not in trainer.hook_seconds
+        client.request(protocol.Apply(id=0, changes=[change]))
+        (edit,) = in_force(client, lambda edits: edits)
+        assert (edit["before"], edit["after"], trainer.config.patience) == (None, 10**6, 10**6)
+        assert "EarlyStopping" in trainer.hook_seconds
+        client.request(protocol.Undo(id=0))
+        in_force(client, lambda edits: not edits)
+        assert "EarlyStopping" not in trainer.hook_seconds and trainer.config.patience is None
+
+
 def in_force(client, wanted):
     """The edits in force, once they are as wanted."""
     for event in client.events(60):
@@ -157,14 +177,15 @@ def in_force(client, wanted):
 
 def test_a_pause_is_obeyed_within_a_step_and_50_ms(served, monkeypatch):
     trainer, studio = served
-    offer, asked = trainer.commands.offer, []
+    queue, asked = trainer.driver.queue, []
+    offer = queue.offer
 
     def noting(command, *said, **named):
         future = offer(command, *said, **named)
         asked.extend([trainer.progress.step] if isinstance(command, Pause) else [])
         return future
 
-    monkeypatch.setattr(trainer.commands, "offer", noting)
+    monkeypatch.setattr(queue, "offer", noting)
     longer = []
     with StudioClient(studio.url) as client:
         for _ in range(20):

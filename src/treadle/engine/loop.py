@@ -10,6 +10,7 @@ from treadle.data.batch import to_device
 from treadle.data.feed import Batches, BatchIterator, Feed
 from treadle.data.limit import batch_count, iterate
 from treadle.data.random import RandomStreams, rank_streams
+from treadle.engine.again import is_made_to_look
 from treadle.engine.bad_steps import BadStep, Recovery
 from treadle.engine.devices import autocast
 from treadle.engine.dispatch import Dispatcher
@@ -25,6 +26,7 @@ from treadle.engine.ranks import Ranks
 from treadle.engine.schedule import NEVER, every
 from treadle.engine.state import RunState
 from treadle.engine.subject import Subject
+from treadle.engine.switches import Switches
 from treadle.engine.watches import Newest, Watches
 from treadle.errors import RunError, UsageError
 from treadle.parallel import World
@@ -119,7 +121,9 @@ class Loop:
             config.on_bad_step, config.max_recoveries, self.progress, parts, self.note, self._keep_batch
         )
         self.snapshots = Snapshots(config.keep_snapshots)
-        self.edits = Edits(parts, config, self.progress, self.minimizer, self.heed_settings)
+        self.hooks: list[Hook] = []
+        self.switches = Switches(self.hooks, self.takes, self.listen)
+        self.edits = Edits(parts, config, self.progress, self.minimizer, self.heed_settings, self.switches)
         """What a person has changed."""
         self.own_streams = rank_streams(config.seed, device, world)
         """What `step` draws from where there are several processes: noise has to differ, all else to be alike."""
@@ -127,7 +131,6 @@ class Loop:
         """What the settings said, where the data makes its batches itself and they now say what it does."""
         self.archive: Archive | None = None
         """The run on disk, where there is one."""
-        self.hooks: list[Hook] = []
         self.told_at_start: dict[str, Any] = {}
         """What the journal's first entry says besides."""
         self.is_asked: Callable[[], bool] = lambda: False
@@ -320,7 +323,8 @@ class Loop:
         self._heed_periods()
         self.logbook.publish_every(self.config.log_every)
         self.minimizer.adopt()
-        self.events.fire("on_settings")
+        with self.switches.followed(self.config):
+            self.events.fire("on_settings")
 
     # Its parts ----------------------------------------------------------------------------------------------------
 
@@ -340,6 +344,10 @@ class Loop:
         for objective in self.parts.objectives.values():
             objective.bind(self.progress)
         self.listen()
+
+    def takes(self, hook: Hook) -> bool:
+        """Whether it takes part here: observers do in the main process, of a trainer that is to be trained."""
+        return not (hook.observer and (is_made_to_look() or not self.world.main))
 
     def listen(self) -> None:
         """Let the hooks react: those that were given, and those that are attributes."""
