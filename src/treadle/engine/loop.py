@@ -10,7 +10,6 @@ from treadle.data.batch import to_device
 from treadle.data.feed import Batches, BatchIterator, Feed
 from treadle.data.limit import batch_count, iterate
 from treadle.data.random import RandomStreams, rank_streams
-from treadle.engine.again import is_made_to_look
 from treadle.engine.bad_steps import BadStep, Recovery
 from treadle.engine.devices import autocast
 from treadle.engine.dispatch import Dispatcher
@@ -121,6 +120,8 @@ class Loop:
             config.on_bad_step, config.max_recoveries, self.progress, parts, self.note, self._keep_batch
         )
         self.snapshots = Snapshots(config.keep_snapshots)
+        self.observed = world.main
+        """Whether observers take part: in the main process, where it is made to be trained and not only looked at."""
         self.hooks: list[Hook] = []
         self.switches = Switches(self.hooks, self.takes, self.listen)
         self.edits = Edits(parts, config, self.progress, self.minimizer, self.heed_settings, self.switches)
@@ -346,8 +347,8 @@ class Loop:
         self.listen()
 
     def takes(self, hook: Hook) -> bool:
-        """Whether it takes part here: observers do in the main process, of a trainer that is to be trained."""
-        return not (hook.observer and (is_made_to_look() or not self.world.main))
+        """Whether it takes part here."""
+        return self.observed or not hook.observer
 
     def listen(self) -> None:
         """Let the hooks react: those that were given, and those that are attributes."""

