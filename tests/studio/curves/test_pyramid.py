@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from treadle.errors import UsageError
 from treadle.studio.curves.buckets import Points
 from treadle.studio.curves.columns import Column, place
-from treadle.studio.curves.pyramid import Pyramid, Rows
+from treadle.studio.curves.pyramid import Pyramid
+from treadle.studio.curves.rows import Rows
 from treadle.studio.curves.smoothing import Smoothed
 
 

@@ -13,7 +13,8 @@ import pytest
 pytest.importorskip("msgspec", reason="the studio's packages are not installed: pip install 'treadle[studio]'")
 
 from treadle.studio.curves.columns import EXACT
-from treadle.studio.curves.pyramid import Pyramid, Rows
+from treadle.studio.curves.pyramid import Pyramid
+from treadle.studio.curves.rows import Rows
 from treadle.studio.curves.smoothing import Smoothed
 from treadle.studio.curves.spilled import BLOCK, Numbers, Spill
 from treadle.studio.curves.topic import Book

@@ -21,7 +21,8 @@ from treadle.engine.again import made_again
 from treadle.errors import RunError
 from treadle.reports.views import LiveView, Window
 from treadle.studio.past import memory
-from treadle.studio.past.looking import Looked, Looking
+from treadle.studio.past.lent import Looked
+from treadle.studio.past.looking import Looking
 from treadle.studio.past.memory import bytes_of
 from treadle.studio.past.shelf import Shelf
 from treadle.testing import Line, line_data

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from treadle.errors import UsageError
 from treadle.studio.curves.buckets import Floats, Level, Points, Steps, joined, nothing, reduced
-from treadle.studio.curves.columns import Column, integers, place, place_one, times
-from treadle.studio.curves.spilled import Numbers, Spill
+from treadle.studio.curves.columns import Column, integers, place, place_one
+from treadle.studio.curves.rows import Rows
+from treadle.studio.curves.spilled import Numbers
 
 DENSE = 4096
 """Values from which a curve has levels; fewer are looked at one by one."""
@@ -25,30 +26,6 @@ FINER = 8
 """Parts into which a bucket of any place is divided to find its edges: they are off by as little."""
 GROUPS = 64
 """Stretches of buckets of one size that are looked at one by one."""
-
-
-class Rows:
-    """The steps of values that were logged together, and when that was, in seconds: rising, or equal.
-
-    Args:
-        spill: where the values of long curves go; None keeps them in memory.
-    """
-
-    def __init__(self, spill: Spill | None = None) -> None:
-        self.steps, self.times, self.spill = integers(), times(), spill
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory."""
-        return self.steps.nbytes + self.times.nbytes
-
-    def cut(self, count: int) -> None:
-        """Keep the first `count`."""
-        self.steps.cut(count)
-        self.times.cut(count)
 
 
 class Pyramid:

@@ -19,7 +19,8 @@ from treadle.files import number, text_cell
 from treadle.studio.curves.axes import Axes, Axis, Drawn
 from treadle.studio.curves.columns import place
 from treadle.studio.curves.lines import Line
-from treadle.studio.curves.pyramid import Pyramid, Rows
+from treadle.studio.curves.pyramid import Pyramid
+from treadle.studio.curves.rows import Rows
 from treadle.studio.curves.smoothing import Smoothed
 from treadle.studio.curves.spilled import Spill
 

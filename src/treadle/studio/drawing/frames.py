@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 import threading
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from itertools import count
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any
 
-from treadle.errors import TreadleError, UsageError, nearest, one_line
-from treadle.reports.views import LiveView, Sample, Window, chosen, described
-from treadle.studio.drawing.asked import packed, ranked, resized, window_of
+from treadle.errors import UsageError, nearest, one_line
+from treadle.reports.views import LiveView, Window, chosen, described
+from treadle.studio.drawing.asked import packed, resized, window_of
+from treadle.studio.drawing.calls import Calls, where
+from treadle.studio.drawing.comparing import Comparing, late
 from treadle.studio.drawing.painting import Pace, Painting, encoded
+from treadle.studio.drawing.panes import Pane
 from treadle.studio.drawing.share import Budget
 from treadle.studio.drawing.sources import LiveSource, Source, Sources
 from treadle.studio.protocol import (
@@ -32,54 +33,12 @@ from treadle.studio.protocol import (
 )
 from treadle.studio.topics import Client, Handler, Live, Publisher, Topic
 
-T = TypeVar("T")
-
 AFRESH = 0.15
 """Seconds of drawing from which on a new picture is shown coarse before it is shown fine."""
 IN_PAUSE = 0.05
 """Seconds that are drawn at once while the run pauses, or when nothing is saved up: a command waits no longer."""
 RETRY, RETRY_MOST = 1.0, 30.0
 """Seconds after which a view that has raised is tried again; twice as many each time, up to the second."""
-
-
-@dataclass(eq=False)
-class Pane:
-    """What a client wants to see in one of its panes, and what it was shown."""
-
-    client: Client
-    watch: Watch
-    source: Source
-    view: LiveView
-    window: Window
-    pace: Pace
-    painting: Painting | None = None
-    shown: tuple[Source, LiveView, Window] | None = None
-    """What the frame shows that the client has, which may be of a `Watch` before; None where it has none."""
-    shown_size: tuple[int, int] = (1, 1)
-    """Its width and height in pixels."""
-    shown_step: int | None = None
-    """What the run had come to in it; None where nothing of this `Watch` was shown."""
-    fine: bool = False
-    """Whether that is as good as it gets."""
-    drawn: float = -math.inf
-    """When something was last done for it."""
-    begun: float = -math.inf
-    """When its last picture was begun."""
-    retry: float = -math.inf
-    failures: int = 0
-
-
-@dataclass(eq=False)
-class Comparing:
-    """Samples that are being measured, one at a time."""
-
-    client: Client
-    source: Source
-    samples: Iterator[Sample | None]
-    view: LiveView
-    most: int
-    answer: Future[list[dict[str, Any]]]
-    found: list[Sample] = field(default_factory=list)
 
 
 class Frames(Topic):
@@ -107,6 +66,7 @@ class Frames(Topic):
         self._live, self._sources, self._clock = live, sources, clock
         self._publisher: Publisher = live.publisher
         self.budget = Budget(clock=clock)
+        self._calls = Calls(live, self.budget, clock)
         self.most_frames = 0.0
         """Frames a second of a pane while the run trains, at most; 0 is no bar."""
         self._panes: dict[tuple[str, int], Pane] = {}
@@ -120,7 +80,7 @@ class Frames(Topic):
         try:
             found = views()
         except Exception as error:  # no reason for a run to end, nor for its studio
-            self._tell(f"there are no views: {one_line(error)}{_where(error)}")
+            self._tell(f"there are no views: {one_line(error)}{where(error)}")
         self.own = LiveSource(live, found)
         self._options = {name: tuple(view.options()) for name, view in found.items()}
         """What clients were told can be chosen."""
@@ -202,7 +162,7 @@ class Frames(Topic):
         source = self._source(request.run, request.state)
         view = self._find(source, request.view)
         window = Window(1, 1, (0, 0, 1, 1), options=chosen(view.options(), request.options))
-        return self._charged(source, lambda: packed(request.id, view.shapes(window)))
+        return self._calls.charged(source, lambda: packed(request.id, view.shapes(window)))
 
     def _inspect(self, request: Inspect, client: Client) -> Future[dict[str, float | str]]:
         pane = self._panes.get((client.id, request.pane))
@@ -214,13 +174,13 @@ class Frames(Topic):
             raise UsageError(f"the picture has {width} x {height} pixels: there is none at {request.x}, {request.y}")
         # A view that gives a whole picture gives it of any size: the middle of its pixel is meant.
         x, y = (2 * request.x + 1) * window.width // (2 * width), (2 * request.y + 1) * window.height // (2 * height)
-        return self._charged(source, lambda: dict(view.inspect(window, x, y)))
+        return self._calls.charged(source, lambda: dict(view.inspect(window, x, y)))
 
     def _compare(self, request: Compare, client: Client) -> Future[list[dict[str, Any]]]:
         source = self._source(request.run, request.state)
         view = self._find(source, request.view)
         answer: Future[list[dict[str, Any]]] = Future()
-        self._comparing.append(Comparing(client, source, _late(view), view, request.most, answer))
+        self._comparing.append(Comparing(client, source, late(view), view, request.most, answer))
         self._start()
         return answer
 
@@ -257,7 +217,9 @@ class Frames(Topic):
         if first is not None:
             self._draw(first)
         else:
-            self._measure(self._comparing[0])
+            comparing = self._comparing[0]
+            if comparing.go_on(self._calls):
+                self._comparing.remove(comparing)
         return 0.0
 
     def _due(self, pane: Pane) -> float:
@@ -279,7 +241,7 @@ class Frames(Topic):
             pane.begun = pane.drawn
             pane.painting = self._begin(pane)
         painting = pane.painting
-        error = self._ask(pane.source, lambda: self._paint(pane, painting))
+        error = self._calls.ask(pane.source, lambda: self._paint(pane, painting))
         if error is not None:
             pane.painting = None
             self._report(pane, error)
@@ -305,42 +267,6 @@ class Frames(Topic):
                 continue  # it is over soon; and who drags a picture must see it, however often the camera changes
             if self._clock() >= until or pane.source.hurries or pane not in self._panes.values():
                 return
-
-    def _ask(self, source: Source, function: Callable[[], None]) -> BaseException | None:
-        """Call a function where views may be asked, and wait for it; returns what it raised."""
-
-        def caught() -> BaseException | None:
-            try:
-                function()
-            except Exception as error:  # told to who looks, and not put into the run's journal picture by picture
-                return error
-            return None
-
-        try:
-            return self._charged(source, caught).result()
-        except Exception as error:  # the run takes no calls any more, or the state is closed
-            return error
-
-    def _charged(self, source: Source, function: Callable[[], T]) -> Future[T]:
-        """Have a function called where views may be asked; what that takes is paid for."""
-        times: list[float] = []
-
-        def timed() -> T:
-            times.append(self._clock())
-            self._live.busy = "tile"
-            try:
-                return function()
-            finally:
-                self._live.busy = ""
-                times.append(self._clock())
-
-        def pay(_: Future[T]) -> None:
-            if times:  # to go into evaluation and out of it again is part of the cost: about as much each
-                self.budget.spend(times[1] - times[0] + 2 * (self._clock() - times[1]), charge=source.trains)
-
-        future = source.call(timed)
-        future.add_done_callback(pay)
-        return future
 
     def _send(self, pane: Pane, painting: Painting) -> None:
         picture, window = painting.picture, painting.window
@@ -376,48 +302,9 @@ class Frames(Topic):
     def _report(self, pane: Pane, error: BaseException) -> None:
         """Say that a view cannot be drawn, once, and try again later and later."""
         if pane.failures == 0:
-            self._tell(f"the view {pane.watch.view!r} cannot be drawn: {one_line(error)}{_where(error)}")
+            self._tell(f"the view {pane.watch.view!r} cannot be drawn: {one_line(error)}{where(error)}")
         pane.failures += 1
         pane.retry = self._clock() + min(RETRY_MOST, RETRY * 2 ** (pane.failures - 1))
 
     def _tell(self, text: str) -> None:
         self._publisher.publish(Notice(text=text, level="warning"))
-
-    def _measure(self, comparing: Comparing) -> None:
-        """Measure one more sample, and answer when there is no other."""
-        ended = False
-
-        def measure() -> None:
-            nonlocal ended
-            try:
-                sample = next(comparing.samples)
-            except StopIteration:
-                ended = True
-                return
-            if sample is not None:
-                comparing.found.append(sample)
-
-        error = self._ask(comparing.source, measure)
-        if error is None and not ended:
-            return
-        self._comparing.remove(comparing)
-        if not comparing.answer.set_running_or_notify_cancel():
-            return
-        if error is not None:
-            known = isinstance(error, TreadleError)
-            comparing.answer.set_exception(error if known else UsageError(f"{one_line(error)}{_where(error)}"))
-        else:
-            comparing.answer.set_result(ranked(comparing.found, comparing.view)[: comparing.most])
-
-
-def _late(view: LiveView) -> Iterator[Sample | None]:
-    """The samples of a view, of which none is asked for before somebody wants it."""
-    yield from view.samples()
-
-
-def _where(error: BaseException) -> str:
-    """The line that raised, where it is not an error that says enough."""
-    if isinstance(error, TreadleError) or error.__traceback__ is None:
-        return ""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f" ({last.filename.rpartition('/')[2]}, line {last.lineno})"

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import shutil
 import subprocess
-import sys
 import tempfile
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Any, ClassVar, get_args
@@ -28,71 +23,28 @@ from treadle.errors import RunError, UsageError, nearest
 from treadle.recipes.scripts import script_of
 from treadle.runs.fork import checkpoint_at
 from treadle.studio import protocol
-from treadle.studio.child import FORKED, GO_ON, READY
 from treadle.studio.client import StudioClient
+from treadle.studio.driving.children import (
+    CHILD,
+    ENDING_SECONDS,
+    LAST_WORDS,
+    TELLING_SECONDS,
+    Child,
+    await_end,
+    ended,
+    environment,
+    hear,
+    let_go,
+)
 from treadle.studio.driving.remote import RemoteRun
+from treadle.studio.driving.words import FORKED, READY
 from treadle.studio.past.memory import free_memory, resident_memory, shown_bytes
 from treadle.studio.topics import Client, Handler, Live, Topic, later
 
-CHILD = (sys.executable, "-m", "treadle.studio.child")
-"""The command that a branch is started by: the same for all, for what it is to do comes on its standard input."""
 MOST = 8
 """Branches of a run that may be trained at once."""
-LAST_LINES = 12
-"""Of what a child has said on standard error, that are told when it fails."""
-ENDING_SECONDS = 20.0
-"""That a child has to finish its step and save, before it is killed."""
-LAST_WORDS = 5.0
-"""Seconds to wait for what a process has said that has ended: one of its own children may hold the other end."""
-TELLING_SECONDS = 0.5
 NOT_BY_NAME = frozenset({"init", "init_mapping", "init_partial", "device"})
 """Settings that no branch changes."""
-
-
-@dataclass(eq=False)
-class Child:
-    """A process that trains a branch.
-
-    Attributes:
-        step: after which it left its parent; settings: those that are others.
-        run: its directory, once it is there.
-        stage: "starting", then that of its run; "gone" when the process has ended.
-        error: why it failed, in a line; lines: the last of what it said.
-    """
-
-    process: subprocess.Popen[str]
-    folder: Path
-    token: str
-    step: int
-    settings: Mapping[str, Any]
-    run: Path | None = None
-    stage: str = "starting"
-    error: str = ""
-    lines: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
-    client: StudioClient | None = None
-    seen: RemoteRun = field(default_factory=RemoteRun)
-    """Its views."""
-    goes_on: bool = False
-
-    @property
-    def name(self) -> str:
-        """By which pages know it."""
-        return "" if self.run is None else f"{self.run.parent.name}/{self.run.name}"
-
-    @property
-    def alive(self) -> bool:
-        """Whether its process is there."""
-        return self.process.poll() is None
-
-    def told(self) -> dict[str, Any]:
-        """How it stands, as plain data."""
-        state = self.client.state if self.client is not None else None
-        told = {"run": self.name, "step": self.step, "settings": dict(self.settings), "alive": self.alive}
-        told |= {"stage": self.stage, "error": self.error, "lines": list(self.lines) if self.error else []}
-        if state is not None:
-            told |= {"at": state.step, "max_steps": state.max_steps, "rate": state.rate, "metrics": state.metrics}
-            told["stage"] = state.stage if self.alive else self.stage
-        return told
 
 
 class Branches(Topic):
@@ -146,11 +98,11 @@ class Branches(Topic):
         """End the children, or let them go on that were told to; returns when they have ended or been killed."""
         self._closed = True
         for child in self.children:
-            _let_go(child)
+            let_go(child)
         until = monotonic() + ENDING_SECONDS
         for child in self.children:
             if not child.goes_on:
-                _await_end(child, until)
+                await_end(child, until)
 
     # Beginning one --------------------------------------------------------------------------------------------------
 
@@ -203,14 +155,14 @@ class Branches(Topic):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=_environment(),
+            env=environment(),
             start_new_session=True,  # Ctrl-C at the terminal is for the parent, which ends it in its own way
         )
         child = Child(process, folder, token, orders["at"], orders["settings"])
         if self._closed:
             process.kill()
         self.children.append(child)
-        hearing = threading.Thread(target=_hear, args=(child,), name="treadle-branch-errors", daemon=True)
+        hearing = threading.Thread(target=hear, args=(child,), name="treadle-branch-errors", daemon=True)
         hearing.start()
         assert process.stdin is not None
         with suppress(OSError):  # it has ended already: what it said is told
@@ -235,7 +187,7 @@ class Branches(Topic):
                 self._tell(f"branch {child.name} from step {child.step}")
         code = child.process.wait()
         hearing.join(LAST_WORDS)
-        _ended(child, code)
+        ended(child, code)
         if not answer.done():
             with suppress(Exception):
                 answer.set_exception(RunError(f"the branch could not begin: {child.error or 'it has ended'}"))
@@ -255,7 +207,7 @@ class Branches(Topic):
             return {"run": child.name, "goes_on": True}
         if request.act == "end":
             child.client.send(protocol.Stop(id=0))
-            return later(lambda: _await_end(child, monotonic() + ENDING_SECONDS))
+            return later(lambda: await_end(child, monotonic() + ENDING_SECONDS))
         what: dict[str, Callable[..., protocol.Request]] = {"pause": protocol.Pause, "play": protocol.Play}
         return child.client.send(what[request.act](id=0))
 
@@ -286,52 +238,6 @@ def check_memory() -> None:
             f"a branch takes about as much memory as this process, {shown_bytes(needed)}, and {shown_bytes(free)} are "
             "free: let go of states that are looked at, or fork the run when this one has ended (treadle fork)"
         )
-
-
-def _environment() -> dict[str, str]:
-    """That of this process; what can be imported here can be there."""
-    paths = [path for path in sys.path if path]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-
-
-def _hear(child: Child) -> None:
-    assert child.process.stderr is not None
-    for line in child.process.stderr:
-        child.lines.append(line.rstrip())
-
-
-def _ended(child: Child, code: int) -> None:
-    """Take note of how a child's process has ended, and remove what it leaves."""
-    if code < 0:
-        child.error = f"it was killed (signal {-code})"
-    elif code:
-        own = [line for line in child.lines if line.startswith("treadle: ")]
-        child.error = (own or [*child.lines, f"exit code {code}"])[-1].removeprefix("treadle: ")
-    child.stage = "gone"
-    child.seen.close()
-    if child.client is not None:
-        child.client.close()
-    shutil.rmtree(child.folder, ignore_errors=True)
-
-
-def _let_go(child: Child) -> None:
-    """Tell a child that its parent ends, and whether it is to go on."""
-    stdin = child.process.stdin
-    if stdin is not None and not stdin.closed:
-        with suppress(OSError, ValueError):
-            if child.goes_on:
-                stdin.write(GO_ON + "\n")
-            stdin.close()
-
-
-def _await_end(child: Child, until: float) -> dict[str, Any]:
-    """Wait for a child's end, and kill it where that does not come."""
-    try:
-        child.process.wait(max(0.1, until - monotonic()))
-    except subprocess.TimeoutExpired:
-        child.process.kill()
-        child.process.wait()
-    return {"run": child.name, "code": child.process.returncode}
 
 
 def _hand_on(done: Future[Any], answer: Future[Any]) -> bool:

@@ -50,7 +50,7 @@ class Pane:
 
 
 class RemoteRun:
-    """A run in another process as a source of views (`treadle.studio.drawing.frames.Source`).
+    """A run in another process as a source of views (`treadle.studio.drawing.sources.Source`).
 
     It is drawn there, in its own share of time; here the newest picture is shown. `connect` says where, with a client
     whose `on_frame` is this object's.
@@ -211,7 +211,7 @@ class RemoteView(LiveView):
 
 
 def unpacked(parts: Sequence[Mapping[str, Any]], data: bytes) -> Shapes:
-    """Shapes that `treadle.studio.drawing.frames.packed` has packed."""
+    """Shapes that `treadle.studio.drawing.asked.packed` has packed."""
     arrays: dict[str, Any] = {}
     at = 0
     for part in parts:

@@ -20,7 +20,8 @@ from treadle.engine.subject import Subject
 from treadle.errors import RunError, TreadleError, UsageError, one_line
 from treadle.recipes.registry import Recipe, load_recipe
 from treadle.runs.run import CONFIG
-from treadle.studio.past.looking import Looked, Looking
+from treadle.studio.past.lent import Looked
+from treadle.studio.past.looking import Looking
 from treadle.studio.past.memory import bytes_of, bytes_on_disk, free_memory, shown_bytes
 from treadle.studio.past.shelf import Shelf, Stored
 from treadle.studio.topics import Live, later

@@ -13,7 +13,8 @@ from treadle.engine.lifecycle import Stage
 from treadle.engine.parts import Parts
 from treadle.errors import TreadleError, UsageError
 from treadle.runs.run import read_journal
-from treadle.studio.past.looking import Looked, Looking
+from treadle.studio.past.lent import Looked
+from treadle.studio.past.looking import Looking
 from treadle.studio.past.memory import bytes_of
 from treadle.studio.past.others import Others
 from treadle.studio.past.shelf import Shelf, StoredSnapshot

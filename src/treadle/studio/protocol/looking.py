@@ -149,7 +149,7 @@ class Runs(Request, kw_only=True):
     """The runs there are, filtered and sorted; `where` is a grammar of comparisons: `psnr > 30 and recipe = image`.
 
     The answer is a list of {name, recipe, trainer, status, step, epoch, best, seconds, started, parent, fork_step,
-    metrics}: see `treadle.studio.runs.listing.Row`. `sort` is one of these or a metric; runs without it come last.
+    metrics}: see `treadle.studio.runs.rows.Row`. `sort` is one of these or a metric; runs without it come last.
     """
 
     where: Text = ""

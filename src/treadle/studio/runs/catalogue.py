@@ -26,7 +26,8 @@ from treadle.studio.runs.inside import (
     read_end,
     read_inside,
 )
-from treadle.studio.runs.listing import Listing, Row, natural, select
+from treadle.studio.runs.listing import Listing, natural, select
+from treadle.studio.runs.rows import Row
 from treadle.studio.topics import Client, Handler, Live, Topic, later
 from treadle.studio.wire import pack
 
