@@ -54,10 +54,7 @@ def own_batch_size(data: Any) -> int | None:
 
 def check_settings(subject: Subject, config: TrainerConfig, data: Any, given: Mapping[str, Any]) -> None:
     """Raise UsageError where a new run would not heed a setting, of which some were `given` by keyword."""
-    if config.patience is not None and subject.validation_feed is None:
-        raise UsageError(
-            f"patience is {config.patience}, but nothing is validated: give validation_data, or no patience"
-        )
+    check_patience(subject, config)
     _check_stream(config, data)
     if not isinstance(data, Feed | DataLoader):
         return
@@ -68,6 +65,14 @@ def check_settings(subject: Subject, config: TrainerConfig, data: Any, given: Ma
                 f"{name}={given[name]!r} beside data that is a {type(data).__name__}, which makes its batches itself"
                 f"{'' if has is None else f' ({name}={has!r})'}: leave it out, or say it there"
             )
+
+
+def check_patience(subject: Subject, config: TrainerConfig) -> None:
+    """Raise UsageError for patience with what nobody looks at."""
+    if config.patience is not None and subject.validation_feed is None:
+        raise UsageError(
+            f"patience is {config.patience}, but nothing is validated: give validation_data, or no patience"
+        )
 
 
 def _check_stream(config: TrainerConfig, data: Any) -> None:

@@ -25,6 +25,7 @@ from treadle.engine.ranks import Ranks
 from treadle.engine.schedule import NEVER, every
 from treadle.engine.state import RunState
 from treadle.engine.subject import Subject
+from treadle.engine.switches import Switches
 from treadle.engine.watches import Newest, Watches
 from treadle.errors import RunError, UsageError
 from treadle.parallel import World
@@ -119,7 +120,11 @@ class Loop:
             config.on_bad_step, config.max_recoveries, self.progress, parts, self.note, self._keep_batch
         )
         self.snapshots = Snapshots(config.keep_snapshots)
-        self.edits = Edits(parts, config, self.progress, self.minimizer, self.heed_settings)
+        self.observed = world.main
+        """Whether observers take part: in the main process, where it is made to be trained and not only looked at."""
+        self.hooks: list[Hook] = []
+        self.switches = Switches(self.hooks, self.takes, self.listen)
+        self.edits = Edits(parts, config, self.progress, self.minimizer, self.heed_settings, self.switches)
         """What a person has changed."""
         self.own_streams = rank_streams(config.seed, device, world)
         """What `step` draws from where there are several processes: noise has to differ, all else to be alike."""
@@ -127,7 +132,6 @@ class Loop:
         """What the settings said, where the data makes its batches itself and they now say what it does."""
         self.archive: Archive | None = None
         """The run on disk, where there is one."""
-        self.hooks: list[Hook] = []
         self.told_at_start: dict[str, Any] = {}
         """What the journal's first entry says besides."""
         self.is_asked: Callable[[], bool] = lambda: False
@@ -320,7 +324,8 @@ class Loop:
         self._heed_periods()
         self.logbook.publish_every(self.config.log_every)
         self.minimizer.adopt()
-        self.events.fire("on_settings")
+        with self.switches.followed(self.config):
+            self.events.fire("on_settings")
 
     # Its parts ----------------------------------------------------------------------------------------------------
 
@@ -340,6 +345,10 @@ class Loop:
         for objective in self.parts.objectives.values():
             objective.bind(self.progress)
         self.listen()
+
+    def takes(self, hook: Hook) -> bool:
+        """Whether it takes part here."""
+        return self.observed or not hook.observer
 
     def listen(self) -> None:
         """Let the hooks react: those that were given, and those that are attributes."""

@@ -5,11 +5,11 @@ A trainer imports this file when it is made. Nothing else of `runs` or `hooks` i
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from treadle.engine.build import check_ready
-from treadle.engine.events import Hook
+from treadle.engine.build import check_patience, check_ready
 from treadle.engine.settings import StartSettings, TrainerConfig
 from treadle.errors import UsageError
 from treadle.hooks.best_model import BestModel
@@ -25,26 +25,31 @@ if TYPE_CHECKING:
 # What a run on disk needs (YAML, safetensors) is imported with the first one: most trainers write nothing.
 
 
-def default_hooks(config: TrainerConfig) -> list[Hook]:
-    """Best model, early stopping and time limit, as far as `config` asks for them."""
-    mode = config.mode_of(config.monitor, config.monitor_mode)
-    hooks: list[Hook] = [BestModel(config.monitor, mode, config.keep_best)]
-    if config.patience is not None:
-        if config.monitor is None:
-            raise UsageError(f"patience is {config.patience}, and monitor is null: name the metric that is to improve")
-        hooks.append(
-            EarlyStopping(
-                config.patience,
-                monitor=config.monitor,
-                mode=mode,
-                min_improvement=config.min_improvement,
-                warm_up=config.patience_warm_up,
-                of_settings=True,
-            )
-        )
+def add_default_hooks(trainer: Trainer) -> None:
+    """Best model, early stopping and time limit, as far as the trainer's settings ask for them."""
+    config: TrainerConfig = trainer.config
+    trainer.add_hook(BestModel(config.monitor, config.mode_of(config.monitor, config.monitor_mode), config.keep_best))
+    trainer.add_hook_of("patience", partial(_early_stopping, trainer))
     if config.max_time is not None:
-        hooks.append(TimeLimit(config.max_time))
-    return hooks
+        trainer.add_hook(TimeLimit(config.max_time))
+
+
+def _early_stopping(trainer: Trainer, config: TrainerConfig) -> EarlyStopping | None:
+    """What `patience` asks for. Raises UsageError where nothing says what is to improve."""
+    if config.patience is None:
+        return None
+    if config.monitor is None:
+        raise UsageError(f"patience is {config.patience}, and monitor is null: name the metric that is to improve")
+    if trainer.config.patience is None:  # it is to be switched on; else what is validated is looked at after setup
+        check_patience(trainer, config)
+    return EarlyStopping(
+        config.patience,
+        monitor=config.monitor,
+        mode=config.mode_of(config.monitor, config.monitor_mode),
+        min_improvement=config.min_improvement,
+        warm_up=config.patience_warm_up,
+        of_settings=True,
+    )
 
 
 def begin(trainer: Trainer) -> None:

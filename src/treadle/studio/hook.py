@@ -15,8 +15,8 @@ from treadle.terminal import say
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
-    from treadle.studio.hub import Hub
-    from treadle.studio.server import Server
+    from treadle.studio.serving.hub import Hub
+    from treadle.studio.serving.server import Server
     from treadle.studio.topics import Topic
 
 T = TypeVar("T")
@@ -67,8 +67,8 @@ class Studio(Hook):
     ) -> None:
         need_extra()
         from treadle.studio.address import Place
-        from treadle.studio.hub import Hub
-        from treadle.studio.server import Server
+        from treadle.studio.serving.hub import Hub
+        from treadle.studio.serving.server import Server
 
         if paused and trainer is None:
             raise UsageError("a studio that begins with a pause needs the trainer: Studio(trainer, paused=True)")
@@ -100,8 +100,8 @@ class Studio(Hook):
 
     def _topics_of(self, trainer: Trainer) -> list[Topic]:
         from treadle.studio.assembly import topics_of
-        from treadle.studio.orders import Orders
-        from treadle.studio.standing import Standing
+        from treadle.studio.driving.orders import Orders
+        from treadle.studio.serving.standing import Standing
         from treadle.studio.topics import Live
 
         self._trainer, self._lifecycle = trainer, trainer.loop.lifecycle
@@ -196,7 +196,7 @@ class Studio(Hook):
 
     def end_branches(self) -> None:
         """End the processes of the run's branches, resumable, but for those that were told to go on; waits for them."""
-        from treadle.studio.branches import Branches
+        from treadle.studio.driving.branches import Branches
 
         for topic in self._hub.topics:
             if isinstance(topic, Branches):
