@@ -18,6 +18,7 @@ import treadle
 from treadle import RunError, UsageError
 from treadle.recipes.registry import load_recipe
 from treadle.runs.run import is_run, read_config, read_environment, read_journal, read_summary
+from treadle.sinks.history import opening_of
 from treadle.sweeps.plan import read_plan
 from treadle.sweeps.trials import Sweep, read_sweep
 from treadle.testing import line_data
@@ -112,6 +113,23 @@ def test_too_many_failures_one_after_the_other_end_it(slope: Any, tmp_path: Path
     assert read_sweep(tmp_path / "s").count("failed") == 5
     # What was wrong has been mended meanwhile: the rest is tried.
     assert len(summaries(tmp_path / "s")) == 5
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_trial_is_logged_where_that_is_asked_for(
+    slope: Any, program: Path, tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    path = tmp_path / "s"
+    run(slope, tmp_path / "plain", trials=2)
+    log = ["csv", f"csv={tmp_path / 'tables'}", f"tensorboard={tmp_path / 'board'}"]
+    run(slope, path, trials=2, workers=workers, log=log)
+    assert opening_of(path / "trial-002" / "v001", 0, {})["project"] == "s"  # a service has them side by side
+    for trial in ("trial-001", "trial-002"):
+        tables = [path / trial / "v001" / "csv", tmp_path / "tables" / "s" / trial / "v001"]
+        assert all((table / "train.csv").is_file() for table in tables)
+        assert list((tmp_path / "board" / trial / "v001").glob("events.*"))  # one directory shows one run
+    assert digests(path) == digests(tmp_path / "plain")
 
 
 def test_without_validation_the_last_value_in_training_counts(slope: Any, tmp_path: Path) -> None:
@@ -322,6 +340,7 @@ def test_a_disk_that_fills_ends_it_in_a_line_and_nothing_is_lost(slope: Any, tmp
         ({"prune": "medium"}, "did you mean 'median'?"),
         ({"direction": "down"}, "expected 'min' or 'max'"),
         ({"settings": {"monitor": None}}, "the recipe monitors nothing"),
+        ({"log": ["tensorbord"]}, "unknown sink 'tensorbord'; did you mean 'tensorboard'?"),
         ({"storage": "trials.db"}, "expected a database's URL"),
         ({"storage": "postgresql://me:secret@host/db"}, "TREADLE_SWEEP_STORAGE"),
         ({"storage": "nosuch://host/db"}, "cannot be used"),
