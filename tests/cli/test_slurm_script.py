@@ -37,7 +37,7 @@ def test_the_same_job_is_the_same_text() -> None:
         "--mem=32G", "--time=1-01:01:00", "--array=1-4%2", "--signal=B:USR1@300", "--requeue", "--constraint=a100",
     ]  # fmt: skip
     head = text[: text.index("\nsrun ")]
-    assert "\nmodule load cuda\n" in head and "OMP_NUM_THREADS=8" in head and "SRUN_CPUS_PER_TASK=8" in head
+    assert "\nmodule load cuda\n" in head and "OMP_NUM_THREADS=8" in head and "\nexport SRUN_CPUS_PER_TASK=8\n" in head
     assert text.index("#SBATCH") < text.index("module load")  # sbatch reads none after the first command
 
 
@@ -48,7 +48,8 @@ def test_what_nobody_asks_for_is_left_to_the_cluster() -> None:
         "--signal=B:USR1@120", "--requeue",
     ]  # fmt: skip
     assert "THREADS" not in text and "MASTER_ADDR" not in text and "RANK" not in text
-    assert "\nsrun --kill-on-bad-exit=1 train image &\n" in text
+    # Alone, and not by srun: that would hand on, once more, the signal that Slurm sends to all of a job.
+    assert "\ntrain image &\n" in text and "srun" not in text
 
 
 @settings(max_examples=25, deadline=None)
@@ -57,8 +58,8 @@ def test_every_argument_arrives_as_it_was_written(words: list[str], processes: i
     words = ["printf", "%s\\0", *words, f"d/job-{JOB_ID}/v001"]
     text = script(job(*words, processes=processes))
     assert subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True, check=True).stderr == ""
-    (line,) = (line for line in text.split("\n") if line.startswith("srun "))
-    line = line.removeprefix("srun --kill-on-bad-exit=1 ").removeprefix("--cpu-bind=none ").removesuffix(" &")
+    (line,) = (line for line in text.split("\n") if line.endswith(" &"))
+    line = line.removeprefix("srun --kill-on-bad-exit=1 --cpu-bind=none ").removesuffix(" &")
     ranks = {"SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
     environment = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": "4711", **ranks}
     said = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, check=True).stdout
@@ -75,11 +76,17 @@ def test_processes_are_told_what_torchrun_would_tell_them() -> None:
     assert {"RANK=5", "LOCAL_RANK=1", "WORLD_SIZE=8", "LOCAL_WORLD_SIZE=4"} <= set(said.splitlines())
 
 
+STEP = """#!/bin/bash
+trap 'exit 143' TERM
+echo $BASHPID > step
+[ -e fails ] && exit 7
+for i in {1..6000}; do sleep 0.02; done
+"""
 STANDS_IN = """#!/bin/bash
 # Stands in for Slurm's commands: notes how it is called, and behaves as the test wants.
 echo "$(basename "$0") $*" >> calls
 case "$(basename "$0") $1" in
-  srun*) trap 'exit 143' TERM; echo $BASHPID > step; [ -e fails ] && exit 7; for i in {1..6000}; do sleep 0.02; done ;;
+  srun*) exec step ;;
   scancel*) kill -TERM "$(cat step)" ;;
   "scontrol show") cat state ;;
 esac
@@ -89,16 +96,16 @@ esac
 class Started:
     """A batch script that runs, with commands that stand in for Slurm's."""
 
-    def __init__(self, place: Path, state: str, *, fails: bool = False) -> None:
+    def __init__(self, place: Path, state: str, processes: int, *, fails: bool = False) -> None:
         self.place = place
         (place / "bin").mkdir()
-        for name in ("srun", "scancel", "scontrol"):
-            (place / "bin" / name).write_text(STANDS_IN)
+        for name in ("srun", "scancel", "scontrol", "step"):
+            (place / "bin" / name).write_text(STEP if name == "step" else STANDS_IN)
             (place / "bin" / name).chmod(0o755)
         (place / "state").write_text(state)
         if fails:
             (place / "fails").touch()
-        (place / "script").write_text(script(job()))
+        (place / "script").write_text(script(job("step", processes=processes)))
         environment = {**os.environ, "PATH": f"{place}/bin:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
         self.process = subprocess.Popen(["bash", "script"], cwd=place, env=environment)
         self.step()
@@ -112,13 +119,14 @@ class Started:
         return int(text)
 
     def end(self) -> tuple[int, list[str]]:
-        """Its exit code, and the calls but that of srun, once it has ended."""
-        code = self.process.wait(60)
-        return code, (self.place / "calls").read_text().splitlines()[1:]
+        """Its exit code, and the calls of what is not about where processes meet, once it has ended."""
+        code, calls = self.process.wait(60), self.place / "calls"
+        said = calls.read_text().splitlines() if calls.exists() else []
+        return code, [line for line in said if not line.startswith(("srun", "scontrol show hostnames"))]
 
 
 RUNNING = "JobId=7 JobState=RUNNING Requeue=1 PreemptEligibleTime=2026-11-22T16:38:09 PreemptTime=None"
-ASKED = "scontrol show job --oneliner 7"
+TOLD, ASKED = "scancel --signal=TERM 7", "scontrol show job --oneliner 7"
 
 
 def tell_script(started: Started, number: int) -> None:
@@ -129,13 +137,14 @@ def tell_step(started: Started, number: int) -> None:
     os.kill(started.step(), number)
 
 
+@pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize(
     ("state", "whom", "number", "calls"),
     [
         # Its time is nearly over: the step is told, and it is requeued.
-        (RUNNING, tell_script, signal.SIGUSR1, ["scancel --signal=TERM 7", ASKED, "scontrol requeue 7"]),
+        (RUNNING, tell_script, signal.SIGUSR1, [TOLD, ASKED, "scontrol requeue 7"]),
         # And cancelled meanwhile.
-        (RUNNING.replace("RUNNING", "CANCELLED"), tell_script, signal.SIGUSR1, ["scancel --signal=TERM 7", ASKED]),
+        (RUNNING.replace("RUNNING", "CANCELLED"), tell_script, signal.SIGUSR1, [TOLD, ASKED]),
         # In the grace time of a preemption Slurm tells the step alone.
         (RUNNING.replace("=None", "=2026-11-22T16:38:11"), tell_step, signal.SIGTERM, [ASKED, "scontrol requeue 7"]),
         # Somebody else has told the step to stop.
@@ -143,15 +152,16 @@ def tell_step(started: Started, number: int) -> None:
     ],
 )
 def test_what_is_stopped_for_the_clusters_sake_is_requeued(
-    tmp_path: Path, state: str, whom: Callable[[Started, int], None], number: int, calls: list[str]
+    tmp_path: Path, state: str, whom: Callable[[Started, int], None], number: int, calls: list[str], processes: int
 ) -> None:
-    started = Started(tmp_path, state)
+    started = Started(tmp_path, state, processes)
     whom(started, number)
-    assert started.end() == (143, calls)
+    assert started.end() == (143, [call for call in calls if processes > 1 or call != TOLD])
 
 
-def test_told_by_slurm_itself_it_waits_for_the_step_to_save(tmp_path: Path) -> None:
-    started = Started(tmp_path, RUNNING.replace("RUNNING", "PENDING"))
+@pytest.mark.parametrize("processes", [1, 2])
+def test_told_by_slurm_itself_it_waits_for_the_step_to_save(tmp_path: Path, processes: int) -> None:
+    started = Started(tmp_path, RUNNING.replace("RUNNING", "PENDING"), processes)
     tell_script(started, signal.SIGTERM)
     with pytest.raises(subprocess.TimeoutExpired):
         started.process.wait(0.5)
@@ -160,7 +170,7 @@ def test_told_by_slurm_itself_it_waits_for_the_step_to_save(tmp_path: Path) -> N
 
 
 def test_a_failure_is_its_own(tmp_path: Path) -> None:
-    assert Started(tmp_path, RUNNING, fails=True).end() == (7, [])
+    assert Started(tmp_path, RUNNING, 1, fails=True).end() == (7, [])
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ KillWait=60
 MinJobAge=3600
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
 PartitionName=low Nodes=ALL Default=YES State=UP PriorityTier=1
-PartitionName=grace Nodes=ALL State=UP PriorityTier=1 GraceTime=120
+PartitionName=grace Nodes=ALL State=UP PriorityTier=1 GraceTime=15
 PartitionName=high Nodes=ALL State=UP PriorityTier=2 PreemptMode=OFF
 """
 

@@ -68,18 +68,17 @@ def script(job: Job) -> str:
     parts = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options(job)), ""]
     if job.before:
         parts += [*job.before, ""]
-    if job.cpus is not None:
-        parts += [f"export SRUN_CPUS_PER_TASK={job.cpus}  # srun does not take this from sbatch by itself"]
     if job.threads is not None:
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
         parts += ["# As many threads wherever it goes on: the last bits of sums depend on them."]
         parts += [f"export {' '.join(f'{name}={job.threads}' for name in names)}", ""]
-    start = ["srun", "--kill-on-bad-exit=1", *(["--cpu-bind=none"] if job.world > 1 else [])]
-    command = [_argument(each) for each in job.command]
+    command, tell = " ".join(map(_argument, job.command)), 'kill -TERM "$step"'
     if job.world > 1:
+        if job.cpus is not None:
+            parts += ["# srun does not take this from sbatch by itself.", f"export SRUN_CPUS_PER_TASK={job.cpus}"]
         parts += [_MEETING, ""]
-        command = ["bash", "-c", f"'{_RANK}'", "treadle", *command]
-    return "\n".join([*parts, _BEFORE_THE_END, "", f"{' '.join([*start, *command])} &", _AFTERWARDS])
+        command, tell = f"{_SRUN} bash -c '{_RANK}' treadle {command}", 'scancel --signal=TERM "$SLURM_JOB_ID"'
+    return "\n".join([*parts, _BEFORE_THE_END % tell, "", f"{command} &", _AFTERWARDS])
 
 
 def options(job: Job) -> list[str]:
@@ -110,25 +109,26 @@ _MEETING = """\
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MASTER_ADDR MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))"""
 
+_SRUN = "srun --kill-on-bad-exit=1 --cpu-bind=none"
+
 _RANK = (
     "export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS "
     'LOCAL_WORLD_SIZE=$SLURM_NTASKS_PER_NODE; exec "$@"'
 )
-"""What torchrun would set. There is none in between: it gets the signals of a job, too, and hands them on once more,
-which Treadle would take for "at once", and it leaves with 1 where its processes say that they have saved."""
+"""What torchrun would set. There is none in between: it leaves with 1 where its processes say that they have saved."""
 
 _BEFORE_THE_END = """\
-# Before its time is over Slurm tells this script, and no other process; the steps save and leave with 143.
+# Before its time is over Slurm tells this script, and no other process: the training saves, and leaves with 143.
 late=
-trap 'late=yes; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
-# Requeued or cancelled, the steps are told by Slurm itself: wait for what they save.
+trap 'late=yes; %s' USR1
+# Requeued or cancelled, the training is told by Slurm itself: wait for what it saves.
 trap : TERM"""
 
 _AFTERWARDS = """\
 step=$!
 wait "$step"
 code=$?
-while kill -0 "$step" 2> /dev/null; do  # a signal has ended the waiting, and not the step
+while kill -0 "$step" 2> /dev/null; do  # a signal has ended the waiting, and not the training
   wait "$step"
   code=$?
 done

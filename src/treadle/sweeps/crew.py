@@ -16,6 +16,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from treadle.config.fields import from_dict
+from treadle.engine.interrupts import comes_twice
 from treadle.errors import RunError, TreadleError, UsageError
 from treadle.files import number
 from treadle.sweeps.trials import Trial
@@ -164,6 +165,8 @@ class Crew:
             worker.ask_to_stop()
 
     def _heed(self, received: int) -> None:
+        if self._signal and comes_twice(received):
+            return
         if self._signal:
             for worker in self._workers:
                 worker.process.kill()
