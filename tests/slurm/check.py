@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -212,12 +213,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="only these (default: all)")
     names = parser.parse_args().names
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # nothing of it is left then, either
     try:
         with cluster() as made, tempfile.TemporaryDirectory(prefix="treadle-jobs-") as place:
             print(f"{made.ask('sinfo', '--version')}, {CPUS} CPUs by its own account", flush=True)
             room = Room(Path(place), made)
-            with ThreadPoolExecutor(len(AT_ONCE)) as pool:
+            pool = ThreadPoolExecutor(len(AT_ONCE))
+            try:
                 held = list(pool.map(lambda each: judge(each, room), wanted(AT_ONCE, names)))
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
             held += [judge(each, room) for each in wanted(ALONE, names)]
     except Unavailable as error:
         print(f"skipped, nothing was tested: {error}")

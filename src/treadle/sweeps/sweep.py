@@ -287,8 +287,6 @@ class Lines:
 
     def __init__(self, planned: Planned, told: Callable[[str], None]) -> None:
         self._planned, self._told = planned, told
-        known = read_sweep(planned.path).best
-        self._best = None if known is None else known.value
 
     def tell(self, trial: Trial) -> None:
         """Say how it ended."""
@@ -297,9 +295,8 @@ class Lines:
         what = "" if value is None else f"{plan.metric} {words(value)}"
         if trial.spread is not None:
             what += f" +- {words(trial.spread)}"
-        better = value is not None and (self._best is None or (value < self._best) == (plan.direction == "min"))
-        if trial.state == "finished" and better and value != self._best:
-            self._best = value
+        best = read_sweep(self._planned.path).best  # of all workers, wherever they are started
+        if best is not None and best.number == trial.number:
             what += " (the best so far)"
         if trial.state != "finished":
             what = f"{trial.state}{': ' + trial.error if trial.error else ''}"
