@@ -16,10 +16,11 @@ import torch
 
 import treadle
 from treadle import RunError, UsageError
-from treadle.recipes.registry import load_recipe
+from treadle.recipes.registry import load_recipe, recipe_of
 from treadle.runs.run import is_run, read_config, read_environment, read_journal, read_summary
 from treadle.sinks.history import opening_of
 from treadle.sweeps.plan import read_plan
+from treadle.sweeps.sweep import Lines, begin
 from treadle.sweeps.trials import Sweep, read_sweep
 from treadle.testing import line_data
 
@@ -73,6 +74,15 @@ def test_called_again_it_goes_on_and_does_nothing_twice(slope: Any, tmp_path: Pa
     more = run(slope, tmp_path / "s", trials=5, told=told.append)
     assert drawn(more)[:3] == drawn(before) and len(told) == 2
     assert read_plan(tmp_path / "s").plan.trials == 5
+
+
+def test_the_best_so_far_is_that_of_all_workers(slope: Any, tmp_path: Path) -> None:
+    lines: list[str] = []
+    planned = begin(recipe_of(slope), LR, tmp_path / "s", trials=3, sampler="random")[0]
+    told = Lines(planned, lines.append)  # of a worker that has seen none of the others' trials end
+    for trial in reversed(run(slope, tmp_path / "s", trials=3).trials):
+        told.tell(trial)
+    assert ["(the best so far)" in line for line in lines] == [False, False, True]
 
 
 def test_nested_settings_are_searched(slope: Any, tmp_path: Path) -> None:
