@@ -17,6 +17,7 @@ from treadle.terminal import say, steady_streams
 COMMANDS = {
     "train": "train a recipe: treadle train image",
     "sweep": "train a recipe with many settings, and rank them",
+    "slurm": "have a cluster train or sweep: writes, and submits, a batch script",
     "resume": "continue a run from its newest checkpoint",
     "verify": "replay a run from a checkpoint and compare digests",
     "fork": "branch a new run from a checkpoint of another",

@@ -15,14 +15,19 @@ if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
 
 
-def add_sinks(parser: Parser) -> None:
-    """Give `parser` the option that says where else a run is shown."""
+def add_log(parser: Parser) -> None:
+    """Give `parser` `--log NAME[=WHERE] ...`."""
     from treadle.sinks.table import descriptions
 
     known = ", ".join(name for name in descriptions() if name != "console")
     parser.add_argument("--log", metavar="NAME[=WHERE]", nargs="+", action="extend", default=[],
                         help=f"show or keep elsewhere too what is logged: {known.replace('%', '%%')}; "
                         "'treadle doctor' says which are there, and what WHERE is")  # fmt: skip
+
+
+def add_sinks(parser: Parser) -> None:
+    """Give `parser` the option that says where else a run is shown."""
+    add_log(parser)
     # What these were called until 0.1; they go with the next release.
     parser.add_argument("--tensorboard", action="store_true", help=SUPPRESS)
     parser.add_argument("--visdom", metavar="URL", nargs="?", const="", help=SUPPRESS)
