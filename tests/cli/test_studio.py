@@ -125,7 +125,10 @@ def again(connect: Callable[..., StudioClient], run: str, stage: str) -> StudioC
     """A connection once the studio shows this run at this stage."""
     end = time.monotonic() + 100
     while time.monotonic() < end:
-        client = connect()
+        try:
+            client = connect()
+        except UsageError:  # it has just begun to show something else
+            continue
         if client.welcome.run == run and client.wait_for(State, 60).stage == stage:
             return client
         client.close()
