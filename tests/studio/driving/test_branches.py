@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import io
 import sys
 import threading
@@ -32,6 +33,7 @@ from treadle.testing import Line
 
 PROGRAM = """
 from dataclasses import dataclass
+from pathlib import Path
 import time
 import numpy as np
 from treadle import testing
@@ -43,6 +45,7 @@ from treadle.engine.settings import TrainerConfig
 class SlowConfig(TrainerConfig):
     lr: float = setting(0.1, above=0)
     wait: float = setting(0.0, least=0)
+    held: bool = False
 
 class Rate(LiveView):
     lossless = True
@@ -78,6 +81,8 @@ class Slow(testing.Line):
 
     def step(self, batch):
         time.sleep(self.config.wait)
+        while self.config.held and not Path(__file__).with_name("go").exists():
+            time.sleep(0.01)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr
         return super().step(batch)
@@ -108,7 +113,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
         "batch_size": 10,
         "max_epochs": 10**6,
         "save_every": "5 steps",
-        "keep_checkpoints": 99,
+        "keep_checkpoints": 10**6,  # the parent trains on, as long as the machine takes for the tests
         "seed": 4,
         "wait": 0.02,
     }
@@ -218,13 +223,14 @@ def test_one_that_was_told_to_go_on_outlives_its_parent_to_its_end(tmp_path: Pat
         with StudioClient(studio.url) as client:
             client.advance(5)
             client.request(Save(id=0))  # it is there, and not only being written
-            told = client.request(Branch(id=0, step=5, settings={"wait": 0.25, "max_epochs": 4}))
+            told = client.request(Branch(id=0, step=5, settings={"held": True, "max_epochs": 4}))
             assert client.request(Drive(id=0, run=told["run"], act="go on")) == {"run": told["run"], "goes_on": True}
         child = studio.topic(Branches).children[0]
         parent.commands.stop()
-        thread.join(20)
+        thread.join(60)
     parent.close()
     assert child.run is not None and child.alive, "it was told to go on"
+    Path(inspect.getfile(kind)).with_name("go").touch()  # until now it has waited
     assert child.process.wait(60) == 0
     summary = read_summary(child.run)
     assert (summary["status"], summary["step"]) == ("finished", 20)

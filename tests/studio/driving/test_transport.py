@@ -46,17 +46,17 @@ def test_a_rule_on_a_metric_that_never_comes_is_told_with_those_there_are():
         thread = threading.Thread(target=trainer.train, daemon=True)
         thread.start()
         with StudioClient(studio.url) as client:
+            client.request(protocol.Break(id=0, until="lss < 0.1"))  # in the pause: it is missed first
             client.send(protocol.RunUntil(id=0, until="loss < -1"))  # which comes
             client.send(protocol.RunUntil(id=0, until="validation/pnsr > 30"))
-            client.request(protocol.Break(id=0, until="lss < 0.1"))
-            told = [client.wait_for(protocol.Notice, 10).text for _ in range(2)]
+            told = [client.wait_for(protocol.Notice, 60).text for _ in range(2)]
             for text, asked, name in zip(
                 told, ("lss < 0.1", "validation/pnsr > 30"), ("train/lss", "validation/pnsr"), strict=True
             ):
                 assert text.startswith(f"{asked} is waited for, and no {name} has come so far; there are train/loss, ")
             assert told[1].endswith(", validation/loss")
             trainer.commands.stop()
-            thread.join(20)
+            thread.join(60)
             assert not [each for each in client.events(0.2) if isinstance(each, protocol.Notice)]  # once, and no other
     trainer.close()
 
@@ -68,10 +68,10 @@ def test_a_rule_on_a_validation_that_never_comes_is_told_at_once():
         thread.start()
         with StudioClient(studio.url) as client:
             client.send(protocol.RunUntil(id=0, until="validation/loss no better for 3"))
-            text = client.wait_for(protocol.Notice, 10).text
+            text = client.wait_for(protocol.Notice, 60).text
             assert text == "validation/loss no better for 3 is waited for, and no validation/loss has come so far"
         trainer.commands.stop()
-        thread.join(20)
+        thread.join(60)
     trainer.close()
 
 

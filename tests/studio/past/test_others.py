@@ -103,7 +103,7 @@ class Seen:
 
     def wait(self, condition: Callable[[dict[int, tuple[int, int]]], bool]) -> None:
         with self._arrived:
-            assert self._arrived.wait_for(lambda: condition(self.frames), 20), self.frames
+            assert self._arrived.wait_for(lambda: condition(self.frames), 100), self.frames
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def driven(trainer: Line) -> Iterator[tuple[StudioClient, Seen]]:
                 yield client, seen
         finally:
             trainer.commands.stop()
-            thread.join(20)
+            thread.join(60)
     trainer.close()
 
 

@@ -232,14 +232,16 @@ def test_a_thousand_runs_take_a_second_of_the_processor(tmp_path: Path) -> None:
     first = make(tmp_path, "sweep", 30.0)
     for number in range(2, 251):  # a quarter, for the tests to be quick
         shutil.copytree(first, tmp_path / "sweep" / f"v{number:03}")
-    listing = Listing(tmp_path)
-    start = time.process_time()
-    assert len(listing.rows()) == 250
-    took = time.process_time() - start
-    start = time.process_time()
-    listing.rows()
-    again = time.process_time() - start
-    assert took < 0.25 * 2 and again < took / 2  # twice what it should take, on a machine that is busy
+
+    def took(listing: Listing) -> float:
+        start = time.process_time()
+        assert len(listing.rows()) == 250
+        return time.process_time() - start
+
+    listings = [Listing(tmp_path) for _ in range(3)]  # the least of three: others use the machine's caches, too
+    once = min(took(listing) for listing in listings)
+    again = min(took(listing) for listing in listings)
+    assert once < 0.25 * 2 and again < once / 2  # twice what it should take, on a machine that is busy
 
 
 # Forks ----------------------------------------------------------------------------------------------------------------
@@ -296,7 +298,7 @@ def test_links_are_not_followed(root: Path, tmp_path_factory: pytest.TempPathFac
 
 
 def ask(catalogue: Catalogue, request: protocol.Request) -> Any:
-    return catalogue.handlers()[type(request)](request, None).result(20)  # type: ignore[arg-type]
+    return catalogue.handlers()[type(request)](request, None).result(60)  # type: ignore[arg-type]
 
 
 def test_hostile_names_and_texts_pass_as_text(tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def test_one_holds_control_the_others_see_who_and_take_it_over(wire):
     two = make(Play(id=1), client="1" * 32, label="phone")
     assert two.heard()[-1]["error"] == "Firefox on tower holds control: take it over first"
     two.say(TakeControl(id=2), Play(id=3))
-    said = [each.get("text") for each in one.heard() + two.heard()]
+    said = [each.get("text") for each in two.heard() + one.heard()]  # that one's question comes after it
     assert said.count("phone has taken control from Firefox on tower") == 2
     one.say(Play(id=2), Release(id=3))
     assert [each["type"] for each in one.heard() if "id" in each] == ["refusal", "refusal"]
@@ -393,7 +393,9 @@ def test_who_never_reads_is_dropped_after_30_seconds_and_not_before(serve, monke
         mute = next(each for each in hub.sessions.values() if each.id == "0" * 32)
         while mute.connection is not None and mute.connection.held < 200_000:  # what the sockets take is full
             hub.publish(Notice(text="x" * 20_000))
-            time.sleep(0.002)
+            put = threading.Event()
+            hub.soon(put.set)
+            assert put.wait(60)  # however slow the server's thread is, no more than this is on its way
         held = mute.connection
         for seconds in (1.0, 29.0):
             now[0] = seconds
