@@ -36,6 +36,10 @@ class BatchIterator(ABC):
     def __iter__(self) -> BatchIterator:
         return self
 
+    def pass_over(self) -> None:
+        """Go past the next batch, unmade where that can be; raises StopIteration after the last."""
+        next(self)
+
 
 class Reader(ABC):
     """Makes the batches of one epoch, each when its turn has come."""
@@ -46,6 +50,10 @@ class Reader(ABC):
     @abstractmethod
     def take(self, position: int) -> Batch:
         """Batch `position`. Where it raises, the next call is for the same one; StopIteration says there is none."""
+
+    def pass_over(self, position: int) -> None:
+        """Be asked for batch `position` no more; what is read in order is read all the same."""
+        self.take(position)
 
     def more(self) -> bool:
         """Whether a further batch is left; asked only where `count` is None."""
@@ -75,6 +83,15 @@ class Batches(BatchIterator):
             self.exhausted = True
         return batch
 
+    def pass_over(self) -> None:
+        """Go past the next batch, unmade where that can be; raises StopIteration after the last."""
+        if self.exhausted:
+            raise StopIteration
+        self.reader.pass_over(self.position)
+        self.position += 1
+        if self.position >= self._count:
+            self.exhausted = True
+
     @property
     def borrowed(self) -> bool:
         """Whether the batch delivered last has no sample of this process's own, but one of another's: it weighs 0.
@@ -96,6 +113,10 @@ class _Unbounded(Batches):
         batch = self.reader.take(self.position)
         self.position += 1
         return batch
+
+    def pass_over(self) -> None:
+        """Go past the next batch; raises StopIteration after the last."""
+        next(self)
 
 
 class Feed(ABC):
@@ -252,6 +273,9 @@ class Gathered(Reader):
     def take(self, position: int) -> Batch:
         """Batch `position`."""
         return self._gather(self._epoch, self.plan[position])
+
+    def pass_over(self, position: int) -> None:
+        """Nothing: a batch that is not asked for is not made."""
 
     def borrowed(self, position: int) -> bool:
         """Whether this process has no part in it."""

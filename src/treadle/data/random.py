@@ -166,6 +166,14 @@ def seed_generators(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
 
 
+def seed_device(seed: int, device: torch.device) -> None:
+    """Seed the global generators, and that of a CUDA `device`; only inside `RandomStreams`."""
+    seed_generators(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
 class RandomStreams:
     """The state of Python's, NumPy's and torch's global generators as one trainer sees them.
 

@@ -149,6 +149,16 @@ class Loop:
         self._heed_periods()
         self._batches: BatchIterator | None = None
         self._adopted = 0
+        self.ranks = Ranks(
+            world,
+            self.own_streams,
+            config.seed,
+            device,
+            self.progress,
+            parts,
+            self.logbook,
+            self.minimizer,
+        )
         self.state = RunState(
             subject,
             parts,
@@ -171,16 +181,7 @@ class Loop:
             },
             self.edits,
             self.adopt,
-            Ranks(
-                world,
-                self.own_streams,
-                config.seed,
-                device,
-                self.progress,
-                parts,
-                self.logbook,
-                self.minimizer,
-            ),
+            self.ranks,
         )
 
     # Around a step ------------------------------------------------------------------------------------------------
@@ -272,11 +273,13 @@ class Loop:
     def validate(self, feed: Feed) -> dict[str, float]:
         """Evaluate the validation data now, with its events."""
         self.validated_step = self.progress.step
-        with self.lifecycle.occupied("validation"), self.evaluator.evaluating():
+        with self.lifecycle.occupied("validation"), self.evaluator.evaluating(), self.ranks.alike():
             self.events.fire("pre_validation")
-            # Batch statistics may differ between processes: what decides about the run is what the main one has found.
+            # What is found in full need not be the same bits on every GPU, and decides about the run.
             self.validation_metrics = metrics = self.world.share(
-                self.evaluator.evaluate(feed, self.subject.validation_step, self.config.limit_validation_batches)
+                self.evaluator.evaluate(
+                    feed, self.subject.validation_step, self.config.limit_validation_batches, self.world
+                )
             )
             self.events.fire("post_validation", metrics)
             self.logbook.scalars("validation", metrics)

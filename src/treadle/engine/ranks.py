@@ -60,6 +60,19 @@ class Ranks:
         finally:
             self._add(mine)
 
+    @contextmanager
+    def alike(self) -> Iterator[None]:
+        """Within the block every process has the main one's buffers, such as batch statistics; then its own again."""
+        buffers = list(self._buffers().values()) if self.world.size > 1 else []
+        own = [buffer.detach().clone() for buffer in buffers]
+        with torch.no_grad():
+            self.world.spread(buffers)
+        try:
+            yield
+        finally:
+            for buffer, before in zip(buffers, own, strict=True):
+                buffer.data.copy_(before)
+
     def make_alike(self, state: State) -> None:
         """Let `state` have the main process's buffers where they differ."""
         buffers = self._buffers()
