@@ -36,6 +36,16 @@ class BatchIterator(ABC):
     def __iter__(self) -> BatchIterator:
         return self
 
+    @property
+    def borrowed(self) -> bool:
+        """Whether the batch delivered last has no sample of this process's own, but one of another's: it weighs 0."""
+        return False
+
+    @property
+    def borrowed_parts(self) -> list[bool]:
+        """The same for each part of it, where it is a list of parts."""
+        return []
+
     def pass_over(self) -> None:
         """Go past the next batch, unmade where that can be; raises StopIteration after the last."""
         next(self)
@@ -144,6 +154,7 @@ class Feed(ABC):
     """
 
     _world = ALONE
+    _cut = 0
     _begun_with: str | None = None
 
     def __init__(self, seed: int | None = None) -> None:
@@ -174,6 +185,11 @@ class Feed(ABC):
 
     def iterate(self, epoch: int, start: int = 0) -> BatchIterator:
         """The batches of `epoch` (from 0) from batch `start` on, without touching the samples before it."""
+        if self._cut:
+            first = start * self._cut
+            reader = self._open(epoch, first)
+            assert reader.count is not None, "a plan has a length"
+            return InParts(Batches(reader, first, reader.count), self._cut)
         reader = self._open(epoch, start)
         return _Unbounded(reader, start) if reader.count is None else Batches(reader, start, reader.count)
 
@@ -242,6 +258,18 @@ class Feed(ABC):
             self.seed = seed
         self.device, self._world = torch.device(device), world
 
+    def in_parts(self, count: int) -> None:
+        """Give of each batch a list of parts from now on: `count` of them are this process's. Called by the trainer.
+
+        Raises UsageError for a feed whose batches are not made from a plan.
+        """
+        if type(self).iterate is not Feed.iterate or type(self).gather is Feed.gather:
+            raise UsageError(
+                f"{type(self).__name__} makes whole batches, which parts cannot be gathered of: give it plan() and "
+                "gather(), or train without parts"
+            )
+        self._cut = count
+
     def state_dict(self) -> dict[str, Any]:
         """State beyond (seed, epoch, batch): none, except for streams and loaders that have some."""
         return {}
@@ -255,20 +283,46 @@ class Feed(ABC):
         """End worker processes, where there are any. The feed can be iterated again; it would start them anew."""
 
 
+class InParts(BatchIterator):
+    """Batches as lists of the parts of each that are this process's, which come from `parts` one after the other."""
+
+    def __init__(self, parts: Batches, count: int) -> None:
+        self._parts, self._count = parts, count
+        self._borrowed: list[bool] = []
+
+    @property
+    def borrowed_parts(self) -> list[bool]:
+        """Of each part of the batch delivered last, whether it has no sample of its own: it weighs 0."""
+        return self._borrowed
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no batch of the epoch is left."""
+        return self._parts.exhausted
+
+    def __next__(self) -> Batch:
+        batch, self._borrowed = [], []
+        for _ in range(self._count):
+            batch.append(next(self._parts))
+            self._borrowed.append(self._parts.borrowed)
+        return batch
+
+
 class Gathered(Reader):
     """The reader of a feed with a plan: gathers each batch when it is asked for, in this process."""
 
     def __init__(self, feed: Feed, epoch: int) -> None:
-        self._gather, self._epoch, self._world = feed.gather, epoch, feed._world
-        self._whole = plan = feed.plan(epoch)
-        self.count = len(plan)
-        if feed.batches is not None and self.count != feed.batches:
+        self._gather, self._epoch = feed.gather, epoch
+        whole = feed.plan(epoch)
+        if feed.batches is not None and len(whole) != feed.batches:
             maker = getattr(feed, "batching", feed)
             raise RunError(
-                f"{type(maker).__name__} gave {self.count} batches in epoch {epoch + 1}, but says it has "
+                f"{type(maker).__name__} gave {len(whole)} batches in epoch {epoch + 1}, but says it has "
                 f"{feed.batches} in every epoch"
             )
-        self.plan = plan if feed._world.size == 1 else _Parts(plan, feed._world)
+        self._parts = _Parts(whole, feed._world, feed._cut or 1)
+        self.count = len(self._parts)
+        self.plan = whole if feed._world.size == 1 and feed._cut < 2 else self._parts
 
     def take(self, position: int) -> Batch:
         """Batch `position`."""
@@ -279,21 +333,31 @@ class Gathered(Reader):
 
     def borrowed(self, position: int) -> bool:
         """Whether this process has no part in it."""
-        return not has_part(len(self._whole[position]), self._world)
+        return self._parts.empty(position)
 
 
 class _Parts(Sequence[Any]):
-    """A plan of which each batch is cut down to this process's part."""
+    """A plan of which each batch is cut down to this process's part, or to several that come one after the other."""
 
-    def __init__(self, plan: Sequence[Any], world: World) -> None:
-        self._plan, self._world = plan, world
+    def __init__(self, plan: Sequence[Any], world: World, count: int = 1) -> None:
+        self._plan, self._world, self._count = plan, world, count
 
     def __len__(self) -> int:
-        return len(self._plan)
+        return len(self._plan) * self._count
 
     def __getitem__(self, key: Any) -> Any:
-        entries = self._plan[key]
-        return entries[part_of(len(entries), self._world)]
+        entries, part = self._of(key)
+        return entries[part if part.start < part.stop else slice(0, 1)]
+
+    def empty(self, key: int) -> bool:
+        """Whether the part is of a batch with fewer entries than there are parts, and has none of them."""
+        part = self._of(key)[1]
+        return bool(part.start >= part.stop)
+
+    def _of(self, key: int) -> tuple[Any, slice]:
+        entries = self._plan[key // self._count]
+        number, of = self._world.rank * self._count + key % self._count, self._world.size * self._count
+        return entries, slice(len(entries) * number // of, len(entries) * (number + 1) // of)
 
 
 def has_part(count: int, world: World) -> bool:

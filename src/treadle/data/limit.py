@@ -35,6 +35,16 @@ class FirstBatches(BatchIterator):
         """Whether no batch is left."""
         return self._left <= 0 or self._batches.exhausted
 
+    @property
+    def borrowed(self) -> bool:
+        """Whether the batch delivered last has no sample of this process's own."""
+        return self._batches.borrowed
+
+    @property
+    def borrowed_parts(self) -> list[bool]:
+        """The same for each part of it."""
+        return self._batches.borrowed_parts
+
     def __next__(self) -> Batch:
         if self._left <= 0:
             raise StopIteration

@@ -12,7 +12,7 @@ from typing import Any
 from treadle.data.batch import Batch
 from treadle.data.feed import Feed, Reader, has_part
 from treadle.data.random import scoped_generators, seed_generators
-from treadle.errors import RunError, StateError
+from treadle.errors import RunError, StateError, UsageError
 
 
 @dataclass
@@ -54,6 +54,13 @@ class SequentialFeed(Feed):
         self._restored: dict[str, Any] | None = None
         self._pristine: Any = None
         self._opened = False
+
+    def in_parts(self, count: int) -> None:
+        """Refused: parts of a batch are made each by itself, and what is read in order comes once."""
+        raise UsageError(
+            f"{self.name} is read in order, and the parts of a batch cannot be made each by itself: give a dataset "
+            "with __len__ and __getitem__, or train without parts"
+        )
 
     @abstractmethod
     def _begin(self, epoch: int, start: int, recalled: bool) -> SequentialReader:

@@ -241,11 +241,18 @@ class Objective:
         logged: dict[str, float] = {}
         for name in self._terms:
             if name in means:
+                if name not in self._last:  # only others have met it so far
+                    self._last[name] = self.weight(name)
                 entry = Entry(progress.step, means[name], self._last[name])
                 self.history.setdefault(name, []).append(entry)
                 logged[name] = entry.mean
                 logged[f"{name}.weight"] = entry.weight
         return logged
+
+    def exchange(self, means: dict[tuple[str, ...], Means]) -> dict[tuple[str, ...], Means]:
+        """Let `means` be the running sums from now on; returns those before."""
+        before, self._means = self._means, means
+        return before
 
     def take_running(self) -> dict[str, Any]:
         """The running sums as plain data, which then are none: each of several processes has sums of its own."""
