@@ -42,9 +42,14 @@ class BatchIterator(ABC):
         return False
 
     @property
-    def borrowed_parts(self) -> list[bool]:
-        """The same for each part of it, where it is a list of parts."""
-        return []
+    def share(self) -> float:
+        """Which part of the batch delivered last is this process's: those of all processes together are 1."""
+        return 1.0
+
+    @property
+    def shares(self) -> list[float]:
+        """The same for each part of it, where it is a list of parts; 0 for one that is borrowed."""
+        return [self.share]
 
     def pass_over(self) -> None:
         """Go past the next batch, unmade where that can be; raises StopIteration after the last."""
@@ -70,8 +75,8 @@ class Reader(ABC):
         raise NotImplementedError
 
     @abstractmethod
-    def borrowed(self, position: int) -> bool:
-        """Whether this process had no part in batch `position`, taken last, and was given a sample of another's."""
+    def share(self, position: int) -> float:
+        """This process's share of batch `position`, taken last: 0 where it was given a sample of another's."""
 
 
 class Batches(BatchIterator):
@@ -108,7 +113,12 @@ class Batches(BatchIterator):
 
         So it is where a batch has fewer samples than there are processes.
         """
-        return self.position > 0 and self.reader.borrowed(self.position - 1)
+        return not self.share
+
+    @property
+    def share(self) -> float:
+        """Which part of the batch delivered last is this process's: those of all processes together are 1."""
+        return self.reader.share(self.position - 1) if self.position else 1.0
 
 
 class _Unbounded(Batches):
@@ -288,12 +298,12 @@ class InParts(BatchIterator):
 
     def __init__(self, parts: Batches, count: int) -> None:
         self._parts, self._count = parts, count
-        self._borrowed: list[bool] = []
+        self._shares: list[float] = []
 
     @property
-    def borrowed_parts(self) -> list[bool]:
-        """Of each part of the batch delivered last, whether it has no sample of its own: it weighs 0."""
-        return self._borrowed
+    def shares(self) -> list[float]:
+        """Of each part of the batch delivered last, which part of the batch it is: 0 where it is borrowed."""
+        return self._shares
 
     @property
     def exhausted(self) -> bool:
@@ -301,10 +311,10 @@ class InParts(BatchIterator):
         return self._parts.exhausted
 
     def __next__(self) -> Batch:
-        batch, self._borrowed = [], []
+        batch, self._shares = [], []
         for _ in range(self._count):
             batch.append(next(self._parts))
-            self._borrowed.append(self._parts.borrowed)
+            self._shares.append(self._parts.share)
         return batch
 
 
@@ -331,9 +341,9 @@ class Gathered(Reader):
     def pass_over(self, position: int) -> None:
         """Nothing: a batch that is not asked for is not made."""
 
-    def borrowed(self, position: int) -> bool:
-        """Whether this process has no part in it."""
-        return self._parts.empty(position)
+    def share(self, position: int) -> float:
+        """This process's share of it."""
+        return self._parts.share(position)
 
 
 class _Parts(Sequence[Any]):
@@ -349,10 +359,10 @@ class _Parts(Sequence[Any]):
         entries, part = self._of(key)
         return entries[part if part.start < part.stop else slice(0, 1)]
 
-    def empty(self, key: int) -> bool:
-        """Whether the part is of a batch with fewer entries than there are parts, and has none of them."""
-        part = self._of(key)[1]
-        return bool(part.start >= part.stop)
+    def share(self, key: int) -> float:
+        """Which part of the batch's entries it is: 0 where these are fewer than the parts, and it has none of them."""
+        entries, part = self._of(key)
+        return max(part.stop - part.start, 0) / len(entries)
 
     def _of(self, key: int) -> tuple[Any, slice]:
         entries = self._plan[key // self._count]

@@ -41,9 +41,14 @@ class FirstBatches(BatchIterator):
         return self._batches.borrowed
 
     @property
-    def borrowed_parts(self) -> list[bool]:
+    def share(self) -> float:
+        """Which part of the batch delivered last is this process's."""
+        return self._batches.share
+
+    @property
+    def shares(self) -> list[float]:
         """The same for each part of it."""
-        return self._batches.borrowed_parts
+        return self._batches.shares
 
     def __next__(self) -> Batch:
         if self._left <= 0:

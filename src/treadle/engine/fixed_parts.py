@@ -31,8 +31,8 @@ Call = tuple[str, ...]
 class _Part:
     """A part of a batch on its way through `step`."""
 
-    def __init__(self, number: int, batch: Any, borrowed: bool, seed: int, device: torch.device) -> None:
-        self.number, self.batch, self.borrowed = number, batch, borrowed
+    def __init__(self, number: int, batch: Any, share: float, seed: int, device: torch.device) -> None:
+        self.number, self.batch, self.share, self.borrowed = number, batch, share, not share
         self.streams = RandomStreams(seed, device)
         self.segment, self.terms = Means(), {}  # type: ignore[var-annotated]
         self.buffers: list[Tensor] = []
@@ -110,13 +110,13 @@ class FixedParts:
         return self._updated
 
     def take(
-        self, step: Callable[[Any], Mapping[str, Any]], batches: Sequence[Any], borrowed: Sequence[bool]
+        self, step: Callable[[Any], Mapping[str, Any]], batches: Sequence[Any], shares: Sequence[float]
     ) -> Mapping[str, Any]:
         """Call `step` for each of this process's parts; returns the means of what it gives for all that there are."""
         first = self.world.rank * self.here
         parts = [
-            _Part(number, batch, lent, derive_seed(self._seed, "part", self._progress.step, number), self._device)
-            for number, (batch, lent) in enumerate(zip(batches, borrowed, strict=True), first)
+            _Part(number, batch, share, derive_seed(self._seed, "part", self._progress.step, number), self._device)
+            for number, (batch, share) in enumerate(zip(batches, shares, strict=True), first)
         ]
         while len(self._strands) < self.here:
             self._strands.append(Strand(f"treadle-part-{len(self._strands)}"))
@@ -152,6 +152,8 @@ class FixedParts:
         outside = self._meter.exchange(part.segment)
         terms = [each.exchange(part.terms.setdefault(i, {})) for i, each in enumerate(objectives)]
         self._running = part, strand
+        for each in objectives:
+            each.call_weight = part.share
         try:
             with part.streams:
                 strand.resume()

@@ -243,12 +243,15 @@ class Loop:
         self.minimizer.apply_learning_rates(self.progress)
         if self.recovery.skips:
             self.recovery.remember_buffers()
+        if self.world.size > 1 and self._batches is not None:
+            for objective in self.parts.objectives.values():
+                objective.call_weight = self._batches.share
         step = self.step_replacement or self.subject.step
         if self.own_streams is not None:
             step = self.own_streams.lent_to(step)
         try:
             if self.fixed is not None and self._batches is not None:
-                outputs = self.fixed.take(partial(self._call, step), self._in_parts, self._batches.borrowed_parts)
+                outputs = self.fixed.take(partial(self._call, step), self._in_parts, self._batches.shares)
             else:
                 outputs = self._call(step, batch)
             if self.config.accumulate > 1:
