@@ -362,7 +362,7 @@ class _Parts(Sequence[Any]):
     def share(self, key: int) -> float:
         """Which part of the batch's entries it is: 0 where these are fewer than the parts, and it has none of them."""
         entries, part = self._of(key)
-        return max(part.stop - part.start, 0) / len(entries)
+        return float(max(part.stop - part.start, 0) / len(entries))
 
     def _of(self, key: int) -> tuple[Any, slice]:
         entries = self._plan[key // self._count]
