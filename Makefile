@@ -18,7 +18,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP) $(FULL)
 endif
 
-.PHONY: help demo studio page wheel env test test-loggers test-slurm lint page-where-possible drawing bench proof gauntlet clean
+.PHONY: help demo studio page wheel env test test-loggers test-slurm lint page-where-possible drawing bench proof proof-parallel gauntlet gauntlet-ranks clean
 
 help:  ## what can be made
 	@echo "make demo    fit a hash-grid field to a photograph and show the result (about a minute)"
@@ -109,6 +109,12 @@ test-slurm: $(FULL)  ## a cluster of one node, its own: a table
 
 gauntlet: $(FULL)  ## the long form; `make test` has the short one
 	OMP_NUM_THREADS=1 $(BIN)/python tests/conformance/gauntlet.py --kills 420
+
+gauntlet-ranks: $(FULL)  ## runs of two processes, killed one or both: a table
+	OMP_NUM_THREADS=1 $(BIN)/python tests/parallel/gauntlet_ranks.py --kills 60
+
+proof-parallel: $(FULL)  ## examples and recipes in one process against two
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 tests/parallel/proof_packs.py
 
 proof: $(FULL)  ## what splats come to on whole scenes: 20 minutes on two cores
 	@$(BIN)/python benchmarks/splats_scenes.py

@@ -15,6 +15,7 @@ import treadle
 from tests.parallel.test_group import Dropping, some_data
 from tests.parallel.together import together
 from treadle import RunError, Trainer, UsageError
+from treadle.hooks import KeptModels
 from treadle.parallel import this_world
 
 SETTINGS: dict[str, Any] = {
@@ -176,3 +177,16 @@ def pause_one(path: str) -> str:
 def test_what_several_cannot_obey_together_is_refused(tmp_path: Path) -> None:
     said = together(2, tmp_path, pause_one, str(tmp_path / "run"))
     assert said[0] == "Pause is obeyed by a run of one process, and here are 2, which obey Save, Stop, Close"
+
+
+def keep_models(path: str) -> list[int]:
+    settings: dict[str, Any] = SETTINGS | {"validate_every": "3 steps"}
+    data = some_data(54)
+    trainer = Dropping(data=data, validation_data=data, run_dir=path, hooks=[KeptModels(2, ["model"])], **settings)
+    trainer.train()
+    return [trainer.progress.step]
+
+
+def test_what_the_main_process_keeps_alone_keeps_nobody_waiting(tmp_path: Path) -> None:
+    assert together(2, tmp_path, keep_models, str(tmp_path / "run")) == [[14], [14]]
+    assert 1 <= len(list((tmp_path / "run" / "v001" / "models").iterdir())) <= 2

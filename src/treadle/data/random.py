@@ -103,6 +103,11 @@ class _Turns:
                 else:
                     self._owner = None
 
+    def lend(self, thread: int) -> None:
+        """The turn, which some thread has, is that of another `thread` from now on, which goes on in its place."""
+        with self._changing:
+            self._owner = thread
+
     def after_fork(self) -> None:
         """In a forked child: the threads that waited, or had the turn, are not here."""
         self._changing = threading.Lock()
@@ -112,6 +117,7 @@ class _Turns:
 
 
 _turns = _Turns()
+lend_turn = _turns.lend
 os.register_at_fork(after_in_child=_turns.after_fork)
 # NumPy and Python generators to lend to scopes (one pair, unless scopes are nested): to make one costs 100 us.
 _spare: list[tuple[MT19937, random.Random]] = []
@@ -165,6 +171,14 @@ def seed_generators(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
     torch.default_generator.manual_seed(seed)
+
+
+def seed_device(seed: int, device: torch.device) -> None:
+    """Seed the global generators, and that of a CUDA `device`; only inside `RandomStreams`."""
+    seed_generators(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 class RandomStreams:

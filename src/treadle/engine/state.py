@@ -117,7 +117,7 @@ class RunState:
         sections = self._sections | ({"late": Value(lambda: late, self.late.load_state_dict)} if late else {})
         if edits := self._edits.state_dict():
             sections["edits"] = Value(lambda: edits, self._edits.load_state_dict)
-        if self._ranks.world.size == 1:
+        if not self._ranks.differ:
             state = capture(sections, self._kinds)
         else:
             with self._ranks.taken_apart() as parts:

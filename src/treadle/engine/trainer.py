@@ -261,6 +261,8 @@ class Trainer(Subject):
         Every optimizer and average of the trainer that holds one of them follows. Use it as a context manager:
         `with trainer.edit_rows({"xy": self.xy}) as edit: edit.keep(alive)`. See `RowEdit`.
         """
+        if self.loop.fixed is not None and self.loop.fixed.current is not None:
+            raise UsageError("edit_rows in step, which each of the parts of a batch takes: edit rows in post_step")
         from treadle.engine.rows import RowEdit  # 6 ms that a run without row edits need not wait for
 
         self.parts.find()

@@ -62,6 +62,18 @@ class Group(World):
         """Give every process those tensors of process `source`, in place."""
         _in_one(tensors, partial(dist.broadcast, src=source))
 
+    def deal(self, tensor: Tensor) -> Tensor:
+        """Row i of `tensor` (size, ...) goes to process i; gives the rows that came, by who has sent them."""
+        came = torch.empty_like(tensor)
+        _meet(dist.all_to_all_single, came, tensor)
+        return came
+
+    def collect(self, tensor: Tensor) -> Tensor:
+        """Every process's tensor, (size, ...), in the order of ranks; shapes and dtypes are the same everywhere."""
+        found = [torch.empty_like(tensor) for _ in range(self.size)]
+        _meet(dist.all_gather, found, tensor)
+        return torch.stack(found)
+
     def gather(self, value: T) -> list[T]:
         """Every process's plain value, in the order of ranks."""
         return [json.loads(text) for text in self._gather(json.dumps(value).encode())]

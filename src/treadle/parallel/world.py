@@ -45,6 +45,14 @@ class World:
     def spread(self, tensors: Sequence[Tensor], source: int = 0) -> None:
         """Give every process those tensors of process `source`, in place; shapes and dtypes are the same everywhere."""
 
+    def deal(self, tensor: Tensor) -> Tensor:
+        """Row i of `tensor` (size, ...) goes to process i; gives the rows that came, by who has sent them."""
+        return tensor
+
+    def collect(self, tensor: Tensor) -> Tensor:
+        """Every process's tensor, (size, ...), in the order of ranks; shapes and dtypes are the same everywhere."""
+        return tensor[None]
+
     def gather(self, value: T) -> list[T]:
         """Every process's plain value, in the order of ranks."""
         return [value]

@@ -158,6 +158,8 @@ class SplatsTrainer(Trainer):
         rendered = self.render_training(view, target, background)
         found = self.objective(**self.terms(rendered, view, target))
         self.minimize(found, self.optimizer)
+        if self.loop.borrowed:  # another process's view, which is not to count twice
+            rendered.projection.centers.grad = None
         before = len(self.model)
         with torch.no_grad():
             self.strategy.after_update(self, rendered)
