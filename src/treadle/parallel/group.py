@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache, partial
+from types import TracebackType
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
-from treadle.errors import RunError, UsageError, one_line
-from treadle.parallel.world import ALONE, World
+from treadle.errors import RunError, UsageError, message, one_line
+from treadle.parallel.leaving import Gone, Leaving
+from treadle.parallel.world import ALONE, LAUNCH, World, restarts
 
 T = TypeVar("T")
 
@@ -39,10 +48,42 @@ def group() -> World:
             )
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         try:
-            dist.init_process_group(backend, timeout=_patience())
+            store, rank, size = next(rendezvous("env://", timeout=_patience()))
+            # Processes that torchrun has started again would find in its store where those before them listened.
+            store = PrefixStore(f"treadle/{restarts()}", store)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_patience())
         except (RuntimeError, ValueError) as error:
             raise RunError(f"the processes of this run cannot meet: {one_line(error)}") from error
-    return Group() if dist.get_world_size() > 1 else ALONE
+    if dist.get_world_size() == 1:
+        return ALONE
+    found = Group()
+    if LAUNCH in os.environ:
+        _end_with_the_launcher()
+        _say_uncaught(found)
+    return found
+
+
+def _say_uncaught(group: Group) -> None:
+    """Let the others know of the error that ends this program."""
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        before(kind, error, trace)
+        group.leave(error)
+
+    sys.excepthook = hook
+
+
+def _end_with_the_launcher() -> None:
+    """Have a thread stop this process as SIGTERM does where the launcher is killed: it would train on, by itself."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="treadle-launcher", daemon=True).start()
 
 
 class Group(World):
@@ -53,14 +94,17 @@ class Group(World):
 
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        store = PrefixStore("left", dist.distributed_c10d._get_default_store())
+        self._leaving = Leaving(store, self.rank, self.size)
+        self._silent = ""
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """Add up each tensor over the processes, in place: in one message for each device and dtype among them."""
-        _in_one(tensors, dist.all_reduce)
+        self._in_one(tensors, dist.all_reduce)
 
     def spread(self, tensors: Sequence[Tensor], source: int = 0) -> None:
         """Give every process those tensors of process `source`, in place."""
-        _in_one(tensors, partial(dist.broadcast, src=source))
+        self._in_one(tensors, partial(dist.broadcast, src=source))
 
     def gather(self, value: T) -> list[T]:
         """Every process's plain value, in the order of ranks."""
@@ -87,7 +131,7 @@ class Group(World):
         first[:8] = torch.frombuffer(bytearray(len(content).to_bytes(8, "little")), dtype=torch.uint8)
         _put(first, 8, content[:FIRST])
         heads = [torch.empty_like(first) for _ in range(self.size)]
-        _meet(dist.all_gather, heads, first)
+        self._meet(dist.all_gather, heads, first)
         sizes = [int.from_bytes(bytes(head[:8].tolist()), "little") for head in heads]
         found = [bytes(head[8 : 8 + size].tolist()) for head, size in zip(heads, sizes, strict=True)]
         longest = max(sizes) - FIRST
@@ -96,39 +140,61 @@ class Group(World):
         rest = torch.zeros(longest, dtype=torch.uint8)
         _put(rest, 0, content[FIRST:])
         rests = [torch.empty_like(rest) for _ in range(self.size)]
-        _meet(dist.all_gather, rests, rest)
+        self._meet(dist.all_gather, rests, rest)
         return [
             start + rest[: max(size - FIRST, 0)].numpy().tobytes()
             for start, rest, size in zip(found, rests, sizes, strict=True)
         ]
 
+    def _in_one(self, tensors: Sequence[Tensor], collective: Callable[[Tensor], object]) -> None:
+        """Do something with all tensors in place, laid end to end: one message for each device and dtype among them."""
+        alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+        for tensor in tensors:
+            alike.setdefault((tensor.device, tensor.dtype), []).append(tensor)
+        for some in alike.values():
+            if len(some) == 1 and some[0].is_contiguous():
+                self._meet(collective, some[0])
+                continue
+            flat = torch.cat([tensor.reshape(-1) for tensor in some])
+            self._meet(collective, flat)
+            for tensor, part in zip(some, torch.split(flat, [tensor.numel() for tensor in some]), strict=True):
+                tensor.copy_(part.view(tensor.shape))
 
-def _in_one(tensors: Sequence[Tensor], collective: Callable[[Tensor], object]) -> None:
-    """Do something with all tensors in place, laid end to end: one message for each device and dtype among them."""
-    alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    for tensor in tensors:
-        alike.setdefault((tensor.device, tensor.dtype), []).append(tensor)
-    for some in alike.values():
-        if len(some) == 1 and some[0].is_contiguous():
-            _meet(collective, some[0])
-            continue
-        flat = torch.cat([tensor.reshape(-1) for tensor in some])
-        _meet(collective, flat)
-        for tensor, part in zip(some, torch.split(flat, [tensor.numel() for tensor in some]), strict=True):
-            tensor.copy_(part.view(tensor.shape))
+    def _meet(self, collective: Callable[..., object], *tensors: object) -> None:
+        """Call one of torch's collectives; a process that has gone ends this one in a line that names it."""
+        if self._silent:
+            raise UsageError(
+                f"{self._silent} is in process {self.rank} alone, of {self.size}: nothing that all have to do together "
+                "(a state, a checkpoint, a validation) can be had from there"
+            )
+        try:
+            collective(*tensors)
+        except RuntimeError as error:
+            raise self._leaving.explain(one_line(error), self.where(), _patience().total_seconds()) from error
+
+    @contextmanager
+    def silent(self, during: str) -> Iterator[None]:
+        """Within the block nothing can be said to the others, who are at something else: UsageError names `during`."""
+        before, self._silent = self._silent, during
+        try:
+            yield
+        finally:
+            self._silent = before
+
+    def leave(self, error: BaseException) -> None:
+        """This process ends for that error: the others find it named, where they wait for this one."""
+        if isinstance(error, Gone):
+            return
+        notes = " ".join(getattr(error, "__notes__", ()))
+        self._leaving.say("failed", f"{type(error).__name__}: {message(error)} {notes}".rstrip())
+        with suppress(RuntimeError, ValueError):  # whoever waits for this process notices that it is gone
+            dist.destroy_process_group()
+        self._leaving.hear_out()
 
 
 def _put(target: Tensor, start: int, content: bytes) -> None:
     if content:
         target[start : start + len(content)] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-
-
-def _meet(collective: Callable[..., object], *tensors: object) -> None:
-    """Call one of torch's collectives; a process that has gone ends this one in a line."""
-    try:
-        collective(*tensors)
-    except RuntimeError as error:
-        raise RunError(f"another process of this run is gone: {one_line(error)}") from error
 
 
 def _patience() -> timedelta:
