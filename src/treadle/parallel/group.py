@@ -181,15 +181,20 @@ class Group(World):
         finally:
             self._silent = before
 
+    def tells(self, error: BaseException) -> bool:
+        """The main process does; where that is missing, the first that knows of it."""
+        if isinstance(error, Gone) and not error.said and 0 not in error.heard:
+            return self.rank == min(error.heard)
+        return self.main
+
     def leave(self, error: BaseException) -> None:
         """This process ends for that error: the others find it named, where they wait for this one."""
-        if isinstance(error, Gone):
-            return
-        notes = " ".join(getattr(error, "__notes__", ()))
-        self._leaving.say("failed", f"{type(error).__name__}: {message(error)} {notes}".rstrip())
-        with suppress(RuntimeError, ValueError):  # whoever waits for this process notices that it is gone
+        if not isinstance(error, Gone):
+            notes = " ".join(getattr(error, "__notes__", ()))
+            self._leaving.say("failed", f"{type(error).__name__}: {message(error)} {notes}".rstrip())
+        with suppress(RuntimeError, ValueError, AssertionError):  # whoever waits for this process notices it has gone
             dist.destroy_process_group()
-        self._leaving.hear_out()
+        self._leaving.part(tells=self.tells(error))
 
 
 def _put(target: Tensor, start: int, content: bytes) -> None:

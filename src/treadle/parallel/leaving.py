@@ -46,9 +46,14 @@ class Leaving:
             with suppress(RuntimeError):  # the launcher is gone as well
                 self._store.set(f"left/{self._rank}", json.dumps([kind, text]))
 
-    def hear_out(self) -> None:
-        """Give the others the time to hear what was said, before a launcher ends them for this one's end."""
-        self._listen(for_all=True)
+    def part(self, *, tells: bool) -> None:
+        """End here; where another is to tell people of it, once it has: a launcher ends all for the first that ends."""
+        end = time.monotonic() + 2 * GRACE
+        with suppress(RuntimeError):
+            if tells:
+                self._store.set("told", "")
+            while not tells and time.monotonic() < end and not self._store.check(["told"]):
+                time.sleep(0.02)
 
     def explain(self, text: str, where: str, seconds: float) -> Gone:
         """What to raise where the others were not met: who is missing and why, as far as anybody knows.
@@ -59,7 +64,7 @@ class Leaving:
             seconds: how long this process would have waited.
         """
         self.say("waited" if "imed out" in text or "timeout" in text.lower() else "nobody", text)
-        found = self._listen(for_all=False)
+        found = self._listen()
         at = f", at {where}" if where else ""
         heard = sorted({self._rank, *(rank for rank, (kind, _) in found.items() if kind != "failed")})
         for rank, (kind, what) in sorted(found.items()):
@@ -78,7 +83,7 @@ class Leaving:
             said = f"another process of this run is gone: {who}{at}, without a word, as when it is killed"
         return Gone(said, said=False, heard=heard)
 
-    def _listen(self, *, for_all: bool) -> dict[int, tuple[str, str]]:
+    def _listen(self) -> dict[int, tuple[str, str]]:
         """What everybody has said, by rank, once all have, or one has failed, or the grace is over."""
         found: dict[int, tuple[str, str]] = {}
         end = time.monotonic() + GRACE
@@ -90,7 +95,7 @@ class Leaving:
                         found[rank] = str(kind), str(text)
             except (RuntimeError, ValueError):
                 break
-            if len(found) == self._size or (not for_all and any(kind == "failed" for kind, _ in found.values())):
+            if len(found) == self._size or any(kind == "failed" for kind, _ in found.values()):
                 break
             time.sleep(0.02)
         return found

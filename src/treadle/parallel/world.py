@@ -76,6 +76,10 @@ class World:
         """Within the block nothing can be said to the others, who are at something else: UsageError names `during`."""
         yield
 
+    def tells(self, error: BaseException) -> bool:
+        """Whether this process tells people of the error that ends it; the others have the same one, or know."""
+        return True
+
     def leave(self, error: BaseException) -> None:
         """This process ends for that error: the others find it named, where they wait for this one."""
 
