@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from datetime import timedelta
@@ -10,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch.distributed as dist
+from torch.distributed import HashStore
 
 from tests.parallel.test_group import Net, some_data
 from tests.parallel.together import together
 from treadle import RunError
 from treadle.parallel import this_world
 from treadle.parallel.group import group
+from treadle.parallel.leaving import Leaving as Waiting
 
 LEAVES = 1
 """Which of the processes does."""
@@ -29,9 +32,6 @@ class Leaving(Net):
         if self.progress.step == 3 and self.loop.world.rank == LEAVES:
             if self.how == "fails":
                 raise ValueError("boom")
-            if self.how == "goes":
-                dist.destroy_process_group()
-                raise KeyboardInterrupt
             while not self.done.exists():
                 time.sleep(0.05)
         return super().step(batch)
@@ -51,7 +51,7 @@ def leave(how: str, place: str, seconds: int) -> str:
     world = this_world()
     try:
         trainer.train()
-    except (RunError, ValueError, KeyboardInterrupt) as error:
+    except (RunError, ValueError) as error:
         if how == "fails":
             world.leave(error)
         elif how == "hangs":
@@ -67,8 +67,6 @@ def leave(how: str, place: str, seconds: int) -> str:
     ("how", "seconds", "said"),
     [
         ("fails", 100, "Gone: process 1 failed: ValueError: boom in step, at step 4 (epoch 1, batch 4) True"),
-        ("goes", 100, "Gone: another process of this run is gone: process 1, at step 4 (epoch 1, batch 4), without a "
-                      "word, as when it is killed True"),
         ("hangs", 15, "Gone: process 1 did not come within 15 s, at step 4 (epoch 1, batch 4): what hangs there, or "
                       "takes longer than TREADLE_TIMEOUT, is to be looked for in what that step does True"),
     ],
@@ -80,3 +78,25 @@ def test_those_that_wait_name_the_one_that_left(
     assert found[0] == said
     assert found[2] == said.removesuffix("True") + "False"
     assert found[1] != found[0]
+
+
+@pytest.mark.parametrize(
+    ("others", "text", "said", "heard"),
+    [
+        ({}, "Connection closed by peer", "another process of this run is gone: processes 1, 2, at step 4", [0]),
+        ({2: ["nobody", "x"]}, "Connection reset", "another process of this run is gone: process 1, at step 4", [0, 2]),
+        ({1: ["nobody", "x"], 2: ["nobody", "x"]}, "Broken pipe", "another process of this run is gone: Broken pipe",
+         [0, 1, 2]),
+        ({2: ["waited", "x"]}, "Connection reset", "process 1 did not come within 60 s, at step 4", [0, 2]),
+        ({1: ["failed", "ValueError: boom"]}, "Timed out", "process 1 failed: ValueError: boom", [0]),
+    ],
+)  # fmt: skip
+def test_what_is_known_of_those_that_do_not_come(
+    others: dict[int, list[str]], text: str, said: str, heard: list[int]
+) -> None:
+    store = HashStore()
+    for rank, words in others.items():
+        store.set(f"left/{rank}", json.dumps(words))
+    found = Waiting(store, 0, 3).explain(text, "step 4", 60)
+    assert str(found).startswith(said) and found.heard == heard
+    assert found.said == str(found).startswith("process 1 failed")

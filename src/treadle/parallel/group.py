@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache, partial
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 PATIENCE = timedelta(minutes=10)
 """A process that is not heard of for so long is lost, and the others end; `TREADLE_TIMEOUT` says other seconds."""
+LOOK = timedelta(seconds=1)
+"""How often a process that waits looks whether another has said that it leaves."""
 FIRST = 1024
 """Bytes of plain values that go with their length, in one message; of longer ones the rest follows in another."""
 
@@ -146,7 +148,7 @@ class Group(World):
             for start, rest, size in zip(found, rests, sizes, strict=True)
         ]
 
-    def _in_one(self, tensors: Sequence[Tensor], collective: Callable[[Tensor], object]) -> None:
+    def _in_one(self, tensors: Sequence[Tensor], collective: Callable[..., Any]) -> None:
         """Do something with all tensors in place, laid end to end: one message for each device and dtype among them."""
         alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
         for tensor in tensors:
@@ -160,7 +162,7 @@ class Group(World):
             for tensor, part in zip(some, torch.split(flat, [tensor.numel() for tensor in some]), strict=True):
                 tensor.copy_(part.view(tensor.shape))
 
-    def _meet(self, collective: Callable[..., object], *tensors: object) -> None:
+    def _meet(self, collective: Callable[..., Any], *tensors: object) -> None:
         """Call one of torch's collectives; a process that has gone ends this one in a line that names it."""
         if self._silent:
             raise UsageError(
@@ -168,9 +170,25 @@ class Group(World):
                 "(a state, a checkpoint, a validation) can be had from there"
             )
         try:
-            collective(*tensors)
+            if _is_on_cpu(tensors):
+                self._await(collective(*tensors, async_op=True))
+            else:
+                collective(*tensors)
         except RuntimeError as error:
             raise self._leaving.explain(one_line(error), self.where(), _patience().total_seconds()) from error
+
+    def _await(self, work: Any) -> None:
+        """Wait for the others; look now and then whether one has said that it leaves, for its connection may stay."""
+        while True:
+            try:
+                work.wait(LOOK)
+                return
+            except RuntimeError:
+                if work.is_completed():
+                    work.wait()  # it was just then, or it has failed
+                    return
+                if self._leaving.others():
+                    raise
 
     @contextmanager
     def silent(self, during: str) -> Iterator[None]:
@@ -195,6 +213,11 @@ class Group(World):
         with suppress(RuntimeError, ValueError, AssertionError):  # whoever waits for this process notices it has gone
             dist.destroy_process_group()
         self._leaving.part(tells=self.tells(error))
+
+
+def _is_on_cpu(tensors: Sequence[object]) -> bool:
+    last = tensors[-1]
+    return isinstance(last, Tensor) and last.device.type == "cpu"
 
 
 def _put(target: Tensor, start: int, content: bytes) -> None:

@@ -55,6 +55,13 @@ class Leaving:
             while not tells and time.monotonic() < end and not self._store.check(["told"]):
                 time.sleep(0.02)
 
+    def others(self) -> bool:
+        """Whether another process has said that it leaves."""
+        try:
+            return any(self._store.check([f"left/{rank}"]) for rank in range(self._size) if rank != self._rank)
+        except RuntimeError:
+            return True
+
     def explain(self, text: str, where: str, seconds: float) -> Gone:
         """What to raise where the others were not met: who is missing and why, as far as anybody knows.
 
@@ -63,7 +70,8 @@ class Leaving:
             where: the step at which they should have met.
             seconds: how long this process would have waited.
         """
-        self.say("waited" if "imed out" in text or "timeout" in text.lower() else "nobody", text)
+        hangs = ("imed out" in text or "timeout" in text.lower()) and not self.others()
+        self.say("waited" if hangs else "nobody", text)
         found = self._listen()
         at = f", at {where}" if where else ""
         heard = sorted({self._rank, *(rank for rank, (kind, _) in found.items() if kind != "failed")})

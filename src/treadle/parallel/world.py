@@ -7,7 +7,7 @@ gives back what it was given, at the cost of a call, so code above is written on
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -23,6 +23,14 @@ def restarts() -> int:
     """How often torchrun has started these processes again (`--max-restarts`)."""
     text = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return int(text) if text.isdecimal() else 0
+
+
+def without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
+    """`environment` without what a launcher says in it: for a process that is to be alone."""
+    said = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    return {
+        name: text for name, text in environment.items() if name not in said and not name.startswith("TORCHELASTIC")
+    }
 
 
 class World:

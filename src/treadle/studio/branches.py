@@ -25,6 +25,7 @@ from treadle.engine import commands
 from treadle.engine.command import Command
 from treadle.engine.lifecycle import Stage
 from treadle.errors import RunError, UsageError, nearest
+from treadle.parallel.world import without_launcher
 from treadle.recipes.scripts import script_of
 from treadle.runs.fork import checkpoint_at
 from treadle.studio import protocol
@@ -289,9 +290,9 @@ def check_memory() -> None:
 
 
 def _environment() -> dict[str, str]:
-    """That of this process; what can be imported here can be there."""
+    """That of this process; what can be imported here can be there. It is alone, whoever trains with this one."""
     paths = [path for path in sys.path if path]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return {**without_launcher(os.environ), "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _hear(child: Child) -> None:
