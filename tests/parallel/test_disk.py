@@ -165,20 +165,6 @@ def test_a_time_limit_ends_all_at_one_step(tmp_path: Path) -> None:
     assert found[0] == found[1] and found[0][:2] == ["stopped", "time limit"]
 
 
-def pause_one(path: str) -> str:
-    trainer = Dropping(data=some_data(54), run_dir=path, **SETTINGS)
-    try:
-        trainer.commands.pause()
-    except UsageError as error:
-        return str(error)
-    return "none"
-
-
-def test_what_several_cannot_obey_together_is_refused(tmp_path: Path) -> None:
-    said = together(2, tmp_path, pause_one, str(tmp_path / "run"))
-    assert said[0] == "Pause is obeyed by a run of one process, and here are 2, which obey Save, Stop, Close"
-
-
 def keep_models(path: str) -> list[int]:
     settings: dict[str, Any] = SETTINGS | {"validate_every": "3 steps"}
     data = some_data(54)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from treadle.cli import several
 from treadle.cli.common import Parser
 from treadle.cli.script import add_trainer, recipe_at
 
 EXAMPLES = """  treadle resume runs/image/v001
   treadle resume runs/image                           its newest version
   treadle resume runs/image/v001 --set max_steps=5000
+  treadle resume runs/image --processes 2             as two processes
   treadle resume runs/mine --trainer prog.py:Mine    a run that prog.py made
 
 Limits may be raised (max_steps, max_epochs, max_time, patience); what
@@ -29,6 +31,7 @@ def parser() -> Parser:
                         help="change settings that do not determine the past, as YAML")  # fmt: skip
     add_sinks(result)
     add_studio(result)
+    several.add_processes(result)
     add_trainer(result)
     return result
 
@@ -44,6 +47,7 @@ def run(arguments: list[str]) -> int:
     check(options)
     directory = find_run(options.run)
     recipe = recipe_at(directory, options).with_overrides(options.overrides)
+    several.check(recipe.config)
     with recipe.build(run_dir=directory, hooks=sinks(options), resume=True) as trainer:
         if not trainer.ended:
             print(f"resuming {directory} after step {trainer.progress.step}")

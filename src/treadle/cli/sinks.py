@@ -6,6 +6,7 @@ from argparse import SUPPRESS, Namespace
 from typing import TYPE_CHECKING
 
 from treadle.cli.common import Parser
+from treadle.cli.several import is_main
 from treadle.terminal import say
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def sinks(options: Namespace) -> list[Hook]:
     """
     from treadle.sinks.table import make
 
+    if not is_main():  # of several processes one has observers
+        return []
     old = {"--tensorboard": "tensorboard"} if options.tensorboard else {}
     if options.visdom is not None:
         old["--visdom"] = f"visdom={options.visdom}" if options.visdom else "visdom"

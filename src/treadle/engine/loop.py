@@ -102,7 +102,7 @@ class Loop:
         )
         self.lifecycle = Lifecycle()
         self.watches = Watches(
-            self.progress, self.lifecycle, self.note, lambda name: config.mode_of(name, None) == "max"
+            self.progress, self.lifecycle, self.note, lambda name: config.mode_of(name, None) == "max", world
         )
         """What is waited for."""
         self.events = Dispatcher(subject, self.note, lambda: f"after step {self.progress.step}")

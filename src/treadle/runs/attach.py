@@ -5,6 +5,7 @@ A trainer imports this file when it is made. Nothing else of `runs` or `hooks` i
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +17,7 @@ from treadle.hooks.best_model import BestModel
 from treadle.hooks.best_model import load_best as load_best
 from treadle.hooks.early_stopping import EarlyStopping
 from treadle.hooks.time_limit import TimeLimit
+from treadle.parallel.world import LAUNCH, World, restarts
 
 if TYPE_CHECKING:
     from treadle.engine.history import Archive
@@ -82,11 +84,11 @@ def begin_run(trainer: Trainer, run_dir: str | Path, resume: bool | Literal["aut
 
     if resume not in (True, False, "auto"):
         raise UsageError(f"resume is {resume!r}: expected True, False or 'auto'")
-    if not resume:
-        return open_run(trainer, run_dir)
-    from treadle.runs.shared import as_one
-
     wanted = Path(run_dir).expanduser()
+    if not resume:
+        begun = _begun_before(trainer.loop.world, wanted)
+        return open_run(trainer, run_dir) if begun is None else resume_run(trainer, begun)
+    from treadle.runs.shared import as_one
 
     def look() -> tuple[str | None, bool]:
         """The newest run there, and whether it has finished: once for all processes, before one of them writes."""
@@ -105,6 +107,22 @@ def begin_run(trainer: Trainer, run_dir: str | Path, resume: bool | Literal["aut
         resume_run(trainer, found)
     except UsageError as error:
         raise type(error)(f"{error} (resume='auto' found {found}; resume=False begins a new run)") from error
+
+
+def _begun_before(world: World, directory: Path) -> Path | None:
+    """The run that these processes began before torchrun started them again (`--max-restarts`), where there is one."""
+    if not restarts():
+        return None
+    from treadle.runs.run import newest_run, read_journal
+    from treadle.runs.shared import as_one
+
+    def look() -> str | None:
+        found = newest_run(directory)
+        starts = [] if found is None else [entry for entry in read_journal(found) if entry["event"] == "start"]
+        return str(found) if starts and starts[-1].get("launch") == os.environ[LAUNCH] else None
+
+    name = as_one(world, look)
+    return None if name is None else Path(name)
 
 
 def open_run(trainer: Trainer, run_dir: str | Path) -> None:
@@ -163,6 +181,8 @@ def _attach(trainer: Trainer, run: Run) -> Archive:
 
     trainer.run = run
     loop.told_at_start |= {"settings": to_dict(config)}
+    if LAUNCH in os.environ and loop.world.size > 1:
+        loop.told_at_start |= {"launch": os.environ[LAUNCH]}
     saver: list[Saver] = []
     as_one(loop.world, lambda: saver.append(Saver(run, loop.note, retention, config.save_patience)))
     writer = saver[0] if saver else None

@@ -14,6 +14,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from treadle.parallel.world import without_launcher
 from treadle.studio.client import StudioClient
 from treadle.studio.driving.remote import RemoteRun
 from treadle.studio.driving.words import GO_ON
@@ -76,9 +77,9 @@ class Child:
 
 
 def environment() -> dict[str, str]:
-    """That of this process; what can be imported here can be there."""
+    """That of this process; what can be imported here can be there. It is alone, whoever trains with this one."""
     paths = [path for path in sys.path if path]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return {**without_launcher(os.environ), "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def hear(child: Child) -> None:
