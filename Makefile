@@ -18,13 +18,14 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP) $(FULL)
 endif
 
-.PHONY: help demo studio page wheel env test test-loggers lint page-where-possible drawing bench proof gauntlet clean
+.PHONY: help demo studio page wheel env test test-loggers test-slurm lint page-where-possible drawing bench proof proof-parallel gauntlet gauntlet-ranks clean
 
 help:  ## what can be made
 	@echo "make demo    fit a hash-grid field to a photograph and show the result (about a minute)"
 	@echo "make studio  the same, driven and looked at from a browser; builds the studio's page first"
 	@echo "make test    lint, types, import walls and all tests"
 	@echo "make test-loggers  what W&B, Comet, MLflow, trackio and Rerun are told, read back with their own tools"
+	@echo "make test-slurm  jobs on a real Slurm on this machine: requeued, preempted, out of time, cancelled (some minutes)"
 	@echo "make lint    lint, types and import walls only"
 	@echo "make drawing draw docs/images/architecture.svg from the imports, and say what in them is untidy"
 	@echo "make gauntlet  runs killed 240 times and resumed: a table (some minutes)"
@@ -102,8 +103,18 @@ test: lint page-where-possible  ## everything that CI runs
 test-loggers: $(FULL)  ## the logging services' SDKs: a table
 	@$(BIN)/python tests/sinks/loggers.py $(LOGGERS)
 
+# Needs Debian's slurm-wlm and munge, and says so where they are not there; no rights. SLURM='swept preempted': only these.
+test-slurm: $(FULL)  ## a cluster of one node, its own: a table
+	@$(BIN)/python tests/slurm/check.py $(SLURM)
+
 gauntlet: $(FULL)  ## the long form; `make test` has the short one
 	OMP_NUM_THREADS=1 $(BIN)/python tests/conformance/gauntlet.py --kills 420
+
+gauntlet-ranks: $(FULL)  ## runs of two processes, killed one or both: a table
+	OMP_NUM_THREADS=1 $(BIN)/python tests/parallel/gauntlet_ranks.py --kills 60
+
+proof-parallel: $(FULL)  ## examples and recipes in one process against two
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 tests/parallel/proof_packs.py
 
 proof: $(FULL)  ## what splats come to on whole scenes: 20 minutes on two cores
 	@$(BIN)/python benchmarks/splats_scenes.py

@@ -28,9 +28,9 @@ from _report import Gate, machine, table
 
 from treadle.studio import protocol
 from treadle.studio.client import StudioClient
+from treadle.studio.curves.lines import Follower
+from treadle.studio.curves.series import RunSeries
 from treadle.studio.hook import Studio
-from treadle.studio.lines import Follower
-from treadle.studio.series import RunSeries
 from treadle.testing import Line, line_data
 
 CURVES = 8

@@ -1,4 +1,4 @@
-"""Write docs/studio_protocol.md and docs/studio_protocol.json from src/treadle/studio/protocol.py.
+"""Write docs/studio_protocol.md and docs/studio_protocol.json from src/treadle/studio/protocol.
 
     python docs/generate_protocol.py
 
@@ -16,11 +16,14 @@ from typing import Any
 
 import msgspec
 
-from treadle.studio import guard, protocol, server, session
+from treadle.studio import protocol
 from treadle.studio.protocol import Binary, Command, Event, FromClient, FromStudio, Request
+from treadle.studio.serving import guard, server, session
 
 DOCS = Path(__file__).parent
-NOTE = "<!-- written by docs/generate_protocol.py from src/treadle/studio/protocol.py: edit that -->\n"
+NOTE = "<!-- written by docs/generate_protocol.py from src/treadle/studio/protocol: edit that -->\n"
+PARTS = ("base", "driving", "looking", "told")
+"""The files that messages are in, in their order."""
 SECTION = re.compile(r"^# (.+?) -{5,}$")
 
 KIB, MEGABYTES = server.LONGEST_MESSAGE // 1024, session.MOST_HELD / 1e6
@@ -87,7 +90,8 @@ One that has read nothing for {session.STUCK_SECONDS:.0f} s is cut off.
 
 def page() -> str:
     """The text of docs/studio_protocol.md."""
-    source = Path(protocol.__file__).read_text(encoding="utf-8")
+    files = [Path(protocol.__file__).with_name(f"{name}.py") for name in PARTS]
+    source = "\n\n".join(path.read_text(encoding="utf-8") for path in files)
     titles = [(n, found[1]) for n, line in enumerate(source.splitlines(), 1) if (found := SECTION.match(line))]
     parts = [NOTE, INTRODUCTION]
     for node in ast.parse(source).body:

@@ -1,4 +1,4 @@
-"""Writes web/src/protocol.ts, the page's types of every message, from src/treadle/studio/protocol.py.
+"""Writes web/src/protocol.ts, the page's types of every message, from src/treadle/studio/protocol.
 
 python web/protocol_types.py            write it
 python web/protocol_types.py --check    exit 1 where it is not what it should be
@@ -16,7 +16,7 @@ from treadle.studio import protocol
 
 FILE = Path(__file__).parent / "src" / "protocol.ts"
 HEAD = """\
-// Made by web/protocol_types.py from src/treadle/studio/protocol.py: change it there. A test holds the two equal.
+// Made by web/protocol_types.py from src/treadle/studio/protocol: change it there. A test holds the two equal.
 
 """
 
@@ -86,5 +86,5 @@ def quoted(value: Any) -> str:
 
 if __name__ == "__main__":
     if "--check" in sys.argv:
-        sys.exit(0 if FILE.read_text() == typescript() else f"{FILE}: not what protocol.py says; run {sys.argv[0]}")
+        sys.exit(0 if FILE.read_text() == typescript() else f"{FILE}: not what the protocol says; run {sys.argv[0]}")
     FILE.write_text(typescript())

@@ -364,13 +364,13 @@ class LineFile:
         try:
             if self._descriptor is None:
                 self._descriptor = self._open()
-            size = os.fstat(self._descriptor).st_size
             view = memoryview(lines)
             try:
                 while view:
                     view = view[os.write(self._descriptor, view) :]
             except OSError:
-                os.ftruncate(self._descriptor, size)
+                written = len(lines) - len(view)
+                os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
                 raise
         except OSError as error:
             raise cannot_write(self.path, error) from error

@@ -132,7 +132,7 @@ def test_every_kind_explains_itself_with_examples(treadle: Any, kind: str, monke
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_a_terminated_command_leaves_nothing_behind(here: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "treadle.cli", "pairs", "facades", "--out", "out", "--count", "5000", "--size", "64"]
+        [sys.executable, "-m", "treadle.cli", "pairs", "facades", "--out", "out", "--count", "200000", "--size", "64"]
     )
     try:
         deadline = time.monotonic() + 60
@@ -140,7 +140,7 @@ def test_a_terminated_command_leaves_nothing_behind(here: Path) -> None:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 143
+        assert process.wait(100) == 143
     finally:
         process.kill()
     assert not list(here.iterdir())

@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -105,12 +106,12 @@ def opened(capfd: pytest.CaptureFixture[str], script: str) -> Callable[..., Any]
         try:
             yield lambda **how: StudioClient(address, **how)
         finally:
-            for _ in range(3):  # out of a training, too, and of what is looked at then
+            end = time.monotonic() + 60
+            while thread.is_alive() and time.monotonic() < end:  # out of a training, too, and of what is looked at then
                 with suppress(UsageError, RunError), StudioClient(address) as client:
                     client.take_control()
                     client.request(Stop(id=0))
                 thread.join(1)
-            thread.join(20)
         assert codes == [0]
 
     return studio
@@ -122,9 +123,13 @@ def hashes(run: Path) -> dict[str, str]:
 
 def again(connect: Callable[..., StudioClient], run: str, stage: str) -> StudioClient:
     """A connection once the studio shows this run at this stage."""
-    for _ in range(400):
-        client = connect()
-        if client.welcome.run == run and client.wait_for(State, 10).stage == stage:
+    end = time.monotonic() + 100
+    while time.monotonic() < end:
+        try:
+            client = connect()
+        except UsageError:  # it has just begun to show something else
+            continue
+        if client.welcome.run == run and client.wait_for(State, 60).stage == stage:
             return client
         client.close()
         threading.Event().wait(0.05)
@@ -146,16 +151,16 @@ def test_a_finished_run_is_looked_at_and_not_changed(opened: Any, train: Any, sc
 
     with opened(str(path), "--trainer", script) as connect, connect(on_frame=on_frame) as client:
         assert client.welcome.run == "mine/v001"
-        state = client.wait_for(State, 10)
+        state = client.wait_for(State, 60)
         assert (state.stage, state.step, state.epoch) == ("finished", 20, 4)
         assert state.metrics["validation/loss"] == pytest.approx(trainer.validation_metrics["loss"])
-        states = client.wait_for(States, 10)
+        states = client.wait_for(States, 60)
         assert [kept["step"] for kept in states.kept if kept["kind"] == "checkpoint"] == [5, 10, 15, 20]
         client.request(Look(id=0, step=5, sure=True))
         client.request(Watch(id=0, pane=0, view="slope", width=16, height=8))
         client.request(Watch(id=0, pane=1, view="slope", width=16, height=8, state=5))
         with arrived:
-            assert arrived.wait_for(lambda: len(greys) == 2, 20)
+            assert arrived.wait_for(lambda: len(greys) == 2, 60)
         then = read_checkpoint(path / "checkpoints" / "step-00000005").tensors["model/state/weight"].item()
         assert greys == {0: (20, int(weight * 50) % 256), 1: (5, int(then * 50) % 256)}
         header, _ = client.request(Curves(id=0, key="epoch/loss"))
@@ -172,7 +177,7 @@ def test_a_finished_run_is_extended_and_nothing_else_of_it_can_be_edited(opened:
     with train("other") as other:
         other.train()
         for epochs in (6, 7):
-            other.commands.extend(max_epochs=epochs).result(10)
+            other.commands.extend(max_epochs=epochs).result(60)
             expected = other.train().digest
     with train() as trainer:
         trainer.train()
@@ -231,7 +236,7 @@ def test_it_continues_from_an_earlier_state_as_one_that_was_rewound(opened: Any,
             client.take_control()
             client.request(Stop(id=0))
         with again(connect, "mine/v001", "finished") as client:
-            assert client.wait_for(States, 10).lost == [[10, 20]]
+            assert client.wait_for(States, 60).lost == [[10, 20]]
     newest = read_checkpoint(path / "checkpoints" / "step-00000020")
     assert newest.digest == expected
 
@@ -288,15 +293,15 @@ def test_a_run_that_another_process_trains_is_followed(opened: Any, train: Any, 
         trainer.iterate()
     trainer.save()
     with opened(str(trainer.run.path), "--trainer", script) as connect, connect() as client:
-        assert client.wait_for(State, 10).stage == "running"
+        assert client.wait_for(State, 60).stage == "running"
         with pytest.raises(UsageError, match="another process trains this run: here it is only looked at"):
             client.request(Play(id=0))
         while trainer.progress.step < 30:
             trainer.iterate()
         trainer.note("prune", rows=3)
-        while client.wait_for(State, 20).step < 29:
+        while client.wait_for(State, 60).step < 29:
             pass
-        while not any(mark["kind"] == "prune" for mark in client.wait_for(States, 20).marks):
+        while not any(mark["kind"] == "prune" for mark in client.wait_for(States, 60).marks):
             pass
     trainer.close()
 

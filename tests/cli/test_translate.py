@@ -222,7 +222,7 @@ def test_one_that_was_killed_goes_on_where_it_was(treadle: Any, place: Path) -> 
             time.sleep(0.01)
     finally:
         process.kill()
-        process.wait(30)
+        process.wait(100)
     there = sorted(Path("out").glob("*.png"))
     assert 0 < len(there) < 200
     command[-1] = f"{place / 'own.py'}:Line"

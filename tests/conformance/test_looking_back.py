@@ -15,11 +15,11 @@ from gauntlet_trainers import build, recipes
 pytest.importorskip("msgspec", reason="the studio's packages are not installed: pip install 'treadle[studio]'")
 
 from treadle.engine.again import made_again
-from treadle.studio.asked import window_of
-from treadle.studio.looking import Looking
-from treadle.studio.painting import Pace, Painting
+from treadle.studio.drawing.asked import window_of
+from treadle.studio.drawing.painting import Pace, Painting
+from treadle.studio.past.looking import Looking
+from treadle.studio.past.shelf import Shelf
 from treadle.studio.protocol import Watch
-from treadle.studio.shelf import Shelf
 
 
 @pytest.mark.parametrize("name", recipes())

@@ -148,7 +148,7 @@ def script(
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks at processes through /proc")
 def test_interrupted_or_killed_owners_leave_no_orphans(tmp_path: Path) -> None:
     (tmp_path / "killed").mkdir()
-    body = "next(batches); print(*feed.pool().pids, flush=True); time.sleep(100)"
+    body = "next(batches); print(*feed.pool().pids, flush=True); time.sleep(1000)"
     killed = script(tmp_path / "killed", body, acts={5: "sleep"})
     # Ctrl-C reaches the whole group. The owner takes it, still gets the batches it wants, and ends with its workers.
     taken = script(
@@ -157,7 +157,7 @@ def test_interrupted_or_killed_owners_leave_no_orphans(tmp_path: Path) -> None:
         next(batches)
         try:
             print(*feed.pool().pids, flush=True)
-            time.sleep(100)
+            time.sleep(1000)
         except KeyboardInterrupt:
             print(len(list(batches)), flush=True)
             raise

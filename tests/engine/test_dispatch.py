@@ -178,6 +178,21 @@ def test_one_that_hands_over_is_apart_from_the_run_and_not_from_the_next(dispatc
     assert seen == [False, True, True]
 
 
+def test_those_that_hand_over_share_a_copy(dispatcher):
+    seen = []
+    hear = lambda self, trainer, record: seen.append(record)  # noqa: E731
+    hooks = [listener(observer=True, on_log=hear) for _ in range(4)]
+    for hook in (hooks[0], hooks[2], hooks[3]):
+        type(hook).hands_over = True
+    dispatcher.listen(hooks)
+    record = Record("scalars", "train", {"loss": 1.0}, 1, 0)
+    for _ in range(2):
+        dispatcher.fire("on_log", record)
+    first, other, second, third = seen[:4]
+    assert seen == [record] * 8 and first is second is third
+    assert len({id(each.value) for each in (record, first, other, seen[4], seen[5])}) == 5
+
+
 def test_streams_are_lent_once_to_observers_that_follow_one_another(dispatcher, monkeypatch):
     lent, before = [], apart.scoped_generators
     monkeypatch.setattr(apart, "scoped_generators", lambda: lent.append(1) or before())

@@ -220,7 +220,7 @@ def test_a_live_setting_is_heeded_and_who_made_something_of_it_makes_it_anew(two
         ("mode", "tame", "mode is 'tame': expected one of 'mild', 'wild'"),
         ("period", "2 stepz", "period: schedule '2 stepz': unknown unit 'stepz'"),
         ("validate_every", "3 parsecs", "validate_every: schedule '3 parsecs': unknown unit 'parsecs'"),
-        ("patience", 3, "patience is None and cannot become 3 while the run goes on"),
+        ("patience", 0, "patience is 0: expected at least 1, or null"),
         ("clip_norm", {"optimizr": 1.0}, "clip_norm.optimizr: the trainer has no optimizer 'optimizr'; did you mean"),
         ("clip_norm.optimizer", 1.0, "clip_norm is None, and has no entry 'optimizer': set clip_norm itself"),
         ("max_steps", 3, "max_steps is a limit of the run: change it as such"),
@@ -553,7 +553,9 @@ def test_what_can_be_edited_is_listed_with_value_and_range(two):
     assert found["setting", "validate_every"]["kind"] == "text" and found["setting", "clip_value"]["kind"] == "number"
     assert found["setting", "mode"]["choices"] == ["mild", "wild"]
     assert found["frozen", "model.2"]["kind"] == "switch" and found["frozen", "model.2"]["value"] is False
-    assert ("setting", "width") not in found and ("setting", "patience") not in found
+    patience = found["setting", "patience"]
+    assert (patience["value"], patience["kind"], patience["low"]) == (None, "number", 1)
+    assert ("setting", "width") not in found
     assert not any("before" in each for each in found.values())
     for entry in found.values():
         if entry["kind"] != "text" and entry["value"] is not None:

@@ -34,7 +34,7 @@ PROGRAM = """
                 self.loop.archive.finish()  # what is being written is on the disk
                 print("at step", flush=True)
                 if how == "loops":
-                    while True:
+                    while not (self.run.path.parent / "go").exists():
                         time.sleep(0.01)
                 elif how == "hangs":  # a mutex that is taken twice: no signal ends this call
                     mutex, libc = ctypes.create_string_buffer(256), ctypes.CDLL(None)
@@ -131,6 +131,33 @@ def test_a_second_one_ends_even_a_step_that_never_ends(tmp_path: Path, where: st
     assert err == ""
     assert process.newest_good().step == 4
     assert read_summary(process.run) == {}
+
+
+@pytest.mark.parametrize("manager", ["SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"])
+def test_a_manager_may_send_sigterm_twice(tmp_path: Path, manager: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(manager, "1")
+    process = Process(tmp_path / "v001", "main", "loops")
+    process.send(signal.SIGTERM)
+    process.wait_for("stopping")
+    process.send(signal.SIGTERM)
+    (tmp_path / "go").touch()
+    returned, _ = process.end()
+    assert returned == 143
+    assert process.newest_good().step == read_summary(process.run)["step"] == 5
+
+
+def test_in_a_step_that_never_ends_it_may_too_and_a_person_still_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    process = Process(tmp_path / "v001", "main", "hangs")
+    process.send(signal.SIGTERM)
+    process.wait_for("stopping")
+    process.send(signal.SIGTERM)
+    time.sleep(0.5)  # in which it would end
+    assert process.process.poll() is None
+    process.send(signal.SIGINT)
+    assert process.end()[0] == 130
 
 
 def test_sigusr1_saves_and_goes_on(tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ def test_an_observer_may_not():
 def test_another_thread_may_ask_by_command():
     trainer = rich(max_epochs=2)
     trainer.train()
-    trainer.commands.extend(max_epochs=3).result(5)
+    trainer.commands.extend(max_epochs=3).result(60)
     assert trainer.train().epoch == 3
     refused = trainer.commands.extend(max_epochs=2)
     assert isinstance(refused.exception(5), UsageError)

@@ -70,7 +70,7 @@ def test_two_threads_at_once_get_the_results_of_one():
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(30)
+        worker.join(100)
     assert equal == [True] * 10
 
 

@@ -15,6 +15,7 @@ import treadle
 from tests.parallel.test_group import Dropping, some_data
 from tests.parallel.together import together
 from treadle import RunError, Trainer, UsageError
+from treadle.hooks import KeptModels
 from treadle.parallel import this_world
 
 SETTINGS: dict[str, Any] = {
@@ -164,15 +165,14 @@ def test_a_time_limit_ends_all_at_one_step(tmp_path: Path) -> None:
     assert found[0] == found[1] and found[0][:2] == ["stopped", "time limit"]
 
 
-def pause_one(path: str) -> str:
-    trainer = Dropping(data=some_data(54), run_dir=path, **SETTINGS)
-    try:
-        trainer.commands.pause()
-    except UsageError as error:
-        return str(error)
-    return "none"
+def keep_models(path: str) -> list[int]:
+    settings: dict[str, Any] = SETTINGS | {"validate_every": "3 steps"}
+    data = some_data(54)
+    trainer = Dropping(data=data, validation_data=data, run_dir=path, hooks=[KeptModels(2, ["model"])], **settings)
+    trainer.train()
+    return [trainer.progress.step]
 
 
-def test_what_several_cannot_obey_together_is_refused(tmp_path: Path) -> None:
-    said = together(2, tmp_path, pause_one, str(tmp_path / "run"))
-    assert said[0] == "Pause is obeyed by a run of one process, and here are 2, which obey Save, Stop, Close"
+def test_what_the_main_process_keeps_alone_keeps_nobody_waiting(tmp_path: Path) -> None:
+    assert together(2, tmp_path, keep_models, str(tmp_path / "run")) == [[14], [14]]
+    assert 1 <= len(list((tmp_path / "run" / "v001" / "models").iterdir())) <= 2

@@ -225,3 +225,26 @@ def test_a_state_of_several_is_the_same_in_all_and_goes_on_bit_for_bit(tmp_path:
     digests, _, metrics, metrics_too = found[0]
     assert len(set(digests)) == 1
     assert metrics == metrics_too
+
+
+class Termed(Net):
+    """Its loss is an objective's term."""
+
+    def setup(self) -> None:
+        super().setup()
+        self.objective = Objective()
+        self.objective.add("mse")
+
+    def step(self, batch: Any) -> dict[str, Any]:
+        x, y = batch
+        losses = self.objective(mse=nn.functional.mse_loss(self.model(x), y))
+        self.minimize(losses)
+        return {"loss": losses.total}
+
+
+def test_the_terms_of_an_objective_are_those_of_whole_batches(tmp_path: Path) -> None:
+    settings = {"batch_size": 13, "max_epochs": 2, "log_every": "5 steps"}  # the last batch has one sample
+    (alone,) = together(1, tmp_path, train_net, Termed, settings)
+    found = together(2, tmp_path, train_net, Termed, settings)
+    for mine, theirs in zip(alone["logged"], found[0]["logged"], strict=True):
+        assert mine[2] == pytest.approx(theirs[2], rel=1e-4), mine[:2]

@@ -7,9 +7,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from treadle import UsageError
+from treadle.cli import several
 from treadle.cli.main import main
 
 PROGRAM = """
@@ -39,7 +42,7 @@ def test_a_program_is_trained_by_two_processes_as_it_is(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "program.py"]
     source = str(Path(__file__).parents[2] / "src")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": source}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     said = sorted(line for line in done.stdout.splitlines() if line.startswith("process"))
     assert [line[:19] for line in said] == ["process 0: finished", "process 1: finished"]
@@ -49,10 +52,95 @@ def test_a_program_is_trained_by_two_processes_as_it_is(tmp_path: Path) -> None:
     assert (summary["status"], summary["step"]) == ("finished", 24) and summary["digest"] in said[0]
 
 
-def test_the_command_line_says_what_several_processes_are_for(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+RECIPE = """
+import os, signal
+import torch
+from treadle import Trainer
+from treadle.data import TensorFeed
+from treadle.parallel import this_world
+
+class Line(Trainer):
+    def setup(self):
+        self.model = torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.Dropout(0.1), torch.nn.Linear(8, 1))
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+        x = torch.linspace(-1, 1, 64)[:, None]
+        self.feed = TensorFeed((x, 3 * x + 1), batch_size=8)
+
+    def step(self, batch):
+        x, y = batch
+        step, restarts = self.progress.step, os.environ["TORCHELASTIC_RESTART_COUNT"]
+        if this_world().rank == 1:
+            if os.environ["HOW"] == "stop" and step == 5:
+                os.kill(os.getppid(), signal.SIGTERM)
+            if os.environ["HOW"] == "fail" and (restarts, step) == ("0", 6):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if os.environ["HOW"] == "fail" and (restarts, step) == ("1", 20):
+                raise ValueError("boom")
+        loss = torch.nn.functional.mse_loss(self.model(x), y)
+        self.minimize(loss)
+        return {"loss": loss}
+"""
+TRAIN = ["treadle", "train", "--trainer", "recipe.py:Line", "--run", "runs/line", "--set", "batch_size=8"]
+
+
+def start(place: Path, command: list[str], how: str) -> subprocess.CompletedProcess[str]:
+    (place / "recipe.py").write_text(RECIPE)
+    source = str(Path(__file__).parents[2] / "src")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": source, "HOW": how}
+    command = [sys.executable, "-m", *command]
+    return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=200)
+
+
+def events(run: Path) -> list[str]:
+    return [json.loads(line)["event"] for line in (run / "journal.jsonl").read_text().splitlines()]
+
+
+def test_torchrun_starts_the_command_line_again_in_the_same_run_and_its_error_is_one_line(tmp_path: Path) -> None:
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1", "-m", "--"]
+    done = start(tmp_path, [*launcher, *TRAIN, "max_steps=30", "save_every=4 steps"], "fail")
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == ["resuming runs/line/v001 after step 4"], done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("treadle: ")]
+    assert said[-1] == "treadle: process 1 failed: ValueError: boom in step, at step 21 (epoch 3, batch 5)"
+    assert all("process 1, at step 7" in line for line in said[:-1])
+    assert [path.name for path in (tmp_path / "runs" / "line").iterdir()] == ["v001"]
+    assert events(tmp_path / "runs" / "line" / "v001").count("start") == 1
+
+
+def test_the_command_line_starts_processes_and_a_signal_stops_all_of_them_with_a_checkpoint(tmp_path: Path) -> None:
+    done = start(tmp_path, [*TRAIN, "max_steps=20000", "log_every=null", "--processes", "2"], "stop")
+    assert done.returncode == 143, done.stderr
+    stopped, following = done.stdout.splitlines()
+    assert stopped.startswith("stopped: interrupted by SIGTERM, at step ")
+    assert following == "next: treadle resume runs/line/v001 --trainer recipe.py:Line"
+    assert not [line for line in done.stderr.splitlines() if "Error" in line or line.startswith("treadle: ")]
+    assert events(tmp_path / "runs" / "line" / "v001")[-2:] == ["stop", "checkpoint"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size", "said"),
+    [
+        (
+            ["verify", "runs/x"],
+            "2",
+            "treadle verify is one process, and a launcher has started 2 (WORLD_SIZE): several",
+        ),
+        (["train", "image", "--processes", "2"], "2", "--processes starts processes, and a launcher has started 2"),
+        (["train", "image", "--processes", "many"], "1", "--processes is 'many': expected a whole number of 1 to 1024"),
+        (["test", "runs/x", "--processes=2"], "1", "treadle test is one process: --processes is of treadle train and"),
+    ],
+)
+def test_what_cannot_be_started_is_refused_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], size: str, said: str
 ) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert main(["train", "image"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("treadle: treadle train is one process, and a launcher has started 2 (WORLD_SIZE)")
+    monkeypatch.setenv("WORLD_SIZE", size)
+    monkeypatch.delenv("RANK", raising=False)
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith(f"treadle: {said}")
+
+
+def test_more_processes_than_samples_in_a_batch_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    several.check(SimpleNamespace(batch_size=3))
+    with pytest.raises(UsageError, match="batch_size is 2, and 3 processes are to share each batch: start 2 at most"):
+        several.check(SimpleNamespace(batch_size=2))

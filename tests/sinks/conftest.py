@@ -23,6 +23,12 @@ class Line(testing.Line):
         return {"psnr": -outputs["loss"]} | outputs
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a run waits for its services until all is sent, on a busy machine, too; tests of haste do not."""
+    monkeypatch.setenv("TREADLE_CLOSING_SECONDS", "60")
+
+
 @pytest.fixture
 def line() -> Callable[..., Line]:
     """Make a `Line` on 40 points, 4 steps an epoch, logging every 2 steps."""

@@ -38,6 +38,25 @@ def test_everything_comes_out_in_its_order() -> None:
     assert box.held == 0
 
 
+def test_so_many_bytes_are_on_their_way_at_once() -> None:
+    box = Outbox()
+    size = picture(1, "a").size
+    sent = [box.on_its_way(picture(0, "a"))]
+    for step in (1, 2, 3):
+        box.put(picture(step, "a"))
+        sent.append(box.take())
+    assert box.may_send(5, 4 * size + 1) and not box.may_send(5, 4 * size) and not box.may_send(4, 9 * size)
+    box.done(1)
+    assert box.may_send(5, 3 * size + 1) and not box.may_send(5, 3 * size)
+    box.forget(sent[2])
+    assert box.may_send(5, 2 * size + 1) and not box.may_send(5, 2 * size)
+    box.drop_all()
+    assert box.may_send(1, 0)  # a single one may be of any size
+    box.put(picture(4, "a"))
+    box.take()
+    assert box.may_send(2, size + 1)
+
+
 def test_older_pictures_of_a_name_go_first_then_others_and_scalars_last() -> None:
     box = Outbox(most=6 * 1500)
     box.put(scalars(0))

@@ -17,8 +17,8 @@ pytest.importorskip("msgspec", reason="the studio's packages are not installed: 
 
 from treadle.studio import protocol
 from treadle.studio.address import Place
-from treadle.studio.hub import Hub
-from treadle.studio.server import Server
+from treadle.studio.serving.hub import Hub
+from treadle.studio.serving.server import Server
 from treadle.studio.topics import Topic
 
 PAGE = b"<!doctype html><title>page</title>"

@@ -39,8 +39,9 @@ def test_killed_workers_are_replaced_and_ctrl_c_reaches_all(
 
     monkeypatch.setattr(crew, "say", heard.append)
 
+    others = psutil.Process().children()
+
     def disturb() -> None:
-        others = psutil.Process().children()
         wait_for(lambda: held(*both))
         victim = next(child for child in psutil.Process().children() if child not in others)
         victim.kill()

@@ -86,14 +86,14 @@ def test_the_lock_of_a_dead_process_holds_nobody_up(
     def hold() -> None:
         with locked(journal.path):
             (tmp_path / "held").touch()
-            time.sleep(60)
+            time.sleep(1000)
 
     child = forked(hold)
     wait_for((tmp_path / "held").exists)
     os.kill(child, signal.SIGKILL)
     begin = time.monotonic()
     journal.append_logs([{"op_code": 0, "n": 3}])
-    assert numbers(journal) == [1, 2, 3] and time.monotonic() - begin < 10
+    assert numbers(journal) == [1, 2, 3] and time.monotonic() - begin < 60
 
 
 def test_a_lock_that_is_kept_is_said_and_not_waited_for_for_ever(

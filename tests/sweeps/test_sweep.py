@@ -16,9 +16,11 @@ import torch
 
 import treadle
 from treadle import RunError, UsageError
-from treadle.recipes.registry import load_recipe
+from treadle.recipes.registry import load_recipe, recipe_of
 from treadle.runs.run import is_run, read_config, read_environment, read_journal, read_summary
+from treadle.sinks.history import opening_of
 from treadle.sweeps.plan import read_plan
+from treadle.sweeps.sweep import Lines, begin
 from treadle.sweeps.trials import Sweep, read_sweep
 from treadle.testing import line_data
 
@@ -74,6 +76,15 @@ def test_called_again_it_goes_on_and_does_nothing_twice(slope: Any, tmp_path: Pa
     assert read_plan(tmp_path / "s").plan.trials == 5
 
 
+def test_the_best_so_far_is_that_of_all_workers(slope: Any, tmp_path: Path) -> None:
+    lines: list[str] = []
+    planned = begin(recipe_of(slope), LR, tmp_path / "s", trials=3, sampler="random")[0]
+    told = Lines(planned, lines.append)  # of a worker that has seen none of the others' trials end
+    for trial in reversed(run(slope, tmp_path / "s", trials=3).trials):
+        told.tell(trial)
+    assert ["(the best so far)" in line for line in lines] == [False, False, True]
+
+
 def test_nested_settings_are_searched(slope: Any, tmp_path: Path) -> None:
     found = run(slope, tmp_path / "s", {"optim.momentum": "0..0.9"}, trials=2)
     assert found.best is not None
@@ -112,6 +123,23 @@ def test_too_many_failures_one_after_the_other_end_it(slope: Any, tmp_path: Path
     assert read_sweep(tmp_path / "s").count("failed") == 5
     # What was wrong has been mended meanwhile: the rest is tried.
     assert len(summaries(tmp_path / "s")) == 5
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_trial_is_logged_where_that_is_asked_for(
+    slope: Any, program: Path, tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    path = tmp_path / "s"
+    run(slope, tmp_path / "plain", trials=2)
+    log = ["csv", f"csv={tmp_path / 'tables'}", f"tensorboard={tmp_path / 'board'}"]
+    run(slope, path, trials=2, workers=workers, log=log)
+    assert opening_of(path / "trial-002" / "v001", 0, {})["project"] == "s"  # a service has them side by side
+    for trial in ("trial-001", "trial-002"):
+        tables = [path / trial / "v001" / "csv", tmp_path / "tables" / "s" / trial / "v001"]
+        assert all((table / "train.csv").is_file() for table in tables)
+        assert list((tmp_path / "board" / trial / "v001").glob("events.*"))  # one directory shows one run
+    assert digests(path) == digests(tmp_path / "plain")
 
 
 def test_without_validation_the_last_value_in_training_counts(slope: Any, tmp_path: Path) -> None:
@@ -322,6 +350,7 @@ def test_a_disk_that_fills_ends_it_in_a_line_and_nothing_is_lost(slope: Any, tmp
         ({"prune": "medium"}, "did you mean 'median'?"),
         ({"direction": "down"}, "expected 'min' or 'max'"),
         ({"settings": {"monitor": None}}, "the recipe monitors nothing"),
+        ({"log": ["tensorbord"]}, "unknown sink 'tensorbord'; did you mean 'tensorboard'?"),
         ({"storage": "trials.db"}, "expected a database's URL"),
         ({"storage": "postgresql://me:secret@host/db"}, "TREADLE_SWEEP_STORAGE"),
         ({"storage": "nosuch://host/db"}, "cannot be used"),

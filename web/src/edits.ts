@@ -69,14 +69,19 @@ export function editsPanel(page: Page): HTMLElement {
     show(proposal, wanted.length > 0 || wrong !== undefined);
     apply.disabled = true;
     write(trouble, wrong ? `${wrong.dataset["label"]}: ${wrong.validationMessage}` : "");
-    if (wrong || wanted.length === 0) return;
+    if (wrong || wanted.length === 0) {
+      fill(list);
+      return;
+    }
     try {
       const answer = (await page.connection.ask<Difference[]>({ type: "propose", changes: wanted })) ?? [];
       if (number !== asked) return;
       fill(list, ...answer.map((one) => h("tr", {}, h("th", { scope: "row" }, label(one)), h("td", {}, exact(one.before)), h("td", { class: "to" }, h("span", { "aria-hidden": "true" }, "→"), h("span", { class: "unseen" }, "becomes")), h("td", { class: "after" }, exact(one.after)))));
       apply.disabled = Boolean(whyNot(page));
     } catch (error) {
-      if (number === asked) write(trouble, error instanceof Error ? error.message : String(error));
+      if (number !== asked) return;
+      fill(list);
+      write(trouble, error instanceof Error ? error.message : String(error));
     }
   }
   async function make(): Promise<void> {
@@ -179,8 +184,8 @@ function past(page: Page): HTMLElement {
 function element(one: Editable): Field {
   if (one.kind === "choice") return h("select", {}, ...(one.choices ?? []).map((choice) => h("option", { value: choice }, choice)));
   if (one.kind === "switch") return h("input", { type: "checkbox" });
-  if (one.kind === "text") return h("input", { type: "text", maxlength: 200, spellcheck: "false" });
-  return h("input", { type: "number", step: "any", min: one.low, max: one.high });
+  if (one.kind === "text") return h("input", { type: "text", maxlength: 200, spellcheck: "false", placeholder: exact(null) });
+  return h("input", { type: "number", step: "any", min: one.low, max: one.high, placeholder: exact(null) });
 }
 
 function read(field: Field, kind: Editable["kind"]): Value {

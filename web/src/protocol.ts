@@ -1,4 +1,4 @@
-// Made by web/protocol_types.py from src/treadle/studio/protocol.py: change it there. A test holds the two equal.
+// Made by web/protocol_types.py from src/treadle/studio/protocol: change it there. A test holds the two equal.
 
 export const VERSION = 1;
 
@@ -262,7 +262,7 @@ export interface Timing {
 /** The runs there are, filtered and sorted; `where` is a grammar of comparisons: `psnr > 30 and recipe = image`.
  *
  * The answer is a list of {name, recipe, trainer, status, step, epoch, best, seconds, started, parent, fork_step,
- * metrics}: see `treadle.studio.listing.Row`. `sort` is one of these or a metric; runs without it come last. */
+ * metrics}: see `treadle.studio.runs.rows.Row`. `sort` is one of these or a metric; runs without it come last. */
 export interface Runs {
   type: "runs";
   id: number;

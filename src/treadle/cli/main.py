@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import traceback
 import warnings
@@ -11,12 +10,14 @@ from collections.abc import Sequence
 from keyword import iskeyword
 from typing import Any
 
+from treadle.cli import several
 from treadle.errors import TreadleError, UsageError, nearest
 from treadle.terminal import say, steady_streams
 
 COMMANDS = {
     "train": "train a recipe: treadle train image",
     "sweep": "train a recipe with many settings, and rank them",
+    "slurm": "have a cluster train or sweep: writes, and submits, a batch script",
     "resume": "continue a run from its newest checkpoint",
     "verify": "replay a run from a checkpoint and compare digests",
     "fork": "branch a new run from a checkpoint of another",
@@ -80,14 +81,15 @@ def _main(arguments: Sequence[str] | None) -> int:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
-        return _dispatch(given)
+        with several.one_of_several():
+            return _dispatch(given)
     except TreadleError as error:
         _explain(error, str(error), debug)
         return error.exit_code
     except SystemExit as leaving:  # argparse leaves so after its help
         return leaving.code if isinstance(leaving.code, int) else 0
-    except KeyboardInterrupt:
-        _explain(None, "interrupted", debug)
+    except KeyboardInterrupt as error:
+        _explain(error, "interrupted", False)
         return 130
     except Exception as error:
         notes = " ".join(getattr(error, "__notes__", ()))
@@ -111,18 +113,27 @@ def _dispatch(arguments: list[str]) -> int:
     if command not in COMMANDS:
         what = "option" if command.startswith("-") else "command"
         raise UsageError(f"unknown {what} {command!r}{nearest(command, COMMANDS)}")
-    if (size := os.environ.get("WORLD_SIZE", "1")).isdecimal() and int(size) > 1:
+    count, rest = several.split_off(command, arguments[1:])
+    if count is not None and count > 1:
+        return several.launch(count, [command, *rest])
+    if several.size() > 1 and command not in several.COMMANDS:
         raise UsageError(
-            f"treadle {command} is one process, and a launcher has started {size} (WORLD_SIZE): several train a "
-            "program of your own, torchrun --nproc-per-node 2 program.py; unset WORLD_SIZE where nothing has started "
-            "several"
+            f"treadle {command} is one process, and a launcher has started {several.size()} (WORLD_SIZE): several "
+            f"carry out treadle {' and '.join(several.COMMANDS)}; unset WORLD_SIZE where nothing has started several"
         )
+    if several.size() > 1:
+        several.meet()  # before anything can go wrong in one of them that the others should hear of
     module = importlib.import_module(f"treadle.cli.{command}{'_' * iskeyword(command)}")
-    code: int = module.run(arguments[1:])
+    code: int = module.run(rest)
     return code
 
 
-def _explain(error: BaseException | None, message: str, debug: bool) -> None:
-    if debug and error is not None:
-        traceback.print_exception(error)
-    say(f"treadle: {' '.join(message.split())}")
+def _explain(error: BaseException, message: str, debug: bool) -> None:
+    """Say what went wrong: of several processes one does, and the others are told where they wait for this one."""
+    world = several.world()
+    met = world.size > 1 or several.is_main()
+    if world.tells(error) if met else not isinstance(error, UsageError):
+        if debug:
+            traceback.print_exception(error)
+        say(f"treadle: {' '.join(message.split())}")
+    world.leave(error)

@@ -6,6 +6,7 @@ from argparse import SUPPRESS, Namespace
 from typing import TYPE_CHECKING
 
 from treadle.cli.common import Parser
+from treadle.cli.several import is_main
 from treadle.terminal import say
 
 if TYPE_CHECKING:
@@ -15,14 +16,19 @@ if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
 
 
-def add_sinks(parser: Parser) -> None:
-    """Give `parser` the option that says where else a run is shown."""
+def add_log(parser: Parser) -> None:
+    """Give `parser` `--log NAME[=WHERE] ...`."""
     from treadle.sinks.table import descriptions
 
     known = ", ".join(name for name in descriptions() if name != "console")
     parser.add_argument("--log", metavar="NAME[=WHERE]", nargs="+", action="extend", default=[],
                         help=f"show or keep elsewhere too what is logged: {known.replace('%', '%%')}; "
                         "'treadle doctor' says which are there, and what WHERE is")  # fmt: skip
+
+
+def add_sinks(parser: Parser) -> None:
+    """Give `parser` the option that says where else a run is shown."""
+    add_log(parser)
     # What these were called until 0.1; they go with the next release.
     parser.add_argument("--tensorboard", action="store_true", help=SUPPRESS)
     parser.add_argument("--visdom", metavar="URL", nargs="?", const="", help=SUPPRESS)
@@ -44,6 +50,8 @@ def sinks(options: Namespace) -> list[Hook]:
     """
     from treadle.sinks.table import make
 
+    if not is_main():  # of several processes one has observers
+        return []
     old = {"--tensorboard": "tensorboard"} if options.tensorboard else {}
     if options.visdom is not None:
         old["--visdom"] = f"visdom={options.visdom}" if options.visdom else "visdom"

@@ -16,7 +16,7 @@ from treadle.terminal import say
 if TYPE_CHECKING:
     from treadle.recipes.registry import Recipe
     from treadle.studio.opening import Visitor
-    from treadle.studio.visit import Wanted
+    from treadle.studio.past.visit import Wanted
 
 EXAMPLES = """  treadle studio                          the table of all runs below ./runs
   treadle studio runs/image/v001          one run: its views, curves and journal

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treadle.cli.common import Parser
+from treadle.cli.several import is_main
 from treadle.errors import UsageError
 from treadle.terminal import say
 
@@ -77,7 +78,7 @@ def check(options: Namespace) -> None:
 @contextmanager
 def studio_beside(trainer: Trainer, options: Namespace) -> Iterator[Studio | None]:
     """Within the block the studio that the command line asks for is open; None where it asks for none."""
-    if not is_wanted(options):
+    if not is_wanted(options) or not is_main():
         yield None
         return
     from treadle.studio.hook import Studio

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 
 from treadle.cli.common import Parser, show, shown, terminal_width
 from treadle.cli.script import add_trainer
+from treadle.cli.sinks import add_log
 from treadle.errors import UsageError
 from treadle.files import existing
 from treadle.sweeps.plan import BEST, PRUNERS, SAMPLERS, is_sweep
 
 if TYPE_CHECKING:
+    from treadle.recipes.registry import Recipe
+    from treadle.sweeps.plan import Planned
     from treadle.sweeps.trials import Sweep
 
 EXAMPLES = """  treadle sweep image --search learning_rate=log:1e-4..1e-1 'levels=8|12|16'
@@ -62,7 +65,9 @@ def parser() -> Parser:
         usage="treadle sweep RECIPE --search NAME=VALUES ... [--trials N] [--run DIR]\n"
         "                     [--workers N] [--sampler tpe|random|grid]\n"
         "                     [--prune median] [--repeat N] [--set KEY=VALUE ...]\n"
-        "       treadle sweep DIR [--resume [--trials N] [--workers N]]",
+        "                     [--log NAME[=WHERE] ...]\n"
+        "       treadle sweep DIR [--resume [--trials N] [--workers N]\n"
+        "                     [--log NAME[=WHERE] ...]]",
     )
     result.add_argument("recipe", metavar="RECIPE", nargs="?", help="a name from 'treadle recipes', or a YAML file; or "
                         "the directory of a sweep, to look at it")  # fmt: skip
@@ -86,6 +91,7 @@ def parser() -> Parser:
     result.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], dest="overrides",
                         help="settings that all trials have, as YAML")  # fmt: skip
     result.add_argument("--data", metavar="PATH", help="what to train on, instead of the recipe's data")
+    add_log(result)
     result.add_argument("--storage", metavar="URL", help="a database in place of a file in DIR: "
                         "sqlite:///trials.db, postgresql://host/name; one with a password is taken from the variable "
                         "TREADLE_SWEEP_STORAGE")  # fmt: skip
@@ -102,24 +108,26 @@ def run(arguments: list[str]) -> int:
         parser().print_help()
         return 2
     options = parser().parse_args(arguments)
-    there = _directory(options)
+    there = directory_of(options)
     if there is not None and not options.resume:
         return _look(there, options)
     from treadle.recipes.scripts import load_trainer
-    from treadle.sweeps.sweep import carry_out, conclude, go_on
+    from treadle.sweeps.sweep import carry_out, check_log, conclude, go_on
     from treadle.terminal import outliving_the_terminal
 
+    check_log(options.log)
     kind = None if options.trainer is None else load_trainer(options.trainer)
-    planned, recipe, url = _begin(options, kind) if there is None else go_on(there, options.trials, kind)
+    planned, recipe, url = begin_as(options, kind) if there is None else go_on(there, options.trials, kind)
     where = quote(shown(planned.path))
     print(f"sweep: {planned.plan.trials} trials by {planned.plan.sampler} into {where}", flush=True)
     with outliving_the_terminal():
-        code = carry_out(planned, recipe, options.workers, url, lambda line: print(line, flush=True))
+        code = carry_out(planned, recipe, options.workers, url, lambda line: print(line, flush=True), options.log)
         found = conclude(planned, url)
     code_of_trainer = f" --trainer {quote(options.trainer)}" if options.trainer else ""
+    logged = f" --log {' '.join(map(quote, options.log))}" if options.log else ""
     if code:
         print(f"stopped: {found.left} of {planned.plan.trials} trials to go; what was trained can be resumed")
-        print(f"next: treadle sweep {where} --resume{code_of_trainer}")
+        print(f"next: treadle sweep {where} --resume{code_of_trainer}{logged}")
         return code
     print()
     _show(found)
@@ -131,7 +139,7 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _directory(options: Namespace) -> Path | None:
+def directory_of(options: Namespace) -> Path | None:
     """The sweep that is meant by its directory alone; None where one is begun, or gone on with by its whole command."""
     given = Path(options.recipe).expanduser() if options.recipe else None
     if options.show:
@@ -146,7 +154,7 @@ def _directory(options: Namespace) -> Path | None:
         if settled:
             name = {"overrides": "set"}.get(settled[0], settled[0])
             raise UsageError(f"treadle sweep {given}: --{name} was settled when that sweep began")
-        if not options.resume and (options.trials is not None or options.workers != 1):
+        if not options.resume and (options.trials is not None or options.workers != 1 or options.log):
             raise UsageError(f"treadle sweep {given} shows it: --resume goes on with it")
         return given
     if options.resume:
@@ -156,7 +164,8 @@ def _directory(options: Namespace) -> Path | None:
     return None
 
 
-def _begin(options: Namespace, kind: type | None):  # type: ignore[no-untyped-def]
+def begin_as(options: Namespace, kind: type | None) -> tuple[Planned, Recipe, str | None]:
+    """Begin the sweep that the command line describes, or find it begun; returns what `begin` does."""
     from treadle.recipes.registry import load_recipe, recipe_of
     from treadle.sweeps.sweep import begin
 

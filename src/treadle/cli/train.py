@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import tempfile
 import textwrap
 from argparse import SUPPRESS, Action, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from treadle.cli import several
 from treadle.cli.common import Parser, print_results, shown, terminal_width
 from treadle.cli.script import add_trainer
 from treadle.cli.sinks import add_sinks, sinks, tell_report
@@ -37,6 +41,7 @@ EXAMPLES = """  treadle train image
   treadle train image --studio                   drive it in a browser
   treadle train image --try                      two steps of all, not kept
   treadle train image --resume auto              go on with the newest, or begin
+  treadle train image --processes 2              as two processes
   treadle train --trainer prog.py:Mine           a trainer of your own
   treadle train image --help                     the recipe's own page of help
   treadle train image --help all                 every setting, in full
@@ -69,6 +74,7 @@ def parser() -> Parser:
                         "a checkpoint saved and resumed; nothing is kept")  # fmt: skip
     add_sinks(result)
     add_studio(result)
+    several.add_processes(result)
     add_trainer(result, data=None)
     return result
 
@@ -93,6 +99,9 @@ def run(arguments: list[str]) -> int:
     recipe = resolved(recipe, named, options, flags)
     if options.try_out and is_wanted(options):
         raise UsageError("--try takes two steps and keeps nothing: there is nothing for a studio to show, choose one")
+    if options.try_out and several.size() > 1:
+        raise UsageError("--try is one process: leave --processes or the launcher out, it keeps nothing")
+    several.check(recipe.config)
     if options.try_out:
         return _try(recipe, named)
     hooks = sinks(options)
@@ -171,16 +180,32 @@ def _train(trainer: Trainer, run: str, code: str) -> int:
         if summary.status == "stopped":
             trainer.save()
             trainer.close()
+    world = trainer.loop.world
+    exit_code = max(world.gather(interrupts.exit_code))  # a signal to one of several is for all
     if summary.status == "stopped":
         print(f"stopped: {summary.reason}, at step {summary.step}; checkpoint in {shown(directory / 'checkpoints')}")
         print(f"next: treadle resume {run}{code}")
-        return interrupts.exit_code
-    print(f"finished: step {summary.step} in {summary.seconds:.1f} s{f' ({summary.reason})' if summary.reason else ''}")
-    print_results(reported(trainer, directory / "report"))
-    tell_report(trainer, directory / "report")
-    print(f"run: {shown(directory)}")
-    print(f"next: {_judged(trainer, run, code)}")
-    return 0
+    else:
+        seconds = f"{summary.seconds:.1f} s{f' ({summary.reason})' if summary.reason else ''}"
+        print(f"finished: step {summary.step} in {seconds}")
+        with _report_of(trainer) as report:
+            print_results(reported(trainer, report))
+        print(f"run: {shown(directory)}")
+        print(f"next: {_judged(trainer, run, code)}")
+    world.wait()  # a launcher ends all where one has ended in another way than well
+    return exit_code if summary.status == "stopped" else 0
+
+
+@contextmanager
+def _report_of(trainer: Trainer) -> Iterator[Path]:
+    """Where the run's report goes; of several processes all make it, for some of it needs all, and one keeps it."""
+    if not trainer.loop.world.main:
+        with tempfile.TemporaryDirectory(prefix="treadle-report-") as folder:
+            yield Path(folder)
+        return
+    report = trainer.run.path / "report"
+    yield report
+    tell_report(trainer, report)
 
 
 def _judged(trainer: Trainer, run: str, code: str) -> str:

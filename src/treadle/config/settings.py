@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from functools import cache
 from types import NoneType
@@ -118,7 +118,8 @@ def setting(
         command: what changes it while a run goes on ("LearningRateMultiplier"), said to those who try to assign it.
         live: a person may change it while the run goes on, between two steps (the command `ChangeSetting`), because
             whoever needs it reads it anew each time, or makes anew at `on_settings` what was made of it. "unless null":
-            only from a value to another, where null means that nobody was made who would heed it.
+            null means that nobody was made who would heed it, so it goes from null, and to it, only where a trainer has
+            said who is to be made then (`Trainer.add_hook_of`); else from a value to another.
     """
     rules = Rules(
         least,
@@ -186,11 +187,12 @@ def amend(settings: Settings, name: str, value: Any) -> None:
     object.__setattr__(settings, name, value)
 
 
-def with_setting(settings: T, name: str, value: Any) -> T:
+def with_setting(settings: T, name: str, value: Any, switched: Collection[str] = ()) -> T:
     """A copy of `settings` in which the live setting `name` is `value`, checked as all settings are.
 
-    A dotted name means an entry of a mapping ("clip_norm.optimizer_G"), or a setting of a nested group. Raises
-    UsageError for an unknown name, one that is not live, and whatever the settings refuse.
+    A dotted name means an entry of a mapping ("clip_norm.optimizer_G"), or a setting of a nested group. Those that are
+    live "unless null" go from null and to it where they are among `switched`. Raises UsageError for an unknown name,
+    one that is not live, and whatever the settings refuse.
     """
     kind: Any = type(settings)
     first, _, rest = name.partition(".")
@@ -207,7 +209,7 @@ def with_setting(settings: T, name: str, value: Any) -> T:
         raise UsageError(
             f"{first} cannot be changed while the run goes on, since what has been made of it stays as it is{other}"
         )
-    if live == "unless null" and (value is None or now is None):
+    if live == "unless null" and first not in switched and (value is None or now is None):
         raise UsageError(
             f"{first} is {now!r} and cannot become {value!r} while the run goes on: only another value where there is "
             "one; resume the run with it"

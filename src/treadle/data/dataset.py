@@ -166,6 +166,10 @@ class _Pooled(Gathered):
         self._ask()
         return batch
 
+    def pass_over(self, position: int) -> None:
+        """Take it all the same: workers make the batches in their order, ahead."""
+        self.take(position)
+
     def _ask(self) -> None:
         while self._asked < len(self.plan) and len(self._tickets) < self._ahead:
             indices = self.plan[self._asked].tolist()

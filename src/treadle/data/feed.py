@@ -36,6 +36,25 @@ class BatchIterator(ABC):
     def __iter__(self) -> BatchIterator:
         return self
 
+    @property
+    def borrowed(self) -> bool:
+        """Whether the batch delivered last has no sample of this process's own, but one of another's: it weighs 0."""
+        return False
+
+    @property
+    def share(self) -> float:
+        """Which part of the batch delivered last is this process's: those of all processes together are 1."""
+        return 1.0
+
+    @property
+    def shares(self) -> list[float]:
+        """The same for each part of it, where it is a list of parts; 0 for one that is borrowed."""
+        return [self.share]
+
+    def pass_over(self) -> None:
+        """Go past the next batch, unmade where that can be; raises StopIteration after the last."""
+        next(self)
+
 
 class Reader(ABC):
     """Makes the batches of one epoch, each when its turn has come."""
@@ -47,13 +66,17 @@ class Reader(ABC):
     def take(self, position: int) -> Batch:
         """Batch `position`. Where it raises, the next call is for the same one; StopIteration says there is none."""
 
+    def pass_over(self, position: int) -> None:
+        """Be asked for batch `position` no more; what is read in order is read all the same."""
+        self.take(position)
+
     def more(self) -> bool:
         """Whether a further batch is left; asked only where `count` is None."""
         raise NotImplementedError
 
     @abstractmethod
-    def borrowed(self, position: int) -> bool:
-        """Whether this process had no part in batch `position`, taken last, and was given a sample of another's."""
+    def share(self, position: int) -> float:
+        """This process's share of batch `position`, taken last: 0 where it was given a sample of another's."""
 
 
 class Batches(BatchIterator):
@@ -75,13 +98,27 @@ class Batches(BatchIterator):
             self.exhausted = True
         return batch
 
+    def pass_over(self) -> None:
+        """Go past the next batch, unmade where that can be; raises StopIteration after the last."""
+        if self.exhausted:
+            raise StopIteration
+        self.reader.pass_over(self.position)
+        self.position += 1
+        if self.position >= self._count:
+            self.exhausted = True
+
     @property
     def borrowed(self) -> bool:
         """Whether the batch delivered last has no sample of this process's own, but one of another's: it weighs 0.
 
         So it is where a batch has fewer samples than there are processes.
         """
-        return self.position > 0 and self.reader.borrowed(self.position - 1)
+        return not self.share
+
+    @property
+    def share(self) -> float:
+        """Which part of the batch delivered last is this process's: those of all processes together are 1."""
+        return self.reader.share(self.position - 1) if self.position else 1.0
 
 
 class _Unbounded(Batches):
@@ -96,6 +133,10 @@ class _Unbounded(Batches):
         batch = self.reader.take(self.position)
         self.position += 1
         return batch
+
+    def pass_over(self) -> None:
+        """Go past the next batch; raises StopIteration after the last."""
+        next(self)
 
 
 class Feed(ABC):
@@ -123,6 +164,7 @@ class Feed(ABC):
     """
 
     _world = ALONE
+    _cut = 0
     _begun_with: str | None = None
 
     def __init__(self, seed: int | None = None) -> None:
@@ -153,6 +195,11 @@ class Feed(ABC):
 
     def iterate(self, epoch: int, start: int = 0) -> BatchIterator:
         """The batches of `epoch` (from 0) from batch `start` on, without touching the samples before it."""
+        if self._cut:
+            first = start * self._cut
+            reader = self._open(epoch, first)
+            assert reader.count is not None, "a plan has a length"
+            return InParts(Batches(reader, first, reader.count), self._cut)
         reader = self._open(epoch, start)
         return _Unbounded(reader, start) if reader.count is None else Batches(reader, start, reader.count)
 
@@ -221,6 +268,18 @@ class Feed(ABC):
             self.seed = seed
         self.device, self._world = torch.device(device), world
 
+    def in_parts(self, count: int) -> None:
+        """Give of each batch a list of parts from now on: `count` of them are this process's. Called by the trainer.
+
+        Raises UsageError for a feed whose batches are not made from a plan.
+        """
+        if type(self).iterate is not Feed.iterate or type(self).gather is Feed.gather:
+            raise UsageError(
+                f"{type(self).__name__} makes whole batches, which parts cannot be gathered of: give it plan() and "
+                "gather(), or train without parts"
+            )
+        self._cut = count
+
     def state_dict(self) -> dict[str, Any]:
         """State beyond (seed, epoch, batch): none, except for streams and loaders that have some."""
         return {}
@@ -234,42 +293,81 @@ class Feed(ABC):
         """End worker processes, where there are any. The feed can be iterated again; it would start them anew."""
 
 
+class InParts(BatchIterator):
+    """Batches as lists of the parts of each that are this process's, which come from `parts` one after the other."""
+
+    def __init__(self, parts: Batches, count: int) -> None:
+        self._parts, self._count = parts, count
+        self._shares: list[float] = []
+
+    @property
+    def shares(self) -> list[float]:
+        """Of each part of the batch delivered last, which part of the batch it is: 0 where it is borrowed."""
+        return self._shares
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no batch of the epoch is left."""
+        return self._parts.exhausted
+
+    def __next__(self) -> Batch:
+        batch, self._shares = [], []
+        for _ in range(self._count):
+            batch.append(next(self._parts))
+            self._shares.append(self._parts.share)
+        return batch
+
+
 class Gathered(Reader):
     """The reader of a feed with a plan: gathers each batch when it is asked for, in this process."""
 
     def __init__(self, feed: Feed, epoch: int) -> None:
-        self._gather, self._epoch, self._world = feed.gather, epoch, feed._world
-        self._whole = plan = feed.plan(epoch)
-        self.count = len(plan)
-        if feed.batches is not None and self.count != feed.batches:
+        self._gather, self._epoch = feed.gather, epoch
+        whole = feed.plan(epoch)
+        if feed.batches is not None and len(whole) != feed.batches:
             maker = getattr(feed, "batching", feed)
             raise RunError(
-                f"{type(maker).__name__} gave {self.count} batches in epoch {epoch + 1}, but says it has "
+                f"{type(maker).__name__} gave {len(whole)} batches in epoch {epoch + 1}, but says it has "
                 f"{feed.batches} in every epoch"
             )
-        self.plan = plan if feed._world.size == 1 else _Parts(plan, feed._world)
+        self._parts = _Parts(whole, feed._world, feed._cut or 1)
+        self.count = len(self._parts)
+        self.plan = whole if feed._world.size == 1 and feed._cut < 2 else self._parts
 
     def take(self, position: int) -> Batch:
         """Batch `position`."""
         return self._gather(self._epoch, self.plan[position])
 
-    def borrowed(self, position: int) -> bool:
-        """Whether this process has no part in it."""
-        return not has_part(len(self._whole[position]), self._world)
+    def pass_over(self, position: int) -> None:
+        """Nothing: a batch that is not asked for is not made."""
+
+    def share(self, position: int) -> float:
+        """This process's share of it."""
+        return self._parts.share(position)
 
 
 class _Parts(Sequence[Any]):
-    """A plan of which each batch is cut down to this process's part."""
+    """A plan of which each batch is cut down to this process's part, or to several that come one after the other."""
 
-    def __init__(self, plan: Sequence[Any], world: World) -> None:
-        self._plan, self._world = plan, world
+    def __init__(self, plan: Sequence[Any], world: World, count: int = 1) -> None:
+        self._plan, self._world, self._count = plan, world, count
 
     def __len__(self) -> int:
-        return len(self._plan)
+        return len(self._plan) * self._count
 
     def __getitem__(self, key: Any) -> Any:
-        entries = self._plan[key]
-        return entries[part_of(len(entries), self._world)]
+        entries, part = self._of(key)
+        return entries[part if part.start < part.stop else slice(0, 1)]
+
+    def share(self, key: int) -> float:
+        """Which part of the batch's entries it is: 0 where these are fewer than the parts, and it has none of them."""
+        entries, part = self._of(key)
+        return float(max(part.stop - part.start, 0) / len(entries))
+
+    def _of(self, key: int) -> tuple[Any, slice]:
+        entries = self._plan[key // self._count]
+        number, of = self._world.rank * self._count + key % self._count, self._world.size * self._count
+        return entries, slice(len(entries) * number // of, len(entries) * (number + 1) // of)
 
 
 def has_part(count: int, world: World) -> bool:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count
+
 from treadle.data.batch import Batch
 from treadle.data.feed import BatchIterator, Feed
+from treadle.parallel import World
 
 
 def iterate(feed: Feed, epoch: int, start: int = 0, limit: int | None = None) -> BatchIterator:
@@ -31,9 +35,43 @@ class FirstBatches(BatchIterator):
         """Whether no batch is left."""
         return self._left <= 0 or self._batches.exhausted
 
+    @property
+    def borrowed(self) -> bool:
+        """Whether the batch delivered last has no sample of this process's own."""
+        return self._batches.borrowed
+
+    @property
+    def share(self) -> float:
+        """Which part of the batch delivered last is this process's."""
+        return self._batches.share
+
+    @property
+    def shares(self) -> list[float]:
+        """The same for each part of it."""
+        return self._batches.shares
+
     def __next__(self) -> Batch:
         if self._left <= 0:
             raise StopIteration
         batch = next(self._batches)
         self._left -= 1
         return batch
+
+    def pass_over(self) -> None:
+        """Go past the next batch, unmade where that can be; raises StopIteration after the last."""
+        if self._left <= 0:
+            raise StopIteration
+        self._batches.pass_over()
+        self._left -= 1
+
+
+def dealt(batches: BatchIterator, world: World) -> Iterator[tuple[int, Batch]]:
+    """Of `batches` those that are this process's turn, each with its number: batch i is that of process i mod size."""
+    for index in count():
+        try:
+            if index % world.size == world.rank:
+                yield index, next(batches)
+            else:
+                batches.pass_over()
+        except StopIteration:
+            return

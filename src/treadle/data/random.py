@@ -103,6 +103,11 @@ class _Turns:
                 else:
                     self._owner = None
 
+    def lend(self, thread: int) -> None:
+        """The turn, which some thread has, is that of another `thread` from now on, which goes on in its place."""
+        with self._changing:
+            self._owner = thread
+
     def after_fork(self) -> None:
         """In a forked child: the threads that waited, or had the turn, are not here."""
         self._changing = threading.Lock()
@@ -112,14 +117,16 @@ class _Turns:
 
 
 _turns = _Turns()
+lend_turn = _turns.lend
 os.register_at_fork(after_in_child=_turns.after_fork)
 # NumPy and Python generators to lend to scopes (one pair, unless scopes are nested): to make one costs 100 us.
 _spare: list[tuple[MT19937, random.Random]] = []
 
 
 @contextmanager
-def scoped_generators() -> Iterator[None]:
+def scoped_generators() -> Iterator[torch.Tensor]:
     """Inside, the global generators of Python, NumPy and torch (CPU) may be seeded and used; afterwards they are back.
+    Gives the state of torch's, which goes on inside.
 
     Threads that use scopes, and trainers, wait for one another. A thread that draws from the global generators without
     one, while another is inside, draws from that one's: it should draw `with program_streams():`.
@@ -131,7 +138,7 @@ def scoped_generators() -> Iterator[None]:
         exchange_python(python)
         outside = exchange_numpy((numpy, None))
         try:
-            yield
+            yield cpu
         finally:
             exchange_python(python)
             exchange_numpy(outside)
@@ -164,6 +171,14 @@ def seed_generators(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
     torch.default_generator.manual_seed(seed)
+
+
+def seed_device(seed: int, device: torch.device) -> None:
+    """Seed the global generators, and that of a CUDA `device`; only inside `RandomStreams`."""
+    seed_generators(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 class RandomStreams:

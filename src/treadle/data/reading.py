@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from treadle.data.batch import Batch
-from treadle.data.feed import Feed, Reader, has_part
+from treadle.data.feed import Feed, Reader
 from treadle.data.random import scoped_generators, seed_generators
-from treadle.errors import RunError, StateError
+from treadle.errors import RunError, StateError, UsageError
 
 
 @dataclass
@@ -54,6 +54,13 @@ class SequentialFeed(Feed):
         self._restored: dict[str, Any] | None = None
         self._pristine: Any = None
         self._opened = False
+
+    def in_parts(self, count: int) -> None:
+        """Refused: parts of a batch are made each by itself, and what is read in order comes once."""
+        raise UsageError(
+            f"{self.name} is read in order, and the parts of a batch cannot be made each by itself: give a dataset "
+            "with __len__ and __getitem__, or train without parts"
+        )
 
     @abstractmethod
     def _begin(self, epoch: int, start: int, recalled: bool) -> SequentialReader:
@@ -144,7 +151,7 @@ class SequentialReader(Reader):
         self._feed, self._items = feed, iter(()) if items is None else items
         self.place, self.count = _Place(epoch, position, count, dry=items is None), count
         self._read = position * feed.size
-        self._borrowed = False
+        self._share = 1.0
 
     def take(self, position: int) -> Batch:
         """Batch `position`."""
@@ -158,7 +165,9 @@ class SequentialReader(Reader):
             )
         items = self._next_items()
         if feed._world.size > 1:
-            self._borrowed = not has_part(feed._whole(items, position), feed._world)
+            count = feed._whole(items, position)
+            part = feed._world.part(count)
+            self._share = max(part.stop - part.start, 0) / max(count, 1)
         batch = feed._join(items, position)
         self._pass(items)
         return batch
@@ -177,9 +186,9 @@ class SequentialReader(Reader):
         """Whether a further batch is left; reads ahead, one item (or, where a short batch is dropped, a whole one)."""
         return self._fill(self._feed.needed)
 
-    def borrowed(self, position: int) -> bool:
-        """Whether this process had no part in it."""
-        return self._borrowed
+    def share(self, position: int) -> float:
+        """This process's share of it."""
+        return self._share
 
     def _ready(self) -> bool:
         return self._fill(self._feed.size) or self._fill(self._feed.needed)

@@ -43,8 +43,8 @@ class Steps(Feed):
         return self.count
 
     def plan(self, epoch: int) -> Sequence[Any]:
-        """The number of each step, once for each process."""
-        return cast(Sequence[Any], np.arange(self.count)[:, None].repeat(self._world.size, axis=1))
+        """The number of each step, once for each process, or part."""
+        return cast(Sequence[Any], np.arange(self.count)[:, None].repeat(self._world.size * (self._cut or 1), axis=1))
 
     def gather(self, epoch: int, indices: Any) -> int:
         """The number of the step."""

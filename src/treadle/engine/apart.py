@@ -36,38 +36,40 @@ class Apart:
     """
 
     def __init__(self) -> None:
-        self._lent: AbstractContextManager[None] | None = None
+        self._lent: AbstractContextManager[Tensor] | None = None
 
     def enter(self) -> None:
         """Borrow streams, unless some are."""
         if self._lent is None:
             self._before, self._errors = _settings(), np.geterr()
-            self._cpu = torch.get_rng_state()
             self._streams = [(each, each.initial_seed(), each.get_offset()) for each in _cuda_generators()]
             lent = scoped_generators()
-            lent.__enter__()
+            self._cpu = lent.__enter__()
             self._lent = lent
 
     def settle(self) -> None:
         """Undo what was set, and what was drawn from torch's streams."""
-        if _settings() != self._before:
-            _restore(self._before)
-        if np.geterr() != self._errors:
-            np.seterr(**self._errors)
+        self._undo()
         torch.set_rng_state(self._cpu)
-        for generator, seed, offset in self._streams:
-            if (generator.initial_seed(), generator.get_offset()) != (seed, offset):
-                generator.manual_seed(seed)
-                generator.set_offset(offset)
 
     def leave(self) -> None:
         """Settle and give the streams back, where some are borrowed."""
         lent, self._lent = self._lent, None
         if lent is not None:
             try:
-                self.settle()
+                self._undo()
             finally:
                 lent.__exit__(None, None, None)
+
+    def _undo(self) -> None:
+        if _settings() != self._before:
+            _restore(self._before)
+        if np.geterr() != self._errors:
+            np.seterr(**self._errors)
+        for generator, seed, offset in self._streams:
+            if (generator.initial_seed(), generator.get_offset()) != (seed, offset):
+                generator.manual_seed(seed)
+                generator.set_offset(offset)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from treadle.data.named import NamedFeeds
 from treadle.data.random import RandomStreams
 from treadle.engine.limits import check_schedules
 from treadle.engine.loop import Loop
+from treadle.engine.parts import Parts
 from treadle.engine.settings import TrainerConfig
 from treadle.engine.subject import Subject
 from treadle.errors import UsageError, nearest
@@ -54,10 +55,7 @@ def own_batch_size(data: Any) -> int | None:
 
 def check_settings(subject: Subject, config: TrainerConfig, data: Any, given: Mapping[str, Any]) -> None:
     """Raise UsageError where a new run would not heed a setting, of which some were `given` by keyword."""
-    if config.patience is not None and subject.validation_feed is None:
-        raise UsageError(
-            f"patience is {config.patience}, but nothing is validated: give validation_data, or no patience"
-        )
+    check_patience(subject, config)
     _check_stream(config, data)
     if not isinstance(data, Feed | DataLoader):
         return
@@ -68,6 +66,14 @@ def check_settings(subject: Subject, config: TrainerConfig, data: Any, given: Ma
                 f"{name}={given[name]!r} beside data that is a {type(data).__name__}, which makes its batches itself"
                 f"{'' if has is None else f' ({name}={has!r})'}: leave it out, or say it there"
             )
+
+
+def check_patience(subject: Subject, config: TrainerConfig) -> None:
+    """Raise UsageError for patience with what nobody looks at."""
+    if config.patience is not None and subject.validation_feed is None:
+        raise UsageError(
+            f"patience is {config.patience}, but nothing is validated: give validation_data, or no patience"
+        )
 
 
 def _check_stream(config: TrainerConfig, data: Any) -> None:
@@ -126,6 +132,39 @@ def check_ready(loop: Loop) -> None:
     if subject.validation_feed is not None and kind.validation_step is Subject.validation_step:
         raise UsageError(f"{kind.__name__} has validation data but no validation_step(self, batch): write one")
     check_schedules(config, loop.progress)
+    check_whole(loop.parts, loop.world.size)
+
+
+def check_whole(parts: Parts, processes: int) -> None:
+    """Raise UsageError for networks that are wrapped or sharded to be trained by several processes in other ways.
+
+    A wrapper adds gradients up once more than here, and does not see the parameters that a row edit makes anew; of a
+    sharded parameter each process has a part only, which no checkpoint of a run is made of.
+    """
+    for name, root in parts.modules.items():
+        for path, module in root.named_modules():
+            kinds = {kind.__name__ for kind in type(module).__mro__}
+            where = f"{name}.{path}" if path else name
+            if "DistributedDataParallel" in kinds and processes > 1:
+                raise UsageError(
+                    f"{where!r} is wrapped in DistributedDataParallel, and its gradients are added up here "
+                    "already: give the trainer the module itself"
+                )
+            if kinds & {"FullyShardedDataParallel", "FSDPModule"}:
+                raise UsageError(_sharded(where, "module"))
+        for path, parameter in root.named_parameters():
+            if any(kind.__name__ == "DTensor" for kind in type(parameter).__mro__):
+                raise UsageError(_sharded(f"{name}.{path}", "parameter"))
+    for name, parameter in parts.parameters.items():
+        if any(kind.__name__ == "DTensor" for kind in type(parameter).__mro__):
+            raise UsageError(_sharded(name, "parameter"))
+
+
+def _sharded(name: str, what: str) -> str:
+    return (
+        f"{what} {name!r} is sharded over processes (fully_shard, FSDP, DTensor), which a trainer does not train: each "
+        "process has the whole of all parameters, that rows can be edited and a checkpoint holds all; leave it whole"
+    )
 
 
 def check_replacement(name: str, function: Any, kwargs: Mapping[str, Any]) -> None:

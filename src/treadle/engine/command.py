@@ -47,7 +47,8 @@ class Command(ABC):
     What it says of itself: `at_end`, whether it can still be carried out when the run has ended, at once, then, by the
     thread that asks; `reopens`, whether that lets the run go on; `before_the_end`, whether a run that has come to its
     end carries it out before it ends; `saves`, that it does nothing but write a checkpoint, and one answers several;
-    `spares`, that the run goes on where it fails.
+    `spares`, that the run goes on where it fails; `alone`, that of several processes only the one that is asked carries
+    it out.
     """
 
     at_end: ClassVar[bool] = False
@@ -55,6 +56,7 @@ class Command(ABC):
     before_the_end: ClassVar[bool] = True
     saves: ClassVar[bool] = False
     spares: ClassVar[bool] = False
+    alone: ClassVar[bool] = False
 
     @abstractmethod
     def apply(self, desk: Desk) -> Any:

@@ -163,6 +163,11 @@ class Call(Command):
     at_end: ClassVar[bool] = True
     spares: ClassVar[bool] = True
 
+    @property
+    def alone(self) -> bool:  # type: ignore[override]
+        """Where it changes nothing."""
+        return self.edits is None
+
     def __post_init__(self) -> None:
         if not callable(self.function):
             raise UsageError(f"call: got a {type(self.function).__name__}, expected a function of no arguments")
@@ -252,11 +257,6 @@ def from_journal(entry: Mapping[str, Any]) -> Command | None:
             f"the run was edited at step {entry.get('step')} ({entry.get('what')}), which cannot be made again"
         )
     return Edit(changes)
-
-
-def named(name: str, reason: str) -> Command:
-    """One of the commands that several processes obey together, by its name; Raises KeyError for any other."""
-    return {"Stop": lambda: Stop(reason), "Save": Save, "Close": Close}[name]()
 
 
 def _check_step(what: str, step: Any) -> None:

@@ -43,13 +43,13 @@ class Handler:
 
 
 class Observer(NamedTuple):
-    """What an observer does in an event: what it makes of the arguments, what it hears, whether to settle after it."""
+    """What an observer does in an event: what it makes of the arguments, what it hears, whether it only hands on."""
 
     handler: Handler
     method: Callable[..., None]
     given: Callable[[Any], Any]
     hears: Collection[str] | None
-    settle: bool
+    hands_over: bool
 
 
 class Dispatcher:
@@ -100,9 +100,7 @@ class Dispatcher:
                     hears = (HEARD if hook.hears is None else hook.hears) if event == "on_log" else None
                     if hook.observer:
                         copies = hook.wants_batches or event not in ("pre_step", "post_step")
-                        observers.append(
-                            Observer(handler, method, own if copies else _nothing, hears, not hook.hands_over)
-                        )
+                        observers.append(Observer(handler, method, own if copies else _nothing, hears, hook.hands_over))
                         if len(observers) == 1:  # those that follow are called together with it
                             row.append((self._all_observers, partial(self._observe, event, observers)))
                     else:
@@ -170,16 +168,26 @@ class Dispatcher:
         return result[0] if result else None
 
     def _observe(self, event: str, observers: Sequence[Observer], *args: Any) -> None:
-        """Call observers that follow one another, each with arguments that are its own to change."""
+        """Call observers that follow one another, each with arguments that are its own to change.
+
+        Those that only hand them on share a copy.
+        """
         streams = Apart()
+        shared: list[Any] = []
         try:
-            for handler, method, given, hears, settle in observers:
+            for handler, method, given, hears, hands_over in observers:
                 if hears is not None and args[0].kind not in hears:
                     continue
                 start = perf_counter()
                 if handler.failures and event != "teardown" and (handler.off or start < handler.quiet_until):
                     continue
-                self._contain(handler, event, partial(_call, method, given, args), streams, settle=settle)
+                if not hands_over or given is not own:
+                    action = partial(_call, method, given, args)
+                elif not shared:
+                    action = partial(_share, method, shared, args)
+                else:
+                    action = partial(method, *shared)
+                self._contain(handler, event, action, streams, settle=not hands_over)
                 handler.seconds += perf_counter() - start
         finally:
             streams.leave()
@@ -239,6 +247,11 @@ def _if_heard(kinds: Collection[str], method: Callable[[Record], None], record: 
 
 def _call(method: Callable[..., None], given: Callable[[Any], Any], args: tuple[Any, ...]) -> None:
     method(*map(given, args))
+
+
+def _share(method: Callable[..., None], shared: list[Any], args: tuple[Any, ...]) -> None:
+    shared += [own(argument) for argument in args]
+    method(*shared)
 
 
 def _nothing(argument: Any) -> None:

@@ -18,7 +18,7 @@ from treadle.data.random import RandomStreams
 from treadle.engine.bad_steps import RollBack
 from treadle.engine.build import check_ready
 from treadle.engine.command import Command
-from treadle.engine.command_queue import CommandQueue
+from treadle.engine.command_queue import BEAT, CommandQueue
 from treadle.engine.devices import deterministic_kernels
 from treadle.engine.edits import Change, flat
 from treadle.engine.history import newest_state
@@ -54,10 +54,14 @@ class Driver:
         self._loop, self._random = loop, random
         self._lifecycle = loop.lifecycle
         self.queue = CommandQueue(self, loop.world)
-        loop.minimizer.asks = lambda: bool(self.queue)
-        loop.is_asked = self.queue.hold_the_end if loop.world.size == 1 else lambda: False
+        if loop.world.size > 1:
+            loop.world.where = loop.where
+        loop.minimizer.asks = lambda: self.queue.asks
+        loop.is_asked = self._holds_the_end
         self._steps: Iterator[None] | None = None
         self._halted = self._begun = False
+        self._hears = loop.world.size > 1
+        """Whether all processes are to tell one another now what they were asked: at first, before any gradients."""
         self._advancing: tuple[Until, Future[Any]] | None = None
         self._opened, self._saving = perf_counter(), 0.0
         self.active = Active(loop, random)
@@ -136,44 +140,61 @@ class Driver:
 
     def _may_step(self, *, wait: bool) -> bool:
         """Carry out the commands that have come; returns whether a step may follow. With `wait`, sits out a pause."""
-        commands, lifecycle = self.queue, self._lifecycle
-        if lifecycle.stage is Stage.RUNNING and not commands and self._loop.world.size == 1:
+        commands, lifecycle, several = self.queue, self._lifecycle, self._loop.world.size > 1
+        if several:
+            self._hear()
+        if lifecycle.stage is Stage.RUNNING and not commands.ready:
             return True
-        if self._loop.world.size > 1 and not self._agreed():
-            return not lifecycle.ended
         # As many as there are now: somebody who never stops sending does not keep the run from its steps.
-        for _ in range(len(commands)):
-            if not commands or self._puts_off_saving():  # some were answered together
+        for _ in range(commands.ready):
+            if not commands.ready or self._puts_off_saving():  # some were answered together
                 break
             if self._carry_out_next():
                 return False
         while lifecycle.stage is Stage.PAUSED:
-            if commands:
+            if commands.ready:
                 if self._carry_out_next():
                     return False
             elif wait:
                 with self._random.outside():
-                    commands.wait()  # until one has come, or somebody has closed the run
+                    if several:
+                        self._hear_in_pause()
+                    else:
+                        commands.wait()  # until one has come, or somebody has closed the run
             else:
                 return False
         if lifecycle.stage is Stage.STOPPED:
             lifecycle.to(Stage.RUNNING)
         return not lifecycle.ended
 
-    def _agreed(self) -> bool:
-        """Of several processes: whether commands are to be obeyed now, by all of them, which then have the same."""
-        if self._lifecycle.stage is Stage.STOPPED:
-            self._lifecycle.to(Stage.RUNNING)
-        if not self._loop.minimizer.take_asked():
-            return False
+    def _hear(self) -> None:
+        """Of several processes: let all know what any was asked, where one said with its gradients that it was."""
+        asked = self._loop.minimizer.take_asked()
+        if asked or self._hears or self._lifecycle.stage is Stage.PAUSED:
+            self._hears = False
+            self.queue.agree()
+
+    def _hear_in_pause(self) -> None:
+        """The main process waits for a command, the others for the main one; and now and then all tell all."""
+        if self._loop.world.main:
+            self.queue.wait(BEAT)
+            if self.queue.ready:  # its own, which no other needs to know
+                return
         self.queue.agree()
-        return True
+
+    def _holds_the_end(self) -> bool:
+        """Whether a command is to be carried out before the run ends; several processes tell one another, once."""
+        holds = self.queue.hold_the_end()
+        if self._loop.world.size > 1:
+            self._hears = holds = any(self._loop.world.gather(holds))
+        return holds
 
     def _puts_off_saving(self) -> bool:
         """Whether nothing but checkpoints is asked for, and these have had their half of the time: steps come first."""
-        if self._saving <= SAVING_AT_LEAST or self._saving <= (perf_counter() - self._opened) / 2 or self._loop.over:
+        if not self.queue.only_saves() or self._loop.over:
             return False
-        return self.queue.only_saves()
+        share = (perf_counter() - self._opened) / 2
+        return self._loop.world.share(self._saving > SAVING_AT_LEAST and self._saving > share)  # clocks differ
 
     def _carry_out_next(self) -> bool:
         """Carry out the oldest command; returns whether it halted the run."""
@@ -491,7 +512,7 @@ class Driver:
         """Call a function between two steps."""
         with self.active:
             if edits is None:
-                with self.evaluating():
+                with self.evaluating(), self._loop.world.silent("a call between two steps"):
                     return function()
             with self._lifecycle.occupied("call"):
                 result = function()

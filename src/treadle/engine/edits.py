@@ -23,6 +23,7 @@ from treadle.engine.parts import Parts
 from treadle.engine.progress import Progress
 from treadle.engine.schedule import Every, Span
 from treadle.engine.settings import TrainerConfig
+from treadle.engine.switches import Switches
 from treadle.errors import StateError, UsageError, nearest, one_line
 
 What = Literal["lr_multiplier", "loss_weight", "frozen", "setting", "limit"]
@@ -76,6 +77,7 @@ class Edits:
         progress: the run's counters and limits.
         minimizer: has the multipliers, and what is frozen.
         heed: called when settings are others than before.
+        switches: the hooks that settings switch on and off.
     """
 
     def __init__(
@@ -85,9 +87,11 @@ class Edits:
         progress: Progress,
         minimizer: Minimizer,
         heed: Callable[[], None],
+        switches: Switches,
     ) -> None:
         self._parts, self._config, self._progress = parts, config, progress
         self._minimizer, self._heed = minimizer, heed
+        self.switches = switches
         self._planned: dict[str, Any] = {}
         """What edited settings and limits are in the config that the run was made with."""
         self.history: list[dict[str, Any]] = []
@@ -122,7 +126,8 @@ class Edits:
         settings, kind = _settings(self._config), cast(Any, type(self._config))
         for name in settings:
             rule = rules_of(kind)[name]
-            if name not in LIMITS and not (rule.live == "unless null" and settings[name] is None):
+            lacking = settings[name] is None and name not in self.switches.settings
+            if name not in LIMITS and not (rule.live == "unless null" and lacking):
                 least, most = (
                     a if a is not None else b for a, b in ((rule.least, rule.above), (rule.most, rule.below))
                 )
@@ -215,9 +220,27 @@ class Edits:
         state = {"settings": settings, "frozen": self._minimizer.frozen}
         return {name: value for name, value in state.items() if value}
 
+    def foresee(self, state: Mapping[str, Any]) -> None:
+        """Let those hooks be there that the settings of a state ask for, into which what they held is put afterwards.
+
+        Raises StateError where they cannot be.
+        """
+        config, _ = self._as_in(state)
+        try:
+            self.switches.check(self._config, config)
+            self.switches.follow(config)
+        except UsageError as error:
+            raise StateError(f"the run was edited with what is impossible here: {error}") from error
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave; what it does not have is as it was planned."""
         self._minimizer.freeze(state.get("frozen", ()))
+        config, settings = self._as_in(state)
+        if settings:
+            self._take_over(config, replace(self._progress, **{n: v for n, v in settings.items() if n in LIMITS}))
+
+    def _as_in(self, state: Mapping[str, Any]) -> tuple[TrainerConfig, dict[str, Any]]:
+        """The settings with what a state has of them, and those of them that are edited, in it or now."""
         settings = self._planned | dict(state.get("settings", {}))
         known = _settings(self._config)
         for name in settings:
@@ -225,12 +248,10 @@ class Edits:
                 raise StateError(
                     f"the run was edited with {name!r}, which is no live setting here{nearest(name, known)}"
                 )
-        if settings:
-            try:
-                config = replace(self._config, **settings)
-            except UsageError as error:
-                raise StateError(f"the run was edited with what is impossible here: {error}") from error
-            self._take_over(config, replace(self._progress, **{n: v for n, v in settings.items() if n in LIMITS}))
+        try:
+            return replace(self._config, **settings) if settings else self._config, settings
+        except UsageError as error:
+            raise StateError(f"the run was edited with what is impossible here: {error}") from error
 
     def remember(self, history: Any) -> None:
         """Have these edits, which a state has kept, to be taken back. Raises StateError where they are none."""
@@ -271,7 +292,7 @@ class Edits:
                         raise UsageError(f"{target} is a limit of the run: change it as such (what: limit)")
                     before = _plain(config, target)
                     undo = _plain(self._config, target.partition(".")[0])
-                    config = with_setting(config, target, change.value)
+                    config = with_setting(config, target, change.value, self.switches.settings)
                 case "limit":
                     if target not in LIMITS:
                         raise UsageError(f"{target!r} is no limit of the run{nearest(target, LIMITS)}")
@@ -300,6 +321,7 @@ class Edits:
         """Raise UsageError where settings, right by themselves, cannot be those of this run."""
         check_schedules(config, progress)
         self._minimizer.check_names(config)
+        self.switches.check(self._config, config)
         kind = cast(Any, type(config))
         for name in live_settings(kind):
             parse, value = rules_of(kind)[name].parse, getattr(config, name)

@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 
 from treadle.data.batch import to_device
-from treadle.data.feed import Feed
-from treadle.data.limit import iterate
+from treadle.data.feed import BatchIterator, Feed
+from treadle.data.limit import dealt, iterate
 from treadle.data.named import sets_of
-from treadle.data.random import RandomStreams, derive_seed
+from treadle.data.random import RandomStreams, derive_seed, seed_device
 from treadle.data.reading import SequentialFeed
 from treadle.engine.devices import autocast
+from treadle.engine.means import Means, is_metric
 from treadle.engine.parts import Parts
 from treadle.engine.scores import Scores
 from treadle.errors import RunError, UsageError
+from treadle.parallel import ALONE, World
 
 
 class Evaluator:
@@ -36,6 +38,8 @@ class Evaluator:
     ) -> None:
         self._parts, self._seed, self._device, self._precision = parts, seed, device, precision
         self._elements = elements
+        self._in_full = False
+        """Whether a step has returned a metric object, which has to see every batch."""
         self.evaluated_set = ""
         """The name of the set under evaluation, where it has one."""
 
@@ -59,35 +63,78 @@ class Evaluator:
                     m.training = True
 
     def evaluate(
-        self, feed: Feed, step: Callable[[Any], Mapping[str, Any] | Tensor], limit: int | None = None
+        self,
+        feed: Feed,
+        step: Callable[[Any], Mapping[str, Any] | Tensor],
+        limit: int | None = None,
+        world: World = ALONE,
     ) -> dict[str, float]:
         """What `step` returns comes to over the first `limit` batches (None: all) of `feed`, or of each of its sets.
 
         Scalars are averaged by elements, metric objects computed. Of a set with a name so are its metrics:
-        "hard/loss".
+        "hard/loss". What a step draws is a function of the batch's number. So whole batches can be dealt out over the
+        processes of a `world`, and come to the same bits: unless metric objects are about, which all of them then
+        show every batch.
         """
         found: dict[str, float] = {}
         try:
             for self.evaluated_set, part in sets_of(feed).items():
                 prefix = f"{self.evaluated_set}/" if self.evaluated_set else ""
-                found |= {prefix + name: value for name, value in self._evaluate_set(part, step, limit).items()}
+                found |= {prefix + name: value for name, value in self._evaluate_set(part, step, limit, world).items()}
         finally:
             self.evaluated_set = ""
+            seed_device(derive_seed(self._seed, "evaluation", "after"), self._device)
         return found
 
     def _evaluate_set(
-        self, feed: Feed, step: Callable[[Any], Mapping[str, Any] | Tensor], limit: int | None
+        self, feed: Feed, step: Callable[[Any], Mapping[str, Any] | Tensor], limit: int | None, world: World
     ) -> dict[str, float]:
-        scores = Scores()
-        with closing(scores):
-            for batch in self.batches(feed, limit):
-                with autocast(self._device, self._precision):
-                    outputs = scalars(step(batch), step.__name__)
-                scores.add(outputs, self._elements(batch))
-            metrics = scores.result()
+        metrics: dict[str, float] = {}
+        if world.size > 1 and not self._remembers():
+            metrics = self._fold(feed, step, limit, world)
+        if not metrics:
+            with closing(Scores()) as scores:
+                for index, batch in enumerate(self.batches(feed, limit)):
+                    self._score(scores, step, index, batch)
+                metrics = scores.result()
         if not metrics:
             raise RunError(f"{step.__name__} was given no batch, or returned no metric: is the data empty?")
         return metrics
+
+    def _fold(
+        self, feed: Feed, step: Callable[[Any], Mapping[str, Any] | Tensor], limit: int | None, world: World
+    ) -> dict[str, float]:
+        """The means over batches that the processes deal out, added in their order; none where that cannot be."""
+        mine: list[tuple[int, Means]] = []
+        for index, batch in dealt(self._limited(feed, limit), world):
+            with closing(Scores()) as scores:
+                self._score(scores, step, index, to_device(batch, self._device))
+                mine.append((index, scores.means))
+                if scores.has_objects:
+                    self._in_full = True
+                    break
+        states = {str(index): means.state_dict() for index, means in mine}
+        everybodys: list[dict[str, Any]] = world.gather({"in full": self._in_full, "batches": states})
+        self._in_full = any(one["in full"] for one in everybodys)
+        together = Means()
+        if not self._in_full:
+            found = {int(index): state for one in everybodys for index, state in one["batches"].items()}
+            for index in sorted(found):
+                one = Means()
+                one.load_state_dict(found[index])
+                together.merge(one)
+        return together.result()
+
+    def _score(self, scores: Scores, step: Callable[[Any], Mapping[str, Any] | Tensor], index: int, batch: Any) -> None:
+        seed_device(derive_seed(self._seed, "evaluation", self.evaluated_set, index), self._device)
+        with autocast(self._device, self._precision):
+            outputs = scalars(step(batch), step.__name__)
+        scores.add(outputs, self._elements(batch))
+
+    def _remembers(self) -> bool:
+        """Whether the batches of a set leave something behind that has to have seen them all."""
+        things = [*self._parts.attributes.values(), *self._parts.submodules()]
+        return self._in_full or any(map(is_metric, things))
 
     def predict(self, feed: Feed, step: Callable[[Any], Any]) -> list[Any]:
         """What `step` returns for each batch of `feed`, on the CPU."""
@@ -99,10 +146,13 @@ class Evaluator:
 
     def batches(self, feed: Feed, limit: int | None = None) -> Iterator[Any]:
         """The first `limit` batches of `feed`, on the device."""
-        if limit is not None and isinstance(feed, SequentialFeed):
-            feed.load_state_dict({})  # it was left where the limit was, and begins anew
-        for batch in iterate(feed, 0, limit=limit):
+        for batch in self._limited(feed, limit):
             yield to_device(batch, self._device)
+
+    def _limited(self, feed: Feed, limit: int | None) -> BatchIterator:
+        if isinstance(feed, SequentialFeed) and (limit is not None or self._in_full):
+            feed.load_state_dict({})  # it was left where the limit was, and begins anew
+        return iterate(feed, 0, limit=limit)
 
 
 def scalars(outputs: Any, step: str) -> Mapping[str, Any]:

@@ -110,7 +110,8 @@ class Hook(Stateless):
     says so by `wants_batches = False`: it gets None in their place, and nothing is copied for it.
 
     An observer whose methods only hand on what they get, and neither draw nor set anything, may say so by `hands_over`:
-    observers that are called with it in one event are then not set apart from it, the run is in any case.
+    observers that are called with it in one event are then not set apart from it, and those that say so too are given
+    the same copy. The run is set apart in any case.
 
     The trainer that methods get is typed `Any`, so that a hook may say which kind of trainer it is for.
 

@@ -14,6 +14,17 @@ from treadle.terminal import say
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 SAVE: int | None = getattr(signal, "SIGUSR1", None)
+MANAGERS = ("SLURM_JOB_ID", "TORCHELASTIC_RUN_ID")
+"""Variables of those that start processes and end them: Slurm and its srun, torchrun."""
+
+
+def comes_twice(number: int) -> bool:
+    """Whether a signal may come more than once and be meant once.
+
+    SIGTERM does where a manager starts processes: Slurm sends it to all of a job, torchrun or srun among them, which
+    hand it on to the same processes once more. All of them send SIGKILL to what does not end.
+    """
+    return number == signal.SIGTERM and any(name in os.environ for name in MANAGERS)
 
 
 class Interrupts:
@@ -21,7 +32,7 @@ class Interrupts:
 
     - SIGINT (Ctrl-C) or SIGTERM: `train` returns after the current step, as after `trainer.stop()`. From then on both
       have their default action again: a second one ends the process at once, even in a step that never ends, and leaves
-      the newest finished checkpoint as it is.
+      the newest finished checkpoint as it is. Under Slurm and torchrun a second SIGTERM is ignored (`comes_twice`).
     - SIGUSR1, where the system has it: a checkpoint is written after the current step, and training goes on.
 
     `signal` is the one that stopped it, or None; `exit_code` is what a program should return for it (130 or 143).
@@ -72,7 +83,7 @@ class Interrupts:
         """In the main thread, between two of its instructions; the watcher does the rest."""
         if number in STOPS:
             for stop in STOPS:
-                signal.signal(stop, signal.SIG_DFL)
+                signal.signal(stop, signal.SIG_IGN if comes_twice(stop) else signal.SIG_DFL)
 
     def _watch(self) -> None:
         while numbers := self._ours.recv(64):
@@ -86,6 +97,8 @@ class Interrupts:
 
     def _stop(self, number: int) -> None:
         if self.signal is not None:
+            if comes_twice(number):
+                return
             # The default action is not back, so the main thread is stuck.
             os._exit(128 + number)
         self.signal = number

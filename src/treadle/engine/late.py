@@ -63,10 +63,19 @@ class Late:
         parts: the attributes.
         hooks: gives the hooks, those that were given and those that settings ask for.
         adopt: called when attributes have become other objects.
+        switched: whether a hook comes and goes with a setting, which is part of the state elsewhere.
     """
 
-    def __init__(self, subject: Any, parts: Parts, hooks: Callable[[], list[Hook]], adopt: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        subject: Any,
+        parts: Parts,
+        hooks: Callable[[], list[Hook]],
+        adopt: Callable[[], None],
+        switched: Callable[[Hook], bool] = lambda hook: False,
+    ) -> None:
         self._subject, self._parts, self._hooks, self._adopt = subject, parts, hooks, adopt
+        self._switched = switched
         self._first: Frame | None = None
         self._objects: dict[str, Any] = {}
         self._plain: frozenset[str] = frozenset()
@@ -93,6 +102,11 @@ class Late:
         }
         self.classes = tuple(classes_in(dict(self._attributes())))
 
+    @property
+    def is_set_up(self) -> bool:
+        """Whether setup has been called."""
+        return self._first is not None
+
     def know_hooks(self, *, stateless: bool = False) -> None:
         """Take note of the hooks: who makes the trainer anew gives the same ones, or at any time the stateless ones."""
         self._known_hooks |= {id(hook) for hook in self._hooks() if not stateless or not hasattr(hook, "state_dict")}
@@ -112,7 +126,7 @@ class Late:
 
     def now(self) -> Frame:
         """Which objects there are now."""
-        return Frame(self, self._parts, self._hooks())
+        return Frame(self, self._parts, [hook for hook in self._hooks() if not self._switched(hook)])
 
     # The section ----------------------------------------------------------------------------------------------------
 
@@ -168,12 +182,15 @@ class Late:
             self._adopt()
 
     def _put_hooks_back(self, frame: Frame) -> None:
-        """The critical hooks of then; observers stay, and what whoever drives the run has added."""
+        """The critical hooks of then; observers stay, and those of whoever drives the run, or of a setting."""
         hooks = self._hooks()
         kept = [
             hook
             for hook in hooks
-            if hook.observer or id(hook) in self._known_hooks or any(hook is there for there in frame.hooks)
+            if hook.observer
+            or id(hook) in self._known_hooks
+            or self._switched(hook)
+            or any(hook is there for there in frame.hooks)
         ]
         gone = [hook for hook in frame.hooks if not hook.observer and not any(hook is there for there in kept)]
         if len(kept) != len(hooks) or gone:
@@ -221,7 +238,8 @@ class Late:
         self._check_mixed()
         self._check_views()
         for hook in self._hooks():
-            if id(hook) not in self._known_hooks and not hook.observer and not hook.optional_state:
+            known_here = id(hook) in self._known_hooks or self._switched(hook)
+            if not known_here and not hook.observer and not hook.optional_state:
                 raise StateError(
                     f"the hook {_title(hook)} came while the run went on, a resume would be without it: give it in "
                     "hooks=[...], or add it in setup"

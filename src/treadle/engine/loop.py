@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from treadle.checkpoint.state import Value
 from treadle.data.batch import to_device
-from treadle.data.feed import Batches, BatchIterator, Feed
+from treadle.data.feed import BatchIterator, Feed
 from treadle.data.limit import batch_count, iterate
 from treadle.data.random import RandomStreams, rank_streams
 from treadle.engine.bad_steps import BadStep, Recovery
@@ -15,6 +16,7 @@ from treadle.engine.devices import autocast
 from treadle.engine.dispatch import Dispatcher
 from treadle.engine.edits import Edits
 from treadle.engine.evaluation import Evaluator, scalars
+from treadle.engine.fixed_parts import FixedParts
 from treadle.engine.history import Archive, Snapshots
 from treadle.engine.lifecycle import Lifecycle, Stage
 from treadle.engine.logbook import Logbook
@@ -25,9 +27,10 @@ from treadle.engine.ranks import Ranks
 from treadle.engine.schedule import NEVER, every
 from treadle.engine.state import RunState
 from treadle.engine.subject import Subject
+from treadle.engine.switches import Switches
 from treadle.engine.watches import Newest, Watches
 from treadle.errors import RunError, UsageError
-from treadle.parallel import World
+from treadle.parallel import ALONE, World
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +57,8 @@ class Loop:
                 fire("pre_step", batch)
                 outputs = self.run_step(batch)
                 progress.count_step()
-                self.logbook.add(outputs, 0.0 if self.borrowed else self.subject.elements(batch))
+                if self.fixed is None:
+                    self.logbook.add(outputs, 0.0 if self.borrowed else self.subject.elements(batch))
                 fire("post_step", batch, outputs)
                 self.logbook.publish_if_due()
                 self.validate_if(self.validation.due_after_step(progress))
@@ -98,7 +102,7 @@ class Loop:
         )
         self.lifecycle = Lifecycle()
         self.watches = Watches(
-            self.progress, self.lifecycle, self.note, lambda name: config.mode_of(name, None) == "max"
+            self.progress, self.lifecycle, self.note, lambda name: config.mode_of(name, None) == "max", world
         )
         """What is waited for."""
         self.events = Dispatcher(subject, self.note, lambda: f"after step {self.progress.step}")
@@ -113,21 +117,40 @@ class Loop:
             world,
             lambda: self.borrowed,
         )
-        self.logbook = Logbook(self.progress, parts, self.events.fire, self.minimizer, config.log_every, world)
+        # Of fixed parts every process has counted all.
+        counting = world if config.parts is None else ALONE
+        self.logbook = Logbook(self.progress, parts, self.events.fire, self.minimizer, config.log_every, counting)
+        self.fixed: FixedParts | None = None
+        """What takes steps part by part, where the settings say so."""
+        if config.parts is not None:
+            self.fixed = self.minimizer.fixed = FixedParts(
+                config.parts,
+                world,
+                config.seed,
+                device,
+                self.progress,
+                parts,
+                self.logbook.meter,
+                subject.elements,
+                self.minimizer.complete,
+            )
         self.evaluator = Evaluator(parts, config.seed, device, config.precision, subject.elements)
         self.recovery = Recovery(
             config.on_bad_step, config.max_recoveries, self.progress, parts, self.note, self._keep_batch
         )
         self.snapshots = Snapshots(config.keep_snapshots)
-        self.edits = Edits(parts, config, self.progress, self.minimizer, self.heed_settings)
+        self.observed = world.main
+        """Whether observers take part: in the main process, where it is made to be trained and not only looked at."""
+        self.hooks: list[Hook] = []
+        self.switches = Switches(self.hooks, self.takes, self.listen)
+        self.edits = Edits(parts, config, self.progress, self.minimizer, self.heed_settings, self.switches)
         """What a person has changed."""
-        self.own_streams = rank_streams(config.seed, device, world)
+        self.own_streams = rank_streams(config.seed, device, world) if config.parts is None else None
         """What `step` draws from where there are several processes: noise has to differ, all else to be alike."""
         self.asked_batch_size = config.batch_size
         """What the settings said, where the data makes its batches itself and they now say what it does."""
         self.archive: Archive | None = None
         """The run on disk, where there is one."""
-        self.hooks: list[Hook] = []
         self.told_at_start: dict[str, Any] = {}
         """What the journal's first entry says besides."""
         self.is_asked: Callable[[], bool] = lambda: False
@@ -148,7 +171,18 @@ class Loop:
         """What the step taken last returned."""
         self._heed_periods()
         self._batches: BatchIterator | None = None
+        self._in_parts: Any = None
         self._adopted = 0
+        self.ranks = Ranks(
+            world,
+            self.own_streams,
+            config.seed,
+            device,
+            self.progress,
+            parts,
+            self.logbook,
+            self.minimizer,
+        )
         self.state = RunState(
             subject,
             parts,
@@ -171,16 +205,7 @@ class Loop:
             },
             self.edits,
             self.adopt,
-            Ranks(
-                world,
-                self.own_streams,
-                config.seed,
-                device,
-                self.progress,
-                parts,
-                self.logbook,
-                self.minimizer,
-            ),
+            self.ranks,
         )
 
     # Around a step ------------------------------------------------------------------------------------------------
@@ -209,7 +234,9 @@ class Loop:
                 if self.over:
                     return
                 continue
-            self.batch = batch if on_cpu else to_device(batch, self.device)
+            batch = batch if on_cpu else to_device(batch, self.device)
+            self._in_parts = batch
+            self.batch = batch if self.fixed is None else batch[0]
             yield self.batch
         if batch is None:
             raise RunError(f"the data gave no batch in epoch {self.progress.epoch + 1}: an iterable must start anew")
@@ -220,15 +247,17 @@ class Loop:
         self.minimizer.apply_learning_rates(self.progress)
         if self.recovery.skips:
             self.recovery.remember_buffers()
+        if self.world.size > 1 and self._batches is not None:
+            for objective in self.parts.objectives.values():
+                objective.call_weight = self._batches.share
         step = self.step_replacement or self.subject.step
         if self.own_streams is not None:
             step = self.own_streams.lent_to(step)
         try:
-            if self.config.precision == "fp32":
-                outputs = scalars(step(batch), "step")
+            if self.fixed is not None and self._batches is not None:
+                outputs = self.fixed.take(partial(self._call, step), self._in_parts, self._batches.shares)
             else:
-                with autocast(self.device, self.config.precision):
-                    outputs = scalars(step(batch), "step")
+                outputs = self._call(step, batch)
             if self.config.accumulate > 1:
                 self.minimizer.end_step()
         except BadStep as error:
@@ -241,6 +270,12 @@ class Loop:
         self.taken += 1
         self.outputs = outputs
         return outputs
+
+    def _call(self, step: Callable[[Any], Any], batch: Any) -> Mapping[str, Any]:
+        if self.config.precision == "fp32":
+            return scalars(step(batch), "step")
+        with autocast(self.device, self.config.precision):
+            return scalars(step(batch), "step")
 
     def finish_step(self) -> None:
         """What follows from a step once its events have fired: snapshots, checkpoints, and whether to pause here."""
@@ -272,11 +307,13 @@ class Loop:
     def validate(self, feed: Feed) -> dict[str, float]:
         """Evaluate the validation data now, with its events."""
         self.validated_step = self.progress.step
-        with self.lifecycle.occupied("validation"), self.evaluator.evaluating():
+        with self.lifecycle.occupied("validation"), self.evaluator.evaluating(), self.ranks.alike():
             self.events.fire("pre_validation")
-            # Batch statistics may differ between processes: what decides about the run is what the main one has found.
+            # What is found in full need not be the same bits on every GPU, and decides about the run.
             self.validation_metrics = metrics = self.world.share(
-                self.evaluator.evaluate(feed, self.subject.validation_step, self.config.limit_validation_batches)
+                self.evaluator.evaluate(
+                    feed, self.subject.validation_step, self.config.limit_validation_batches, self.world
+                )
             )
             self.events.fire("post_validation", metrics)
             self.logbook.scalars("validation", metrics)
@@ -320,7 +357,8 @@ class Loop:
         self._heed_periods()
         self.logbook.publish_every(self.config.log_every)
         self.minimizer.adopt()
-        self.events.fire("on_settings")
+        with self.switches.followed(self.config):
+            self.events.fire("on_settings")
 
     # Its parts ----------------------------------------------------------------------------------------------------
 
@@ -341,6 +379,10 @@ class Loop:
             objective.bind(self.progress)
         self.listen()
 
+    def takes(self, hook: Hook) -> bool:
+        """Whether it takes part here."""
+        return self.observed or not hook.observer
+
     def listen(self) -> None:
         """Let the hooks react: those that were given, and those that are attributes."""
         given = {id(hook) for hook in self.hooks}
@@ -352,6 +394,8 @@ class Loop:
             feed.bind(self.config.seed, self.device)
         if self.world.size > 1 and self.subject.feed is not None:
             self.subject.feed.bind(self.config.seed, self.device, self.world)
+        if self.fixed is not None and self.subject.feed is not None:
+            self.subject.feed.in_parts(self.fixed.here)
         self.count_batches()
 
     def check_feed(self, name: str, feed: Feed | None) -> None:
@@ -395,7 +439,7 @@ class Loop:
     @property
     def borrowed(self) -> bool:
         """Whether the batch under way has nothing of this process's own, and counts for nothing."""
-        return self.world.size > 1 and isinstance(self._batches, Batches) and self._batches.borrowed
+        return self.world.size > 1 and self._batches is not None and self._batches.borrowed
 
     @property
     def _last_step(self) -> bool:
@@ -406,6 +450,8 @@ class Loop:
         return limit is not None and self.progress.step + 1 >= limit
 
     def _batch_elements(self) -> float:
+        if self.fixed is not None and self.fixed.current is not None:
+            return self.subject.elements(self.fixed.batch)
         return self.subject.elements(self.batch) if self.batch is not None else 1
 
     def _keep_batch(self, name: str, batch: Any) -> str | None:

@@ -126,6 +126,12 @@ class Meter:
         self._segment, self._interval, self._epoch = Means(), Means(), Means()
         self.add = self._segment.add
 
+    def exchange(self, segment: Means) -> Means:
+        """Add to `segment` from now on; returns what was added to before."""
+        before, self._segment = self._segment, segment
+        self.add = segment.add
+        return before
+
     def _end_segment(self) -> None:
         self._interval.merge(self._segment)
         self._epoch.merge(self._segment)

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from treadle.engine.bad_steps import NonFiniteError
 from treadle.engine.dispatch import Dispatcher
+from treadle.engine.fixed_parts import FixedParts
 from treadle.engine.lr import LearningRate
 from treadle.engine.objective import Losses
+from treadle.engine.part_sum import PartSum
 from treadle.engine.parts import Parts
 from treadle.engine.progress import Progress
 from treadle.engine.settings import TrainerConfig
@@ -60,8 +62,23 @@ def check_finite(total: Tensor, terms: Mapping[str, Tensor]) -> None:
     raise NonFiniteError(f"the loss is {total.item()}")
 
 
-def check_closures(settings: TrainerConfig) -> None:
+def _what_is_bad(first: Updater, total: Tensor, terms: Mapping[str, Tensor], elements: float) -> str:
+    """What a loss that others wait for has that is NaN or Inf; empty where nothing, or where that is not asked."""
+    if elements and first.finite_check and first.check_at_once:
+        try:
+            check_finite(total, terms)
+        except NonFiniteError as error:
+            return str(error)
+    return ""
+
+
+def check_closures(settings: TrainerConfig, world: World) -> None:
     """Raise UsageError where the settings ask for what an optimizer that evaluates the loss itself cannot do."""
+    if world.size > 1 or settings.parts is not None:
+        raise UsageError(
+            "an optimizer that evaluates the loss itself (a closure, LBFGS) does so on whole batches: train it in one "
+            "process and without parts"
+        )
     if settings.accumulate > 1:
         raise UsageError(
             f"accumulate is {settings.accumulate}, but a closure evaluates the loss of one batch, anew at every call: "
@@ -84,6 +101,9 @@ class Minimizer:
         last_step: whether the epoch or the run ends with the step under way: no micro-batch can follow.
         world: the processes that make the updates together.
         borrowed: whether the batch under way holds nothing of this process's own.
+
+    Attributes:
+        fixed: what takes steps part by part, where the settings say `parts`.
     """
 
     def __init__(
@@ -103,6 +123,7 @@ class Minimizer:
         self._world, self._borrowed = world, borrowed
         self.asks: Callable[[], bool] = lambda: False
         """Whether a command waits in this process: the others hear of it with the next gradients."""
+        self.fixed: FixedParts | None = None
         self.updaters: dict[str, Updater] = {}
         self._by_id: dict[int, Updater] = {}
         self._rates: list[tuple[LearningRate, str]] = []
@@ -121,10 +142,10 @@ class Minimizer:
                 known.name = name
                 known.clip(self._settings.clip_norm_of(name), self._settings.clip_value)
             self.updaters[name] = known or Updater(
-                name, optimizer, self._device, self._settings, self._world, lambda: self.asks()
+                name, optimizer, self._device, self._settings, self._world, lambda: self.asks(), self._part_sum()
             )
             if self.updaters[name].needs_closure:
-                check_closures(self._settings)
+                check_closures(self._settings, self._world)
         self._by_id = {id(updater.optimizer): updater for updater in self.updaters.values()}
         self._rates = []
         for rate in self._parts.rates.values():
@@ -142,6 +163,10 @@ class Minimizer:
             averages = self._parts.emas.values()
             updater.emas = [ema for ema in averages if any(id(p) in held for p in ema.parameters())]
         self._hold_frozen()
+
+    def _part_sum(self) -> PartSum | None:
+        count = self._settings.parts
+        return None if count is None else PartSum(self._world, lambda: self.asks(), count)
 
     def _refuse_other_schedules(self) -> None:
         """Raise UsageError where one of torch's schedulers sets the rates that a `LearningRate` sets, too."""
@@ -196,6 +221,8 @@ class Minimizer:
         first = updaters[0]
         if elements is None:
             elements = self._elements() if first.weighs else 1
+        if self._settings.parts is not None:
+            return self._take_part(updaters, total, terms, elements, retain_graph)
         if first.together is not None:
             elements = self._note_loss(first.together, first, total, terms, elements)
         else:
@@ -220,15 +247,57 @@ class Minimizer:
         Raised here, an error would leave the others waiting. A batch of another process's sample weighs nothing.
         """
         elements = 0.0 if self._borrowed() else elements
-        bad = ""
-        if elements and first.finite_check and first.check_at_once:
-            try:
-                check_finite(total, terms)
-            except NonFiniteError as error:
-                bad = str(error)
+        bad = _what_is_bad(first, total, terms, elements)
         if first.spikes is not None or bad:
             together.note(total.item(), elements, bad)
         return elements
+
+    def _take_part(
+        self, updaters: list[Updater], total: Tensor, terms: Mapping[str, Tensor], elements: float, retain_graph: bool
+    ) -> bool:
+        """Put the gradients of a part's loss to those of the others; returns whether all of them made an update."""
+        fixed, first = self.fixed, updaters[0]
+        if fixed is None or fixed.current is None:
+            raise UsageError("with parts, minimize is called in step: nobody else has the batch part by part")
+        if len(updaters) > 1 and first.scaler is not None:
+            raise UsageError("fp16 scales each optimizer's loss by itself: call minimize once per optimizer")
+        elements = 0.0 if fixed.borrowed else elements
+        bad = _what_is_bad(first, total, terms, elements)
+        loss = total.item() if first.spikes is not None or bad else 0.0
+        held = [p for updater in updaters for p in updater.parameters] + self._strays
+        before = [p.grad for p in held]
+        for p in held:
+            p.grad = None
+        with torch.autocast(self._device.type, enabled=False):
+            first.differentiate(
+                total, elements, self._inputs(updaters) if len(self.updaters) > 1 else None, retain_graph=retain_graph
+            )
+        for updater in updaters:
+            assert updater.parts is not None
+            updater.parts.put(fixed.current, updater.parameters, elements, loss, bad if updater is first else "")
+        for p, gradient in zip(held, before, strict=True):
+            p.grad = gradient
+        del total, terms  # they would hold the part's graph until all others are through
+        return fixed.wait(tuple(updater.name for updater in updaters))
+
+    def complete(self, names: Sequence[str]) -> bool:
+        """All parts of a batch have put in gradients for these optimizers; returns whether that made an update."""
+        updaters = [self.updaters[name] for name in names]
+        first = updaters[0]
+        windows = []
+        for updater in updaters:
+            assert updater.parts is not None
+            windows.append(updater.parts.take())
+        if first.spikes is not None:
+            first.spikes.check(windows[0].loss)
+        for updater in updaters:
+            assert updater.parts is not None
+            updater.parts.give(updater.parameters)
+            updater.count(windows[0].elements)
+        if first.micro_batches < first.accumulate and not first.window_ends(last=self._last_step()):
+            return False
+        with torch.autocast(self._device.type, enabled=False):
+            return self._update(updaters)
 
     def _take(
         self,
@@ -247,7 +316,7 @@ class Minimizer:
 
     def _minimize_by(self, closure: Callable[[], Any], updaters: list[Updater], retain_graph: bool) -> bool:
         """One update by an optimizer that evaluates the loss itself; `closure` computes it."""
-        check_closures(self._settings)
+        check_closures(self._settings, self._world)
         if len(updaters) > 1:
             raise UsageError("a closure is evaluated by one optimizer: call minimize once for each")
         (updater,) = updaters
@@ -285,7 +354,8 @@ class Minimizer:
 
     def take_asked(self) -> bool:
         """Whether a command waited in any process when gradients were last added up; asked again, it has not."""
-        sums = [updater.together for updater in self.updaters.values() if updater.together is not None]
+        both = [each for updater in self.updaters.values() for each in (updater.together, updater.parts)]
+        sums = [each for each in both if each is not None]
         asked = any(each.asked for each in sums)
         for each in sums:
             each.asked = False

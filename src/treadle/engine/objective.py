@@ -109,6 +109,8 @@ class Objective:
         self._last: dict[str, float] = {}
         self._means: dict[tuple[str, ...], Means] = {}
         """Raw values since the last flush, by the names of the terms that were given together."""
+        self.call_weight = 1.0
+        """What a call counts for in what is logged: of several processes, each one's share of the batch."""
         self._progress: Progress | None = None
         for term in terms:
             self._add(term)
@@ -222,7 +224,7 @@ class Objective:
             means = self._means.get(names)
             if means is None:
                 means = self._means[names] = Means()
-            means.add(values, 1.0)
+            means.add(values, self.call_weight)
             self._last.update(weights)
         return Losses(values, weights, self._tags, total)
 
@@ -241,11 +243,18 @@ class Objective:
         logged: dict[str, float] = {}
         for name in self._terms:
             if name in means:
+                if name not in self._last:  # only others have met it so far
+                    self._last[name] = self.weight(name)
                 entry = Entry(progress.step, means[name], self._last[name])
                 self.history.setdefault(name, []).append(entry)
                 logged[name] = entry.mean
                 logged[f"{name}.weight"] = entry.weight
         return logged
+
+    def exchange(self, means: dict[tuple[str, ...], Means]) -> dict[tuple[str, ...], Means]:
+        """Let `means` be the running sums from now on; returns those before."""
+        before, self._means = self._means, means
+        return before
 
     def take_running(self) -> dict[str, Any]:
         """The running sums as plain data, which then are none: each of several processes has sums of its own."""
@@ -333,10 +342,11 @@ def _zero(values: Mapping[str, Tensor]) -> Tensor:
     raise UsageError("an objective was called without any term; give at least one")
 
 
-def _totals(means: Means) -> tuple[list[float], int]:
+def _totals(means: Means) -> tuple[list[float], float]:
     """The sums of terms that were always given together, in their order, and how often they were."""
     entries = list(means.state_dict().values())
-    return [total for total, _ in entries], int(entries[0][1])
+    count = entries[0][1]
+    return [total for total, _ in entries], int(count) if count == int(count) else count
 
 
 def _not_scalar(name: str, value: object) -> str:

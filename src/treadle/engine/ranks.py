@@ -31,7 +31,8 @@ class Ranks:
 
     Args:
         world: the processes.
-        streams: those that this process draws from in its steps; None where it is alone, and draws from the run's.
+        streams: those that this process draws from in its steps; None where it has none of its own: where it is alone,
+            or where the parts of a batch have them.
         seed, device: of the run.
         progress, parts, logbook, minimizer: the run's.
     """
@@ -51,6 +52,11 @@ class Ranks:
         self._progress, self._parts, self._logbook, self._minimizer = progress, parts, logbook, minimizer
         self._differing: list[str] = []
 
+    @property
+    def differ(self) -> bool:
+        """Whether a process has anything by itself: where there are several, and no fixed parts."""
+        return self._streams is not None
+
     @contextmanager
     def taken_apart(self) -> Iterator[dict[str, Any]]:
         """Within the block what this process has by itself is in no other section; gives the parts of all by rank."""
@@ -59,6 +65,20 @@ class Ranks:
             yield self._exchange(mine)
         finally:
             self._add(mine)
+
+    @contextmanager
+    def alike(self) -> Iterator[None]:
+        """Within the block every process has the main one's buffers, such as batch statistics; then its own again."""
+        buffers = list(self._buffers().values()) if self.differ else []
+        own = [buffer.detach().clone() for buffer in buffers]
+        if buffers:
+            with torch.no_grad():
+                self.world.spread(buffers)
+        try:
+            yield
+        finally:
+            for buffer, before in zip(buffers, own, strict=True):
+                buffer.data.copy_(before)
 
     def make_alike(self, state: State) -> None:
         """Let `state` have the main process's buffers where they differ."""
@@ -70,6 +90,8 @@ class Ranks:
     def restore(self, parts: Mapping[str, Any]) -> int | None:
         """Take this process's part back; returns how many processes there were, where these are not as many."""
         before = len(parts) or 1
+        if not self.differ and not parts:  # fixed parts are the same in any number of processes
+            return None
         if before == self.world.size:
             if parts:
                 mine = parts[str(self.world.rank)]

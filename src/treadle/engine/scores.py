@@ -20,8 +20,13 @@ class Scores:
     """
 
     def __init__(self) -> None:
-        self._means = Means()
+        self.means = Means()
         self._metrics: dict[str, Any] = {}
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether a metric object is among them, which remembers all batches."""
+        return bool(self._metrics)
 
     def add(self, outputs: Mapping[str, Any], weight: float) -> None:
         """Take what the step returned for a batch of `weight` elements."""
@@ -31,11 +36,11 @@ class Scores:
                 scalars[name] = value
             elif self._metrics.setdefault(name, value) is not value:
                 raise UsageError(f"metric {name!r} is another object for each batch: make it once, in setup")
-        self._means.add(scalars, weight)
+        self.means.add(scalars, weight)
 
     def result(self) -> dict[str, float]:
         """Means and computed metrics by name; one that computes several numbers gives "name/key" for each."""
-        found = self._means.result()
+        found = self.means.result()
         for name, metric in self._metrics.items():
             found |= _numbers(name, metric.compute())
         return found

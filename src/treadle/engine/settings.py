@@ -70,6 +70,9 @@ class OptimizationSettings(Settings):
     """Largest gradient norm of an optimizer's parameters, L2: one for all, or by their names ({"optimizer_G": 1.0})."""
     clip_value: float | None = setting(None, above=0, live=True)
     """Largest absolute value of a gradient's entry, applied before `clip_norm`."""
+    parts: int | None = setting(None, least=1)
+    """Parts into which each batch is cut, for the same bits in any number of processes that divides it; null cuts none.
+    Each part is a pass of its own, so it costs time: see docs/more_than_one_process.md."""
     fused: bool = setting(True)
     """Use torch's fused kernels for optimizers built without an explicit choice."""
 

@@ -74,7 +74,7 @@ class RunState:
         self._user: dict[str, Any] = {}
         self._waiting: dict[str, Any] = {}
         """The state of hooks that are not here yet; they may still be added before the first step."""
-        self.late = Late(subject, parts, hooks, adopt)
+        self.late = Late(subject, parts, hooks, adopt, edits.switches.owns)
         self._kinds = Kinds(subject, lambda: self.late.classes)
         self._memory, self._groups = ModuleMemory(), Groups(parts.named_tensors)
         began = Value(lambda: lifecycle.began, lambda saved: setattr(lifecycle, "began", saved))
@@ -117,7 +117,7 @@ class RunState:
         sections = self._sections | ({"late": Value(lambda: late, self.late.load_state_dict)} if late else {})
         if edits := self._edits.state_dict():
             sections["edits"] = Value(lambda: edits, self._edits.load_state_dict)
-        if self._ranks.world.size == 1:
+        if not self._ranks.differ:
             state = capture(sections, self._kinds)
         else:
             with self._ranks.taken_apart() as parts:
@@ -143,6 +143,7 @@ class RunState:
 
         Raises StateError naming what the run has and the state has not, or the other way round.
         """
+        self._edits.foresee(state.values.get("edits", {}))
         self._waiting = self._absent(state)
         names = [*RESTORED_FIRST, *(name for name in self._sections if name not in RESTORED_FIRST)]
         sections = self._sections | {"late": self.late, "edits": self._edits}

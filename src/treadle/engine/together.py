@@ -67,10 +67,34 @@ class GradientSum:
         """
         self._lay_out(parameters)
         gradients = [p.grad for p in parameters]
+        self._fill(gradients, elements)
+        self.world.sum(self._buffers)
+        head = self._head.tolist()
+        self.asked = self.asked or bool(head[5])
+        if head[4]:
+            worst = next((rank, text) for rank, text in enumerate(self.world.gather(self.bad)) if text)
+            raise NonFiniteError(f"{worst[1]} in process {worst[0]}")
+        for p, view, exists in zip(parameters, self._views, head[HEAD:], strict=True):
+            if exists:
+                p.grad = torch.empty_like(p).copy_(view) if p.grad is None else p.grad.copy_(view)
+        self.forget()
+        return self._window(head)
+
+    def existing(self) -> list[bool]:
+        """Which gradients somebody had, after they were added up."""
+        return [bool(number) for number in self._head[HEAD:].tolist()]
+
+    @staticmethod
+    def _window(head: Sequence[float]) -> Window:
+        total, loss = head[0] + head[1], head[2] + head[3]
+        return Window(total, loss / total if total else math.nan)
+
+    def _fill(self, gradients: Sequence[Tensor | None], elements: float) -> None:
+        """Lay head and gradients out in the buffers; what is not there as zeros."""
         if any(g is not None and g.is_sparse for g in gradients):
             raise UsageError(
-                "sparse gradients cannot be added up over processes: make the embedding with sparse=False, or train in "
-                "one process"
+                "sparse gradients cannot be added up over processes or parts: make the embedding with sparse=False, or "
+                "train in one process without parts"
             )
         self._head.copy_(torch.tensor(self._numbers(gradients, elements), dtype=torch.float32))
         there = [(view, g) for view, g in zip(self._views, gradients, strict=True) if g is not None]
@@ -79,18 +103,6 @@ class GradientSum:
         for view, gradient in zip(self._views, gradients, strict=True):
             if gradient is None:
                 view.zero_()
-        self.world.sum(self._buffers)
-        head = self._head.tolist()
-        total, loss, bad = head[0] + head[1], head[2] + head[3], head[4]
-        self.asked = self.asked or bool(head[5])
-        if bad:
-            worst = next((rank, text) for rank, text in enumerate(self.world.gather(self.bad)) if text)
-            raise NonFiniteError(f"{worst[1]} in process {worst[0]}")
-        for p, view, exists in zip(parameters, self._views, head[HEAD:], strict=True):
-            if exists:
-                p.grad = torch.empty_like(p).copy_(view) if p.grad is None else p.grad.copy_(view)
-        self.forget()
-        return Window(total, loss / total if total else math.nan)
 
     def _numbers(self, gradients: Sequence[Tensor | None], elements: float) -> list[float]:
         """The head. A float32 counts to 16 million: what counts further goes in two parts."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from functools import partial
@@ -127,9 +127,11 @@ class Trainer(Subject):
         self.test_feed = feed_for(self.config, test_data, "test_data")
         self.run = None
         self.loop = Loop(self, self.config, self.parts, self.device, self.random, this_world())
+        self.loop.observed &= not is_made_to_look()
         self.driver = Driver(self.loop, self.random)
-        for hook in [*hooks, *attach.default_hooks(self.config)]:
+        for hook in hooks:
             self.add_hook(hook)
+        attach.add_default_hooks(self)
         self.loop.count_batches()
         run_setup(self, self.random)
         self.loop.adopt()
@@ -200,12 +202,25 @@ class Trainer(Subject):
         """
         if not isinstance(hook, Hook):
             raise UsageError(f"hooks holds a {type(hook).__name__}: expected Hook objects, made with ()")
-        if hook.observer and (is_made_to_look() or not self.loop.world.main):
+        if not self.loop.takes(hook):
             return
         self.loop.hooks.append(hook)
         self.loop.listen()
         if not self.loop.lifecycle.in_step:  # whoever drives the run can add it again
             self.loop.state.late.know_hooks(stateless=True)
+
+    def add_hook_of(self, setting: str, make: Callable[[Any], Hook | None]) -> None:
+        """Let the hook take part that `make(config)` gives, where it gives one: as long as `setting` asks for it.
+
+        With a setting that is `live="unless null"` a person can switch the hook on and off while the run goes on, and a
+        resume has what was there. It then stands where it would have stood from the start; a hook that is switched on
+        begins anew, and one that is switched off is not told. `make` only looks at the config: it is also asked what
+        would be: `lambda config: Greet(config.greet_every) if config.greet_every else None`. Called in `setup`, since a
+        resume has to know. Raises UsageError once the run has been set up.
+        """
+        if self.loop.state.late.is_set_up:
+            raise UsageError(f"add_hook_of({setting!r}) after setup, which a resume would not know: call it in setup")
+        self.loop.switches.add(setting, make, self.config)
 
     # Updating parameters ----------------------------------------------------------------------------------------
 
@@ -246,6 +261,8 @@ class Trainer(Subject):
         Every optimizer and average of the trainer that holds one of them follows. Use it as a context manager:
         `with trainer.edit_rows({"xy": self.xy}) as edit: edit.keep(alive)`. See `RowEdit`.
         """
+        if self.loop.fixed is not None and self.loop.fixed.current is not None:
+            raise UsageError("edit_rows in step, which each of the parts of a batch takes: edit rows in post_step")
         from treadle.engine.rows import RowEdit  # 6 ms that a run without row edits need not wait for
 
         self.parts.find()

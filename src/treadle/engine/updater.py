@@ -14,6 +14,7 @@ from treadle.engine.closures import Backup, needs_closure
 from treadle.engine.ema import EMA
 from treadle.engine.gradients import as_data, clip, entries, from_data, name_bad, resolve
 from treadle.engine.optim import backpropagate, follow_groups, prefer_fused, take_step
+from treadle.engine.part_sum import PartSum
 from treadle.engine.settings import TrainerConfig
 from treadle.engine.together import GradientSum
 from treadle.errors import UsageError
@@ -31,6 +32,7 @@ class Updater:
             step: unless that ends the run, the verdict on gradients is read at every update, wherever it is.
         world: the processes that make its updates together.
         asks: whether a command waits in this one.
+        parts: what adds up the gradients of a batch's fixed parts, where it has some: in place of `together`.
     """
 
     def __init__(
@@ -41,11 +43,13 @@ class Updater:
         settings: TrainerConfig,
         world: World = ALONE,
         asks: Callable[[], bool] = lambda: False,
+        parts: PartSum | None = None,
     ) -> None:
         self.name = name
-        self.together = GradientSum(world, asks) if world.size > 1 else None
+        self.parts = parts
+        self.together = GradientSum(world, asks) if world.size > 1 and parts is None else None
         """Where there are other processes: what adds their gradients to this one's."""
-        self.weighs = settings.accumulate > 1 or world.size > 1
+        self.weighs = settings.accumulate > 1 or world.size > 1 or parts is not None
         """Whether an update is made of several losses, each of which counts by its elements."""
         self.optimizer = optimizer
         self.needs_closure = needs_closure(optimizer)
@@ -89,9 +93,19 @@ class Updater:
         self, loss: Tensor, elements: float, inputs: Sequence[Tensor] | None, *, retain_graph: bool = False
     ) -> None:
         """Add the gradient of `loss`, weighted by `elements` where several losses make one update."""
+        self.count(elements)
+        self.differentiate(loss, elements, inputs, retain_graph=retain_graph)
+
+    def count(self, elements: float) -> None:
+        """A loss over so many elements joins the window."""
         self.micro_batches += 1
         self.calls += 1
         self.elements += elements
+
+    def differentiate(
+        self, loss: Tensor, elements: float, inputs: Sequence[Tensor] | None, *, retain_graph: bool = False
+    ) -> None:
+        """Add the weighted gradient of `loss` to those there are."""
         if self.weighs:
             loss = loss * elements
         if self.scaler is not None:
@@ -376,3 +390,5 @@ class Updater:
         self.micro_batches, self.elements = 0, 0.0
         if self.together is not None:
             self.together.forget()
+        if self.parts is not None:
+            self.parts.drop()

@@ -15,6 +15,7 @@ from treadle.engine.lifecycle import Lifecycle, Stage
 from treadle.engine.progress import Progress
 from treadle.engine.until import Until
 from treadle.errors import UsageError
+from treadle.parallel import ALONE, World
 
 _RULES: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
@@ -145,12 +146,19 @@ class Watches:
         progress, lifecycle: the run's counters, and what is paused.
         note: adds to the journal.
         larger: whether more of a metric, by name, is better.
+        world: the processes that are watched for the same; what the main one finds is so.
     """
 
     def __init__(
-        self, progress: Progress, lifecycle: Lifecycle, note: Callable[..., None], larger: Callable[[str], bool]
+        self,
+        progress: Progress,
+        lifecycle: Lifecycle,
+        note: Callable[..., None],
+        larger: Callable[[str], bool],
+        world: World = ALONE,
     ) -> None:
         self._progress, self._lifecycle, self._note, self._larger = progress, lifecycle, note, larger
+        self._world = world
         self._goal: tuple[Watch, Future[Any], str | None] | None = None
         self._breakpoints: dict[int, Breakpoint] = {}
         self._given = 0
@@ -214,19 +222,26 @@ class Watches:
         At the run's end there is nothing to pause.
         """
         for each in list(self._breakpoints.values()):
-            if self._is_hit(each, newest):
+            if self._is_so(each.watch, self._is_hit(each, newest)):
                 each.hits += 1
                 until = str(each.watch.until)
                 if each.act == "pause" and may_pause:
                     self._lifecycle.to(Stage.PAUSED, f"breakpoint {each.number}: {until}")
                 self._note("breakpoint", number=each.number, until=until, act=each.act)
-        if self._goal is not None and self._goal[0].reached(self._progress, newest):
+        if self._goal is not None and self._is_so(self._goal[0], self._goal[0].reached(self._progress, newest)):
             watch, _, client = self._goal
             if may_pause:
                 reason = f"reached {watch.until}"
                 self._lifecycle.to(Stage.PAUSED, reason)
                 self._note("pause", reason=reason, **({} if client is None else {"client": client}))
             self.forget(reached=True)
+
+    def _is_so(self, watch: Watch, so: bool) -> bool:
+        """Whether it is so in the main process, and then in all of them.
+
+        Steps and epochs are the same in all; what a step returned, or the journal says, is not.
+        """
+        return so if watch.until.kind in ("step", "epoch") else self._world.share(so)
 
     def _is_hit(self, each: Breakpoint, newest: Newest) -> bool:
         before, each.so = each.so, each.watch.reached(self._progress, newest)

@@ -170,10 +170,9 @@ class ImageTrainer(Trainer):
         self.feed, self.validation_feed = self.feeds_of(picture)
         if self.device.type == "cpu":
             compile_now({"grid and decoder": partial(ask_once, self.model, torch.zeros(2, 2))})
-        if config.examples_every is not None:
-            from treadle.hooks.examples import Examples
+        from treadle.hooks.examples import Examples
 
-            self.add_hook(Examples(config.examples_every, setting="examples_every"))
+        self.add_hook_of("examples_every", lambda config: Examples.of(config.examples_every))
 
     def feeds_of(self, picture: Picture | TiledPicture) -> tuple[Feed, Feed]:
         """The pixels to train on, and those to measure the fit on: all, of a tiled picture `MEASURED` at most."""

@@ -126,10 +126,10 @@ class NeRFTrainer(Trainer):
                     "grid and decoders": partial(ask_once, self.model.field, points, points),
                 }
             )
-        if config.examples_every is not None and self.validation_feed is not None:
-            self.add_hook(Examples(config.examples_every, setting="examples_every"))
-        if config.render_every is not None:
-            self.add_hook(OfflineRenders(config.render_every, lambda trainer: trainer.offline()))  # type: ignore[attr-defined]
+        held_out = self.validation_feed is not None
+        self.add_hook_of("examples_every", lambda config: Examples.of(config.examples_every) if held_out else None)
+        render: Any = type(self).offline
+        self.add_hook_of("render_every", lambda config: OfflineRenders.of(config.render_every, render))
 
     def held_out(self, views: Photographs, count: int | None = None) -> ViewFeed | None:
         """The photographs that are held out, one after the other, or so many of them; None where there are none."""

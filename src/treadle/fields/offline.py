@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,14 +34,26 @@ class OfflineRenders(Periodic):
     Args:
         every: "500 steps", "2 epochs" or "10%".
         render: called with the trainer, returns the channels of each view by its name.
+        setting: see `Periodic`.
     """
 
     observer: ClassVar[bool] = True
     wants_batches: ClassVar[bool] = False
 
-    def __init__(self, every: str | Every, render: Callable[[Trainer], Mapping[str, Channels]]) -> None:
-        super().__init__(every)
+    def __init__(
+        self,
+        every: str | Every,
+        render: Callable[[Trainer], Mapping[str, Channels]],
+        *,
+        setting: str | None = None,
+    ) -> None:
+        super().__init__(every, setting=setting)
         self.render = render
+
+    @classmethod
+    def of(cls, every: str | None, render: Callable[[Trainer], Mapping[str, Channels]]) -> Self | None:
+        """What the setting `render_every` asks for by this value of it; None for none."""
+        return None if every is None else cls(every, render, setting="render_every")
 
     def act(self, trainer: Trainer) -> None:
         """Render and write."""

@@ -119,12 +119,11 @@ class SDFTrainer(Trainer):
                     "rays": partial(prepare, stages=(STAGES[0], STAGES[3])),
                 }
             )
-        if config.examples_every is not None:
-            from treadle.hooks.examples import Examples
+        from treadle.hooks.examples import Examples
 
-            self.add_hook(Examples(config.examples_every, setting="examples_every"))
-        if config.render_every is not None:
-            self.add_hook(OfflineRenders(config.render_every, lambda _: self.renders()))
+        self.add_hook_of("examples_every", lambda config: Examples.of(config.examples_every))
+        render: Any = type(self).renders
+        self.add_hook_of("render_every", lambda config: OfflineRenders.of(config.render_every, render))
 
     def held_out(self, name: str, count: int) -> PoolFeed:
         """Uniform points in the box, as one batch: so figures are those of all of them together."""

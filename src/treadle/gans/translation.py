@@ -159,8 +159,9 @@ class TranslationTrainer(Trainer):
             self.add_hook(KeptUnvalidated(config.keep_generators, self.used, config.validate_every))
         self.timing = Timing()
         self.add_hook(self.timing)
-        if config.examples_every is not None and config.examples:
-            self.add_hook(Examples(config.examples_every, setting="examples_every"))
+        self.add_hook_of(
+            "examples_every", lambda config: Examples.of(config.examples_every) if config.examples else None
+        )
 
     @property
     def comparing(self) -> list[str]:

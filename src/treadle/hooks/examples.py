@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from treadle.engine.schedule import Every
 from treadle.engine.trainer import Trainer
@@ -47,6 +47,11 @@ class Examples(Periodic):
             raise UsageError(f"pictures is a {type(pictures).__name__}: expected a function of the trainer")
         self.pictures = pictures
         self._asks = True  # for scenes: until they fail
+
+    @classmethod
+    def of(cls, every: str | None) -> Self | None:
+        """What the setting `examples_every` asks for by this value of it; None for none."""
+        return None if every is None else cls(every, setting="examples_every")
 
     def act(self, trainer: Trainer) -> None:
         """Make the pictures and log them, and the scenes that somebody hears."""

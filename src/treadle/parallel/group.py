@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache, partial
-from typing import TypeVar
+from types import TracebackType
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
-from treadle.errors import RunError, UsageError, one_line
-from treadle.parallel.world import ALONE, World
+from treadle.errors import RunError, UsageError, message, one_line
+from treadle.parallel.leaving import Gone, Leaving
+from treadle.parallel.world import ALONE, LAUNCH, World, restarts
 
 T = TypeVar("T")
 
 PATIENCE = timedelta(minutes=10)
 """A process that is not heard of for so long is lost, and the others end; `TREADLE_TIMEOUT` says other seconds."""
+LOOK = timedelta(seconds=1)
+"""How often a process that waits looks whether another has said that it leaves."""
 FIRST = 1024
 """Bytes of plain values that go with their length, in one message; of longer ones the rest follows in another."""
 
@@ -39,10 +50,42 @@ def group() -> World:
             )
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         try:
-            dist.init_process_group(backend, timeout=_patience())
+            store, rank, size = next(rendezvous("env://", timeout=_patience()))
+            # Processes that torchrun has started again would find in its store where those before them listened.
+            store = PrefixStore(f"treadle/{restarts()}", store)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_patience())
         except (RuntimeError, ValueError) as error:
             raise RunError(f"the processes of this run cannot meet: {one_line(error)}") from error
-    return Group() if dist.get_world_size() > 1 else ALONE
+    if dist.get_world_size() == 1:
+        return ALONE
+    found = Group()
+    if LAUNCH in os.environ:
+        _end_with_the_launcher()
+        _say_uncaught(found)
+    return found
+
+
+def _say_uncaught(group: Group) -> None:
+    """Let the others know of the error that ends this program."""
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        before(kind, error, trace)
+        group.leave(error)
+
+    sys.excepthook = hook
+
+
+def _end_with_the_launcher() -> None:
+    """Have a thread stop this process as SIGTERM does where the launcher is killed: it would train on, by itself."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="treadle-launcher", daemon=True).start()
 
 
 class Group(World):
@@ -53,14 +96,29 @@ class Group(World):
 
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        store = PrefixStore("left", dist.distributed_c10d._get_default_store())
+        self._leaving = Leaving(store, self.rank, self.size)
+        self._silent = ""
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """Add up each tensor over the processes, in place: in one message for each device and dtype among them."""
-        _in_one(tensors, dist.all_reduce)
+        self._in_one(tensors, dist.all_reduce)
 
     def spread(self, tensors: Sequence[Tensor], source: int = 0) -> None:
         """Give every process those tensors of process `source`, in place."""
-        _in_one(tensors, partial(dist.broadcast, src=source))
+        self._in_one(tensors, partial(dist.broadcast, src=source))
+
+    def deal(self, tensor: Tensor) -> Tensor:
+        """Row i of `tensor` (size, ...) goes to process i; gives the rows that came, by who has sent them."""
+        came = torch.empty_like(tensor)
+        self._meet(dist.all_to_all_single, came, tensor)
+        return came
+
+    def collect(self, tensor: Tensor) -> Tensor:
+        """Every process's tensor, (size, ...), in the order of ranks; shapes and dtypes are the same everywhere."""
+        found = [torch.empty_like(tensor) for _ in range(self.size)]
+        self._meet(dist.all_gather, found, tensor)
+        return torch.stack(found)
 
     def gather(self, value: T) -> list[T]:
         """Every process's plain value, in the order of ranks."""
@@ -87,7 +145,7 @@ class Group(World):
         first[:8] = torch.frombuffer(bytearray(len(content).to_bytes(8, "little")), dtype=torch.uint8)
         _put(first, 8, content[:FIRST])
         heads = [torch.empty_like(first) for _ in range(self.size)]
-        _meet(dist.all_gather, heads, first)
+        self._meet(dist.all_gather, heads, first)
         sizes = [int.from_bytes(bytes(head[:8].tolist()), "little") for head in heads]
         found = [bytes(head[8 : 8 + size].tolist()) for head, size in zip(heads, sizes, strict=True)]
         longest = max(sizes) - FIRST
@@ -96,39 +154,87 @@ class Group(World):
         rest = torch.zeros(longest, dtype=torch.uint8)
         _put(rest, 0, content[FIRST:])
         rests = [torch.empty_like(rest) for _ in range(self.size)]
-        _meet(dist.all_gather, rests, rest)
+        self._meet(dist.all_gather, rests, rest)
         return [
             start + rest[: max(size - FIRST, 0)].numpy().tobytes()
             for start, rest, size in zip(found, rests, sizes, strict=True)
         ]
 
+    def _in_one(self, tensors: Sequence[Tensor], collective: Callable[..., Any]) -> None:
+        """Do something with all tensors in place, laid end to end: one message for each device and dtype among them."""
+        alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+        for tensor in tensors:
+            alike.setdefault((tensor.device, tensor.dtype), []).append(tensor)
+        for some in alike.values():
+            if len(some) == 1 and some[0].is_contiguous():
+                self._meet(collective, some[0])
+                continue
+            flat = torch.cat([tensor.reshape(-1) for tensor in some])
+            self._meet(collective, flat)
+            for tensor, part in zip(some, torch.split(flat, [tensor.numel() for tensor in some]), strict=True):
+                tensor.copy_(part.view(tensor.shape))
 
-def _in_one(tensors: Sequence[Tensor], collective: Callable[[Tensor], object]) -> None:
-    """Do something with all tensors in place, laid end to end: one message for each device and dtype among them."""
-    alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    for tensor in tensors:
-        alike.setdefault((tensor.device, tensor.dtype), []).append(tensor)
-    for some in alike.values():
-        if len(some) == 1 and some[0].is_contiguous():
-            _meet(collective, some[0])
-            continue
-        flat = torch.cat([tensor.reshape(-1) for tensor in some])
-        _meet(collective, flat)
-        for tensor, part in zip(some, torch.split(flat, [tensor.numel() for tensor in some]), strict=True):
-            tensor.copy_(part.view(tensor.shape))
+    def _meet(self, collective: Callable[..., Any], *tensors: object) -> None:
+        """Call one of torch's collectives; a process that has gone ends this one in a line that names it."""
+        if self._silent:
+            raise UsageError(
+                f"{self._silent} is in process {self.rank} alone, of {self.size}: nothing that all have to do together "
+                "(a state, a checkpoint, a validation) can be had from there"
+            )
+        try:
+            if _is_on_cpu(tensors):
+                self._await(collective(*tensors, async_op=True))
+            else:
+                collective(*tensors)
+        except RuntimeError as error:
+            raise self._leaving.explain(one_line(error), self.where(), _patience().total_seconds()) from error
+
+    def _await(self, work: Any) -> None:
+        """Wait for the others; look now and then whether one has said that it leaves, for its connection may stay."""
+        while True:
+            try:
+                work.wait(LOOK)
+                return
+            except RuntimeError:
+                if work.is_completed():
+                    work.wait()  # it was just then, or it has failed
+                    return
+                if self._leaving.others():
+                    raise
+
+    @contextmanager
+    def silent(self, during: str) -> Iterator[None]:
+        """Within the block nothing can be said to the others, who are at something else: UsageError names `during`."""
+        before, self._silent = self._silent, during
+        try:
+            yield
+        finally:
+            self._silent = before
+
+    def tells(self, error: BaseException) -> bool:
+        """The main process does; where that is missing, the first that knows of it."""
+        if isinstance(error, Gone) and not error.said and 0 not in error.heard:
+            return self.rank == min(error.heard)
+        return self.main
+
+    def leave(self, error: BaseException) -> None:
+        """This process ends for that error: the others find it named, where they wait for this one."""
+        if not isinstance(error, Gone):
+            notes = " ".join(getattr(error, "__notes__", ()))
+            self._leaving.say("failed", f"{type(error).__name__}: {message(error)} {notes}".rstrip())
+        with suppress(RuntimeError, ValueError, AssertionError):  # whoever waits for this process notices it has gone
+            dist.destroy_process_group()
+        self._leaving.part(tells=self.tells(error))
+
+
+def _is_on_cpu(tensors: Sequence[object]) -> bool:
+    last = tensors[-1]
+    return isinstance(last, Tensor) and last.device.type == "cpu"
 
 
 def _put(target: Tensor, start: int, content: bytes) -> None:
     if content:
         target[start : start + len(content)] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-
-
-def _meet(collective: Callable[..., object], *tensors: object) -> None:
-    """Call one of torch's collectives; a process that has gone ends this one in a line."""
-    try:
-        collective(*tensors)
-    except RuntimeError as error:
-        raise RunError(f"another process of this run is gone: {one_line(error)}") from error
 
 
 def _patience() -> timedelta:

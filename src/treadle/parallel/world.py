@@ -7,13 +7,30 @@ gives back what it was given, at the cost of a call, so code above is written on
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch.distributed
 from torch import Tensor
 
 T = TypeVar("T")
+LAUNCH = "TORCHELASTIC_RUN_ID"
+"""The variable that has torchrun's name of what it has started."""
+
+
+def restarts() -> int:
+    """How often torchrun has started these processes again (`--max-restarts`)."""
+    text = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return int(text) if text.isdecimal() else 0
+
+
+def without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
+    """`environment` without what a launcher says in it: for a process that is to be alone."""
+    said = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    return {
+        name: text for name, text in environment.items() if name not in said and not name.startswith("TORCHELASTIC")
+    }
 
 
 class World:
@@ -29,6 +46,8 @@ class World:
 
     rank: int = 0
     size: int = 1
+    where: Callable[[], str] = staticmethod(lambda: "")
+    """What this process is at, for messages: "step 12 (epoch 1, batch 4)"."""
 
     @property
     def main(self) -> bool:
@@ -45,6 +64,14 @@ class World:
     def spread(self, tensors: Sequence[Tensor], source: int = 0) -> None:
         """Give every process those tensors of process `source`, in place; shapes and dtypes are the same everywhere."""
 
+    def deal(self, tensor: Tensor) -> Tensor:
+        """Row i of `tensor` (size, ...) goes to process i; gives the rows that came, by who has sent them."""
+        return tensor
+
+    def collect(self, tensor: Tensor) -> Tensor:
+        """Every process's tensor, (size, ...), in the order of ranks; shapes and dtypes are the same everywhere."""
+        return tensor[None]
+
     def gather(self, value: T) -> list[T]:
         """Every process's plain value, in the order of ranks."""
         return [value]
@@ -59,6 +86,18 @@ class World:
 
     def wait(self) -> None:
         """Go on when every process is here."""
+
+    @contextmanager
+    def silent(self, during: str) -> Iterator[None]:
+        """Within the block nothing can be said to the others, who are at something else: UsageError names `during`."""
+        yield
+
+    def tells(self, error: BaseException) -> bool:
+        """Whether this process tells people of the error that ends it; the others have the same one, or know."""
+        return True
+
+    def leave(self, error: BaseException) -> None:
+        """This process ends for that error: the others find it named, where they wait for this one."""
 
 
 ALONE = World()

@@ -5,17 +5,19 @@ A trainer imports this file when it is made. Nothing else of `runs` or `hooks` i
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from treadle.engine.build import check_ready
-from treadle.engine.events import Hook
+from treadle.engine.build import check_patience, check_ready
 from treadle.engine.settings import StartSettings, TrainerConfig
 from treadle.errors import UsageError
 from treadle.hooks.best_model import BestModel
 from treadle.hooks.best_model import load_best as load_best
 from treadle.hooks.early_stopping import EarlyStopping
 from treadle.hooks.time_limit import TimeLimit
+from treadle.parallel.world import LAUNCH, World, restarts
 
 if TYPE_CHECKING:
     from treadle.engine.history import Archive
@@ -25,26 +27,31 @@ if TYPE_CHECKING:
 # What a run on disk needs (YAML, safetensors) is imported with the first one: most trainers write nothing.
 
 
-def default_hooks(config: TrainerConfig) -> list[Hook]:
-    """Best model, early stopping and time limit, as far as `config` asks for them."""
-    mode = config.mode_of(config.monitor, config.monitor_mode)
-    hooks: list[Hook] = [BestModel(config.monitor, mode, config.keep_best)]
-    if config.patience is not None:
-        if config.monitor is None:
-            raise UsageError(f"patience is {config.patience}, and monitor is null: name the metric that is to improve")
-        hooks.append(
-            EarlyStopping(
-                config.patience,
-                monitor=config.monitor,
-                mode=mode,
-                min_improvement=config.min_improvement,
-                warm_up=config.patience_warm_up,
-                of_settings=True,
-            )
-        )
+def add_default_hooks(trainer: Trainer) -> None:
+    """Best model, early stopping and time limit, as far as the trainer's settings ask for them."""
+    config: TrainerConfig = trainer.config
+    trainer.add_hook(BestModel(config.monitor, config.mode_of(config.monitor, config.monitor_mode), config.keep_best))
+    trainer.add_hook_of("patience", partial(_early_stopping, trainer))
     if config.max_time is not None:
-        hooks.append(TimeLimit(config.max_time))
-    return hooks
+        trainer.add_hook(TimeLimit(config.max_time))
+
+
+def _early_stopping(trainer: Trainer, config: TrainerConfig) -> EarlyStopping | None:
+    """What `patience` asks for. Raises UsageError where nothing says what is to improve."""
+    if config.patience is None:
+        return None
+    if config.monitor is None:
+        raise UsageError(f"patience is {config.patience}, and monitor is null: name the metric that is to improve")
+    if trainer.config.patience is None:  # it is to be switched on; else what is validated is looked at after setup
+        check_patience(trainer, config)
+    return EarlyStopping(
+        config.patience,
+        monitor=config.monitor,
+        mode=config.mode_of(config.monitor, config.monitor_mode),
+        min_improvement=config.min_improvement,
+        warm_up=config.patience_warm_up,
+        of_settings=True,
+    )
 
 
 def begin(trainer: Trainer) -> None:
@@ -77,11 +84,11 @@ def begin_run(trainer: Trainer, run_dir: str | Path, resume: bool | Literal["aut
 
     if resume not in (True, False, "auto"):
         raise UsageError(f"resume is {resume!r}: expected True, False or 'auto'")
-    if not resume:
-        return open_run(trainer, run_dir)
-    from treadle.runs.shared import as_one
-
     wanted = Path(run_dir).expanduser()
+    if not resume:
+        begun = _begun_before(trainer.loop.world, wanted)
+        return open_run(trainer, run_dir) if begun is None else resume_run(trainer, begun)
+    from treadle.runs.shared import as_one
 
     def look() -> tuple[str | None, bool]:
         """The newest run there, and whether it has finished: once for all processes, before one of them writes."""
@@ -100,6 +107,22 @@ def begin_run(trainer: Trainer, run_dir: str | Path, resume: bool | Literal["aut
         resume_run(trainer, found)
     except UsageError as error:
         raise type(error)(f"{error} (resume='auto' found {found}; resume=False begins a new run)") from error
+
+
+def _begun_before(world: World, directory: Path) -> Path | None:
+    """The run that these processes began before torchrun started them again (`--max-restarts`), where there is one."""
+    if not restarts():
+        return None
+    from treadle.runs.run import newest_run, read_journal
+    from treadle.runs.shared import as_one
+
+    def look() -> str | None:
+        found = newest_run(directory)
+        starts = [] if found is None else [entry for entry in read_journal(found) if entry["event"] == "start"]
+        return str(found) if starts and starts[-1].get("launch") == os.environ[LAUNCH] else None
+
+    name = as_one(world, look)
+    return None if name is None else Path(name)
 
 
 def open_run(trainer: Trainer, run_dir: str | Path) -> None:
@@ -158,6 +181,8 @@ def _attach(trainer: Trainer, run: Run) -> Archive:
 
     trainer.run = run
     loop.told_at_start |= {"settings": to_dict(config)}
+    if LAUNCH in os.environ and loop.world.size > 1:
+        loop.told_at_start |= {"launch": os.environ[LAUNCH]}
     saver: list[Saver] = []
     as_one(loop.world, lambda: saver.append(Saver(run, loop.note, retention, config.save_patience)))
     writer = saver[0] if saver else None

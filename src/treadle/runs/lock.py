@@ -11,7 +11,7 @@ import weakref
 from pathlib import Path
 
 from treadle.errors import UsageError
-from treadle.files import open_regular, reason, refuse_foreign
+from treadle.files import open_regular, read_regular, reason, refuse_foreign
 
 LOCK = ".lock"
 
@@ -63,7 +63,10 @@ class RunLock:
 
 
 def is_held(run: Path) -> bool:
-    """Whether somebody on this machine trains the run now, this process included; nothing is written."""
+    """Whether somebody trains the run now, this process included; nothing is written.
+
+    Of other machines that is known where the file system's locks reach them.
+    """
     try:
         descriptor = open_regular(run / LOCK)
     except OSError:
@@ -77,6 +80,15 @@ def is_held(run: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def last_host(run: Path) -> str | None:
+    """The machine whose process had the run last, or has it now; None where that is not known."""
+    try:
+        host = json.loads(read_regular(run / LOCK))["host"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return host if isinstance(host, str) else None
 
 
 _held: weakref.WeakSet[RunLock] = weakref.WeakSet()

@@ -33,6 +33,8 @@ CONFIG, ENVIRONMENT, JOURNAL, SUMMARY = "config.yaml", "environment.json", "jour
 CHECKPOINTS, BEST, OTHERS, MODELS = "checkpoints", "best_model", "best_models", "models"
 WEIGHTS, INFO = "weights.safetensors", "metrics.json"
 """The files of a best model."""
+SWEEP = "sweep.yaml"
+"""What makes a directory a sweep's, in whose directories the trials' runs are."""
 VERSION = re.compile(r"v(\d+)")
 
 
@@ -62,8 +64,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Its name and version, such as "line/v001"."""
-        return f"{self.path.parent.name}/{self.path.name}"
+        """Its name and version, such as "line/v001"; of a sweep's trial "rates/trial-003/v001"."""
+        return str(self.path.relative_to(kin_of(self.path).parent))
 
     def file(self, name: str) -> Path:
         """The path of a file of the run. Raises UsageError for a name that escapes the run's folder.
@@ -233,6 +235,12 @@ def find_run(path: str | Path) -> Path:
         raise UsageError(f"{text} is not a run: it has no {CONFIG} (treadle runs lists the runs)")
     tail = near_sibling(path) or " (treadle runs lists the runs)"
     raise UsageError(f"no run {text}{tail}")
+
+
+def kin_of(run: Path) -> Path:
+    """The directory of what belongs together with a run: its other versions, or the sweep that it is of."""
+    above = run.parent.parent
+    return above if (above / SWEEP).is_file() else run.parent
 
 
 def newest_run(path: str | Path) -> Path | None:

@@ -61,7 +61,8 @@ def spread_state(world: World, state: State | None) -> State:
 
 
 class SharedArchive:
-    """The run on disk of several processes (an `Archive`). All of them call its methods, and get the same answers.
+    """The run on disk of several processes (an `Archive`). All of them call its methods, and get the same answers,
+    but for what observers ask for.
 
     At each save the digests of the checkpoint before it are compared: processes that have come apart, say by random
     numbers that one drew and the others did not, end the run, and the first entry that differs is named.
@@ -172,12 +173,14 @@ class SharedArchive:
         return as_one(self._world, lambda: _there(self._saver).has_best())
 
     def keep_model(self, weights: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
-        """Keep the weights of a validation beside the best ones."""
-        as_one(self._world, lambda: _there(self._saver).keep_model(weights, info))
+        """Keep the weights of a validation beside the best ones: for an observer, which the main process alone has."""
+        if self._saver is not None:
+            self._saver.keep_model(weights, info)
 
     def prune_models(self, steps: Collection[int]) -> None:
-        """Give up what `keep_model` kept, but for these steps."""
-        as_one(self._world, lambda: _there(self._saver).prune_models(steps))
+        """Give up what `keep_model` kept, but for these steps; for an observer, too."""
+        if self._saver is not None:
+            self._saver.prune_models(steps)
 
     def close(self) -> None:
         """Wait for the write under way; nobody is asked, for the others may be gone."""

@@ -164,13 +164,20 @@ def _commands(edits: Sequence[Mapping[str, Any]], start: int) -> list[tuple[int,
     """
     commands: list[tuple[int, Command]] = []
     last: dict[tuple[str, str], Change] = {}
+    off: dict[str, Change] = {}
     for entry in edits:
         command = from_journal(entry)
         if entry["step"] == start and isinstance(command, Edit):
             last |= {(change.what, change.target): change for change in command.changes}
+            off |= {each.target: each for each in command.changes if each.what == "setting" and each.value is None}
         elif command is not None:
             commands.append((entry["step"], command))
-    return [(start, Edit(list(last.values()))), *commands] if last else commands
+    if not last:
+        return commands
+    # What was switched off and on again has begun anew.
+    anew = [each for name, each in off.items() if last["setting", name].value is not None]
+    first = [(start, Edit(anew))] if anew else []
+    return [*first, (start, Edit(list(last.values()))), *commands]
 
 
 def _advance(trainer: Trainer, target: int, edits: list[tuple[int, Command]]) -> State | None:

@@ -215,6 +215,8 @@ class Table:
     def _learn(self, names: Mapping[str, Any]) -> bool:
         """Give new metrics a column, as long as there are not too many; whether there was any."""
         new = [name for name in names if name not in self._columns]
+        if not new:
+            return False
         for name in new[: COLUMNS - len(self._columns)]:
             self._columns[name] = len(self._columns)
         self.left_out += sum(name not in self._columns for name in new)

@@ -19,7 +19,7 @@ from treadle.images.display import to_uint8
 from treadle.images.reading import Pixels
 from treadle.runs.metrics import METRICS, parse_line
 from treadle.runs.pictures import EXAMPLES
-from treadle.runs.run import JOURNAL, Run, read_config, read_environment, read_journal, run_id
+from treadle.runs.run import JOURNAL, Run, kin_of, read_config, read_environment, read_journal, run_id
 from treadle.sinks.outbox import Message
 from treadle.sinks.services.marks import Mark, identity, read_mark
 from treadle.sinks.services.wire import pack_picture
@@ -70,7 +70,7 @@ def opening_of(run: Path, step: int, options: Mapping[str, Any]) -> dict[str, An
     config = read_config(run)
     return {
         "run": Run(run).name,
-        "project": run.parent.name,
+        "project": kin_of(run).name,
         "trainer": str(config.get("trainer") or ""),
         "directory": str(run),
         "step": step,

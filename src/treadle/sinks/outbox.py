@@ -76,6 +76,7 @@ class Outbox:
         self._lock = Lock()
         self._waiting: dict[str, deque[Message]] = {kind: deque() for kind in (*LOOSE, "other")}
         self._sent: deque[Message] = deque()
+        self._sent_bytes = 0
         self.dropped: Counter[str] = Counter()
         self._gaps: dict[str, Gap] = {}
         self.held = 0
@@ -96,25 +97,29 @@ class Outbox:
                 return None
             message = queue.popleft()
             self._sent.append(message)
+            self._sent_bytes += message.size
             return message
 
     def on_its_way(self, message: Message) -> Message:
         """Hold a message that is sent without having waited here, until it is `done`; returns it."""
         with self._lock:
             self._sent.append(message)
+            self._sent_bytes += message.size
             self.held += message.size
         return message
 
     def may_send(self, most: int, most_bytes: int) -> bool:
         """Whether fewer than so many messages, and bytes, are sent and not done."""
         with self._lock:
-            return len(self._sent) < most and (not self._sent or sum(m.size for m in self._sent) < most_bytes)
+            return len(self._sent) < most and (not self._sent or self._sent_bytes < most_bytes)
 
     def done(self, count: int) -> None:
         """The first `count` messages of those that were sent are done."""
         with self._lock:
             for _ in range(min(count, len(self._sent))):
-                self.held -= self._sent.popleft().size
+                size = self._sent.popleft().size
+                self.held -= size
+                self._sent_bytes -= size
 
     @property
     def unanswered(self) -> list[Message]:
@@ -126,6 +131,7 @@ class Outbox:
         """Give up a message that was sent: it is lost, and counted."""
         with self._lock:
             self._sent.remove(message)
+            self._sent_bytes -= message.size
             self._drop(message)
 
     def cut(self, step: int) -> None:
@@ -143,6 +149,7 @@ class Outbox:
             for queue in (*self._waiting.values(), self._sent):
                 while queue:
                     self._drop(queue.popleft())
+            self._sent_bytes = 0
 
     def take_gaps(self) -> dict[str, Gap]:
         """From where to where things were dropped, by their kind, since this was asked last."""

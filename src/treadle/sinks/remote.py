@@ -20,7 +20,8 @@ from treadle.images.display import to_uint8
 from treadle.runs.names import label
 from treadle.runs.run import BEST, JOURNAL, run_id
 from treadle.sinks.base import Sink, config_of, environment_of
-from treadle.sinks.courier import Delivery, courier
+from treadle.sinks.courier import courier
+from treadle.sinks.delivery import Delivery
 from treadle.sinks.history import OWN, Files, event_message, id_of, mark_of, opening_of
 from treadle.sinks.outbox import Message
 from treadle.sinks.services.marks import checksum
@@ -137,7 +138,8 @@ class RemoteSink(Sink):
 
     def on_log(self, trainer: Trainer, record: Record) -> None:
         """Put the record into the outbox."""
-        self._ensure_open(trainer)
+        if not self._opened:
+            self._ensure_open(trainer)
         message = _message(record)
         if message is not None:
             self._put(message)
@@ -306,7 +308,7 @@ _last: tuple[Record, bytes, float] | None = None
 def _scalars(record: Record) -> Message:
     global _last
     now = time.time()
-    if _last is not None and _last[0] == record and abs(now - _last[2]) < SAME_SECONDS:
+    if _last is not None and (_last[0] is record or _last[0] == record) and abs(now - _last[2]) < SAME_SECONDS:
         return Message("scalars", record.step, _last[1])
     fields = {"step": record.step, "epoch": record.epoch, "split": record.name, "values": record.value, "time": now}
     message = Message("scalars", record.step, fields)

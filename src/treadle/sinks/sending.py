@@ -14,7 +14,8 @@ from treadle.files import raw_lines, settled
 from treadle.runs.lock import is_held
 from treadle.runs.metrics import METRICS
 from treadle.runs.run import BEST, JOURNAL, read_summary
-from treadle.sinks.courier import Delivery, courier
+from treadle.sinks.courier import courier
+from treadle.sinks.delivery import Delivery
 from treadle.sinks.history import EVERYTHING, Files, id_of, mark_of, opening_of, sent_mark
 from treadle.sinks.outbox import Message
 from treadle.sinks.remote import RemoteSink, closing_seconds, counted

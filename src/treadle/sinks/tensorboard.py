@@ -78,7 +78,7 @@ class TensorBoard(Sink):
         self._file = EventFile(self.directory, known + 1 if event_files(self.directory) else None)
         for line in lines:  # what is taken again has been cut off there
             if line["step"] > known:
-                self._add(line["step"], _scalars(line["values"], line["split"]), line.get("time"))
+                self._add_scalars(line["step"], line["values"], line["split"], line.get("time"))
         for entry in journal:
             if entry.get("time", 0.0) > known_at:
                 self.event(entry)
@@ -135,7 +135,7 @@ class TensorBoard(Sink):
         """Write numbers, tagged "split/name"."""
         if step < self._newest:  # it began again, since nothing could be restored
             self.cut(step - 1)
-        self._add(step, _scalars(values, split))
+        self._add_scalars(step, values, split)
 
     def image(self, step: int, name: str, picture: Any) -> None:
         """Write a picture."""
@@ -169,6 +169,11 @@ class TensorBoard(Sink):
             end = SessionEndInfo(status=status, end_time_secs=time.time())
             self._add_hyperparameters(values["step"], SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=end))
 
+    def _add_scalars(self, step: int, values: Mapping[str, float], split: str, at: float | None = None) -> None:
+        assert self._file is not None
+        self._newest = max(self._newest, step)
+        self._file.add_scalars(step, values, split, time.time() if at is None else at)
+
     def _add_text(self, step: int, name: str, text: str, at: float | None = None) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
         from tensorboard.compat.proto.tensor_pb2 import TensorProto
@@ -194,12 +199,6 @@ class TensorBoard(Sink):
         assert self._file is not None
         self._newest = max(self._newest, step)
         self._file.add(Event(wall_time=time.time() if at is None else at, step=step, summary=summary))
-
-
-def _scalars(values: Mapping[str, float], split: str) -> Summary:
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
-    return Summary(value=[Summary.Value(tag=f"{split}/{name}", simple_value=value) for name, value in values.items()])
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -6,13 +6,14 @@ import errno
 import os
 import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import CRC_TABLE, masked_crc32c
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import CRC_TABLE
 
 from treadle.files import cannot_write
 
@@ -56,9 +57,7 @@ class EventFile:
     def add(self, event: Event) -> None:
         """Write an event. Raises RunError where the disk refuses it, with the file as it was before."""
         data = event.SerializeToString()
-        length = struct.pack("<Q", len(data))
-        sums = struct.pack("<I", masked_crc32c(length)), struct.pack("<I", _masked_sum(data))
-        record = b"".join((length, sums[0], data, sums[1]))
+        record = b"".join((_head(len(data)), data, _masked_sum(data)))
         try:
             written = os.write(self._descriptor, record)
             if written < len(record):  # a disk that fills takes the beginning
@@ -66,6 +65,15 @@ class EventFile:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise cannot_write(self.path, error) from error
+
+    def add_scalars(self, step: int, values: Mapping[str, float], split: str, at: float) -> None:
+        """Write numbers, tagged "split/name"; to fill one message takes less than half the time of nested ones."""
+        event = Event(wall_time=at, step=step)
+        event.summary.SetInParent()
+        add = event.summary.value.add
+        for name, value in values.items():
+            add(tag=f"{split}/{name}", simple_value=value)
+        self.add(event)
 
     def close(self) -> None:
         """Close the file."""
@@ -110,19 +118,35 @@ def _stamp(path: Path) -> int:
     return int(digits) if digits.isdecimal() and len(digits) == 10 else 0
 
 
-def _masked_sum(data: bytes) -> int:
-    """The record's checksum. The package computes it byte by byte, 0.1 s for a picture of a megabyte: not so here."""
-    if len(data) < 64 * LANES:
-        return int(masked_crc32c(data))
+@lru_cache(maxsize=256)  # records of scalars have few lengths
+def _head(length: int) -> bytes:
+    """What a record of so many bytes begins with: their number, and its checksum."""
+    packed = struct.pack("<Q", length)
+    return packed + _masked_sum(packed)
+
+
+def _masked_sum(data: bytes) -> bytes:
+    """A checksum as the format has it. The package's own takes 0.1 s for a picture of a megabyte: not so here."""
     value = _crc32c(data)
-    return ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    return struct.pack("<I", ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 def _crc32c(data: bytes) -> int:
-    """CRC-32C. `LANES` equal parts go through the table together, and then one after the other into the whole.
+    """CRC-32C: of large data most of it at once, of others byte by byte."""
+    value, table = 0xFFFFFFFF, CRC_TABLE
+    if len(data) >= 64 * LANES:
+        value = _by_lanes(data, value)
+        data = data[len(data) // LANES * LANES :]
+    for byte in data:
+        value = table[(value ^ byte) & 0xFF] ^ (value >> 8)
+    return value ^ 0xFFFFFFFF
 
-    A checksum goes through zeros linearly, so what a part's length of them does to each of its 32 bits is computed
-    along, as 32 lanes more.
+
+def _by_lanes(data: bytes, value: int) -> int:
+    """A checksum after `data`, but for the few bytes that `LANES` does not divide.
+
+    Equal parts go through the table together, and then one after the other into the whole: a checksum goes through
+    zeros linearly, so what a part's length of them does to each of its 32 bits is computed along, as 32 lanes more.
     """
     length = len(data) // LANES
     table = np.array(CRC_TABLE, np.uint32)
@@ -132,12 +156,9 @@ def _crc32c(data: bytes) -> int:
     for column in columns:
         state = table[(state ^ column) & 0xFF] ^ (state >> 8)
     after_zeros = state[LANES:].tolist()
-    value = 0xFFFFFFFF
     for part in state[:LANES].tolist():
         value = part ^ _xor(moved for bit, moved in enumerate(after_zeros) if value >> bit & 1)
-    for byte in data[length * LANES :]:
-        value = CRC_TABLE[(value ^ byte) & 0xFF] ^ (value >> 8)
-    return value ^ 0xFFFFFFFF
+    return value
 
 
 def _xor(values: Iterable[int]) -> int:

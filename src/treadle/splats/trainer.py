@@ -119,8 +119,8 @@ class SplatsTrainer(Trainer):
         self.rates = [LearningRate(self.optimizer, curve, name) for name, curve in curves.items()]
         self.strategy = self.build_strategy()
         self.timing = Timing()
-        if config.examples_every is not None and self.validation_feed is not None:
-            self.add_hook(Examples(config.examples_every, setting="examples_every"))
+        held_out = self.validation_feed is not None
+        self.add_hook_of("examples_every", lambda config: Examples.of(config.examples_every) if held_out else None)
         if self.device.type == "cpu":
             prepare(tell_when_slow("compiling the kernels, once for this machine"))
 
@@ -158,6 +158,8 @@ class SplatsTrainer(Trainer):
         rendered = self.render_training(view, target, background)
         found = self.objective(**self.terms(rendered, view, target))
         self.minimize(found, self.optimizer)
+        if self.loop.borrowed:  # another process's view, which is not to count twice
+            rendered.projection.centers.grad = None
         before = len(self.model)
         with torch.no_grad():
             self.strategy.after_update(self, rendered)

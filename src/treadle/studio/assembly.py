@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from treadle.reports.trainer_views import views_of
-from treadle.studio.branches import Branches
-from treadle.studio.catalogue import Catalogue
-from treadle.studio.curves import Curves
-from treadle.studio.editing import Editing
-from treadle.studio.frames import Frames
-from treadle.studio.measuring import Measuring
-from treadle.studio.others import Others
-from treadle.studio.sources import Source
-from treadle.studio.states import LookingBack, Timeline, alone
+from treadle.studio.curves.topic import Curves
+from treadle.studio.drawing.frames import Frames
+from treadle.studio.drawing.sources import Source
+from treadle.studio.driving.branches import Branches
+from treadle.studio.driving.editing import Editing
+from treadle.studio.driving.transport import Transport
+from treadle.studio.measures.measuring import Measuring
+from treadle.studio.past.others import Others
+from treadle.studio.past.states import LookingBack, Timeline, alone
+from treadle.studio.runs.catalogue import Catalogue
 from treadle.studio.topics import Live, Topic
-from treadle.studio.transport import Transport
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer

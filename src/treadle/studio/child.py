@@ -17,16 +17,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from treadle.errors import TreadleError, one_line
+from treadle.studio.driving.words import FORKED, GO_ON, READY
 from treadle.terminal import say
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
     from treadle.studio.hook import Studio
 
-FORKED, READY = "forked", "ready"
-"""What it says: that the run is there, with its directory; that the studio is, before the first step."""
-GO_ON = "go on"
-"""The line on standard input by which it is to outlive its parent."""
 LOOK_SECONDS = 0.5
 
 

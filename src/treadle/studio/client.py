@@ -19,9 +19,7 @@ from numpy.typing import NDArray
 
 from treadle.errors import RunError, UsageError
 from treadle.studio import protocol
-from treadle.studio.apart import draw_apart
 from treadle.studio.extra import need_extra
-from treadle.studio.guard import SUBPROTOCOL
 from treadle.studio.protocol import (
     VERSION,
     Answer,
@@ -35,6 +33,8 @@ from treadle.studio.protocol import (
     State,
     Welcome,
 )
+from treadle.studio.serving.apart import draw_apart
+from treadle.studio.serving.guard import SUBPROTOCOL
 from treadle.studio.wire import encode, from_studio, unpack
 
 EVENTS_KEPT = 10_000

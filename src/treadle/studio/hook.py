@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 from treadle.engine.events import Hook, Order, Record
 from treadle.engine.lifecycle import Stage
 from treadle.errors import UsageError, one_line
+from treadle.parallel import this_world
 from treadle.studio.extra import need_extra
 from treadle.terminal import say
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
-    from treadle.studio.hub import Hub
-    from treadle.studio.server import Server
+    from treadle.studio.serving.hub import Hub
+    from treadle.studio.serving.server import Server
     from treadle.studio.topics import Topic
 
 T = TypeVar("T")
@@ -32,6 +33,8 @@ class Studio(Hook):
         while studio.tick():
             trainer.iterate()
         studio.wait()
+
+    Of several processes that train a run the main one serves, and all obey; after its end it can only be looked at.
 
     Args:
         trainer: whose run it shows; None where it is given to the trainer as a hook.
@@ -67,19 +70,25 @@ class Studio(Hook):
     ) -> None:
         need_extra()
         from treadle.studio.address import Place
-        from treadle.studio.hub import Hub
-        from treadle.studio.server import Server
+        from treadle.studio.serving.hub import Hub
+        from treadle.studio.serving.server import Server
 
         if paused and trainer is None:
             raise UsageError("a studio that begins with a pause needs the trainer: Studio(trainer, paused=True)")
         place = Place(host, port, None if socket is None else Path(socket), root, tuple(origins))
+        self._serves = this_world().main
+        if not self._serves:  # the address is the main process's
+            place = Place()
         self._trainer: Any = None
         self._redirect: Path | None = None
         self._hub: Hub = Hub("")
         self._server: Server = Server(self._hub, place, token=token, view_token=view_token)
         self._open_browser, self._quiet = open_browser, quiet
         if trainer is not None:
-            self._begin(trainer)
+            if self._serves:
+                self._begin(trainer)
+            else:
+                self._trainer, self._lifecycle = trainer, trainer.loop.lifecycle
             trainer.add_hook(self)
             if paused:
                 trainer.commands.pause()
@@ -100,8 +109,8 @@ class Studio(Hook):
 
     def _topics_of(self, trainer: Trainer) -> list[Topic]:
         from treadle.studio.assembly import topics_of
-        from treadle.studio.orders import Orders
-        from treadle.studio.standing import Standing
+        from treadle.studio.driving.orders import Orders
+        from treadle.studio.serving.standing import Standing
         from treadle.studio.topics import Live
 
         self._trainer, self._lifecycle = trainer, trainer.loop.lifecycle
@@ -182,6 +191,10 @@ class Studio(Hook):
         `trainer.train`), whose errors are told and do not end the wait. Ctrl-C is raised as KeyboardInterrupt.
         """
         train = train or self._trainer.train
+        if not self._serves:
+            if not self._trainer.ended:
+                train()
+            return
         with self._orders.attended():
             while True:
                 if not self._trainer.ended:
@@ -196,7 +209,7 @@ class Studio(Hook):
 
     def end_branches(self) -> None:
         """End the processes of the run's branches, resumable, but for those that were told to go on; waits for them."""
-        from treadle.studio.branches import Branches
+        from treadle.studio.driving.branches import Branches
 
         for topic in self._hub.topics:
             if isinstance(topic, Branches):

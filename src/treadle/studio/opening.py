@@ -21,18 +21,18 @@ from treadle.runs.metrics import METRICS
 from treadle.runs.run import JOURNAL, SUMMARY, read_journal, read_summary
 from treadle.studio import protocol
 from treadle.studio.assembly import topics_of
-from treadle.studio.catalogue import Catalogue
-from treadle.studio.curves import Curves
+from treadle.studio.curves.topic import Curves
 from treadle.studio.hook import Studio
-from treadle.studio.seen import ELSEWHERE, bare, last_records, newest_step, put_newest, refusal_of, seen, stage_of
-from treadle.studio.shelf import Shelf
-from treadle.studio.standing import Standing
+from treadle.studio.past.seen import ELSEWHERE, bare, last_records, newest_step, put_newest, refusal_of, seen, stage_of
+from treadle.studio.past.shelf import Shelf
+from treadle.studio.past.visit import Visit, Wanted
+from treadle.studio.runs.catalogue import Catalogue
+from treadle.studio.serving.standing import Standing
 from treadle.studio.topics import Client, Handler, Live, Topic
-from treadle.studio.visit import Visit, Wanted
 from treadle.terminal import say
 
 if TYPE_CHECKING:
-    from treadle.studio.hub import Hub
+    from treadle.studio.serving.hub import Hub
 
 FOLLOW_SECONDS = 1.0
 """Between two looks at the files of a run that another process trains."""

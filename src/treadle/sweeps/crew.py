@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from treadle.config.fields import from_dict
+from treadle.engine.interrupts import comes_twice
 from treadle.errors import RunError, TreadleError, UsageError
 from treadle.files import number
 from treadle.sweeps.trials import Trial
@@ -64,6 +65,7 @@ class Crew:
         script: what `load_trainer` finds the trainer by; None for one of the registry.
         url: the database, with its password; None for the journal file.
         told: is given each trial that has ended, in this thread, one at a time.
+        log: the sinks of the trials' runs.
         share_devices: where there are several GPUs, each worker sees one of them.
     """
 
@@ -75,10 +77,11 @@ class Crew:
         url: str | None,
         told: Callable[[Trial], None],
         *,
+        log: Sequence[str] = (),
         share_devices: bool = False,
     ) -> None:
         self._devices = visible_devices() if share_devices else []
-        self._orders = {"sweep": str(path.absolute()), "trainer": script, "url": url}
+        self._orders = {"sweep": str(path.absolute()), "trainer": script, "url": url, "log": list(log)}
         self._count, self._told = workers, told
         self._messages: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
         self._workers: list[Worker] = []
@@ -162,6 +165,8 @@ class Crew:
             worker.ask_to_stop()
 
     def _heed(self, received: int) -> None:
+        if self._signal and comes_twice(received):
+            return
         if self._signal:
             for worker in self._workers:
                 worker.process.kill()

@@ -21,8 +21,8 @@ LOOK_SECONDS = 0.02
 def locked(path: Path) -> Iterator[int]:
     """Within the block the file at `path` is this process's; gives its descriptor, open for reading and writing.
 
-    Raises UsageError where it cannot be opened, or somebody keeps it for longer than anybody should: a process that was
-    suspended.
+    Raises UsageError where it cannot be opened, its file system has no locks, or somebody keeps it for longer than
+    anybody should: a process that was suspended.
     """
     try:
         descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
@@ -30,7 +30,7 @@ def locked(path: Path) -> Iterator[int]:
         raise UsageError(f"{path} cannot be opened: {reason(error)}; make it writable, or make room") from None
     try:
         until = time.monotonic() + PATIENCE
-        while not _taken(descriptor):
+        while not _taken(descriptor, path):
             if time.monotonic() > until:
                 raise UsageError(
                     f"{path} has been locked for {PATIENCE:g} s by a process that does not go on: look for one that is "
@@ -42,9 +42,13 @@ def locked(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _taken(descriptor: int) -> bool:
+def _taken(descriptor: int, path: Path) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be locked: {reason(error)}; give a directory on a file system that has locks (--run)"
+        ) from None
     return True

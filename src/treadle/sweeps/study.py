@@ -21,6 +21,7 @@ from treadle.config.files import differences
 from treadle.data.random import derive_seed
 from treadle.errors import TreadleError, UsageError, one_line
 from treadle.runs.lock import RunLock, is_held
+from treadle.sweeps.hosts import check_one_machine
 from treadle.sweeps.locking import locked
 from treadle.sweeps.plan import JOURNAL, LOCK, Planned, without_password
 from treadle.sweeps.search import Choices, Dimension, Drawn, grid
@@ -74,6 +75,7 @@ class Study:
         self._path, plan = planned.path, planned.plan
         self._grid = grid(dims) if plan.sampler == "grid" else None
         self._places = "database" if url else "journal"
+        check_one_machine(self._path)
         with locked(self._path / LOCK), self._explained():
             if url is None:
                 from treadle.sweeps.journal import JournalFile

@@ -69,6 +69,7 @@ def sweep(
     settings: Mapping[str, Any] | None = None,
     storage: str | None = None,
     study: str | None = None,
+    log: Sequence[str] = (),
     told: Callable[[str], None] = print,
 ) -> Sweep:
     """Train a recipe with many settings, each time as a run of its own, and rank what comes of it.
@@ -97,13 +98,14 @@ def sweep(
         storage: a database's URL (sqlite:///trials.db, postgresql://host/name) in place of a file in `run_dir`. One
             with a password belongs into the environment, as TREADLE_SWEEP_STORAGE.
         study: its name in the database, by default that of `run_dir`.
+        log: where else each run is shown or kept, as `--log` has it: ["wandb=PROJECT", "csv"].
         told: is given a line for each trial that has ended.
 
     Returns the trials, the best first, and how important each setting was. `run_dir` has a page of it (index.html), and
     best.yaml, a recipe with the best settings.
 
     Raises:
-        UsageError: a search or settings that the trainer does not take, or a directory of another sweep.
+        UsageError: a search, settings or sinks that there are not, or a directory of another sweep.
         RunError: five trials failed one after the other.
         KeyboardInterrupt: it was interrupted; what was trained can be resumed.
 
@@ -111,6 +113,7 @@ def sweep(
         found = treadle.sweep(Line, {"lr": "log:1e-3..1"}, run_dir="sweeps/line", trials=8, data=data)
         print(found.best.drawn, found.best.value)
     """
+    check_log(log)
     recipe = recipe_of(trainer) if isinstance(trainer, type) else load_recipe(trainer)
     recipe = given_data(recipe, data, validation_data, test_data).with_settings(settings or {})
     planned, recipe, url = begin(
@@ -126,7 +129,7 @@ def sweep(
         storage=storage,
         study=study,
     )
-    if carry_out(planned, recipe, workers, url, told):
+    if carry_out(planned, recipe, workers, url, told, log):
         raise KeyboardInterrupt
     return conclude(planned, url)
 
@@ -207,7 +210,21 @@ def url_of(planned: Planned) -> str | None:
     return secret if known is not None and secret and without_password(secret) == known else known
 
 
-def carry_out(planned: Planned, recipe: Recipe, workers: int, url: str | None, told: Callable[[str], None]) -> int:
+def check_log(log: Sequence[str]) -> None:
+    """Raise UsageError, before there is any trial, for a sink that there is not, or that cannot be made."""
+    from treadle.sweeps.training import sinks_of
+
+    sinks_of(log, Path("trial-001/v001"))
+
+
+def carry_out(
+    planned: Planned,
+    recipe: Recipe,
+    workers: int,
+    url: str | None,
+    told: Callable[[str], None],
+    log: Sequence[str] = (),
+) -> int:
     """Train what is left of a sweep; returns 0, or 130 or 143 where a signal came.
 
     Raises UsageError where workers cannot have what `recipe` is made of, and what ended the sweep otherwise.
@@ -225,7 +242,7 @@ def carry_out(planned: Planned, recipe: Recipe, workers: int, url: str | None, t
             )
         automatic = recipe.config.device == "auto"
         script = script_of(recipe.trainer_class)
-        return Crew(planned.path, workers, script, url, line.tell, share_devices=automatic).work()
+        return Crew(planned.path, workers, script, url, line.tell, log=log, share_devices=automatic).work()
     import torch
 
     from treadle.sweeps.training import Stop
@@ -239,7 +256,7 @@ def carry_out(planned: Planned, recipe: Recipe, workers: int, url: str | None, t
         failures.take(trial)
 
     try:
-        work(study, planned.plan, recipe, dims, stop, tell)
+        work(study, planned.plan, recipe, dims, stop, tell, log=log)
     except KeyboardInterrupt:  # between two trials
         return 130
     return stop.exit_code or (130 if stop.reason else 0)
@@ -270,8 +287,6 @@ class Lines:
 
     def __init__(self, planned: Planned, told: Callable[[str], None]) -> None:
         self._planned, self._told = planned, told
-        known = read_sweep(planned.path).best
-        self._best = None if known is None else known.value
 
     def tell(self, trial: Trial) -> None:
         """Say how it ended."""
@@ -280,9 +295,8 @@ class Lines:
         what = "" if value is None else f"{plan.metric} {words(value)}"
         if trial.spread is not None:
             what += f" +- {words(trial.spread)}"
-        better = value is not None and (self._best is None or (value < self._best) == (plan.direction == "min"))
-        if trial.state == "finished" and better and value != self._best:
-            self._best = value
+        best = read_sweep(self._planned.path).best  # of all workers, wherever they are started
+        if best is not None and best.number == trial.number:
             what += " (the best so far)"
         if trial.state != "finished":
             what = f"{trial.state}{': ' + trial.error if trial.error else ''}"

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -21,11 +22,13 @@ from treadle.hooks.monitor import monitored
 from treadle.recipes.registry import Recipe
 from treadle.runs.metrics import read_metrics
 from treadle.runs.run import is_run, read_summary
+from treadle.sinks.table import make
 from treadle.sweeps.search import Dimension
 from treadle.sweeps.trials import OUTPUT, Trial
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
+    from treadle.sinks.base import Sink
 
 PRUNED = "pruned"
 """The reason in the summary of a run that was ended because others did better."""
@@ -124,6 +127,7 @@ def train_trial(
     repeat: int,
     report: Callable[[int, float], bool] | None,
     stop: Stop,
+    log: Sequence[str] = (),
 ) -> Trial | None:
     """Train what is left to train of a trial; returns what it has come to, None where it was stopped.
 
@@ -135,6 +139,7 @@ def train_trial(
         repeat: its runs, each with a seed of its own.
         report: for `Pruning`, of the first run; None prunes none.
         stop: ends it between two steps.
+        log: the sinks of each of its runs, as `sinks_of` reads them.
 
     Raises UsageError where the disk, or what is shared with other workers, refuses: the trial can be resumed then.
     """
@@ -146,7 +151,7 @@ def train_trial(
             seeds = {"seed": recipe.config.seed + index} if index else {}
             pruning = Pruning(metric, report) if report is not None and index == 0 else None
             try:
-                summary = _train(trial, index, recipe, {**settings, **seeds}, pruning, stop)
+                summary = _train(trial, index, recipe, {**settings, **seeds}, pruning, stop, log)
                 if summary is None:
                     return None
                 steps, seconds = steps + summary["step"], seconds + summary["seconds"]
@@ -164,14 +169,20 @@ def train_trial(
 
 
 def _train(
-    trial: Trial, index: int, recipe: Recipe, settings: Mapping[str, Any], pruning: Pruning | None, stop: Stop
+    trial: Trial,
+    index: int,
+    recipe: Recipe,
+    settings: Mapping[str, Any],
+    pruning: Pruning | None,
+    stop: Stop,
+    log: Sequence[str],
 ) -> Mapping[str, Any] | None:
     """Train one run to its end; its summary, None where it was stopped."""
     run = trial.path / f"v{index + 1:03d}"
     done = read_summary(run)
     if done.get("status") == "finished":
         return done
-    hooks = [] if pruning is None else [pruning]
+    hooks: list[Hook] = [*sinks_of(log, run), *([] if pruning is None else [pruning])]
     with recipe.with_settings(settings).build(run_dir=run, hooks=hooks, resume=is_run(run)) as trainer:
         if pruning is not None and trainer.validation_feed is None:
             raise UsageError("prune: there are no validation data to compare trials by")
@@ -186,6 +197,23 @@ def _train(
                 if stop.reason:
                     return None
         return trainer.summary().to_dict()
+
+
+def sinks_of(log: Sequence[str], run: Path) -> list[Sink]:
+    """The sinks that "NAME" or "NAME=WHERE" each ask for, for a run of a trial.
+
+    Where a sink keeps one run in its directory each has one of its own below WHERE. Raises UsageError for what there is
+    not, or cannot be made.
+    """
+    made = []
+    for text in dict.fromkeys(log):
+        name, equals, where = text.partition("=")
+        if equals and name == "tensorboard":
+            where = str(Path(where) / run.parent.name / run.name)
+        if name == "rerun" and where.endswith(".rrd"):
+            raise UsageError(f"--log {text}: a file holds one run, and a sweep has many: give a directory")
+        made.append(make(name, where if equals else None))
+    return made
 
 
 def value_of(summary: Mapping[str, Any], metric: str) -> float:

@@ -41,6 +41,7 @@ def work(
     stop: Stop,
     told: Callable[[Trial], None],
     begun: Callable[[Trial], None] = lambda trial: None,
+    log: Sequence[str] = (),
 ) -> None:
     """Train trials until none is left, or until it is stopped.
 
@@ -48,6 +49,7 @@ def work(
         study, plan, recipe, dims, stop: what is searched, and who may end it.
         told: is given each trial that has ended.
         begun: is given each trial before it is trained.
+        log: the sinks of their runs.
     """
     while not stop.reason:
         claim = study.claim()
@@ -62,7 +64,7 @@ def work(
                     return study.report(trial, count, value)
 
                 prune = report if plan.prune is not None else None
-                outcome = train_trial(trial, recipe, dims, plan.metric, plan.repeat, prune, stop)
+                outcome = train_trial(trial, recipe, dims, plan.metric, plan.repeat, prune, stop, log)
                 if outcome is None:
                     return
                 trial = outcome

@@ -31,7 +31,7 @@ def main() -> int:
     said = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a trainer prints is no message
     try:
-        _work(Path(orders["sweep"]), orders["trainer"], orders["url"], said)
+        _work(Path(orders["sweep"]), orders["trainer"], orders["url"], orders["log"], said)
         return 0
     except TreadleError as error:
         _say(said, ERROR, text=one_line(error), code=error.exit_code)
@@ -41,7 +41,7 @@ def main() -> int:
         return 1
 
 
-def _work(path: Path, script: str | None, url: str | None, said: IO[str]) -> None:
+def _work(path: Path, script: str | None, url: str | None, log: list[str], said: IO[str]) -> None:
     import torch
 
     from treadle.recipes.registry import load_recipe
@@ -62,7 +62,7 @@ def _work(path: Path, script: str | None, url: str | None, said: IO[str]) -> Non
     def told(trial: Trial) -> None:
         _say(said, ENDED, trial=asdict(trial) | {"path": str(trial.path)})
 
-    work(study, planned.plan, recipe, dims, stop, told, _listen)
+    work(study, planned.plan, recipe, dims, stop, told, _listen, log)
 
 
 def _listen(trial: Trial) -> None:

@@ -91,8 +91,7 @@ class TractsTrainer(LinesTrainer):
             self.held = hold(tracts.validation, config.lines, config.volume, config.generate_lines, config.regions)
         if config.monitor in OF_GENERATION and not self.held:
             raise UsageError(f"monitor is {config.monitor!r}, and there is no line to validate on: set monitor=loss")
-        if config.examples_every is not None:
-            self.add_hook(Examples(config.examples_every, setting="examples_every"))
+        self.add_hook_of("examples_every", lambda config: Examples.of(config.examples_every))
 
     def feed_of(self, subjects: Sequence[Subject], *, training: bool = False) -> TractFeed:
         """The batches of some subjects; only training changes lines, and draws their order."""

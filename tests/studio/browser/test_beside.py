@@ -148,7 +148,7 @@ def test_what_cannot_be_shown_is_said_where_it_is_chosen(drive, open_page, tmp_p
         (runs / "bare" / "v001" / name).rename(tmp_path / name)
     train(runs / "large" / "v001")
     driven = drive(Roomy)
-    monkeypatch.setattr("treadle.studio.looking.free_memory", lambda device: 1000)
+    monkeypatch.setattr("treadle.studio.past.looking.free_memory", lambda device: 1000)
     page = open_page(driven.studio.url)
     page.get_by_label("What pane 1 looks at").select_option("another run …")
     dialog = page.get_by_role("dialog")

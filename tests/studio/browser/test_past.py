@@ -160,6 +160,10 @@ def test_edits_are_proposed_applied_and_undone(drive, open_page):
     assert (edit["before"], edit["after"], edit["step"]) == (1.0, 0.5, 2) and "Chrome" in edit["client"]
     assert "checkpoint" in driven.events  # from before the first
     page.locator(".history li").wait_for()
+    rate.fill("-1")  # what was proposed before stands no more beside what is wrong
+    page.get_by_role("group", name="Proposed changes").get_by_role("alert").filter(has_text="learning rate").wait_for()
+    assert page.locator(".proposal tr").count() == 0
+    press(page, "Discard")
     press(page, "Undo the last edit")
     driven.wait(lambda: driven.trainer.loop.edits.in_force() == [])
     driven.wait(lambda: page.evaluate("document.querySelector('.editable input').value") == "1")

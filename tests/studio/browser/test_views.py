@@ -411,7 +411,7 @@ def test_the_share_of_time_is_asked_for(shown, page):
     page.keyboard.press("End")
     page.get_by_text(re.compile(r"95 %")).first.wait_for()
     page.locator("#views-frames").select_option("10")
-    from treadle.studio.frames import Frames
+    from treadle.studio.drawing.frames import Frames
 
     frames = shown.studio.topic(Frames)
     shown.wait(lambda: frames.budget.share == 0.95 and frames.most_frames == 10)

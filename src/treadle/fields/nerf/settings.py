@@ -140,7 +140,7 @@ class ShowingSettings(Settings):
         "10%", parse=Every, resumable=True, affects_state=False, common=True, live="unless null"
     )
     """When a picture of a held-out view is made; together they show the growth."""
-    render_every: str | None = setting(None, parse=Every, resumable=True, affects_state=False)
+    render_every: str | None = setting(None, parse=Every, resumable=True, affects_state=False, live="unless null")
     """When the first held-out view is rendered with all channels, as PNG and EXR, into the run's folder."""
     turntable: int = setting(32, least=0, resumable=True, affects_state=False)
     """Frames of the turntable in the report; 0 makes none."""

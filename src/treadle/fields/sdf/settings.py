@@ -102,7 +102,9 @@ class ShowingSettings(Settings):
         "10%", parse=Every, resumable=True, affects_state=False, common=True, live="unless null"
     )
     """When a picture of the surface is made; together they show how it came to be."""
-    render_every: str | None = setting(None, parse=Every, resumable=True, affects_state=False, common=True)
+    render_every: str | None = setting(
+        None, parse=Every, resumable=True, affects_state=False, common=True, live="unless null"
+    )
     """When all channels are rendered into the run's `renders`, as PNG for the eye and EXR for programs."""
 
 

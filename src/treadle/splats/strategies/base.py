@@ -13,6 +13,7 @@ from treadle.engine.progress import Progress
 from treadle.engine.rows import RowEdit
 from treadle.engine.schedule import Every, Span
 from treadle.errors import StateError
+from treadle.parallel import this_world
 from treadle.splats.model import Splats
 from treadle.splats.rendering import Rendered
 
@@ -114,10 +115,16 @@ class Pull:
     """(n,) float32: in how many views each was."""
 
     def add(self, rendered: Rendered) -> None:
-        """Add one view, after its backward pass. Lengths are those for a picture from -1 to 1, as 3DGS has them."""
-        gradient = rendered.projection.centers.grad
+        """Add one view, after its backward pass. Lengths are those for a picture from -1 to 1, as 3DGS has them.
+
+        Of several processes each adds its view, and all get the sums; one whose view has no gradient adds nothing.
+        """
+        gradient, world = rendered.projection.centers.grad, this_world()
+        counts = gradient is not None
         if gradient is None:
-            return
+            if world.size == 1:
+                return
+            gradient = torch.zeros_like(rendered.projection.centers)
         if len(self.lengths) != len(gradient):
             self.clear(gradient)
         elif self.lengths.device != gradient.device:
@@ -125,7 +132,11 @@ class Pull:
         height, width = rendered.alpha.shape
         seen = (rendered.projection.extents[:, 0] > 0).to(gradient.dtype)
         scaled = gradient * gradient.new_tensor([width / 2, height / 2])
-        self.lengths += torch.linalg.vector_norm(scaled, dim=1) * seen
+        lengths = torch.linalg.vector_norm(scaled, dim=1) * seen
+        if not counts:
+            seen = torch.zeros_like(seen)
+        world.sum([lengths, seen])
+        self.lengths += lengths
         self.views += seen
 
     def mean(self) -> Tensor:

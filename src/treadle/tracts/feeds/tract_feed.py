@@ -162,9 +162,9 @@ class _Unpacking(Reader):
         """Batch `position`."""
         return self._feed._counted(self._inner.take(position))
 
-    def borrowed(self, position: int) -> bool:
-        """Whether this process had no part in it."""
-        return self._inner.borrowed(position)
+    def share(self, position: int) -> float:
+        """This process's share of it."""
+        return self._inner.share(position)
 
 
 class _Ahead(Gathered):

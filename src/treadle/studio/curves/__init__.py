@@ -1,0 +1,1 @@
+"""Curves that do not lie: kept, thinned, smoothed, put side by side."""

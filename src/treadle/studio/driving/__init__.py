@@ -1,0 +1,1 @@
+"""What is asked of a run: its transport, edits and branches."""

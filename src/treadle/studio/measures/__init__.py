@@ -1,0 +1,1 @@
+"""What is measured only while somebody looks: times of the parts, histograms."""

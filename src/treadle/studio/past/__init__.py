@@ -1,0 +1,1 @@
+"""Kept states, and other runs, looked at beside the run; and what happened when."""

@@ -1,0 +1,1 @@
+"""The table of runs: listed, filtered, opened up."""

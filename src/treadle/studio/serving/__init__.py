@@ -1,0 +1,1 @@
+"""Who may come in, over what connection, and who has the control."""

@@ -1,0 +1,116 @@
+"""Commands to a run of several processes: whichever of them is asked, all obey after the same step."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.parallel.test_disk import SETTINGS, journal
+from tests.parallel.test_group import Dropping, some_data
+from tests.parallel.together import together
+from treadle import Trainer, UsageError
+from treadle.parallel import this_world
+from treadle.testing import capture
+
+WAIT = 90
+"""Seconds that an answer may take."""
+
+
+class Driver(threading.Thread):
+    """Somebody who asks one of the processes for one thing after the other, and keeps the answers."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        super().__init__(daemon=True)
+        self.trainer, self.said, self.error = trainer, {}, ""  # type: ignore[var-annotated]
+
+    def run(self) -> None:
+        try:
+            self.ask()
+        except BaseException as error:
+            self.error = f"{type(error).__name__}: {error}"
+            self.trainer.commands.stop()
+
+    def ask(self) -> None:
+        commands, said = self.trainer.commands, self.said
+        said["advance"] = commands.advance(4).result(WAIT)
+        commands.save().result(WAIT)
+        said["validate"] = commands.validate().result(WAIT)
+        said["note"] = commands.note(4, "here").result(WAIT)
+        said["rate"] = commands.lr_multiplier(0.5).result(WAIT)
+        said["edit"] = [commands.freeze("model.0").result(WAIT), commands.loss_weight("mse", 2.0).result(WAIT)]
+        said["undo"] = commands.undo().result(WAIT)
+        said["call"] = commands.call(lambda: (self.trainer.progress.step, self.trainer.model.training)).result(WAIT)
+        with pytest.raises(UsageError, match=f"a call between two steps is in process {this_world().rank} alone, of 2"):
+            commands.call(lambda: capture(self.trainer)).result(WAIT)
+        with pytest.raises(UsageError, match="Call is obeyed by a run of one process"):
+            commands.call(print, edits="all")
+        with pytest.raises(UsageError, match="cannot rewind to step 40"):
+            commands.rewind(40).result(WAIT)
+        said["break"] = commands.breakpoint("mse > 0", "mark").result(WAIT)
+        said["until"] = commands.run_until("event breakpoint").result(WAIT)
+        commands.remove_breakpoint(said["break"]).result(WAIT)
+        said["to 8"] = commands.run_until("step 8").result(WAIT)
+        commands.rewind(4).result(WAIT)
+        said["back"] = self.trainer.progress.step
+        said["limit"] = commands.set_limit("max_steps", 10).result(WAIT)
+        commands.resume().result(WAIT)
+
+
+def drive(path: str, rank: int) -> dict[str, Any]:
+    data = some_data(54)
+    trainer = Dropping(data=data, validation_data=data, run_dir=path, **SETTINGS)
+    driver = Driver(trainer)
+    trainer.commands.note(0, "by all of them")
+    if this_world().rank == rank:
+        trainer.commands.pause()
+        driver.start()
+    summary = trainer.train()
+    if this_world().rank == rank:
+        driver.join(WAIT)
+    done = [summary.status, summary.step, trainer.digest(), trainer.overview().learning_rates]
+    return {"done": done, "said": driver.said, "error": driver.error}
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_whichever_process_is_asked_all_obey_after_the_same_step(tmp_path: Path, rank: int) -> None:
+    found = together(2, tmp_path, drive, str(tmp_path / "run"), rank)
+    assert [one["error"] for one in found] == ["", ""]
+    assert found[0]["done"] == found[1]["done"]
+    assert found[0]["done"][:2] == ["finished", 10]
+    assert found[1 - rank]["said"] == {}
+    said = found[rank]["said"]
+    assert said["advance"] == {"reached": True, "step": 4} and said["to 8"] == {"reached": True, "step": 8}
+    assert said["until"] == {"reached": True, "step": 5}
+    assert said["note"] is True and said["call"] == (4, False) and said["back"] == 4 and said["break"] == 1
+    assert [said["rate"][0][key] for key in ("target", "before", "after")] == ["optimizer", 1.0, 0.5]
+    assert [said["limit"][0][key] for key in ("target", "before", "after")] == ["max_steps", 14, 10]
+    events = [(entry["event"], entry["step"]) for entry in journal(tmp_path / "run" / "v001")]
+    for one in [("note", 0), ("note", 4), ("pause", 0), ("validate", 4), ("breakpoint set", 4), ("rewind", 4)]:
+        assert events.count(one) == 1, one
+    assert events.count(("edit", 4)) == 5
+    assert json.loads((tmp_path / "run" / "v001" / "summary.json").read_text())["digest"] == found[0]["done"][2]
+
+
+def ask_late(rank: int) -> Any:
+    trainer = Dropping(data=some_data(54), **{key: SETTINGS[key] for key in ("batch_size", "max_steps", "seed")})
+    answers: list[Any] = []
+
+    def ask(batch: Any, outputs: Any) -> None:
+        if trainer.progress.step == 14 and this_world().rank == rank:
+            answers.append(trainer.commands.extend(max_steps=16))
+
+    trainer.post_step = ask  # type: ignore[method-assign]
+    summary = trainer.train()
+    after = trainer.commands.rewind(3)
+    return [summary.step, [each.done() for each in answers], str(after.exception(WAIT))]
+
+
+def test_what_is_asked_at_the_very_end_is_heard_and_what_comes_later_is_refused(tmp_path: Path) -> None:
+    found = together(2, tmp_path, ask_late, 1)
+    assert [one[0] for one in found] == [16, 16]
+    assert [one[1] for one in found] == [[], [True]]
+    assert all(one[2] == "the run has ended (finished): no command is obeyed any more" for one in found)
