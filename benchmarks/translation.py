@@ -190,7 +190,7 @@ def bars(found: dict[str, Any]) -> list[Bar]:
     return [
         Bar("final: sharpness", final["sharpness"], least=0.7),
         Bar("final: spectrum", final["spectrum"], most=0.7),
-        Bar("final: lattice, dB", final["lattice"], most=1.0),
+        Bar("final: lattice, dB", final["lattice"], most=0.05),
         Bar("final: centre", final["centre"], 0.85, 1.15),
         Bar("final: L1", final["l1"], most=0.18),
         Bar("best: L1", best["l1"], most=0.172),

@@ -174,6 +174,15 @@ def test_a_lattice_that_the_target_has_is_none():
     assert lattice(noise(1, (1, 64, 64)) + 0.2 * squares(8), tiled) < 4.5
 
 
+def test_a_dip_of_the_targets_is_nothing_to_stand_out_of():
+    fine = noise(0, (3, 64, 64))
+    smooth = (
+        fine + fine.roll(1, 1) + fine.roll(1, 2) + fine.roll((1, 1), (1, 2))
+    ) / 4  # no pattern of 2 pixels
+    assert lattice(torch.zeros(3, 64, 64), smooth) == 0
+    assert lattice(fine + 0.15 * squares(2), smooth) > 6
+
+
 def test_fine_noise_and_flat_pictures_have_no_lattice():
     flat = torch.zeros(3, 64, 64)
     assert lattice(flat, flat) == 0

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from treadle.errors import UsageError
-from treadle.images.texture import LATTICES, TILE, UNSEEN, lattice_places
+from treadle.images.texture import LATTICES, TILE, UNSEEN, continued, lattice_places
 
 SQUARE = 4
 """Side of the squares that `coarse` averages over, in pixels."""
@@ -70,19 +70,17 @@ def lattice(fake: Tensor, target: Tensor) -> Tensor:
     spectra are in Durall, Keuper and Keuper 2020 (https://arxiv.org/abs/2003.01826): of each peak the excess over the
     target's own, 0 where there is none, and the mean of all peaks. In a single picture peaks come and go by chance,
     and only those that stand out more cost anything, so a generator learns to stay a little below its targets.
-
-    Raises:
-        UsageError: a picture smaller than 32 x 32.
+    Pictures smaller than 32 x 32 are continued by reflection.
     """
     return (_standing_out(fake) - _standing_out(target)).relu().mean()
 
 
 def _standing_out(picture: Tensor) -> Tensor:
     """How far each peak stands out of the power around it, in powers of ten of amplitude: (peaks,)."""
-    if min(picture.shape[2:]) < TILE:
-        height, width = picture.shape[2:]
-        raise UsageError(f"a picture of {height} x {width} pixels is too small to find a lattice in: 32 x 32 at least")
     values = _full(picture)
+    for axis in (2, 3):
+        if values.shape[axis] < TILE:
+            values = values.index_select(axis, torch.from_numpy(continued(values.shape[axis])).to(values.device))
     if values.shape[1] >= 3:
         values = values[:, :3] * values.new_tensor([0.299, 0.587, 0.114])[:, None, None] * 3
     tiles = values.mean(1).unfold(1, TILE, TILE // 2).unfold(2, TILE, TILE // 2)

@@ -61,8 +61,9 @@ def lattice(output: Tensor, target: Tensor) -> float:
     Windowed tiles of 32 x 32 pixels are transformed, and their power averaged. A pattern that repeats after 2 pixels,
     a checkerboard say, is power at half the sampling frequency in one direction or both, and one that repeats after 4
     or 8 at the multiples of a quarter or an eighth. Each of these peaks is taken over the power around it, so that
-    texture is no lattice, and the highest of one kind is compared with the target's highest of that kind. Transposed
-    convolutions leave such patterns (Odena, Dumoulin and Olah 2016, https://distill.pub/2016/deconv-checkerboard).
+    texture is no lattice, and the highest of one kind is compared with the target's highest of that kind; what is below
+    its surroundings is no peak of either. Transposed convolutions leave such patterns (Odena, Dumoulin and Olah 2016,
+    https://distill.pub/2016/deconv-checkerboard).
 
     Of one picture the figure is a rough one: a regular front has peaks too. NaN where a value is not finite.
     """
@@ -269,19 +270,25 @@ def _distance(made: _Set, real: _Set) -> float:
 
 def _tiles(picture: Array) -> Array:
     """The mean power spectrum of the tiles of a picture, which overlap by half; of large ones no more than 32 x 32."""
-    lacking = [(0, max(0, TILE - side)) for side in picture.shape]
-    if any(after for _, after in lacking):
-        picture = np.pad(picture, lacking, mode="reflect")
+    picture = picture[np.ix_(*map(continued, picture.shape))]
     steps = [max(TILE // 2, (side - TILE) // 31) for side in picture.shape]
     tiles = np.lib.stride_tricks.sliding_window_view(picture, (TILE, TILE))[:: steps[0], :: steps[1]]
     return np.asarray(_power(tiles, _hann(TILE, TILE)).mean((0, 1)))
 
 
+def continued(side: int) -> NDArray[np.int64]:
+    """The rows of a picture of so many that tiles are cut from: all of them, and by reflection at least `TILE`."""
+    return np.pad(np.arange(side), (0, max(0, TILE - side)), mode="reflect")
+
+
 def _excess(made: Array, real: Array) -> float:
-    """By how many dB the peaks of one mean power spectrum of tiles stand out more than those of another."""
+    """By how many dB the peaks of one mean power spectrum of tiles stand out more than those of another.
+
+    What is below its surroundings, or as weak as they are, is no peak: a dip of the targets is nothing to stand out of.
+    """
     if not (np.isfinite(made).all() and np.isfinite(real).all()):
         return math.nan
-    return max(0.0, *(_peak(made, side) - _peak(real, side) for side in LATTICES))
+    return max(0.0, *(max(0.0, _peak(made, side)) - max(0.0, _peak(real, side)) for side in LATTICES))
 
 
 def _peak(power: Array, side: int) -> float:
