@@ -176,9 +176,7 @@ def test_a_lattice_that_the_target_has_is_none():
 
 def test_a_dip_of_the_targets_is_nothing_to_stand_out_of():
     fine = noise(0, (3, 64, 64))
-    smooth = (
-        fine + fine.roll(1, 1) + fine.roll(1, 2) + fine.roll((1, 1), (1, 2))
-    ) / 4  # no pattern of 2 pixels
+    smooth = (fine + fine.roll(1, 1) + fine.roll(1, 2) + fine.roll((1, 1), (1, 2))) / 4  # no pattern of 2 pixels
     assert lattice(torch.zeros(3, 64, 64), smooth) == 0
     assert lattice(fine + 0.15 * squares(2), smooth) > 6
 

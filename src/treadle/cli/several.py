@@ -72,6 +72,8 @@ def meet() -> None:
 
 def split_off(command: str, arguments: Sequence[str]) -> tuple[int | None, list[str]]:
     """The number that `--processes` gives, and the arguments without it. Raises UsageError for what is no number."""
+    if command == "slurm":  # which has jobs of several processes written
+        return None, list(arguments)
     count: str | None = None
     rest: list[str] = []
     waiting = iter(arguments)

@@ -256,6 +256,8 @@ class Loop:
         try:
             if self.fixed is not None and self._batches is not None:
                 outputs = self.fixed.take(partial(self._call, step), self._in_parts, self._batches.shares)
+            elif self.config.precision == "fp32":
+                outputs = scalars(step(batch), "step")
             else:
                 outputs = self._call(step, batch)
             if self.config.accumulate > 1:

@@ -268,10 +268,13 @@ class Minimizer:
         before = [p.grad for p in held]
         for p in held:
             p.grad = None
+        window = first.micro_batches, first.calls, first.elements
         with torch.autocast(self._device.type, enabled=False):
-            first.differentiate(
+            first.backward(
                 total, elements, self._inputs(updaters) if len(self.updaters) > 1 else None, retain_graph=retain_graph
             )
+        # All parts of a batch are one loss, which joins the window when they are complete.
+        first.micro_batches, first.calls, first.elements = window
         for updater in updaters:
             assert updater.parts is not None
             updater.parts.put(fixed.current, updater.parameters, elements, loss, bad if updater is first else "")

@@ -93,24 +93,20 @@ class Updater:
         self, loss: Tensor, elements: float, inputs: Sequence[Tensor] | None, *, retain_graph: bool = False
     ) -> None:
         """Add the gradient of `loss`, weighted by `elements` where several losses make one update."""
-        self.count(elements)
-        self.differentiate(loss, elements, inputs, retain_graph=retain_graph)
-
-    def count(self, elements: float) -> None:
-        """A loss over so many elements joins the window."""
         self.micro_batches += 1
         self.calls += 1
         self.elements += elements
-
-    def differentiate(
-        self, loss: Tensor, elements: float, inputs: Sequence[Tensor] | None, *, retain_graph: bool = False
-    ) -> None:
-        """Add the weighted gradient of `loss` to those there are."""
         if self.weighs:
             loss = loss * elements
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
         backpropagate(loss, inputs, retain_graph)
+
+    def count(self, elements: float) -> None:
+        """A loss over so many elements joins the window, whose gradient is there already."""
+        self.micro_batches += 1
+        self.calls += 1
+        self.elements += elements
 
     def update(self, pre_update: Callable[[], None] | None) -> bool:
         """Turn the accumulated gradients into one update; returns whether there was one (fp16 may skip it).

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import importlib
 import json
 import os
 import signal
@@ -48,12 +50,14 @@ def group() -> World:
                 f"WORLD_SIZE says that {os.environ.get('WORLD_SIZE')} processes train together, but {missing[0]} is "
                 "not set: start them with torchrun, or unset WORLD_SIZE where nothing has started several"
             )
+        importlib.import_module("torch._dynamo")  # see `_part`
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         try:
             store, rank, size = next(rendezvous("env://", timeout=_patience()))
             # Processes that torchrun has started again would find in its store where those before them listened.
             store = PrefixStore(f"treadle/{restarts()}", store)
             dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_patience())
+            atexit.register(_part)
         except (RuntimeError, ValueError) as error:
             raise RunError(f"the processes of this run cannot meet: {one_line(error)}") from error
     if dist.get_world_size() == 1:
@@ -63,6 +67,17 @@ def group() -> World:
         _end_with_the_launcher()
         _say_uncaught(found)
     return found
+
+
+def _part() -> None:
+    """End the group's threads: one that lets go of a Python object while the interpreter is taken down aborts.
+
+    They end with the last reference to the group, and torch._dynamo keeps one where it is imported (by the first
+    optimizer) when there is a group already: so it is imported before.
+    """
+    with suppress(Exception):
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def _say_uncaught(group: Group) -> None:
