@@ -16,12 +16,12 @@ from treadle.cli import several
 from treadle.cli.main import main
 
 PROGRAM = """
-import atexit, pathlib
+import atexit, pathlib, sys
 import torch
 
 def say_threads():  # registered first, so that it is called last
     tasks = [path.read_text() for path in pathlib.Path("/proc/self/task").glob("*/comm")]
-    print(f"left: {sum('gloo' in name for name in tasks)}", flush=True)
+    sys.stdout.write(f"left: {sum('gloo' in name for name in tasks)}\\n")  # in one piece: there are two that write
 
 atexit.register(say_threads)
 from treadle import Interrupts, Trainer
@@ -40,7 +40,8 @@ class Line(Trainer):
 x = torch.linspace(-1, 1, 250)[:, None]
 trainer = Line(data=(x, 3 * x + 1), batch_size=32, max_epochs=3, run_dir="runs/line", resume="auto")
 summary = trainer.train()
-print(f"process {trainer.loop.world.rank}: {summary.status} {trainer.digest()}", flush=True)
+sys.stdout.write(f"process {trainer.loop.world.rank}: {summary.status} {trainer.digest()}\\n")
+sys.stdout.flush()
 """
 
 
