@@ -83,6 +83,7 @@ def environment() -> dict[str, str]:
 
 
 def hear(child: Child) -> None:
+    """Keep what a child's process says on stderr, line by line, until it ends; for a thread of its own."""
     assert child.process.stderr is not None
     for line in child.process.stderr:
         child.lines.append(line.rstrip())
