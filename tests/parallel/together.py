@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-SECONDS = 250
+SECONDS = 600
 """A test that takes longer hangs, and is ended."""
 
 _members: list[tuple[Any, Connection]] = []

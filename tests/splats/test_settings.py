@@ -68,7 +68,7 @@ def test_the_default_has_a_fixed_budget() -> None:
         ({"lists": {"tests": "a.txt"}}, "lists is .*expected the keys train, validation and test"),
         ({"weights": {"l1": "sometimes"}}, "curve 'sometimes'"),
         ({"weights": {"l1": -1}}, "loss term 'l1': weight -1"),
-        ({"batch_size": 2}, "batch_size is 2: expected between 1 and 1"),
+        ({"batch_size": 0}, "batch_size is 0: expected at least 1"),
         ({"grow_every": "often"}, "grow_every: schedule 'often'"),
         ({"strategy": "mcm"}, "strategy"),
         ({"pose_rate": "log 1 to 0"}, "pose_rate: "),

@@ -1,4 +1,4 @@
-"""Photographs as training data: one view a batch, read ahead, in an order that is a function of (seed, epoch)."""
+"""Photographs as training data: views, read ahead, in an order that is a function of (seed, epoch)."""
 
 from __future__ import annotations
 
@@ -121,30 +121,36 @@ def _tensor(array: Any) -> Tensor:
 
 
 class ViewFeed(Feed):
-    """Batches of single views: each of the photographs once an epoch.
+    """Batches of views: each of the photographs once an epoch.
 
     The next ones are read by threads while one is trained on; what they give does not depend on that.
+
+    A step gets one view at a time: a batch of several is for so many processes, or parts, that each has one.
 
     Args:
         photographs: the views.
         shuffle: take them in an order drawn from (seed, epoch), else in their own.
         threads: how many are read at the same time, ahead of their turn.
+        batch_size: views in a batch; an epoch's last may have fewer.
 
     Raises:
         UsageError: there are none.
     """
 
-    def __init__(self, photographs: Photographs, *, shuffle: bool = True, threads: int = 1) -> None:
+    def __init__(
+        self, photographs: Photographs, *, shuffle: bool = True, threads: int = 1, batch_size: int = 1
+    ) -> None:
         super().__init__()
         if len(photographs) == 0:
             raise UsageError("there are no photographs to train on: look at the split (every, lists)")
         self.photographs, self.shuffle, self.threads = photographs, shuffle, max(1, threads)
+        self.batch_size = batch_size
         self._pool: ThreadPoolExecutor | None = None
 
     @property
     def batches(self) -> int:
-        """As many as there are photographs."""
-        return len(self.photographs)
+        """Batches per epoch."""
+        return -(-len(self.photographs) // self.batch_size)
 
     @property
     def samples(self) -> int:
@@ -152,13 +158,17 @@ class ViewFeed(Feed):
         return len(self.photographs)
 
     def plan(self, epoch: int) -> Any:
-        """The photographs of each batch: one."""
+        """The photographs of each batch."""
         count = len(self.photographs)
         order = epoch_order(count, self.seed, epoch) if self.shuffle else np.arange(count)
-        return order.reshape(count, 1)
+        return np.split(order, range(self.batch_size, count, self.batch_size))
 
     def gather(self, epoch: int, indices: Any) -> View:
-        """The view of a batch."""
+        """The view of a batch, or of a part of it."""
+        if len(indices) > 1:
+            raise UsageError(
+                f"a step gets one view at a time, not {len(indices)}: give each of them a process or a part of its own"
+            )
         index = int(indices[0])
         return as_view(self.photographs[index], index)
 

@@ -3,7 +3,8 @@
 Each global batch is cut into as many parts as the setting `parts` says, whatever process has which. For each of them
 `step` is called, with random streams, batch statistics and metrics of the part's own. The calls of one process go in
 turns: at `minimize` each waits until all have come there, the gradients of all parts are added up in one binary tree,
-and the update that follows is everybody's. So no sum depends on how many processes there are.
+and the update that follows is everybody's. So no sum depends on how many processes there are. At `once` they wait as
+well, for a function that is called with what all of them have found.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from treadle.engine.progress import Progress
 from treadle.engine.strands import Strand
 from treadle.errors import UsageError
 from treadle.parallel import World
+from treadle.parallel.everybody import everybodys
 from treadle.parallel.tree import TreeSum, add_up
 
 Call = tuple[str, ...]
-"""The names of the optimizers that a call of `minimize` is for."""
+"""The names of the optimizers that a call of `minimize` is for; none of one of `once`."""
 
 
 class _Part:
@@ -37,7 +39,9 @@ class _Part:
         self.segment, self.terms = Means(), {}  # type: ignore[var-annotated]
         self.buffers: list[Tensor] = []
         self.call: Call | None = None
-        """The call of `minimize` that it waits in."""
+        """The call of `minimize`, or of `once`, that it waits in."""
+        self.given: tuple[Callable[..., Any], Sequence[Tensor]] | None = None
+        """What it has given to `once`."""
         self.outputs: Mapping[str, Any] = {}
         self.elements = 0.0
 
@@ -83,7 +87,9 @@ class FixedParts:
         self._strands: list[Strand] = []
         finalize(self, _end, self._strands)
         self._running: tuple[_Part, Strand] | None = None
-        self._updated = False
+        self._buffers_may_differ = False
+        self._came: Any = None
+        """What the call that all parts were in has come to."""
 
     @property
     def current(self) -> int | None:
@@ -107,7 +113,17 @@ class FixedParts:
         part, strand = self._running
         part.call = call
         strand.wait()
-        return self._updated
+        return bool(self._came)
+
+    def once(self, function: Callable[..., Any], tensors: Sequence[Tensor]) -> Any:
+        """In `step`: wait until all parts have come here; returns what `function` gives for the tensors of all."""
+        if self._running is None:
+            raise UsageError("with parts, once is called in step: hooks come once for the whole batch as they are")
+        part, strand = self._running
+        part.call = ()
+        part.given = function, [tensor[:0] for tensor in tensors] if part.borrowed else tensors
+        strand.wait()
+        return self._came
 
     def take(
         self, step: Callable[[Any], Mapping[str, Any]], batches: Sequence[Any], shares: Sequence[float]
@@ -121,7 +137,7 @@ class FixedParts:
         while len(self._strands) < self.here:
             self._strands.append(Strand(f"treadle-part-{len(self._strands)}"))
         buffers = self._buffers()
-        before = [buffer.detach().clone() for buffer in buffers]
+        before = _copies(buffers)
         for part in parts:
             part.buffers = before
         try:
@@ -132,6 +148,8 @@ class FixedParts:
                     self._resume(part, strand, buffers)
                 _put(before, buffers)
                 self._meet(parts)
+                if self._buffers_may_differ:
+                    buffers = self._take_in_buffers(parts, before)
         finally:
             for strand in self._strands:
                 if strand.busy:
@@ -162,20 +180,40 @@ class FixedParts:
             self._meter.exchange(outside)
             for i, (each, mine) in enumerate(zip(objectives, terms, strict=True)):
                 part.terms[i] = each.exchange(mine)
-        part.buffers = [buffer.detach().clone() for buffer in buffers]
+        part.buffers = _copies(buffers)
 
     def _meet(self, parts: Sequence[_Part]) -> None:
         """All parts wait, or all have ended. Raises UsageError where they have gone different ways."""
         calls = {part.call for part in parts}
+        self._buffers_may_differ = False
         if len(calls) > 1:
-            told = " and ".join(sorted("none" if call is None else ", ".join(call) for call in calls))
+            told = " and ".join(sorted("none" if call is None else ", ".join(call) or "once" for call in calls))
             raise UsageError(
                 f"the parts of a batch call minimize for different optimizers ({told}): with parts, step calls it "
                 "alike for whatever batch it gets"
             )
         (call,) = calls
-        if call is not None:
-            self._updated = self._complete(call)
+        if call:
+            self._came = self._complete(call)
+        elif call is not None:
+            given = [part.given for part in parts if part.given is not None]
+            for part in parts:
+                part.given = None
+            with torch.no_grad():
+                self._came = given[0][0](*everybodys(self.world, [tensors for _, tensors in given]))
+            self._buffers_may_differ = True
+
+    def _take_in_buffers(self, parts: Sequence[_Part], before: list[Tensor]) -> list[Tensor]:
+        """What `once` has done to buffers, such as a grid of occupied cells, is so for all parts; returns them."""
+        buffers = self._buffers()
+        if len(buffers) != len(before):
+            raise UsageError("once has added or removed buffers: with parts, do that in a hook")
+        for k, buffer in enumerate(buffers):
+            if buffer.shape != before[k].shape or not _same(before[k], buffer.detach()):
+                before[k] = buffer.detach().clone()
+                for part in parts:
+                    part.buffers[k] = before[k]
+        return buffers
 
     def _gather(self, parts: Sequence[_Part], before: Sequence[Tensor], buffers: Sequence[Tensor]) -> dict[str, float]:
         """Add what all parts have logged, in their order, and let batch statistics be the means of theirs."""
@@ -250,12 +288,16 @@ def _means(state: dict[str, Any]) -> Means:
     return means
 
 
+def _copies(buffers: Sequence[Tensor]) -> list[Tensor]:
+    return [buffer.detach().clone() for buffer in buffers]
+
+
 def _put(values: Sequence[Tensor], buffers: Sequence[Tensor]) -> None:
     for value, buffer in zip(values, buffers, strict=True):
         if value.shape != buffer.shape:
             raise UsageError(
                 f"a buffer of shape {tuple(value.shape)} has another one after a part of a step, {tuple(buffer.shape)}"
-                ": with parts, change shapes in a hook"
+                ": with parts, change shapes in a hook, or in once"
             )
         buffer.data.copy_(value)  # not seen by autograd, whose graphs of the other parts still need it
 

@@ -21,6 +21,7 @@ from treadle.engine.history import Archive, Snapshots
 from treadle.engine.lifecycle import Lifecycle, Stage
 from treadle.engine.logbook import Logbook
 from treadle.engine.minimize import Minimizer
+from treadle.engine.once import Once
 from treadle.engine.parts import Parts
 from treadle.engine.progress import Progress
 from treadle.engine.ranks import Ranks
@@ -147,6 +148,7 @@ class Loop:
         """What a person has changed."""
         self.own_streams = rank_streams(config.seed, device, world) if config.parts is None else None
         """What `step` draws from where there are several processes: noise has to differ, all else to be alike."""
+        self.once = Once(world, self.fixed, self.own_streams, lambda: self.borrowed)
         self.asked_batch_size = config.batch_size
         """What the settings said, where the data makes its batches itself and they now say what it does."""
         self.archive: Archive | None = None

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -43,6 +43,8 @@ from treadle.parallel import this_world
 if TYPE_CHECKING:
     from treadle.engine.commands import Commands
     from treadle.engine.rows import RowEdit
+
+T = TypeVar("T")
 
 REPLACEABLE = ("pre_epoch", "step", "post_epoch")
 
@@ -262,11 +264,46 @@ class Trainer(Subject):
         `with trainer.edit_rows({"xy": self.xy}) as edit: edit.keep(alive)`. See `RowEdit`.
         """
         if self.loop.fixed is not None and self.loop.fixed.current is not None:
-            raise UsageError("edit_rows in step, which each of the parts of a batch takes: edit rows in post_step")
+            raise UsageError(
+                "edit_rows in step, which each of the parts of a batch takes: edit rows in post_step, or in a function "
+                "that is given to once"
+            )
         from treadle.engine.rows import RowEdit  # 6 ms that a run without row edits need not wait for
 
         self.parts.find()
         return RowEdit(tensors, list(self.parts.optimizers.values()), list(self.parts.emas.values()))
+
+    def once(self, function: Callable[..., T], *tensors: Tensor) -> T:
+        """In `step`: call `function` once for the whole batch, with everybody's `tensors`; returns what it returns.
+
+        Where several processes, or the parts of a batch (`parts`), take a step together, each of them calls `once`, in
+        the same order. For each of `tensors` the function gets the list of all, in the order of the batch;
+        `batch_part` says which of them is one's own. That of a part which has nothing of its own has no rows. In one
+        process without parts these are lists of one. What the function decides and draws is the same everywhere, and
+        gradients are off in it: row edits, and all that is to be counted once, belong there, or in `post_step`.
+
+        Args:
+            function: called with a list for each of `tensors`, in every process.
+            tensors: with one dimension at least; they are detached, and their shapes may differ between parts.
+
+        Raises:
+            UsageError: with parts, outside of `step`.
+
+        Example:
+            def change(lengths):
+                self.pull += torch.stack(lengths).sum(0)
+                with self.edit_rows({"xy": self.xy, "pull": self.pull}) as edit:
+                    edit.keep(self.pull > 0)
+
+            self.minimize(loss)
+            self.once(change, lengths)
+        """
+        return self.loop.once.call(function, tensors)
+
+    @property
+    def batch_part(self) -> int:
+        """Which part of the batch the call of `step` under way has, from 0: of `parts`, or else of the processes."""
+        return self.loop.once.number
 
     # Driving it ---------------------------------------------------------------------------------------------------
 

@@ -176,15 +176,47 @@ class NeRFTrainer(Trainer):
     def step(self, batch: Tensor) -> Mapping[str, Any]:
         """Trace the first rays of a batch, compare what is seen with the photographs, update, and prune when due."""
         count = min(self.rate.rays, len(batch))
-        seen = self.feed.rays(batch[:count])  # type: ignore[union-attr]
-        if seen.counts is not None:
-            seen = seen.chosen(seen.counts)
-        background = self.backgrounds(len(seen.origins))
+        seen, share = self.own_rays(batch[:count])
+        background = self.backgrounds(len(seen.origins), seen.before)
         traced = self.trace(seen, background)
         found = self.objective(**self.terms(traced, seen, background))
-        if found.total.requires_grad:  # not where all rays go past whatever there is
-            self.minimize(found, self.optimizer)
-        self.rate.tell(count, traced.samples)
+        loss = found.total
+        if loss.requires_grad:
+            self.minimize(found, self.optimizer, elements=share)
+        elif share is not None:  # all rays go past whatever there is, but perhaps not those of others, who wait
+            self.minimize(
+                loss + torch.zeros((), device=loss.device, requires_grad=True), self.optimizer, elements=share
+            )
+        told = [traced.samples, 1.0, 0.0] if share is None else [traced.samples, share, share * loss.item()]
+        samples, weight, sum_ = self.once(partial(self.change, count), torch.tensor([told], dtype=torch.float64))
+        if share is not None:
+            loss = torch.tensor(sum_ / max(weight, 1e-12))
+        return {"loss": loss, "rays": count, "samples": samples / max(1, count)}
+
+    def own_rays(self, numbers: Tensor) -> tuple[Seen, float | None]:
+        """What this process, or part of the batch, takes of the rays `numbers`: those that are not ignored.
+
+        And which share of all of them that is; None where nobody else has any.
+        """
+        feed: Any = self.feed
+        several, alone = self.config.parts or self.loop.world.size, not self.config.parts and self.loop.world.size == 1
+        own = slice(len(numbers) * self.batch_part // several, len(numbers) * (self.batch_part + 1) // several)
+        seen: Seen = feed.rays(numbers[own])
+        if seen.counts is not None:
+            seen = seen.chosen(seen.counts)
+        if alone:
+            return seen, None
+        kept = feed.counted(numbers)
+        before, whole = (own.start, len(numbers)) if kept is None else (int(kept[: own.start].sum()), int(kept.sum()))
+        return seen._replace(before=before), len(seen.origins) / max(1, whole)
+
+    def change(self, count: int, told: Sequence[Tensor]) -> list[float]:
+        """Once for a batch of `count` rays: follow how many samples these took, and prune and shrink when due.
+
+        `told` has (1, 3) of each part of the batch: samples, its share, and its share of the loss. Returns the sums.
+        """
+        sums: list[float] = torch.cat(list(told)).sum(0).tolist()
+        self.rate.tell(count, int(sums[0]))
         if self.finished.step >= self.config.prune_from and every(self.config.prune_every).due_after_step(
             self.finished
         ):
@@ -193,12 +225,15 @@ class NeRFTrainer(Trainer):
             rows = shrink(self.model.field, self.model.occupancy, self.edit_rows)
             if rows:
                 self.note("shrunk", rows=rows)
-        return {"loss": found.total, "rays": count, "samples": traced.samples / max(1, count)}
+        return sums
 
-    def backgrounds(self, count: int) -> Tensor:
-        """What is behind each of so many rays, (count, 3): where the background is random, a colour of its own."""
+    def backgrounds(self, count: int, before: int = 0) -> Tensor:
+        """What is behind each of so many rays, (count, 3): where the background is random, a colour of its own.
+
+        `before` rays of the batch come before them.
+        """
         if self.background.trained is None:
-            return torch.rand(count, 3, generator=self.generator("background")).to(self.device)
+            return torch.rand(before + count, 3, generator=self.generator("background"))[before:].to(self.device)
         return torch.tensor(self.background.trained, device=self.device).expand(count, 3)
 
     def trace(self, seen: Seen, background: Tensor) -> Traced:
@@ -211,8 +246,10 @@ class NeRFTrainer(Trainer):
             levels = self.model.field.grid.levels
             chances = 2.0 ** torch.arange(levels)
             lod = int(torch.multinomial(chances, 1, generator=self.generator("lod")))
+        generator = self.generator("rays")
+        torch.rand(seen.before, generator=generator)  # what those before draw
         traced: Traced = self.model(
-            Rays(origins, directions), ("color",), background=background, generator=self.generator("rays"), lod=lod
+            Rays(origins, directions), ("color",), background=background, generator=generator, lod=lod
         )
         return traced
 

@@ -160,7 +160,7 @@ class SDFTrainer(Trainer):
         finished = replace(self.progress, step=self.progress.step + 1)
         begun = self.config.prune_from is None or Span.parse(self.config.prune_from).reached(finished)
         if begun and self.pruning.due_after_step(finished):
-            self.prune()
+            self.once(self.prune)
         return {"loss": result.total}
 
     def prune(self) -> None:
@@ -177,13 +177,31 @@ class SDFTrainer(Trainer):
         terms = {}
         for name in self.objective.terms:
             if name == "eikonal":
-                points = batch.points[: self.config.eikonal_points]
-                terms[name] = losses.eikonal(self.model.gradients(points, self.config.eikonal_step, lod))
+                terms[name] = self.eikonal(batch.points, lod)
             elif name == "color":
                 terms[name] = losses.color(found["color"], batch.colors, batch.distances)
             else:
                 terms[name] = losses.DISTANCE[name](found["sdf"], batch.distances)
         return terms
+
+    def eikonal(self, points: Tensor, lod: int | None) -> Tensor:
+        """How far the gradients at the first of a batch's points are from unit length.
+
+        Where several processes or parts have the batch, for those of them that are among `points` (n, 3), weighted so
+        that the mean of all parts by their points is that over the first points of the batch.
+        """
+        several, size = self.config.parts or self.loop.world.size, self.config.batch_size
+        if several == 1:
+            return losses.eikonal(
+                self.model.gradients(points[: self.config.eikonal_points], self.config.eikonal_step, lod)
+            )
+        whole = min(size, self.config.pool - self.progress.batch * size)
+        first = min(self.config.eikonal_points, whole)
+        here = min(len(points), max(0, first - whole * self.batch_part // several))
+        if not here:
+            return points.new_zeros(())
+        found = losses.eikonal(self.model.gradients(points[:here], self.config.eikonal_step, lod))
+        return found * (here / first * whole / len(points))
 
     def lod(self) -> int | None:
         """The finest level of this step: all, or one drawn from (seed, step), the next finer one twice as often."""

@@ -136,7 +136,7 @@ class CycleGANTrainer(TranslationTrainer):
             fake_b, fake_a = at_own_size(self.generator_ab, a), at_own_size(self.generator_ba, b)
         return self.play(
             g=lambda: self.g_losses(a, b, fake_a, fake_b),
-            d=lambda: self.d_losses(a, b, self.pool_a(fake_a.detach()), self.pool_b(fake_b.detach())),
+            d=lambda: self.d_losses(a, b, self.pooled(self.pool_a, fake_a), self.pooled(self.pool_b, fake_b)),
         )
 
     def g_losses(self, a: Tensor, b: Tensor, fake_a: Tensor, fake_b: Tensor) -> Losses:

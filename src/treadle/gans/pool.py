@@ -18,6 +18,9 @@ class ImagePool:
     exchanged; one that meets another takes its place and is handed on. Where a discriminator sees what a picture was
     made from, keep both together, as channels: `pool(torch.cat([x, fake], 1))`.
 
+    Where several processes train, or the `parts` of a batch, all have the same pool, which is given the pictures of the
+    whole batch: in `Trainer.once`.
+
     Args:
         size: how many pictures are kept; 0 keeps none and hands all on.
 

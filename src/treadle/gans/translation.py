@@ -31,6 +31,7 @@ from treadle.gans.images import PairedImages, Transform, UnpairedImages
 from treadle.gans.judging import NOTE, WORDS, Judge
 from treadle.gans.loading import in_batches
 from treadle.gans.padding import at_own_size
+from treadle.gans.pool import ImagePool
 from treadle.gans.settings import TranslationConfig
 from treadle.gans.strip import strip
 from treadle.gans.values import Array, conform
@@ -206,6 +207,14 @@ class TranslationTrainer(Trainer):
             if f"{game}_GP" in terms:
                 found[f"{game}_GP"] = every * gradient_penalty(judge, real, fake)
         return found
+
+    def pooled(self, pool: ImagePool, pictures: Tensor) -> Tensor:
+        """What a pool gives for made pictures, detached: one pool for the whole batch, whoever has made which of it."""
+        if not pool.size:
+            return pictures.detach()
+        given = self.once(lambda made: pool(torch.cat(made)).split([len(some) for some in made]), pictures)
+        own: Tensor = given[self.batch_part]
+        return own if len(own) else pictures.detach()  # made of a sample that another process has
 
     def draw(self, pictures: Tensor) -> Draw | None:
         """A draw of the differentiable augmentation for a batch of pictures, or None where there is none."""

@@ -20,6 +20,7 @@ import torch
 _gate = threading.Lock()
 _launched = False
 _lent = 0
+_inside = 0
 _forked_after_launch = False
 
 
@@ -51,18 +52,20 @@ def left_to_kernels() -> Iterator[None]:
     small operator they spin for a while, waiting for the next, and hold the core that a kernel's thread could have.
     A step of splats takes two thirds of the time so.
     """
-    global _lent
-    before = torch.get_num_threads()
-    if before == 1 or _lent:
+    global _lent, _inside
+    before = torch.get_num_threads()  # of this thread: others may be inside, too, and wait there for this one
+    if before == 1:
         yield
         return
-    _lent = before
+    _lent, _inside = _lent or before, _inside + 1
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(before)
-        _lent = 0
+        _inside -= 1
+        if not _inside:
+            _lent = 0
 
 
 def launch(kernel: Callable[..., None], parts: int, *arguments: Any) -> None:

@@ -35,6 +35,8 @@ class Rendered:
         normals: (H, W, 3) as `normals_of` gives them, weighted in the same way; not of unit length. None likewise.
         extra: (H, W, c) further attributes by name, sums weighted as they are seen.
         projection: where the splats are in the picture: what densification looks at.
+        pulled: after a step of training, for a strategy that has a `Pull`, what that is to add: (n,) how hard each
+            splat was pulled about, and (n,) in how many views it was, over all views of the batch.
     """
 
     image: Tensor
@@ -43,6 +45,7 @@ class Rendered:
     depth: Tensor | None = None
     normals: Tensor | None = None
     extra: dict[str, Tensor] = field(default_factory=dict)
+    pulled: tuple[Tensor, Tensor] | None = None
 
 
 def render(

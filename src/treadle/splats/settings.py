@@ -143,9 +143,9 @@ class SplatsConfig(JudgingSettings, LossSettings, GrowthSettings, ModelSettings,
     """Settings of `SplatsTrainer`."""
 
     max_steps: int | None = 2000
-    """Steps to train for, one photograph each; schedules are in percent of them."""
-    batch_size: int = setting(1, most=1)
-    """Photographs per step."""
+    """Steps to train for; schedules are in percent of them."""
+    batch_size: int = 1
+    """Photographs per step. Of several, each is one of the `parts` of a batch, or else a process's."""
     validate_every: str | None = "20%"
     """When the held-out photographs are rendered and measured; the final state always is."""
     save_every: str | None = "50%"

@@ -38,6 +38,7 @@ from treadle.images.strips import STRIP
 from treadle.kernels.splatting_warmup import prepare
 from treadle.kernels.ssim import ssim_l1
 from treadle.kernels.threads import left_to_kernels
+from treadle.parallel import this_world
 from treadle.reports.growth import course, growth
 from treadle.reports.report import write_report
 from treadle.reports.rows import Row
@@ -50,7 +51,7 @@ from treadle.splats.ply import write_cloud
 from treadle.splats.rendering import Rendered, render
 from treadle.splats.settings import SplatsConfig
 from treadle.splats.start import nearest, start
-from treadle.splats.strategies.base import Strategy
+from treadle.splats.strategies.base import Strategy, added, pull_of
 from treadle.terminal import tell_when_slow
 
 
@@ -105,6 +106,7 @@ class SplatsTrainer(Trainer):
             raise UsageError("there is one photograph to train on: a scene needs two at least, from different places")
         for feed in self.feeds.values():
             feed.threads = max(1, config.workers)  # type: ignore[attr-defined]
+        self.feed.batch_size = self.views_in_a_step()  # type: ignore[union-attr]
         self.extent = Bounds.of(views.cameras).extent
         self.near = nearest(self.capture) if config.near is None else config.near
         self.background = Background.of(config.background, views)
@@ -123,6 +125,16 @@ class SplatsTrainer(Trainer):
         self.add_hook_of("examples_every", lambda config: Examples.of(config.examples_every) if held_out else None)
         if self.device.type == "cpu":
             prepare(tell_when_slow("compiling the kernels, once for this machine"))
+
+    def views_in_a_step(self) -> int:
+        """The photographs of a batch. Raises UsageError where a call of `step` would get several, but renders one."""
+        count, calls = self.config.batch_size, self.config.parts or this_world().size
+        if count > calls:
+            raise UsageError(
+                f"batch_size is {count} photographs, of which each call of step renders one: set parts={count}, or "
+                f"batch_size=1 and accumulate={count}"
+            )
+        return int(count)
 
     def start(self) -> Cloud:
         """The splats to begin with. Override it to begin otherwise, or to give them attributes of your own."""
@@ -158,15 +170,24 @@ class SplatsTrainer(Trainer):
         rendered = self.render_training(view, target, background)
         found = self.objective(**self.terms(rendered, view, target))
         self.minimize(found, self.optimizer)
-        if self.loop.borrowed:  # another process's view, which is not to count twice
-            rendered.projection.centers.grad = None
+        pulled = pull_of(rendered) if self.strategy.pulls else ()
+        after = self.once(partial(self.change, rendered), *pulled)
+        return {"loss": found.total, "splats": after}
+
+    def change(self, rendered: Rendered, *pulled: Sequence[Tensor]) -> int:
+        """Let the strategy change which splats there are, once for all views of a batch; returns how many there are.
+
+        `pulled` is what `pull_of` gives for the views; processes and parts that have none of their own give no rows.
+        """
         before = len(self.model)
-        with torch.no_grad():
-            self.strategy.after_update(self, rendered)
+        if pulled:
+            own = [[rows for rows in some if len(rows) == before] for some in pulled]
+            rendered.pulled = added(own[0]), added(own[1])
+        self.strategy.after_update(self, rendered)
         after = len(self.model)
         if after != before:
             self.note("densify" if after > before else "prune", splats=after, before=before)
-        return {"loss": found.total, "splats": after}
+        return after
 
     def render_training(self, view: View, target: Target, background: Tensor) -> Rendered:
         """The view with all that the loss terms need, from where its camera is by now taken to be."""

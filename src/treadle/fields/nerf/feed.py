@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from treadle.cameras.capture import Photographs
@@ -21,8 +20,9 @@ class RayFeed(Feed):
     """Batches of pixel numbers, each drawn from all pixels of all photographs; `rays` says what they show.
 
     A batch is the most rays that a step may take. How many it does take is up to the step, which asks for the first of
-    them: so the position in the data stays two numbers, however many that are. An epoch has as many batches as it takes
-    to draw as many pixels as there are.
+    them: so the position in the data stays two numbers, however many that are. For the same reason each of several
+    processes, and each part of a batch, is given the numbers of the whole batch, of which it takes its part. An epoch
+    has as many batches as it takes to draw as many pixels as there are.
 
     Args:
         photographs: the views.
@@ -60,36 +60,26 @@ class RayFeed(Feed):
             self._pixels = Pixels(self.photographs, self._memory, self._threads)
         return self._pixels
 
-    def plan(self, epoch: int) -> Sequence[NDArray[np.int64]]:
-        """The pixels of each batch."""
-        return _Draws(derive_seed(self.seed, "rays", epoch), self._count, self.batch_size, self.batches)
+    def plan(self, epoch: int) -> Sequence[range]:
+        """The draws of an epoch, by number, that each batch is."""
+        size = self.batch_size
+        return [range(start, start + size) for start in range(0, self.batches * size, size)]
 
     def gather(self, epoch: int, indices: Any) -> Tensor:
-        """The numbers of a batch's pixels, (n,) int64."""
-        return torch.from_numpy(np.ascontiguousarray(indices))
+        """The numbers of the pixels of the batch that these draws are of, (batch_size,) int64: of all of it."""
+        position = indices[0] // self.batch_size
+        # From a counter-based generator: any batch is drawn by itself.
+        bits = np.random.Philox(key=derive_seed(self.seed, "rays", epoch), counter=position << 64)
+        return torch.from_numpy(np.random.Generator(bits).integers(0, self._count, self.batch_size))
 
     def rays(self, numbers: Tensor) -> Seen:
         """What the pixels `numbers` (n,) show, on the feed's device."""
         return self.pixels.seen(numbers.cpu().numpy(), self.device)
 
+    def counted(self, numbers: Tensor) -> Tensor | None:
+        """(n,) bool: which of the pixels `numbers` are not ignored; None where none is."""
+        return self.pixels.counted(numbers.cpu().numpy())
+
     def fingerprint(self) -> str:
         """That of the photographs."""
         return self.photographs.fingerprint()
-
-
-class _Draws(Sequence[NDArray[np.int64]]):
-    """Batches of numbers below `count`, each from a counter-based generator: any of them is drawn by itself."""
-
-    def __init__(self, key: int, count: int, size: int, batches: int) -> None:
-        self._key, self._count, self._size, self._batches = key, count, size, batches
-
-    def __len__(self) -> int:
-        return self._batches
-
-    def __getitem__(self, position: Any) -> Any:
-        if isinstance(position, slice):
-            return [self[index] for index in range(*position.indices(self._batches))]
-        if not -self._batches <= position < self._batches:
-            raise IndexError(position)
-        bits = np.random.Philox(key=self._key, counter=(position % self._batches) << 64)
-        return np.random.Generator(bits).integers(0, self._count, self._size)

@@ -34,6 +34,8 @@ class Seen(NamedTuple):
     """(n,) float32: how far along the ray it is seen, 0 where not known; None where no photograph has depth."""
     views: Tensor
     """(n,) int64: the number of its photograph."""
+    before: int = 0
+    """How many rays of the batch come before these, in other parts of it: what is drawn for each ray goes by that."""
 
     @property
     def alpha(self) -> Tensor | None:
@@ -44,7 +46,7 @@ class Seen(NamedTuple):
         """Some of them: a mask (n,) or indices."""
         counts, distances = (None if values is None else values[which] for values in (self.counts, self.distances))
         origins, directions, pixels = (values[which] for values in self[:3])
-        return Seen(origins, directions, pixels, counts, distances, self.views[which])
+        return Seen(origins, directions, pixels, counts, distances, self.views[which], self.before)
 
     def colors(self, background: Tensor) -> Tensor:
         """(n, 3) over a `background` (3,) or (n, 3) where they are transparent."""
@@ -137,6 +139,10 @@ class Pixels:
             None if self._depths is None else tensor(self._depths[numbers] * lengths[:, 0].astype(np.float32)),
             tensor(view),
         )
+
+    def counted(self, numbers: NDArray[np.int64]) -> Tensor | None:
+        """(n,) bool: which of the pixels `numbers` are not ignored; None where none is."""
+        return None if self._counts is None else torch.from_numpy(self._counts[numbers])
 
     def _take(self, where: slice, photograph: Photograph) -> None:
         pixels = photograph.pixels.reshape(-1, photograph.pixels.shape[2])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Protocol
 
@@ -13,7 +13,6 @@ from treadle.engine.progress import Progress
 from treadle.engine.rows import RowEdit
 from treadle.engine.schedule import Every, Span
 from treadle.errors import StateError
-from treadle.parallel import this_world
 from treadle.splats.model import Splats
 from treadle.splats.rendering import Rendered
 
@@ -53,7 +52,15 @@ class Strategy:
 
         `rendered.projection.centers.grad` (n, 2) is the gradient of the loss by where the splats are in the picture, in
         pixels. Use `scene.edit()` to change rows.
+
+        Where a batch has several views, each in a process or a part of its own, this is called once in each process,
+        with one view of that process's. What is decided must be the same in all: a `Pull` adds those of all views.
         """
+
+    @property
+    def pulls(self) -> bool:
+        """Whether it has a `Pull` to add to."""
+        return any(isinstance(value, Pull) for value in self._state().values())
 
     def state_dict(self) -> dict[str, Any]:
         """What it remembers."""
@@ -115,29 +122,14 @@ class Pull:
     """(n,) float32: in how many views each was."""
 
     def add(self, rendered: Rendered) -> None:
-        """Add one view, after its backward pass. Lengths are those for a picture from -1 to 1, as 3DGS has them.
-
-        Of several processes each adds its view, and all get the sums; one whose view has no gradient adds nothing.
-        """
-        gradient, world = rendered.projection.centers.grad, this_world()
-        counts = gradient is not None
-        if gradient is None:
-            if world.size == 1:
-                return
-            gradient = torch.zeros_like(rendered.projection.centers)
-        if len(self.lengths) != len(gradient):
-            self.clear(gradient)
-        elif self.lengths.device != gradient.device:
-            self.lengths, self.views = self.lengths.to(gradient.device), self.views.to(gradient.device)
-        height, width = rendered.alpha.shape
-        seen = (rendered.projection.extents[:, 0] > 0).to(gradient.dtype)
-        scaled = gradient * gradient.new_tensor([width / 2, height / 2])
-        lengths = torch.linalg.vector_norm(scaled, dim=1) * seen
-        if not counts:
-            seen = torch.zeros_like(seen)
-        world.sum([lengths, seen])
+        """Add what `rendered.pulled` has, all views of a batch, or else this view, after its backward pass."""
+        lengths, views = pull_of(rendered) if rendered.pulled is None else rendered.pulled
+        if len(self.lengths) != len(lengths):
+            self.clear(lengths)
+        elif self.lengths.device != lengths.device:
+            self.lengths, self.views = self.lengths.to(lengths.device), self.views.to(lengths.device)
         self.lengths += lengths
-        self.views += seen
+        self.views += views
 
     def mean(self) -> Tensor:
         """(n,) the mean length over the views that each was in; 0 where it was in none."""
@@ -155,6 +147,26 @@ class Pull:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.lengths, self.views = (state[name].to(self.lengths.device, copy=True) for name in ("lengths", "views"))
+
+
+def pull_of(rendered: Rendered) -> tuple[Tensor, Tensor]:
+    """How hard a view pulls each splat (n,), and (n,) 1 for those that are in it; 0 where it has no gradient.
+
+    Lengths are those for a picture from -1 to 1, as 3DGS has them.
+    """
+    gradient = rendered.projection.centers.grad
+    if gradient is None:
+        nothing = rendered.projection.centers.detach().new_zeros(len(rendered.projection.centers))
+        return nothing, nothing
+    height, width = rendered.alpha.shape
+    seen = (rendered.projection.extents[:, 0] > 0).to(gradient.dtype)
+    scaled = gradient * gradient.new_tensor([width / 2, height / 2])
+    return torch.linalg.vector_norm(scaled, dim=1) * seen, seen
+
+
+def added(some: Sequence[Tensor]) -> Tensor:
+    """The sum of tensors (n,), from the first to the last."""
+    return sum(some[1:], some[0])
 
 
 def row_values(model: Splats, index: Tensor) -> dict[str, Tensor]:
