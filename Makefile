@@ -113,7 +113,7 @@ gauntlet: $(FULL)  ## the long form; `make test` has the short one
 gauntlet-ranks: $(FULL)  ## runs of two processes, killed one or both: a table
 	OMP_NUM_THREADS=1 $(BIN)/python tests/parallel/gauntlet_ranks.py --kills 60
 
-proof-parallel: $(FULL)  ## examples and recipes in one process against two
+proof-parallel: $(FULL)  ## examples and recipes in one process against 2, 3 and 4: a table
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 tests/parallel/proof_packs.py
 
 proof: $(FULL)  ## what splats come to on whole scenes: 20 minutes on two cores

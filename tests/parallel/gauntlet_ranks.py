@@ -24,10 +24,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.parallel.packs import CONFORMANCE, build, write_data
 from tests.parallel.together import together
 
-CONFORMANCE = Path(__file__).parents[1] / "conformance"
-NAMES = ("growing_gaussians", "gan_2d", "ragged_sequences")
+NAMES = ("growing_gaussians", "gan_2d", "ragged_sequences", "splats_adc", "cyclegan")
 STAGES = {
     "step: before backward": (0, 1),
     "step: parameters updated": (0, 1),
@@ -54,11 +54,10 @@ def train(name: str, run: str, plan: Plan | None, settings: dict[str, Any]) -> s
 
     if str(CONFORMANCE) not in sys.path:
         sys.path.insert(0, str(CONFORMANCE))
-    builders = importlib.import_module("gauntlet_trainers").BUILDERS
     world = this_world()
     if plan is not None and world.rank in plan["ranks"]:
         importlib.import_module("gauntlet_child").plant(plan["at"], plan["nth"])
-    trainer = builders[name](0, run_dir=run, resume="auto", **settings)
+    trainer = build(name, run, settings | {"resume": "auto"})
     trainer.train()
     digest: str = trainer.digest()
     return digest
@@ -91,6 +90,7 @@ def run_gauntlet(
     draw, row = random.Random(seed), Row(name)
     meet = place / "meet"
     meet.mkdir()
+    write_data(name, place)
     (whole, _) = together(2, meet, train, name, str(place / "whole"), None, settings)
     run, turn = place / "run", 0
     while sum(row.kills.values()) < kills or turn:

@@ -77,6 +77,16 @@ def build(name: str, place: str, settings: dict[str, Any]) -> Trainer:
     )
 
 
+def write_data(name: str, folder: Path) -> None:
+    """Write what a recipe trains on, before several processes do so at once."""
+    if str(CONFORMANCE) not in sys.path:
+        sys.path.insert(0, str(CONFORMANCE))
+    import gauntlet_trainers
+
+    if name in gauntlet_trainers.RECIPES:
+        gauntlet_trainers.small_recipe(name, folder)
+
+
 def train(name: str, place: str, settings: dict[str, Any], until: int = 0) -> dict[str, Any]:
     """Train what the gauntlet calls `name`, with other settings; digest, weights and counts, or why not.
 

@@ -138,9 +138,9 @@ def test_with_parts_the_bits_are_those_of_one_process(
 def test_with_parts_a_run_that_edits_rows_goes_on_in_other_numbers_of_processes(place: Path, name: str) -> None:
     settings = {"parts": 4} | ({"batch_size": 4} if name == "splats_adc" else {})
     one = alone(place, name, settings)
-    run = place / f"{name}-resumed" / "v001"
-    together(4, place, train, name, str(run), settings, 9)
-    together(1, place, train, name, str(run), settings | {"resume": True}, 17)
+    run = place / f"{name}-resumed"
+    assert together(4, place, train, name, str(run), settings, 9) == [{}] * 4
+    assert together(1, place, train, name, str(run), settings | {"resume": True}, 17) == [{}]
     found = together(2, place, train, name, str(run), settings | {"resume": True})
     say(f"{name}, parts=4, resumed in 4, 1, 2", "same bits" if found[0]["digest"] == one["digest"] else "DIFFERS")
     assert [each["digest"] for each in found] == [one["digest"]] * 2
