@@ -16,6 +16,8 @@ import pytest
 from tests.parallel.packs import differ, differ_on_average, train
 from tests.parallel.together import together
 
+pytestmark = pytest.mark.timeout(1800)
+
 SIZES = (2, 3, 4)
 ROWS: dict[str, list[str]] = {}
 """What the table says of each comparison."""
@@ -85,14 +87,14 @@ def test_the_weights_are_those_of_one_process(place: Path, name: str, most: floa
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("name", "mean"), [("nerf", 1e-3), ("sdf", 1e-3)])
+@pytest.mark.parametrize(("name", "mean"), [("nerf", 1e-3), ("sdf", 2e-2)])
 def test_fields_are_those_of_one_process_where_gradients_are_more_than_the_last_bits_of_sums(
     place: Path, name: str, mean: float, size: int
 ) -> None:
     """Their Adam divides by 1e-15 at least: where gradients cancel, a row takes a whole step by what is left of them.
 
-    So after one step weights are those of one process but for last bits; later a few of them are elsewhere. Pruning,
-    and which rows there are, are the same.
+    So after one step weights are those of one process but for last bits; later they are apart by less than half a step
+    of the learning rate on average (.05 for sdf, .1 for nerf). Which rows there are is the same.
     """
     first = {"max_steps": 1}
     one, many = alone(place, name, first), several(place, size, name, first)
