@@ -94,7 +94,15 @@ def train_net(kind: type[Trainer], settings: dict[str, Any]) -> dict[str, Any]:
     trainer = Kept(data=data, validation_data=data, seed=3, hooks=[], **settings)
     summary = trainer.train()
     weights = {name: p.detach().flatten().tolist() for name, p in trainer.parts.all_parameters().items()}
-    return {"weights": weights, "logged": logged, "step": summary.step, "rate": trainer.random is not None}
+    updaters = trainer.minimizer.updaters.values()
+    return {
+        "weights": weights,
+        "logged": logged,
+        "step": summary.step,
+        "updates": [updater.updates for updater in updaters],
+        "scales": [updater.scaler.state_dict() for updater in updaters if updater.scaler is not None],
+        "digest": trainer.digest(),
+    }
 
 
 def differ(one: dict[str, Any], other: dict[str, Any]) -> float:

@@ -93,14 +93,36 @@ class Updater:
         self, loss: Tensor, elements: float, inputs: Sequence[Tensor] | None, *, retain_graph: bool = False
     ) -> None:
         """Add the gradient of `loss`, weighted by `elements` where several losses make one update."""
-        self.micro_batches += 1
-        self.calls += 1
-        self.elements += elements
+        self.count(elements)
+        if self.scaler is not None and (self.together is not None or self.parts is not None):
+            self._weigh_gradient(self.scaler.scale(loss), elements, inputs, retain_graph)
+            return
         if self.weighs:
             loss = loss * elements
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
         backpropagate(loss, inputs, retain_graph)
+
+    def _weigh_gradient(
+        self, loss: Tensor, elements: float, inputs: Sequence[Tensor] | None, retain_graph: bool
+    ) -> None:
+        """Weigh the gradient, which is a float32, and not the loss: so the fp16 on the way to it does not overflow.
+
+        It is then as large there as in one process, for which the loss scale is the right one. What weighs nothing, the
+        borrowed sample of another process, adds nothing, not even its overflow.
+        """
+        parameters = self.parameters
+        before = [p.grad for p in parameters]
+        for p in parameters:
+            p.grad = None
+        backpropagate(loss, inputs, retain_graph)
+        for p, held in zip(parameters, before, strict=True):
+            if p.grad is None or not elements:
+                p.grad = held
+                continue
+            p.grad.mul_(elements)
+            if held is not None:
+                p.grad = held + p.grad
 
     def count(self, elements: float) -> None:
         """A loss over so many elements joins the window, whose gradient is there already."""
