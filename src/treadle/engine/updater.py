@@ -137,10 +137,10 @@ class Updater:
         NonFiniteError before any parameter changes.
         """
         parameters = self.parameters
-        if len(parameters) != self._looked_at:
-            self._look_at(parameters)
         if self.together is not None:
             self._add_up(self.together, parameters)
+        if len(parameters) != self._looked_at:  # not before the sums: all processes see the same gradients then
+            self._look_at(parameters)
         if self.scaler is not None and self._overflowed(self.scaler):
             self._drop(parameters)
             return False
@@ -339,7 +339,7 @@ class Updater:
     def take_running(self) -> dict[str, Any]:
         """What this process has of the accumulation under way, which then is empty but for its count."""
         loss, bad = ("", "") if self.together is None else (self.together.loss, self.together.bad)
-        gradients = [p.grad for p in self.parameters] if self.micro_batches else []
+        gradients = [as_data(p.grad) for p in self.parameters] if self.micro_batches else []
         taken = {"elements": self.elements, "loss": loss or 0.0, "bad": bad, "gradients": gradients}
         count = self.micro_batches
         self._drop(self.parameters)
@@ -352,7 +352,8 @@ class Updater:
         if self.together is not None:
             self.together.loss += taken["loss"]
             self.together.bad = self.together.bad or taken["bad"]
-        for p, gradient in zip(self.parameters, taken["gradients"], strict=False):
+        for p, saved in zip(self.parameters, taken["gradients"], strict=False):
+            gradient = from_data(saved, p.device)
             if gradient is not None:
                 p.grad = gradient if p.grad is None else p.grad + gradient
 
