@@ -355,14 +355,14 @@ class Minimizer:
         """With opponents about, only the parameters of the optimizers at hand may receive gradients."""
         return [p for u in updaters for p in u.parameters if p.requires_grad]
 
-    def take_asked(self) -> bool:
-        """Whether a command waited in any process when gradients were last added up; asked again, it has not."""
+    def take_asked(self) -> tuple[bool, bool]:
+        """Since this was asked last: whether gradients were added up, and whether a command waited in any process."""
         both = [each for updater in self.updaters.values() for each in (updater.together, updater.parts)]
         sums = [each for each in both if each is not None]
-        asked = any(each.asked for each in sums)
+        met, asked = any(each.met for each in sums), any(each.asked for each in sums)
         for each in sums:
-            each.asked = False
-        return asked
+            each.met = each.asked = False
+        return met, asked
 
     def end_step(self) -> None:
         """`step` has returned: close the windows that the last step of an epoch, or of the run, leaves open."""

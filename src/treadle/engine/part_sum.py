@@ -52,7 +52,7 @@ class PartSum(GradientSum):
         self.forget()
         add_up(self.world, tree, self._count, into=self._buffers)
         head = self._head.tolist()
-        self.asked = self.asked or bool(head[5])
+        self.met, self.asked = True, self.asked or bool(head[5])
         if head[4]:
             everybodys = self.world.gather({str(part): text for part, text in bad.items()})
             texts = {part: text for one in everybodys for part, text in one.items()}

@@ -41,8 +41,9 @@ class GradientSum:
 
     def __init__(self, world: World, asks: Callable[[], bool]) -> None:
         self.world, self._asks = world, asks
-        self.asked = False
-        """Whether any process had a command when gradients were added up last: known to all at the same step."""
+        self.met = self.asked = False
+        """Whether gradients were added up, and whether any process had a command then: known to all at the same step.
+        Whoever has taken note of them sets them back."""
         self._layout: list[tuple[torch.Size, torch.dtype, torch.device]] = []
         self._sparse: frozenset[int] = frozenset()
         """The parameters whose gradients have been sparse, by number: all processes know, and lay out nothing."""
@@ -74,7 +75,7 @@ class GradientSum:
         self._fill(gradients, elements)
         self.world.sum(self._buffers)
         head = self._head.tolist()
-        self.asked = self.asked or bool(head[5])
+        self.met, self.asked = True, self.asked or bool(head[5])
         if head[4]:
             worst = next((rank, text) for rank, text in enumerate(self.world.gather(self.bad)) if text)
             raise NonFiniteError(f"{worst[1]} in process {worst[0]}")
