@@ -106,15 +106,20 @@ def ask_late(rank: int) -> Any:
 
     trainer.post_step = ask  # type: ignore[method-assign]
     summary = trainer.train()
-    after = trainer.commands.rewind(3)
-    return [summary.step, [each.done() for each in answers], str(after.exception(WAIT))]
+    after = trainer.commands.rewind(3), trainer.commands.pause()
+    told = [summary.step, [each.done() for each in answers], *(str(each.exception(WAIT)) for each in after)]
+    trainer.rewind(12)  # in all of them
+    return [*told, trainer.commands.call(lambda: trainer.progress.step).result(WAIT), trainer.train().step]
 
 
 def test_what_is_asked_at_the_very_end_is_heard_and_what_comes_later_is_refused(tmp_path: Path) -> None:
     found = together(2, tmp_path, ask_late, 1)
     assert [one[0] for one in found] == [16, 16]
     assert [one[1] for one in found] == [[], [True]]
-    assert all(one[2] == "the run has ended (finished): no command is obeyed any more" for one in found)
+    refused = "the run has ended (finished): no command is obeyed any more"
+    remedy = ", for its 2 processes wait for one another no longer: call rewind() or extend() in all of them, or start"
+    assert all(one[2].startswith(refused + remedy) and one[3] == refused for one in found)
+    assert all(one[4:] == [12, 16] for one in found)
 
 
 class ByHand(Net):

@@ -1,4 +1,4 @@
-"""Whether a trainer's attributes have collected something: what they hold, to be compared with what they held before."""
+"""Whether a trainer's attributes have collected something: what they hold, to compare with what they held before."""
 
 from __future__ import annotations
 

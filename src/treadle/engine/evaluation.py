@@ -153,8 +153,8 @@ class Evaluator:
         self._in_full = any(one["in full"] for one in everybodys)
         for name in sorted({name for one in everybodys for name in one["changed"]}):
             raise UsageError(
-                f"{step.__name__} has changed self.{name}, in each process for its batches alone: let it return that as "
-                "a metric, or a metric object, or name it in the trainer's `transient` if it is no part of the run"
+                f"{step.__name__} has changed self.{name}, in each process for its batches alone: let it return that "
+                "as a metric or a metric object, or name it in the trainer's `transient` if it is no part of the run"
             )
         together = Means()
         if not self._in_full:

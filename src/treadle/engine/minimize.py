@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from treadle.data.random import RandomStreams
 from treadle.engine.bad_steps import NonFiniteError
 from treadle.engine.dispatch import Dispatcher
 from treadle.engine.fixed_parts import FixedParts
@@ -124,6 +125,8 @@ class Minimizer:
         self.asks: Callable[[], bool] = lambda: False
         """Whether a command waits in this process: the others hear of it with the next gradients."""
         self.fixed: FixedParts | None = None
+        self.own_streams: RandomStreams | None = None
+        """What `step` draws from, where there are several processes, each of which has streams of its own there."""
         self.updaters: dict[str, Updater] = {}
         self._by_id: dict[int, Updater] = {}
         self._rates: list[tuple[LearningRate, str]] = []
@@ -315,6 +318,13 @@ class Minimizer:
         first = updaters[0]
         if first.micro_batches < first.accumulate and not first.window_ends(last=self._last_step()):
             return False
+        return self._update(updaters) if self.own_streams is None else self._update_alike(self.own_streams, updaters)
+
+    def _update_alike(self, own: RandomStreams, updaters: list[Updater]) -> bool:
+        """Update within a step that draws what no other process does: `pre_update`, and the optimizer, draw alike."""
+        if self._events.listens("pre_update") or any(updater.may_draw for updater in updaters):
+            with own.outside():
+                return self._update(updaters)
         return self._update(updaters)
 
     def _minimize_by(self, closure: Callable[[], Any], updaters: list[Updater], retain_graph: bool) -> bool:

@@ -54,11 +54,11 @@ class Strand:
                     self._back.get()
             except KeyboardInterrupt as error:
                 interrupt = error
-        error, self._error = self._error, None
+        raised, self._error = self._error, None
         if interrupt is not None:
-            raise interrupt from error
-        if error is not None:
-            raise error
+            raise interrupt from raised
+        if raised is not None:
+            raise raised
 
     def wait(self) -> None:
         """In the strand: let the caller go on, until it resumes this one. Raises Abandoned where it never will."""

@@ -53,6 +53,8 @@ class Updater:
         """Whether an update is made of several losses, each of which counts by its elements."""
         self.optimizer = optimizer
         self.needs_closure = needs_closure(optimizer)
+        self.may_draw = not type(optimizer).__module__.startswith("torch.optim.")
+        """Whether an update may have noise in it: those of torch's own optimizers have none."""
         self.accumulate = settings.accumulate
         self.clip(settings.clip_norm_of(name), settings.clip_value)
         self.finite_check = settings.finite_check
