@@ -95,7 +95,9 @@ class Updater:
         self, loss: Tensor, elements: float, inputs: Sequence[Tensor] | None, *, retain_graph: bool = False
     ) -> None:
         """Add the gradient of `loss`, weighted by `elements` where several losses make one update."""
-        self.count(elements)
+        self.micro_batches += 1
+        self.calls += 1
+        self.elements += elements
         if self.scaler is not None and (self.together is not None or self.parts is not None):
             self._weigh_gradient(self.scaler.scale(loss), elements, inputs, retain_graph)
             return
