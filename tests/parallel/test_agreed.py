@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from tests.parallel.test_disk import SETTINGS, journal
-from tests.parallel.test_group import Dropping, some_data
+from tests.parallel.test_group import Dropping, Net, some_data
 from tests.parallel.together import together
 from treadle import Trainer, UsageError
 from treadle.parallel import this_world
@@ -105,12 +106,54 @@ def ask_late(rank: int) -> Any:
 
     trainer.post_step = ask  # type: ignore[method-assign]
     summary = trainer.train()
-    after = trainer.commands.rewind(3)
-    return [summary.step, [each.done() for each in answers], str(after.exception(WAIT))]
+    after = trainer.commands.rewind(3), trainer.commands.pause()
+    told = [summary.step, [each.done() for each in answers], *(str(each.exception(WAIT)) for each in after)]
+    trainer.extend(max_steps=18)  # in all of them
+    return [*told, trainer.train().step]
 
 
 def test_what_is_asked_at_the_very_end_is_heard_and_what_comes_later_is_refused(tmp_path: Path) -> None:
     found = together(2, tmp_path, ask_late, 1)
     assert [one[0] for one in found] == [16, 16]
     assert [one[1] for one in found] == [[], [True]]
-    assert all(one[2] == "the run has ended (finished): no command is obeyed any more" for one in found)
+    refused = "the run has ended (finished): no command is obeyed any more"
+    remedy = ", for its 2 processes wait for one another no longer: call rewind() or extend() in all of them, or start"
+    assert all(one[2].startswith(refused + remedy) and one[3] == refused for one in found)
+    assert all(one[4:] == [18] for one in found)
+
+
+class ByHand(Net):
+    """Never calls `minimize`: it looks at its data, say, or has an update of its own."""
+
+    def step(self, batch: Any) -> dict[str, Any]:
+        return {"loss": nn.functional.mse_loss(self.model(batch[0]), batch[1])}
+
+
+class Seldom(ByHand):
+    """Trains in every 50th step."""
+
+    def step(self, batch: Any) -> dict[str, Any]:
+        return ByHand.step(self, batch) if self.progress.step % 50 else Net.step(self, batch)
+
+
+def ask_by_hand(kind: type[Net], path: str, accumulate: int) -> list[Any]:
+    trainer = kind(data=some_data(54), run_dir=path, batch_size=12, max_steps=120, accumulate=accumulate)
+    answers = []
+    if this_world().rank == 1:
+        answers.append(trainer.commands.note(0, "before the first"))
+    while trainer.iterate():
+        if this_world().rank == 1 and trainer.progress.step == 3:
+            answers.append(trainer.commands.save())
+        if this_world().rank == 1 and trainer.progress.step == 60:
+            trainer.stop("enough")
+    return [trainer.status, trainer.progress.step, [answer.result(WAIT) for answer in answers]]
+
+
+@pytest.mark.parametrize(("kind", "accumulate"), [(ByHand, 1), (ByHand, 4), (Seldom, 1)])
+def test_steps_without_minimize_hear_commands_too(tmp_path: Path, kind: Any, accumulate: int) -> None:
+    found = together(2, tmp_path, ask_by_hand, kind, str(tmp_path / "run"), accumulate)
+    assert found[0][:2] == found[1][:2] and found[0][0] == "stopped"
+    assert 60 <= found[0][1] < 60 + accumulate
+    assert [one[2] for one in found] == [[], [False, None]]  # there is no checkpoint of step 0
+    saved = [entry["step"] for entry in journal(tmp_path / "run" / "v001") if entry["event"] == "checkpoint"]
+    assert saved[0] in range(3, 4 + accumulate)

@@ -81,7 +81,7 @@ def some_data(count: int = 53) -> tuple[torch.Tensor, torch.Tensor]:
     return x, x.sum(1, keepdim=True).sin()
 
 
-def train_net(kind: type[Trainer], settings: dict[str, Any]) -> dict[str, Any]:
+def train_net(kind: type[Trainer], settings: dict[str, Any], data: Any = None) -> dict[str, Any]:
     logged: list[Any] = []
 
     class Kept(kind):  # type: ignore[misc, valid-type]
@@ -90,11 +90,20 @@ def train_net(kind: type[Trainer], settings: dict[str, Any]) -> dict[str, Any]:
             if record.kind == "scalars":
                 logged.append((record.name, record.step, dict(record.value)))
 
-    data = some_data()
+    data = some_data() if data is None else data
     trainer = Kept(data=data, validation_data=data, seed=3, hooks=[], **settings)
     summary = trainer.train()
     weights = {name: p.detach().flatten().tolist() for name, p in trainer.parts.all_parameters().items()}
-    return {"weights": weights, "logged": logged, "step": summary.step, "rate": trainer.random is not None}
+    updaters = trainer.minimizer.updaters.values()
+    return {
+        "weights": weights,
+        "logged": logged,
+        "step": summary.step,
+        "updates": [updater.updates for updater in updaters],
+        "scales": [updater.scaler.state_dict() for updater in updaters if updater.scaler is not None],
+        "recoveries": trainer.loop.recovery.count,
+        "digest": trainer.digest(),
+    }
 
 
 def differ(one: dict[str, Any], other: dict[str, Any]) -> float:

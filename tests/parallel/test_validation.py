@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tests.parallel.together import together
-from treadle import Trainer
+from treadle import Trainer, UsageError
 from treadle.data.named import NamedFeeds
 from treadle.data.tensors import TensorFeed
 from treadle.parallel import this_world
@@ -20,6 +20,8 @@ from treadle.testing import Line
 
 class Noisy(Trainer):
     """Its validation draws, some batches have a metric of their own, and batch statistics differ between processes."""
+
+    transient = ("seen",)
 
     def setup(self) -> None:
         self.model = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
@@ -72,7 +74,9 @@ def validate(kind: str) -> list[Any]:
     limit = 3 if kind == "sets" else None
     settings: dict[str, Any] = {"max_steps": 1, "monitor": None, "limit_validation_batches": limit}
     trainer = Noisy(data=numbers(8), validation_data=data, batch_size=4, **settings)
-    return [[trainer.validate(), trainer.validate()], trainer.seen, trainer.sent]
+    first = trainer.validate()  # in which all of them see the first batch
+    trainer.seen.clear()
+    return [[first, trainer.validate()], trainer.seen, trainer.sent]
 
 
 @pytest.mark.parametrize("kind", ["tensor", "sets", "stream", "few"])
@@ -142,3 +146,54 @@ def test_metric_objects_see_every_batch_in_every_process(tmp_path: Path) -> None
     (alone,) = together(1, tmp_path, measure)
     assert alone[0]["largest/batches"] == 3
     assert together(2, tmp_path, measure) == [alone, alone]
+
+
+class Collecting(Line):
+    """Keeps something of each batch, in whatever way `how` says."""
+
+    how = "list"
+
+    def setup(self) -> None:
+        super().setup()
+        self.kept: list[float] = []
+        self.count = 0
+        self.total, self.sums = torch.zeros(()), {"all": 0.0}
+        self.late: list[float] = []
+
+    def validation_step(self, batch: Any) -> dict[str, Any]:
+        value = float(batch[0].mean())
+        if self.how == "list":
+            self.kept.append(value)
+        elif self.how == "count":
+            self.count += 1
+        elif self.how == "tensor":
+            self.total += value
+        elif self.how == "dict":
+            self.sums["all"] += value
+        elif value > 15:
+            self.late.append(value)
+        return {"loss": batch[0].mean()}
+
+
+def collect(how: str) -> list[Any]:
+    x = numbers(11)[:, :1]
+    trainer = Collecting(data=(x, x), validation_data=(x, x), batch_size=4, max_steps=1)
+    trainer.how = how
+    try:
+        found = [trainer.validate(), trainer.validate()]
+    except UsageError as error:
+        return [str(error)]
+    return [*found, trainer.kept, trainer.count, float(trainer.total), trainer.sums, trainer.digest()]
+
+
+@pytest.mark.parametrize("how", ["list", "count", "tensor", "dict"])
+def test_what_collects_in_attributes_sees_every_batch_in_every_process(tmp_path: Path, how: str) -> None:
+    (alone,) = together(1, tmp_path, collect, how)
+    found = together(2, tmp_path, collect, how)
+    assert found[0][:-1] == alone[:-1] and found[0] == found[1]
+
+
+def test_what_collects_later_is_refused_in_every_process(tmp_path: Path) -> None:
+    said = "validation_step has changed self.late, in each process for its batches alone: let it return that"
+    found = together(2, tmp_path, collect, "late")
+    assert all(one[0].startswith(said) for one in found)

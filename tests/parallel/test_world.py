@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from treadle import UsageError
 from treadle.parallel import ALONE, World, this_world
+from treadle.parallel import group as group_module
 from treadle.testing import Line, line_data
 
 
@@ -49,3 +50,28 @@ def test_a_launcher_that_does_not_say_who_is_who_is_refused(monkeypatch: pytest.
     with pytest.raises(UsageError, match=r"2 processes train together, but RANK is not set: start them with torchrun"):
         Line(data=line_data(), max_epochs=1, run_dir=tmp_path / "line")
     assert not list(tmp_path.iterdir())
+
+
+def test_tensors_on_gpus_are_added_up_by_nccl_and_all_others_by_gloo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as that can be seen without a GPU: what torch is asked for, and which number a launcher's process has."""
+    found: dict[str, object] = {}
+
+    def init(backend: str, **how: object) -> None:
+        found.update(how, backend=backend)
+
+    named = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+    for name, value in (named | {"MASTER_ADDR": "localhost", "MASTER_PORT": "1"}).items():
+        monkeypatch.setenv(name, value)
+    store = torch.distributed.HashStore()
+    monkeypatch.setattr(group_module, "rendezvous", lambda *_, **__: iter([(store, 5, 8)]))
+    monkeypatch.setattr(torch.distributed, "init_process_group", init)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 8)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 5)
+    monkeypatch.setattr(torch.distributed.distributed_c10d, "_get_default_store", lambda: store)
+    for gpus, backend in ((True, "cpu:gloo,cuda:nccl"), (False, "gloo")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda gpus=gpus: gpus)
+        group_module.group.cache_clear()
+        world = this_world()
+        group_module.group.cache_clear()
+        assert found["backend"] == backend
+        assert [world.rank, world.size, world.local_rank, world.local_size] == [5, 8, 1, 4]

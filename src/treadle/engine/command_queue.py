@@ -239,7 +239,13 @@ class CommandQueue:
         if asked.command.at_end and not refuse and not several:
             self.carry_out(asked)
         elif _begins(asked.future):
-            asked.future.set_exception(RunError(f"{self._closed}: no command is obeyed any more"))
+            remedy = ""
+            if several and asked.command.at_end:
+                remedy = (
+                    f", for its {self._world.size} processes wait for one another no longer: call rewind() or extend() "
+                    "in all of them, or start them again with resume=True"
+                )
+            asked.future.set_exception(RunError(f"{self._closed}: no command is obeyed any more{remedy}"))
 
 
 def _begins(future: Future[Any]) -> bool:

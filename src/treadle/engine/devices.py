@@ -10,16 +10,20 @@ from typing import Literal
 import torch
 
 from treadle.errors import UsageError
+from treadle.parallel import ALONE, World
 
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is a GPU where torch sees one. Raises UsageError for one that is not there."""
+def choose_device(name: str, world: World = ALONE) -> torch.device:
+    """The device called `name`; "auto" is a GPU where torch sees one. Raises UsageError for one that is not there.
+
+    Of several processes each takes the GPU of its number on its machine, which "cuda" means in it from then on.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -28,7 +32,26 @@ def choose_device(name: str) -> torch.device:
         raise UsageError(f"device is {name!r}, but torch sees no GPU: use device='cpu' or 'auto'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"device is {name!r}, but torch sees {torch.cuda.device_count()} GPU(s), counted from 0")
-    return device
+    return _own_gpu(device, world) if device.type == "cuda" and world.size > 1 else device
+
+
+def _own_gpu(device: torch.device, world: World) -> torch.device:
+    """The GPU of this process among several. Raises UsageError where two processes would have the same one."""
+    there = torch.cuda.device_count()
+    if there > 1:  # of one that torch sees nobody knows here whether others see another: Slurm deals them out so
+        if device.index is not None and world.local_size > 1:
+            raise UsageError(
+                f"device is {str(device)!r} in each of {world.local_size} processes, which would share that GPU: set "
+                "device='cuda', of which each takes its own"
+            )
+        if world.local_size > there:
+            raise UsageError(
+                f"{world.local_size} processes on a machine where torch sees {there} GPUs: start {there} at most, or "
+                "set device='cpu'"
+            )
+    own = torch.device("cuda", world.local_rank % there if device.index is None else device.index)
+    torch.cuda.set_device(own)
+    return own
 
 
 def choose_precision(name: Precision, device: torch.device) -> Precision:

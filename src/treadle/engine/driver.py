@@ -62,6 +62,8 @@ class Driver:
         self._halted = self._begun = False
         self._hears = loop.world.size > 1
         """Whether all processes are to tell one another now what they were asked: at first, before any gradients."""
+        self._unmet = 0
+        """Steps since the processes have said anything to one another with gradients, or otherwise."""
         self._advancing: tuple[Until, Future[Any]] | None = None
         self._opened, self._saving = perf_counter(), 0.0
         self.active = Active(loop, random)
@@ -168,10 +170,19 @@ class Driver:
         return not lifecycle.ended
 
     def _hear(self) -> None:
-        """Of several processes: let all know what any was asked, where one said with its gradients that it was."""
-        asked = self._loop.minimizer.take_asked()
-        if asked or self._hears or self._lifecycle.stage is Stage.PAUSED:
-            self._hears = False
+        """Of several processes: let all know what any was asked, where one said with its gradients that it was.
+
+        Where a window of steps had no gradients to say it with, as of a trainer that never calls `minimize`, it is
+        asked for by itself.
+        """
+        met, asked = self._loop.minimizer.take_asked()
+        self._unmet = 0 if met else self._unmet + 1
+        agrees = asked or self._hears or self._lifecycle.stage is Stage.PAUSED
+        if not agrees and self._unmet >= self._loop.config.accumulate:
+            self._unmet = 0
+            agrees = any(self._loop.world.gather(self.queue.asks))
+        if agrees:
+            self._hears, self._unmet = False, 0
             self.queue.agree()
 
     def _hear_in_pause(self) -> None:

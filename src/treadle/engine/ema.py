@@ -80,6 +80,10 @@ class EMA:
         current = dict(self.module.named_parameters())
         return [current[name] for name in self._shadows]
 
+    def buffers(self) -> dict[str, Tensor]:
+        """The averages of buffers by name, not copies."""
+        return dict(self._buffers)
+
     def shadow_of(self, parameter: Tensor) -> Tensor | None:
         """The average of a parameter or buffer (the tensor itself, not a copy), or None where it is not averaged."""
         for name, p in self.module.named_parameters():

@@ -15,6 +15,7 @@ from treadle.data.limit import dealt, iterate
 from treadle.data.named import sets_of
 from treadle.data.random import RandomStreams, derive_seed, seed_device
 from treadle.data.reading import SequentialFeed
+from treadle.engine.collected import changed, collected
 from treadle.engine.devices import autocast
 from treadle.engine.means import Means, is_metric
 from treadle.engine.parts import Parts
@@ -39,7 +40,9 @@ class Evaluator:
         self._parts, self._seed, self._device, self._precision = parts, seed, device, precision
         self._elements = elements
         self._in_full = False
-        """Whether a step has returned a metric object, which has to see every batch."""
+        """Whether a step remembers batches, in a metric object or an attribute, which has to see all of them."""
+        self._looked = False
+        """Whether it has been seen whether a step does."""
         self.evaluated_set = ""
         """The name of the set under evaluation, where it has one."""
 
@@ -73,8 +76,9 @@ class Evaluator:
 
         Scalars are averaged by elements, metric objects computed. Of a set with a name so are its metrics:
         "hard/loss". What a step draws is a function of the batch's number. So whole batches can be dealt out over the
-        processes of a `world`, and come to the same bits: unless metric objects are about, which all of them then
-        show every batch.
+        processes of a `world`, and come to the same bits: unless metric objects are about, or the first batch leaves
+        something in an attribute. Then all of them go through every batch. Raises UsageError where only a later batch
+        does.
         """
         found: dict[str, float] = {}
         try:
@@ -91,7 +95,7 @@ class Evaluator:
     ) -> dict[str, float]:
         metrics: dict[str, float] = {}
         if world.size > 1 and not self._remembers():
-            metrics = self._fold(feed, step, limit, world)
+            metrics = (self._fold if self._looked else self._look)(feed, step, limit, world)
         if not metrics:
             with closing(Scores()) as scores:
                 for index, batch in enumerate(self.batches(feed, limit)):
@@ -101,12 +105,42 @@ class Evaluator:
             raise RunError(f"{step.__name__} was given no batch, or returned no metric: is the data empty?")
         return metrics
 
-    def _fold(
+    def _look(
         self, feed: Feed, step: Callable[[Any], Mapping[str, Any] | Tensor], limit: int | None, world: World
     ) -> dict[str, float]:
-        """The means over batches that the processes deal out, added in their order; none where that cannot be."""
+        """The first time every process takes the first batch: then all of them, where that one is remembered."""
+        before = collected(self._parts)
+        with closing(Scores()) as scores:
+            for index, batch in enumerate(self.batches(feed, limit)):
+                self._score(scores, step, index, batch)
+                if not self._looked:
+                    self._looked = True
+                    here = scores.has_objects or bool(changed(before, collected(self._parts)))
+                    self._in_full = any(world.gather(here))
+                if not self._in_full:
+                    break
+            if self._in_full:
+                return scores.result()
+        return self._fold(feed, step, limit, world, scores.means)
+
+    def _fold(
+        self,
+        feed: Feed,
+        step: Callable[[Any], Mapping[str, Any] | Tensor],
+        limit: int | None,
+        world: World,
+        first: Means | None = None,
+    ) -> dict[str, float]:
+        """The means over batches that the processes deal out, added in their order; none where that cannot be.
+
+        `first` is what the first batch has come to, where that is known.
+        """
         mine: list[tuple[int, Means]] = []
-        for index, batch in dealt(self._limited(feed, limit), world):
+        before = collected(self._parts)
+        for index, batch in dealt(self._limited(feed, limit, anew=first is not None), world):
+            if first is not None and not index:
+                mine.append((index, first))
+                continue
             with closing(Scores()) as scores:
                 self._score(scores, step, index, to_device(batch, self._device))
                 mine.append((index, scores.means))
@@ -114,8 +148,14 @@ class Evaluator:
                     self._in_full = True
                     break
         states = {str(index): means.state_dict() for index, means in mine}
-        everybodys: list[dict[str, Any]] = world.gather({"in full": self._in_full, "batches": states})
+        told = {"in full": self._in_full, "batches": states, "changed": changed(before, collected(self._parts))}
+        everybodys: list[dict[str, Any]] = world.gather(told)
         self._in_full = any(one["in full"] for one in everybodys)
+        for name in sorted({name for one in everybodys for name in one["changed"]}):
+            raise UsageError(
+                f"{step.__name__} has changed self.{name}, in each process for its batches alone: let it return that "
+                "as a metric or a metric object, or name it in the trainer's `transient` if it is no part of the run"
+            )
         together = Means()
         if not self._in_full:
             found = {int(index): state for one in everybodys for index, state in one["batches"].items()}
@@ -149,8 +189,8 @@ class Evaluator:
         for batch in self._limited(feed, limit):
             yield to_device(batch, self._device)
 
-    def _limited(self, feed: Feed, limit: int | None) -> BatchIterator:
-        if isinstance(feed, SequentialFeed) and (limit is not None or self._in_full):
+    def _limited(self, feed: Feed, limit: int | None, *, anew: bool = False) -> BatchIterator:
+        if isinstance(feed, SequentialFeed) and (limit is not None or self._in_full or anew):
             feed.load_state_dict({})  # it was left where the limit was, and begins anew
         return iterate(feed, 0, limit=limit)
 

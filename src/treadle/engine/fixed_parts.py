@@ -151,11 +151,21 @@ class FixedParts:
                 if self._buffers_may_differ:
                     buffers = self._take_in_buffers(parts, before)
         finally:
-            for strand in self._strands:
+            self._unwind()
+        return self._gather(parts, before, buffers)
+
+    def _unwind(self) -> None:
+        """Have all parts leave what they have entered, where one has failed; a Ctrl-C meanwhile is not lost."""
+        interrupt = None
+        for strand in self._strands:
+            try:
                 if strand.busy:
                     strand.abandon()
-            self._running = None
-        return self._gather(parts, before, buffers)
+            except KeyboardInterrupt as error:
+                interrupt = error
+        self._running = None
+        if interrupt is not None:
+            raise interrupt
 
     def _run(self, part: _Part, step: Callable[[Any], Mapping[str, Any]]) -> None:
         part.outputs = step(part.batch)

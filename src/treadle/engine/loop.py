@@ -149,6 +149,7 @@ class Loop:
         self.own_streams = rank_streams(config.seed, device, world) if config.parts is None else None
         """What `step` draws from where there are several processes: noise has to differ, all else to be alike."""
         self.once = Once(world, self.fixed, self.own_streams, lambda: self.borrowed)
+        self.minimizer.own_streams = self.own_streams
         self.asked_batch_size = config.batch_size
         """What the settings said, where the data makes its batches itself and they now say what it does."""
         self.archive: Archive | None = None

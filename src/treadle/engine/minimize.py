@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from treadle.data.random import RandomStreams
 from treadle.engine.bad_steps import NonFiniteError
 from treadle.engine.dispatch import Dispatcher
 from treadle.engine.fixed_parts import FixedParts
@@ -124,6 +125,8 @@ class Minimizer:
         self.asks: Callable[[], bool] = lambda: False
         """Whether a command waits in this process: the others hear of it with the next gradients."""
         self.fixed: FixedParts | None = None
+        self.own_streams: RandomStreams | None = None
+        """What `step` draws from, where there are several processes, each of which has streams of its own there."""
         self.updaters: dict[str, Updater] = {}
         self._by_id: dict[int, Updater] = {}
         self._rates: list[tuple[LearningRate, str]] = []
@@ -315,6 +318,13 @@ class Minimizer:
         first = updaters[0]
         if first.micro_batches < first.accumulate and not first.window_ends(last=self._last_step()):
             return False
+        return self._update(updaters) if self.own_streams is None else self._update_alike(self.own_streams, updaters)
+
+    def _update_alike(self, own: RandomStreams, updaters: list[Updater]) -> bool:
+        """Update within a step that draws what no other process does: `pre_update`, and the optimizer, draw alike."""
+        if self._events.listens("pre_update") or any(updater.may_draw for updater in updaters):
+            with own.outside():
+                return self._update(updaters)
         return self._update(updaters)
 
     def _minimize_by(self, closure: Callable[[], Any], updaters: list[Updater], retain_graph: bool) -> bool:
@@ -355,14 +365,14 @@ class Minimizer:
         """With opponents about, only the parameters of the optimizers at hand may receive gradients."""
         return [p for u in updaters for p in u.parameters if p.requires_grad]
 
-    def take_asked(self) -> bool:
-        """Whether a command waited in any process when gradients were last added up; asked again, it has not."""
+    def take_asked(self) -> tuple[bool, bool]:
+        """Since this was asked last: whether gradients were added up, and whether a command waited in any process."""
         both = [each for updater in self.updaters.values() for each in (updater.together, updater.parts)]
         sums = [each for each in both if each is not None]
-        asked = any(each.asked for each in sums)
+        met, asked = any(each.met for each in sums), any(each.asked for each in sums)
         for each in sums:
-            each.asked = False
-        return asked
+            each.met = each.asked = False
+        return met, asked
 
     def end_step(self) -> None:
         """`step` has returned: close the windows that the last step of an epoch, or of the run, leaves open."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from treadle.engine.bad_steps import NonFiniteError
 from treadle.engine.together import GradientSum, Window
+from treadle.errors import UsageError
 from treadle.parallel import World
 from treadle.parallel.tree import TreeSum, add_up
 
@@ -23,9 +24,17 @@ class PartSum(GradientSum):
         self._bad: dict[int, str] = {}
 
     def put(self, part: int, parameters: Sequence[Tensor], elements: float, loss: float, bad: str) -> None:
-        """Take the gradients of `part`, whose loss is a mean over `elements`: 0 where it has nothing of its own."""
+        """Take the gradients of `part`, whose loss is a mean over `elements`: 0 where it has nothing of its own.
+
+        Raises UsageError for a sparse gradient.
+        """
         self._lay_out(parameters)
         gradients = [p.grad if elements else None for p in parameters]
+        if any(g is not None and g.is_sparse for g in gradients):
+            raise UsageError(
+                "the parts of a batch cannot add up sparse gradients: make the embedding with sparse=False, or set "
+                "parts=null, with which several processes add them up"
+            )
         self.forget()
         self.note(loss, elements, bad)
         if bad:
@@ -43,7 +52,7 @@ class PartSum(GradientSum):
         self.forget()
         add_up(self.world, tree, self._count, into=self._buffers)
         head = self._head.tolist()
-        self.asked = self.asked or bool(head[5])
+        self.met, self.asked = True, self.asked or bool(head[5])
         if head[4]:
             everybodys = self.world.gather({str(part): text for part, text in bad.items()})
             texts = {part: text for one in everybodys for part, text in one.items()}

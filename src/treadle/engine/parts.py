@@ -138,7 +138,7 @@ class Parts:
         for module in self.modules.values():
             module.to(device)
         for tensor in self.tensors.values():
-            if tensor.device.type != device.type:
+            if tensor.device.type != device.type or device.index not in (None, tensor.device.index):
                 tensor.data = tensor.data.to(device)
         for ema in self.emas.values():
             ema.to(device)

@@ -151,13 +151,16 @@ class Ranks:
         return found
 
     def _buffers(self) -> dict[str, Tensor]:
-        """The buffers that a state has, by the paths that it has them at."""
-        return {
+        """The buffers that a state has, and their averages, by the paths that it has them at."""
+        found = {
             f"{name}/state/{key}": buffer
             for name, module in self._parts.modules.items()
             for key, buffer in module.named_buffers()
             if key in module.state_dict()
         }
+        for name, ema in self._parts.emas.items():
+            found |= {f"{name}/buffers/{key}": average for key, average in ema.buffers().items()}
+        return found
 
 
 def _dtype(name: str) -> torch.dtype:

@@ -51,7 +51,7 @@ class DeviceSettings(Settings):
     """Where and how exactly is computed."""
 
     device: str = setting("auto", common=True)
-    """"auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1"."""
+    """"auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1". Of several processes each takes its own GPU."""
     precision: Literal["fp32", "bf16", "fp16", "auto"] = setting("fp32", common=True)
     """Autocast dtype of `step`: fp16 scales gradients, one scaler per optimizer; "auto" is bf16 where that is fast."""
     deterministic: bool = setting(False, resumable=True, affects_state=False)

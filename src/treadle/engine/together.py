@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from treadle.engine.bad_steps import NonFiniteError
-from treadle.errors import UsageError
+from treadle.engine.sparse_sum import add_mixed, add_sparse
 from treadle.parallel import World
 
 HEAD = 6
@@ -41,9 +41,12 @@ class GradientSum:
 
     def __init__(self, world: World, asks: Callable[[], bool]) -> None:
         self.world, self._asks = world, asks
-        self.asked = False
-        """Whether any process had a command when gradients were added up last: known to all at the same step."""
+        self.met = self.asked = False
+        """Whether gradients were added up, and whether any process had a command then: known to all at the same step.
+        Whoever has taken note of them sets them back."""
         self._layout: list[tuple[torch.Size, torch.dtype, torch.device]] = []
+        self._sparse: frozenset[int] = frozenset()
+        """The parameters whose gradients have been sparse, by number: all processes know, and lay out nothing."""
         self._buffers: list[Tensor] = []
         self._views: list[Tensor] = []
         self._head = torch.zeros(0)
@@ -63,22 +66,42 @@ class GradientSum:
     def add_up(self, parameters: Sequence[Tensor], elements: float) -> Window:
         """Give the parameters the sum of all processes' gradients; one that no process has stays None.
 
-        Raises NonFiniteError in every process where the loss was bad in one, UsageError for sparse gradients.
+        Raises NonFiniteError in every process where the loss was bad in one.
         """
+        if self._sparse and len(parameters) != len(self._layout):
+            self._sparse = frozenset()  # they are numbered otherwise now
         self._lay_out(parameters)
         gradients = [p.grad for p in parameters]
         self._fill(gradients, elements)
         self.world.sum(self._buffers)
         head = self._head.tolist()
-        self.asked = self.asked or bool(head[5])
+        self.met, self.asked = True, self.asked or bool(head[5])
         if head[4]:
             worst = next((rank, text) for rank, text in enumerate(self.world.gather(self.bad)) if text)
             raise NonFiniteError(f"{worst[1]} in process {worst[0]}")
-        for p, view, exists in zip(parameters, self._views, head[HEAD:], strict=True):
+        there = head[HEAD:]
+        if self._sparse or max(there, default=0) > self.world.size:
+            there = self._add_sparse(parameters, gradients, there)
+        for p, view, exists in zip(parameters, self._views, there, strict=True):
             if exists:
                 p.grad = torch.empty_like(p).copy_(view) if p.grad is None else p.grad.copy_(view)
         self.forget()
         return self._window(head)
+
+    def _add_sparse(
+        self, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None], there: Sequence[float]
+    ) -> list[float]:
+        """Add up the gradients that are sparse somewhere; returns which of the others there are."""
+        kinds = [divmod(int(number), self.world.size + 1) for number in there]  # sparse in so many, dense in so many
+        sparse = [k for k, (some, dense) in enumerate(kinds) if some and not dense]
+        mixed = [k for k, (some, dense) in enumerate(kinds) if dense and (some or k in self._sparse)]
+        for chosen, add in ((sparse, add_sparse), (mixed, add_mixed)):
+            if chosen:
+                sums = add(self.world, [gradients[k] for k in chosen], [parameters[k] for k in chosen])
+                for k, total in zip(chosen, sums, strict=True):
+                    parameters[k].grad = total
+        self._sparse |= {*sparse, *mixed}
+        return [float(dense > 0 and k not in self._sparse) for k, (_, dense) in enumerate(kinds)]
 
     def existing(self) -> list[bool]:
         """Which gradients somebody had, after they were added up."""
@@ -91,16 +114,14 @@ class GradientSum:
 
     def _fill(self, gradients: Sequence[Tensor | None], elements: float) -> None:
         """Lay head and gradients out in the buffers; what is not there as zeros."""
-        if any(g is not None and g.is_sparse for g in gradients):
-            raise UsageError(
-                "sparse gradients cannot be added up over processes or parts: make the embedding with sparse=False, or "
-                "train in one process without parts"
-            )
         self._head.copy_(torch.tensor(self._numbers(gradients, elements), dtype=torch.float32))
-        there = [(view, g) for view, g in zip(self._views, gradients, strict=True) if g is not None]
+        dense = [None if g is None or g.is_sparse else g for g in gradients]
+        for k in self._sparse:
+            dense[k] = None
+        there = [(view, g) for view, g in zip(self._views, dense, strict=True) if g is not None]
         if there:
             torch._foreach_copy_([view for view, _ in there], [g for _, g in there])
-        for view, gradient in zip(self._views, gradients, strict=True):
+        for view, gradient in zip(self._views, dense, strict=True):
             if gradient is None:
                 view.zero_()
 
@@ -110,11 +131,15 @@ class GradientSum:
         for value in (elements, self.loss if math.isfinite(self.loss) else 0.0):
             high = float(torch.tensor(value, dtype=torch.float32))
             numbers += [high, value - high]
-        return [*numbers, float(bool(self.bad)), float(self._asks()), *(float(g is not None) for g in gradients)]
+        # The sum of the last ones tells in how many processes each is dense, and in how many it is sparse.
+        kinds = [0.0 if g is None else self.world.size + 1.0 if g.is_sparse else 1.0 for g in gradients]
+        return [*numbers, float(bool(self.bad)), float(self._asks()), *kinds]
 
     def _lay_out(self, parameters: Sequence[Tensor]) -> None:
         """Keep one buffer for each device and dtype: to make them anew costs twice the message."""
         layout = [(p.shape, p.dtype, p.device) for p in parameters]
+        for k in self._sparse:
+            layout[k] = torch.Size([0]), *layout[k][1:]
         if layout == self._layout:
             return
         sizes: dict[tuple[torch.dtype, torch.device], int] = {}
@@ -128,4 +153,4 @@ class GradientSum:
         buffers = {kind: torch.zeros(size, dtype=kind[0], device=kind[1]) for kind, size in sizes.items()}
         self._head = buffers[head][: HEAD + len(parameters)]
         self._views = [buffers[kind][start : start + shape.numel()].view(shape) for kind, start, shape in places]
-        self._buffers, self._layout = list(buffers.values()), layout
+        self._buffers, self._layout = [each for each in buffers.values() if each.numel()], layout

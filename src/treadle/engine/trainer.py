@@ -121,14 +121,15 @@ class Trainer(Subject):
         if is_made_to_look():
             hooks, run_dir, resume = (), None, False
         self.config = settings_from(self.Config, config, settings)
-        self.device = choose_device(self.config.device)
+        world = this_world()
+        self.device = choose_device(self.config.device, world)
         self.config.precision = choose_precision(self.config.precision, self.device)
         self.random = RandomStreams(self.config.seed, self.device)
         self.feed = feed_for(self.config, data, "data", training=True)
         self.validation_feed = feed_for(self.config, validation_data, "validation_data")
         self.test_feed = feed_for(self.config, test_data, "test_data")
         self.run = None
-        self.loop = Loop(self, self.config, self.parts, self.device, self.random, this_world())
+        self.loop = Loop(self, self.config, self.parts, self.device, self.random, world)
         self.loop.observed &= not is_made_to_look()
         self.driver = Driver(self.loop, self.random)
         for hook in hooks:

@@ -53,6 +53,8 @@ class Updater:
         """Whether an update is made of several losses, each of which counts by its elements."""
         self.optimizer = optimizer
         self.needs_closure = needs_closure(optimizer)
+        self.may_draw = not type(optimizer).__module__.startswith("torch.optim.")
+        """Whether an update may have noise in it: those of torch's own optimizers have none."""
         self.accumulate = settings.accumulate
         self.clip(settings.clip_norm_of(name), settings.clip_value)
         self.finite_check = settings.finite_check
@@ -96,11 +98,35 @@ class Updater:
         self.micro_batches += 1
         self.calls += 1
         self.elements += elements
+        if self.scaler is not None and (self.together is not None or self.parts is not None):
+            self._weigh_gradient(self.scaler.scale(loss), elements, inputs, retain_graph)
+            return
         if self.weighs:
             loss = loss * elements
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
         backpropagate(loss, inputs, retain_graph)
+
+    def _weigh_gradient(
+        self, loss: Tensor, elements: float, inputs: Sequence[Tensor] | None, retain_graph: bool
+    ) -> None:
+        """Weigh the gradient, which is a float32, and not the loss: so the fp16 on the way to it does not overflow.
+
+        It is then as large there as in one process, for which the loss scale is the right one. What weighs nothing, the
+        borrowed sample of another process, adds nothing, not even its overflow.
+        """
+        parameters = self.parameters
+        before = [p.grad for p in parameters]
+        for p in parameters:
+            p.grad = None
+        backpropagate(loss, inputs, retain_graph)
+        for p, held in zip(parameters, before, strict=True):
+            if p.grad is None or not elements:
+                p.grad = held
+                continue
+            p.grad.mul_(elements)
+            if held is not None:
+                p.grad = held + p.grad
 
     def count(self, elements: float) -> None:
         """A loss over so many elements joins the window, whose gradient is there already."""
@@ -115,10 +141,10 @@ class Updater:
         NonFiniteError before any parameter changes.
         """
         parameters = self.parameters
-        if len(parameters) != self._looked_at:
-            self._look_at(parameters)
         if self.together is not None:
             self._add_up(self.together, parameters)
+        if len(parameters) != self._looked_at:  # not before the sums: all processes see the same gradients then
+            self._look_at(parameters)
         if self.scaler is not None and self._overflowed(self.scaler):
             self._drop(parameters)
             return False
@@ -317,7 +343,7 @@ class Updater:
     def take_running(self) -> dict[str, Any]:
         """What this process has of the accumulation under way, which then is empty but for its count."""
         loss, bad = ("", "") if self.together is None else (self.together.loss, self.together.bad)
-        gradients = [p.grad for p in self.parameters] if self.micro_batches else []
+        gradients = [as_data(p.grad) for p in self.parameters] if self.micro_batches else []
         taken = {"elements": self.elements, "loss": loss or 0.0, "bad": bad, "gradients": gradients}
         count = self.micro_batches
         self._drop(self.parameters)
@@ -330,7 +356,8 @@ class Updater:
         if self.together is not None:
             self.together.loss += taken["loss"]
             self.together.bad = self.together.bad or taken["bad"]
-        for p, gradient in zip(self.parameters, taken["gradients"], strict=False):
+        for p, saved in zip(self.parameters, taken["gradients"], strict=False):
+            gradient = from_data(saved, p.device)
             if gradient is not None:
                 p.grad = gradient if p.grad is None else p.grad + gradient
 

@@ -111,6 +111,8 @@ class Group(World):
 
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.local_rank = int(os.environ.get("LOCAL_RANK", self.rank))
+        self.local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         store = PrefixStore("left", dist.distributed_c10d._get_default_store())
         self._leaving = Leaving(store, self.rank, self.size)
         self._silent = ""

@@ -46,6 +46,9 @@ class World:
 
     rank: int = 0
     size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    """The number of this process among those on its machine, and how many these are."""
     where: Callable[[], str] = staticmethod(lambda: "")
     """What this process is at, for messages: "step 12 (epoch 1, batch 4)"."""
 
