@@ -6,10 +6,7 @@ import atexit
 import importlib
 import json
 import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -24,8 +21,9 @@ from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from treadle.errors import RunError, UsageError, message, one_line
+from treadle.parallel.launcher import LAUNCH, restarts
 from treadle.parallel.leaving import Gone, Leaving
-from treadle.parallel.world import ALONE, LAUNCH, World, restarts
+from treadle.parallel.world import ALONE, World
 
 T = TypeVar("T")
 
@@ -64,7 +62,6 @@ def group() -> World:
         return ALONE
     found = Group()
     if LAUNCH in os.environ:
-        _end_with_the_launcher()
         _say_uncaught(found)
     return found
 
@@ -89,18 +86,6 @@ def _say_uncaught(group: Group) -> None:
         group.leave(error)
 
     sys.excepthook = hook
-
-
-def _end_with_the_launcher() -> None:
-    """Have a thread stop this process as SIGTERM does where the launcher is killed: it would train on, by itself."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="treadle-launcher", daemon=True).start()
 
 
 class Group(World):

@@ -38,6 +38,8 @@ class Leaving:
     def __init__(self, store: Store, rank: int, size: int) -> None:
         self._store, self._rank, self._size = store, rank, size
         self._said = False
+        self._deaf = False
+        """Whether the store is gone, as it is with the launcher, or with the machine that has it."""
 
     def say(self, kind: str, text: str) -> None:
         """Say once why this process leaves: it "failed", "waited" too long, or met "nobody"."""
@@ -56,11 +58,14 @@ class Leaving:
                 time.sleep(0.02)
 
     def others(self) -> bool:
-        """Whether another process has said that it leaves."""
+        """Whether another process has said that it leaves, as far as this one can hear."""
+        if self._deaf:
+            return False
         try:
             return any(self._store.check([f"left/{rank}"]) for rank in range(self._size) if rank != self._rank)
         except RuntimeError:
-            return True
+            self._deaf = True
+            return False
 
     def explain(self, text: str, where: str, seconds: float) -> Gone:
         """What to raise where the others were not met: who is missing and why, as far as anybody knows.

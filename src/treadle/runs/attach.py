@@ -17,7 +17,8 @@ from treadle.hooks.best_model import BestModel
 from treadle.hooks.best_model import load_best as load_best
 from treadle.hooks.early_stopping import EarlyStopping
 from treadle.hooks.time_limit import TimeLimit
-from treadle.parallel.world import LAUNCH, World, restarts
+from treadle.parallel.launcher import LAUNCH, restarts
+from treadle.parallel.world import World
 
 if TYPE_CHECKING:
     from treadle.engine.history import Archive
