@@ -123,6 +123,7 @@ class Gauntlet:
         self.name, self.how, self.place, self.row = name, how, place, Row(f"{name}, {how}")
         self.settings = {**(settings or {}), **({"parts": 2} if how == "2-1-2" else {})}
         self.run, self.struck = place / "run", place / "struck"
+        self.struck.touch()
         (_, status, self.whole), *_ = self.start("whole", 2, [])
         assert status == "finished", self.said
 
@@ -222,8 +223,9 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=72)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=NAMES)
+    parser.add_argument("--how", nargs="*", default=HOWS)
     options = parser.parse_args()
-    pairs, rows = list(itertools.product(options.only, HOWS)), []
+    pairs, rows = list(itertools.product(options.only, options.how)), []
     for index, (name, how) in enumerate(pairs):
         kills = (options.kills - sum(row.count for row in rows)) // (len(pairs) - index)
         began = time.monotonic()

@@ -54,7 +54,7 @@ def main() -> None:
     task, rank = json.loads(sys.argv[1]), int(os.environ["RANK"])
     plans = task.get("plans", [])[int(os.environ["TORCHELASTIC_RESTART_COUNT"]) :]
     plan = plans[0] if plans and plans[0] is not None and plans[0]["rank"] == rank else None
-    if plan is not None and plan["at"] == "start":
+    if plan is not None and plan["at"].startswith("start"):
         strike(plan, task["struck"])
 
     import torch
@@ -62,12 +62,19 @@ def main() -> None:
     torch.set_num_threads(1)  # sums depend on it
     sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
     builders = importlib.import_module("gauntlet_trainers").BUILDERS
-    from treadle import Interrupts
+    from treadle import Hook, Interrupts
 
-    if plan is not None and plan["at"] != "start":
+    class Slow(Hook):
+        """Has a step take longer."""
+
+        def post_step(self, *_: Any) -> None:
+            time.sleep(task.get("slow", 0.0))
+
+    if plan is not None and not plan["at"].startswith("start"):
         act, deadly = partial(strike, plan, task["struck"]), plan["victim"] != "agent"
         importlib.import_module("gauntlet_child").plant(plan["at"], plan["nth"], act, deadly=deadly)
     trainer = builders[task["name"]](0, run_dir=task["run"], resume=task["resume"], **task["settings"])
+    trainer.add_hook(Slow())
     with Interrupts(trainer):
         summary = trainer.train()
         if summary.status == "stopped":

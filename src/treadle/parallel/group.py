@@ -21,7 +21,7 @@ from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from treadle.errors import RunError, UsageError, message, one_line
-from treadle.parallel.launcher import LAUNCH, restarts
+from treadle.parallel.launcher import LAUNCH, refuse_restarts, restarts, shares_store
 from treadle.parallel.leaving import Gone, Leaving
 from treadle.parallel.world import ALONE, World
 
@@ -48,12 +48,13 @@ def group() -> World:
                 f"WORLD_SIZE says that {os.environ.get('WORLD_SIZE')} processes train together, but {missing[0]} is "
                 "not set: start them with torchrun, or unset WORLD_SIZE where nothing has started several"
             )
+        refuse_restarts()
         importlib.import_module("torch._dynamo")  # see `_part`
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         try:
             store, rank, size = next(rendezvous("env://", timeout=_patience()))
-            # Processes that torchrun has started again would find in its store where those before them listened.
-            store = PrefixStore(f"treadle/{restarts()}", store)
+            if shares_store():  # those that torchrun has started again would find where those before them listened
+                store = PrefixStore(f"treadle/{restarts()}", store)
             dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_patience())
             atexit.register(_part)
         except (RuntimeError, ValueError) as error:
@@ -96,7 +97,8 @@ class Group(World):
 
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        store = PrefixStore("left", dist.distributed_c10d._get_default_store())
+        # Over a connection of its own: one on which an answer is late is of no use any more.
+        store = PrefixStore("left", dist.distributed_c10d._get_default_store()).clone()
         self._leaving = Leaving(store, self.rank, self.size)
         self._silent = ""
 

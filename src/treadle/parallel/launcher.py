@@ -10,16 +10,33 @@ import time
 from collections.abc import Mapping
 from functools import cache
 
+from treadle.errors import UsageError
+
 LAUNCH = "TORCHELASTIC_RUN_ID"
 """The variable that has torchrun's name of what it has started."""
-AGENTS = "TORCHELASTIC_USE_AGENT_STORE"
-"""The variable that says that it is torchrun itself that listens at MASTER_ADDR, since before this process began."""
 
 
 def restarts() -> int:
     """How often torchrun has started these processes again (`--max-restarts`)."""
-    text = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return int(text) if text.isdecimal() else 0
+    return _count("TORCHELASTIC_RESTART_COUNT")
+
+
+def shares_store() -> bool:
+    """Whether it is torchrun itself that listens at MASTER_ADDR, since before this process began, and after its end."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def refuse_restarts() -> None:
+    """Raise UsageError where torchrun could not start these processes again, though it is to.
+
+    On several machines each torchrun counts by itself how often it has, so nothing in the store that they share tells
+    the processes of now from those of before.
+    """
+    if shares_store() and _count("GROUP_WORLD_SIZE") > 1 and _count("TORCHELASTIC_MAX_RESTARTS"):
+        raise UsageError(
+            "torchrun --max-restarts on several machines needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in torchrun's "
+            "environment, on each of them: processes that are started again would not find one another"
+        )
 
 
 def without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
@@ -36,17 +53,17 @@ def end_with_the_launcher() -> None:
     parent = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == parent and not was_gone:
+        gone = _was_gone()
+        while not gone and os.getppid() == parent:
             time.sleep(1.0)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    was_gone = _is_gone()
     threading.Thread(target=watch, name="treadle-launcher", daemon=True).start()
 
 
-def _is_gone() -> bool:
+def _was_gone() -> bool:
     """Whether the launcher was killed before anybody could ask who is the parent: while this process still imported."""
-    if os.environ.get(AGENTS) != "True":
+    if not shares_store():
         return False
     try:
         socket.create_connection((os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])), timeout=10).close()
@@ -55,3 +72,8 @@ def _is_gone() -> bool:
     except (OSError, KeyError, ValueError):
         return False  # as far as one can tell
     return False
+
+
+def _count(name: str) -> int:
+    text = os.environ.get(name, "0")
+    return int(text) if text.isdecimal() else 0
