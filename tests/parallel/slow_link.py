@@ -47,10 +47,11 @@ class Count(Hook):
         self.seen.append((self.count[0], time.perf_counter()))
 
     def of_a_step(self) -> tuple[int, float]:
-        """Messages and milliseconds of a usual step."""
+        """Messages of a usual step, and the milliseconds of the quickest such: others use the machine, too."""
         pairs = list(zip(self.seen, self.seen[1:], strict=False))
-        messages = statistics.median(after[0] - before[0] for before, after in pairs)
-        return round(messages), 1000 * statistics.median(after[1] - before[1] for before, after in pairs)
+        steps = [(after[0] - before[0], after[1] - before[1]) for before, after in pairs]
+        usual = round(statistics.median(messages for messages, _ in steps))
+        return usual, 1000 * min(seconds for messages, seconds in steps if messages == usual)
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def test_restarts_that_could_not_meet_are_refused_before_anything_is_begun(monke
     launched = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "GROUP_WORLD_SIZE": "2"}
     for name, text in {**launched, "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_MAX_RESTARTS": "3"}.items():
         monkeypatch.setenv(name, text)
-    with pytest.raises(UsageError, match="several machines needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in torchrun's"):
+    with pytest.raises(UsageError, match=r"needs --rdzv-backend c10d, and .* TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
         this_world()
 
 

@@ -98,7 +98,7 @@ class Group(World):
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         # Over a connection of its own: one on which an answer is late is of no use any more.
-        store = PrefixStore("left", dist.distributed_c10d._get_default_store()).clone()
+        store = PrefixStore("left", dist.distributed_c10d._get_default_store()).clone()  # type: ignore[attr-defined]
         self._leaving = Leaving(store, self.rank, self.size)
         self._silent = ""
 

@@ -34,8 +34,8 @@ def refuse_restarts() -> None:
     """
     if shares_store() and _count("GROUP_WORLD_SIZE") > 1 and _count("TORCHELASTIC_MAX_RESTARTS"):
         raise UsageError(
-            "torchrun --max-restarts on several machines needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in torchrun's "
-            "environment, on each of them: processes that are started again would not find one another"
+            "torchrun --max-restarts on several machines needs --rdzv-backend c10d, and in its environment on each of "
+            "them TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1: processes that are started again would not find one another"
         )
 
 

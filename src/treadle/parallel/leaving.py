@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch._C._distributed_c10d import Store
@@ -123,7 +124,8 @@ class Leaving:
         while time.monotonic() < end:
             for rank in range(self._size):
                 if rank not in found and self._has(f"left/{rank}"):
-                    kind, text = json.loads(self._ask(lambda rank=rank: self._store.get(f"left/{rank}")) or '["", ""]')
+                    said = self._ask(partial(self._store.get, f"left/{rank}"))
+                    kind, text = json.loads(said or '["", ""]')
                     found[rank] = str(kind), str(text)
             if self._deaf or len(found) == self._size or any(kind == "failed" for kind, _ in found.values()):
                 break
