@@ -186,7 +186,7 @@ class Gauntlet:
                 self.row.lost.append(f"{error}, after {plan}")
         if self._step() < before:
             self.row.lost.append(f"the checkpoint of step {before}, after {plan}")
-        if plan["victim"] == "agent" and not plan["at"].startswith(("start", "resume")):
+        if plan["victim"] == "agent" and plan["training"]:
             events = [entry["event"] for entry in read_journal(self.run / "v001")]
             if "stop" not in events or events[-1] != "checkpoint":
                 self.row.lost.append(f"what was not saved after {plan}: {events[-3:]}\n{self.said}")

@@ -20,13 +20,16 @@ from typing import Any
 VICTIMS = ("itself", "ranks", "agent", "all")
 """Who is killed: the process that comes there, all that torchrun has started, torchrun alone, or everything."""
 
+training = False
+"""Whether there is something to be saved, and somebody who hears SIGTERM."""
+
 
 def strike(plan: dict[str, Any], struck: str) -> None:
     """Kill whom the plan names. A process whose launcher is killed stays where it is until it can have noticed."""
     agent, victim = os.getppid(), plan["victim"]
     others = siblings(agent)
     with open(struck, "a") as file:
-        file.write(json.dumps(plan) + "\n")
+        file.write(json.dumps({**plan, "training": training}) + "\n")
     if victim in ("agent", "all"):
         os.kill(agent, signal.SIGKILL)
     if victim in ("ranks", "all"):
@@ -75,7 +78,9 @@ def main() -> None:
         importlib.import_module("gauntlet_child").plant(plan["at"], plan["nth"], act, deadly=deadly)
     trainer = builders[task["name"]](0, run_dir=task["run"], resume=task["resume"], **task["settings"])
     trainer.add_hook(Slow())
+    global training
     with Interrupts(trainer):
+        training = True
         summary = trainer.train()
         if summary.status == "stopped":
             trainer.save()
