@@ -247,6 +247,7 @@ def main() -> int:
     if why is not None:
         print(f"skipped: no network namespaces can be made here: {why}")
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the hosts are removed
     with tempfile.TemporaryDirectory() as folder, two_hosts(Path(folder)) as hosts:
         proof = Proof(Path(folder), hosts)
         steps: list[Callable[[], None]] = [
