@@ -18,7 +18,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP) $(FULL)
 endif
 
-.PHONY: help demo studio page wheel env test test-loggers test-slurm lint page-where-possible drawing bench proof proof-parallel gauntlet gauntlet-ranks clean
+.PHONY: help demo studio page wheel env test test-loggers test-slurm lint page-where-possible drawing bench proof proof-parallel proof-hosts gauntlet gauntlet-ranks clean
 
 help:  ## what can be made
 	@echo "make demo    fit a hash-grid field to a photograph and show the result (about a minute)"
@@ -110,8 +110,13 @@ test-slurm: $(FULL)  ## a cluster of one node, its own: a table
 gauntlet: $(FULL)  ## the long form; `make test` has the short one
 	OMP_NUM_THREADS=1 $(BIN)/python tests/conformance/gauntlet.py --kills 420
 
-gauntlet-ranks: $(FULL)  ## runs of two processes, killed one or both: a table
-	OMP_NUM_THREADS=1 $(BIN)/python tests/parallel/gauntlet_ranks.py --kills 60
+gauntlet-ranks: $(FULL)  ## runs of two processes under torchrun: one, both, torchrun or all of them killed: a table
+	OMP_NUM_THREADS=1 $(BIN)/python tests/parallel/gauntlet_ranks.py --kills 72
+
+# Needs rights to make network namespaces, and says so where there are none.
+proof-hosts: $(FULL)  ## one run on two hosts: killed, cut off, started again; then over a slow link: tables
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/parallel/two_hosts.py
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/parallel/slow_link.py
 
 proof-parallel: $(FULL)  ## examples and recipes in one process against 2, 3 and 4: a table
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 tests/parallel/proof_packs.py

@@ -84,8 +84,11 @@ def die(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def plant(stage: str, nth: int) -> None:
-    """Let the process die in the n-th call of the stage's function."""
+def plant(stage: str, nth: int, strike: Callable[[], None] = die, *, deadly: bool = True) -> None:
+    """Let the process die in the n-th call of the stage's function, or do what `strike` does.
+
+    Where that is not `deadly` for this process, it goes on, and nothing is written by halves.
+    """
     where, when = STAGES[stage]
     module, _, path = where.partition(":")
     *owners, name = path.split(".")
@@ -98,14 +101,13 @@ def plant(stage: str, nth: int) -> None:
     def planted(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == nth and when == "before":
-            die()
-        if calls == nth and when == "half":
+        if calls == nth and when == "half" and deadly:
             half_of(real, args)
-            die()
+        if calls == nth and when != "after":
+            strike()
         result = real(*args, **kwargs)
         if calls == nth and when == "after":
-            die()
+            strike()
         return result
 
     setattr(owner, name, planted)

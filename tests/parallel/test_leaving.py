@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -100,3 +101,41 @@ def test_what_is_known_of_those_that_do_not_come(
     found = Waiting(store, 0, 3).explain(text, "step 4", 60)
     assert str(found).startswith(said) and found.heard == heard
     assert found.said == str(found).startswith("process 1 failed")
+
+
+class Lost(HashStore):
+    """The store of a launcher that is gone."""
+
+    asked = 0
+
+    def check(self, keys: list[str]) -> bool:
+        self.asked += 1
+        raise RuntimeError("Broken pipe")
+
+
+def test_a_store_that_is_gone_says_nothing_of_the_others() -> None:
+    """Else whoever waits for a process that takes its time takes it for gone, when its launcher is killed."""
+    store = Lost()
+    waiting = Waiting(store, 0, 3)
+    assert [waiting.others(), waiting.others()] == [False, False]
+    assert store.asked == 1  # torch prints a page each time
+
+
+class Far(HashStore):
+    """The store of a launcher beyond a link that is cut: it does not say no, either."""
+
+    mended = threading.Event()
+
+    def check(self, keys: list[str]) -> bool:
+        return self.mended.wait(200)
+
+
+def test_a_store_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("treadle.parallel.leaving.HEAR", 0.1)
+    waiting = Waiting(Far(), 0, 2)
+    try:
+        assert waiting.others() is False
+        found = waiting.explain("Timed out waiting", "step 4", 60)
+    finally:
+        Far.mended.set()
+    assert str(found).startswith("process 1 did not come within 60 s, at step 4") and found.heard == [0]

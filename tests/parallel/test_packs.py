@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.parallel.gauntlet_ranks import run_gauntlet
+from tests.parallel.gauntlet_ranks import Gauntlet, Plan
 from tests.parallel.packs import differ, train, write_data
 from tests.parallel.together import together
 
@@ -63,11 +63,14 @@ def test_a_pool_of_two_processes_goes_on_after_a_kill(tmp_path: Path) -> None:
     assert found[0]["digest"] == found[1]["digest"]
 
 
+@pytest.mark.timeout(900)  # torchrun starts eight processes, one after the other
 def test_killed_three_times_a_run_of_two_ends_with_the_same_digest_and_lines(tmp_path: Path) -> None:
-    plans = [
-        {"at": "row edit: in the middle", "nth": 1, "ranks": [1]},
-        {"at": "checkpoint: half the tensors", "nth": 1, "ranks": [0]},
-        {"at": "step: parameters updated", "nth": 4, "ranks": [0, 1]},
+    """One of the processes and both of them, whom torchrun starts again, then torchrun itself."""
+    plans: list[Plan] = [
+        {"at": "row edit: in the middle", "nth": 1, "rank": 1, "victim": "itself"},
+        {"at": "step: parameters updated", "nth": 4, "rank": 0, "victim": "ranks"},
+        {"at": "checkpoint: half the tensors", "nth": 1, "rank": 0, "victim": "agent"},
     ]
-    row = run_gauntlet("growing_gaussians", tmp_path, 3, 1, {"max_steps": 20}, plans)
-    assert sum(row.kills.values()) == 3 and row.differences == []
+    row = Gauntlet("growing_gaussians", "restarted", tmp_path, {"max_steps": 30}).kill(3, iter(plans))
+    assert row.kills == {("row edit", "itself"): 1, ("step", "ranks"): 1, ("checkpoint", "agent"): 1}
+    assert row.faults == []

@@ -6,10 +6,7 @@ import atexit
 import importlib
 import json
 import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -24,8 +21,9 @@ from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from treadle.errors import RunError, UsageError, message, one_line
+from treadle.parallel.launcher import LAUNCH, refuse_restarts, restarts, shares_store
 from treadle.parallel.leaving import Gone, Leaving
-from treadle.parallel.world import ALONE, LAUNCH, World, restarts
+from treadle.parallel.world import ALONE, World
 
 T = TypeVar("T")
 
@@ -50,12 +48,13 @@ def group() -> World:
                 f"WORLD_SIZE says that {os.environ.get('WORLD_SIZE')} processes train together, but {missing[0]} is "
                 "not set: start them with torchrun, or unset WORLD_SIZE where nothing has started several"
             )
+        refuse_restarts()
         importlib.import_module("torch._dynamo")  # see `_part`
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         try:
             store, rank, size = next(rendezvous("env://", timeout=_patience()))
-            # Processes that torchrun has started again would find in its store where those before them listened.
-            store = PrefixStore(f"treadle/{restarts()}", store)
+            if shares_store():  # those that torchrun has started again would find where those before them listened
+                store = PrefixStore(f"treadle/{restarts()}", store)
             dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_patience())
             atexit.register(_part)
         except (RuntimeError, ValueError) as error:
@@ -64,7 +63,6 @@ def group() -> World:
         return ALONE
     found = Group()
     if LAUNCH in os.environ:
-        _end_with_the_launcher()
         _say_uncaught(found)
     return found
 
@@ -91,18 +89,6 @@ def _say_uncaught(group: Group) -> None:
     sys.excepthook = hook
 
 
-def _end_with_the_launcher() -> None:
-    """Have a thread stop this process as SIGTERM does where the launcher is killed: it would train on, by itself."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="treadle-launcher", daemon=True).start()
-
-
 class Group(World):
     """The processes of torch.distributed's default group, which has been initialized.
 
@@ -113,7 +99,8 @@ class Group(World):
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.local_rank = int(os.environ.get("LOCAL_RANK", self.rank))
         self.local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        store = PrefixStore("left", dist.distributed_c10d._get_default_store())
+        # Over a connection of its own: one on which an answer is late is of no use any more.
+        store = PrefixStore("left", dist.distributed_c10d._get_default_store()).clone()  # type: ignore[attr-defined]
         self._leaving = Leaving(store, self.rank, self.size)
         self._silent = ""
 

@@ -7,30 +7,16 @@ gives back what it was given, at the cost of a call, so code above is written on
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch.distributed
 from torch import Tensor
 
+from treadle.parallel.launcher import LAUNCH, end_with_the_launcher
+
 T = TypeVar("T")
-LAUNCH = "TORCHELASTIC_RUN_ID"
-"""The variable that has torchrun's name of what it has started."""
-
-
-def restarts() -> int:
-    """How often torchrun has started these processes again (`--max-restarts`)."""
-    text = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return int(text) if text.isdecimal() else 0
-
-
-def without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
-    """`environment` without what a launcher says in it: for a process that is to be alone."""
-    said = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    return {
-        name: text for name, text in environment.items() if name not in said and not name.startswith("TORCHELASTIC")
-    }
 
 
 class World:
@@ -112,6 +98,8 @@ def this_world() -> World:
 
     Raises UsageError where a launcher's variables do not say who is who, RunError where the others do not come.
     """
+    if LAUNCH in os.environ:
+        end_with_the_launcher()  # also of one that is alone, and while the others are being met
     size = os.environ.get("WORLD_SIZE", "1")
     if torch.distributed.is_available() and (
         torch.distributed.is_initialized() or (size.isdecimal() and int(size) > 1)

@@ -17,7 +17,8 @@ from treadle.hooks.best_model import BestModel
 from treadle.hooks.best_model import load_best as load_best
 from treadle.hooks.early_stopping import EarlyStopping
 from treadle.hooks.time_limit import TimeLimit
-from treadle.parallel.world import LAUNCH, World, restarts
+from treadle.parallel.launcher import LAUNCH, restarts
+from treadle.parallel.world import World
 
 if TYPE_CHECKING:
     from treadle.engine.history import Archive
@@ -111,7 +112,7 @@ def begin_run(trainer: Trainer, run_dir: str | Path, resume: bool | Literal["aut
 
 def _begun_before(world: World, directory: Path) -> Path | None:
     """The run that these processes began before torchrun started them again (`--max-restarts`), where there is one."""
-    if not restarts():
+    if LAUNCH not in os.environ or not any(world.gather(restarts())):  # on several machines some may not have counted
         return None
     from treadle.runs.run import newest_run, read_journal
     from treadle.runs.shared import as_one

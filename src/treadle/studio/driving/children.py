@@ -14,7 +14,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from treadle.parallel.world import without_launcher
+from treadle.parallel.launcher import without_launcher
 from treadle.studio.client import StudioClient
 from treadle.studio.driving.remote import RemoteRun
 from treadle.studio.driving.words import GO_ON
