@@ -62,6 +62,7 @@ class Driver:
         self._halted = self._begun = False
         self._hears = loop.world.size > 1
         """Whether all processes are to tell one another now what they were asked: at first, before any gradients."""
+        self._compared = False
         self._advancing: tuple[Until, Future[Any]] | None = None
         self._opened, self._saving = perf_counter(), 0.0
         self.active = Active(loop, random)
@@ -170,6 +171,9 @@ class Driver:
     def _hear(self) -> None:
         """Of several processes: let all know what any was asked, where one said with its gradients that it was."""
         asked = self._loop.minimizer.take_asked()
+        if self._hears and not self._compared:
+            self._compared = True
+            self._loop.check_alike()
         if asked or self._hears or self._lifecycle.stage is Stage.PAUSED:
             self._hears = False
             self.queue.agree()

@@ -109,10 +109,8 @@ def this_world() -> World:
 
     Raises UsageError where a launcher's variables do not say who is who, RunError where the others do not come.
     """
-    size = os.environ.get("WORLD_SIZE", "1")
-    if torch.distributed.is_available() and (
-        torch.distributed.is_initialized() or (size.isdecimal() and int(size) > 1)
-    ):
+    said = os.environ.get("WORLD_SIZE", "").strip() not in ("", "0", "1")
+    if torch.distributed.is_available() and (torch.distributed.is_initialized() or said):
         from treadle.parallel.group import group  # torch's own machinery, which a process that is alone never needs
 
         return group()
