@@ -104,7 +104,7 @@ test-loggers: $(FULL)  ## the logging services' SDKs: a table
 	@$(BIN)/python tests/sinks/loggers.py $(LOGGERS)
 
 # Needs Debian's slurm-wlm and munge, and says so where they are not there; no rights. SLURM='swept preempted': only these.
-test-slurm: $(FULL)  ## a cluster of one node, its own: a table
+test-slurm: $(FULL)  ## a cluster of two nodes, its own: a table
 	@$(BIN)/python tests/slurm/check.py $(SLURM)
 
 gauntlet: $(FULL)  ## the long form; `make test` has the short one

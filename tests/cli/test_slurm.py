@@ -131,6 +131,10 @@ def test_an_array_shares_a_sweep(treadle: Any, line: None) -> None:
         (("line", "--sbatch", "constraint=a100"), "expected an option of sbatch"),
         (("line", "--submit"), "--submit: there is no sbatch on this machine"),
         (("--time", "4h"), "the recipe comes first"),
+        (("line", "--nodes", "2", "--gpus", "50"), "batch_size is 32, and 100 processes are to share each batch"),
+        (("line", "--name", "a\nb"), "--name is 'a\\nb': expected a line of text"),
+        (("line", "--partition", ""), "--partition is '': expected a line of text"),
+        (("line", "--run", "a\\b"), "has a backslash: Slurm cannot write there what a job prints (--run)"),
         (("line", "--script", "no/where.sh"), "cannot write no/where.sh: "),
     ],
 )

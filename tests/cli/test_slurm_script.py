@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -39,6 +40,26 @@ def test_the_same_job_is_the_same_text() -> None:
     head = text[: text.index("\nsrun ")]
     assert "\nmodule load cuda\n" in head and "OMP_NUM_THREADS=8" in head and "\nexport SRUN_CPUS_PER_TASK=8\n" in head
     assert text.index("#SBATCH") < text.index("module load")  # sbatch reads none after the first command
+
+
+def test_names_that_sbatch_would_read_in_its_own_way_are_what_they_are() -> None:
+    named = Job(command=("x",), name="it's \\ a", directory=Path("/a b"), output=Path("/100 %j 'x'/slurm-%j.out"))
+    assert options(named)[:3] == [
+        "--job-name='it'\"'\"'s \\\\ a'", "--chdir='/a b'", "--output='/100 %%j '\"'\"'x'\"'\"'/slurm-%j.out'"
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="needs shellcheck")
+@pytest.mark.parametrize("given", [{}, {"nodes": 2, "processes": 4, "cpus": 8, "threads": 8, "gpus": 4}])
+def test_nobody_finds_fault_with_the_script(given: dict[str, int]) -> None:
+    text = script(job("train", "it's", f"d/job-{JOB_ID}/v001", **given))
+    done = subprocess.run(["shellcheck", "-"], input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_several_do_not_take_all_processors_each() -> None:
+    assert "export OMP_NUM_THREADS=1 " in script(job(processes=4))
+    assert "export OMP_NUM_THREADS=8 " in script(job(processes=4, threads=8))
 
 
 def test_what_nobody_asks_for_is_left_to_the_cluster() -> None:

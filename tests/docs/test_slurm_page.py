@@ -14,7 +14,7 @@ from treadle.recipes.registry import load_recipe
 
 PAGE = (Path(__file__).parents[2] / "docs" / "slurm.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.S) for line in block.splitlines()]
-(SCRIPT,) = re.findall(r"```bash\n(.*?)```", PAGE, re.S)
+SCRIPT, _ = re.findall(r"```bash\n(.*?)```", PAGE, re.S)
 
 
 def test_its_commands_write_scripts(

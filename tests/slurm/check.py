@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -61,6 +62,9 @@ class Room:
         os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self.treadle("train", *TRAINER, *SETTINGS, "--run", "undisturbed/v001")
         self.digest = self.read("undisturbed/v001")["digest"]
+        self.treadle("train", *TRAINER, *SETTINGS, "--run", "pair/v001", "--processes", "2")
+        self.of_two = self.read("pair/v001")["digest"]
+        assert self.of_two != self.digest  # noise is each process's own
         os.environ["SLOW"] = SLOW  # which sbatch hands on
 
     def treadle(self, *arguments: str) -> str:
@@ -87,12 +91,12 @@ class Room:
         """Go on when a run has a checkpoint to go back to."""
         wait_for(lambda: any((run / "checkpoints").glob("step-*")), f"a checkpoint of {run}")
 
-    def check_whole(self, run: Path, number: str, *, restarts: int) -> None:
+    def check_whole(self, run: Path, number: str, *, restarts: int, digest: object = None) -> None:
         """The job has ended well, after so many restarts at least, and its run is the undisturbed one."""
         job = self.cluster.wait_for_end(number)
         what = f"{job}\n{self.output(run.parents[1].name, number)}"
         assert job["JobState"] == "COMPLETED" and int(job["Restarts"]) >= restarts, what
-        assert self.read(run)["digest"] == self.digest, f"another digest\n{what}"
+        assert self.read(run)["digest"] == (digest or self.digest), f"another digest\n{what}"
         events = [entry["event"] for entry in read_journal(run)]
         assert events.count("resume") >= restarts, f"{events}\n{what}"
 
@@ -186,25 +190,48 @@ def swept(room: Room) -> str:
 
 
 def together(room: Room) -> str:
-    """Two processes train one run; requeued, it goes on to the digest of two that nobody disturbed."""
-    whole, run = room.submit("whole", "--time", "1h", "--processes", "2")
-    job = room.cluster.wait_for_end(whole)
-    said = room.output("whole", whole)
-    if "is one process, and a launcher has started 2" in said:
-        return "not yet: treadle train is one process"
-    assert job["JobState"] == "COMPLETED", said
-    digest = room.read(run)["digest"]
-    number, run = room.submit("disturbed", "--time", "1h", "--processes", "2")
+    """Two processes that srun has started train one run; requeued, and out of time, it goes on."""
+    number, run = room.submit("together", "--time", "3m", "--notice", "40", "--processes", "2",
+                              "--before", "export SLOW=0.8")  # fmt: skip
+    room.wait_for_steps(run)
+    room.cluster.ask("scontrol", "requeue", number)
+    room.check_whole(run, number, restarts=2, digest=room.of_two)
+    said = room.output("together", number)
+    assert "DUE TO TIME LIMIT" not in said and said.count("stopped: interrupted by SIGTERM") >= 2, said
+    return "two processes of srun, requeued and out of time: the digest of two that were left alone"
+
+
+def apart(room: Room) -> str:
+    """Two processes on two nodes."""
+    number, run = room.submit("apart", "--time", "1h", "--nodes", "2", "--partition", "both")
+    room.wait_for_steps(run)
+    room.cluster.ask("scontrol", "requeue", number)
+    room.check_whole(run, number, restarts=1, digest=room.of_two)
+    assert room.cluster.job(number)["NumNodes"] == "2"
+    return "a process on each of two nodes, requeued: the same digest"
+
+
+def by_hand(room: Room) -> str:
+    """A script of one's own, as the guide has it, whose one task starts two processes."""
+    folder = room.path / "by hand"
+    folder.mkdir()
+    command = [*TREADLE, "train", *TRAINER, *SETTINGS, "--run", "by hand/v001", "--resume", "auto", "--processes", "2"]
+    (folder / "job.sh").write_text(f"#!/bin/bash\nexec {shlex.join(command)}\n")
+    asked = ["--requeue", "--open-mode=append", f"--output={folder}/slurm-%j.out", "--cpus-per-task=2"]
+    number = room.cluster.ask("sbatch", "--parsable", *asked, f"--chdir={room.path}", str(folder / "job.sh"))
+    run = folder / "v001"
     room.wait_for_steps(run)
     room.cluster.ask("scontrol", "requeue", number)
     job = room.cluster.wait_for_end(number)
-    assert job["JobState"] == "COMPLETED" and job["Restarts"] == "1", room.output("disturbed", number)
-    assert room.read(run)["digest"] == digest
-    return "two processes, requeued: the digest of two that were left alone"
+    said = room.output("by hand", number)
+    assert job["JobState"] == "COMPLETED" and job["Restarts"] == "1", f"{job}\n{said}"
+    assert "stopped: interrupted by SIGTERM" in said and "resuming" in said, said
+    assert room.read(run)["digest"] == room.of_two, said
+    return "a script of one's own with --processes 2, requeued: the same digest"
 
 
-AT_ONCE: tuple[Callable[[Room], str], ...] = (requeued, out_of_time, cancelled, failed, together)
-"""None of these needs the whole node."""
+AT_ONCE: tuple[Callable[[Room], str], ...] = (requeued, out_of_time, cancelled, failed, together, apart, by_hand)
+"""None of these needs a whole node."""
 ALONE: tuple[Callable[[Room], str], ...] = (swept, preempted)
 
 

@@ -1,7 +1,8 @@
-"""A cluster of one node on this machine: Slurm's own daemons, with a configuration, keys and ports of their own.
+"""A cluster of two nodes on this machine: Slurm's own daemons, with a configuration, keys and ports of their own.
 
 Whoever runs it is the only user that it knows, so nothing of it needs another user's rights, and a Slurm that the
-machine has anyway is not touched. CPUs are only counted: the node says that it has `CPUS`.
+machine has anyway is not touched. CPUs are only counted: each node says that it has `CPUS`. Nodes go by names of this
+machine, so that what runs on one finds the other; only the partition "both" has the second one.
 """
 
 from __future__ import annotations
@@ -20,14 +21,13 @@ from typing import Any
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "squeue")
 CPUS = 16
-PATIENCE = 300.0
+PATIENCE = 900.0
 """Seconds that anything is waited for: it takes a few, on a machine that does nothing else."""
 
 CONFIGURATION = """\
 ClusterName=treadle
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
-SlurmdPort={ports[1]}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
@@ -35,9 +35,9 @@ CredType=cred/munge
 # A requeued job begins again once its credential has run out: after two minutes, where nobody says otherwise.
 AuthInfo=socket={home}/munge/socket,cred_expire=5
 StateSaveLocation={home}/state
-SlurmdSpoolDir={home}/spool
+SlurmdSpoolDir={home}/spool-%n
 SlurmctldPidFile={home}/slurmctld.pid
-SlurmdPidFile={home}/slurmd.pid
+SlurmdPidFile={home}/slurmd-%n.pid
 SlurmdParameters=config_overrides
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -52,11 +52,15 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 KillWait=60
 MinJobAge=3600
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
-PartitionName=low Nodes=ALL Default=YES State=UP PriorityTier=1
-PartitionName=grace Nodes=ALL State=UP PriorityTier=1 GraceTime=15
-PartitionName=high Nodes=ALL State=UP PriorityTier=2 PreemptMode=OFF
+NodeName={host} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs={cpus} State=UNKNOWN
+NodeName={other} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs={cpus} State=UNKNOWN
+PartitionName=low Nodes={host} Default=YES State=UP PriorityTier=1
+PartitionName=grace Nodes={host} State=UP PriorityTier=1 GraceTime=15
+PartitionName=high Nodes={host} State=UP PriorityTier=2 PreemptMode=OFF
+PartitionName=both Nodes=ALL State=UP PriorityTier=1 PreemptMode=OFF
 """
+OTHER = "localhost"
+"""The second node's name."""
 
 
 class Unavailable(Exception):
@@ -108,10 +112,12 @@ def cluster() -> Iterator[Cluster]:
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="treadle-slurm-")))
         home.chmod(0o755)
-        for name in ("munge", "state", "spool"):
-            (home / name).mkdir(mode=0o755)
         host, user = socket.gethostname().partition(".")[0], pwd.getpwuid(os.getuid()).pw_name
-        text = CONFIGURATION.format(host=host, home=home, user=user, ports=_free_ports(2), cpus=CPUS)
+        if host == OTHER:
+            raise Unavailable(f"this machine has no name but {OTHER} (hostname NAME)")
+        for name in ("munge", "state", f"spool-{host}", f"spool-{OTHER}"):
+            (home / name).mkdir(mode=0o755)
+        text = CONFIGURATION.format(host=host, other=OTHER, home=home, user=user, ports=_free_ports(3), cpus=CPUS)
         (home / "slurm.conf").write_text(text)
         os.environ["SLURM_CONF"] = str(home / "slurm.conf")
         key = home / "munge" / "key"
@@ -122,9 +128,10 @@ def cluster() -> Iterator[Cluster]:
         made = Cluster(home)
         wait_for((home / "munge" / "socket").exists, "munged", 60)
         _daemon(stack, home, "slurmctld", "-D", "-c", "-f", f"{home}/slurm.conf")
-        _daemon(stack, home, "slurmd", "-D", "-N", host, "-f", f"{home}/slurm.conf")
+        for name in (host, OTHER):
+            _daemon(stack, home, "slurmd", "-D", "-N", name, "-f", f"{home}/slurm.conf")
         try:
-            wait_for(lambda: _answers(made), "a node that is idle", 120)
+            wait_for(lambda: _answers(made), "two nodes that are idle", 120)
         except AssertionError as error:
             said = "\n".join(path.read_text()[-2000:] for path in sorted(home.glob("*.out")))
             raise Unavailable(f"the daemons do not start: {error}\n{said}") from None
@@ -135,8 +142,9 @@ def cluster() -> Iterator[Cluster]:
 
 
 def _answers(made: Cluster) -> bool:
-    done = subprocess.run(["sinfo", "--noheader", "-o", "%t"], capture_output=True, text=True, check=False)
-    return "idle" in done.stdout.split()
+    command = ["sinfo", "--noheader", "--partition", "both", "-o", "%D %t"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.split() == ["2", "idle"]
 
 
 def _cancel_all(made: Cluster) -> None:
@@ -149,7 +157,7 @@ def _cancel_all(made: Cluster) -> None:
 
 def _daemon(stack: ExitStack, home: Path, *command: str) -> None:
     """Start a daemon that is ended with the stack."""
-    with open(home / f"{command[0]}.out", "w") as output:
+    with open(home / f"{command[0]}.out", "a") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
 
     def end() -> None:

@@ -46,8 +46,9 @@ def size() -> int:
 
 
 def is_main() -> bool:
-    """Whether this is the process that talks to people."""
-    return size() <= 1 or os.environ.get("RANK", "0") == "0"
+    """Whether this is the process that talks to people, as one does that has no place among the others."""
+    rank = os.environ.get("RANK", "0")
+    return not (rank.isdecimal() and 0 < int(rank) < size())
 
 
 def world() -> World:
@@ -97,12 +98,12 @@ def split_off(command: str, arguments: Sequence[str]) -> tuple[int | None, list[
     return int(count), rest
 
 
-def check(config: Any) -> None:
-    """Raise UsageError where processes that a launcher has started would have nothing to do."""
-    batch_size = getattr(config, "batch_size", None)
-    if isinstance(batch_size, int) and batch_size < size():
+def check(config: Any, processes: int | None = None) -> None:
+    """Raise UsageError where some of `processes` (those that a launcher has started) would have nothing to do."""
+    count, batch_size = size() if processes is None else processes, getattr(config, "batch_size", None)
+    if isinstance(batch_size, int) and batch_size < count:
         raise UsageError(
-            f"batch_size is {batch_size}, and {size()} processes are to share each batch: start {batch_size} at most, "
+            f"batch_size is {batch_size}, and {count} processes are to share each batch: start {batch_size} at most, "
             "or raise batch_size, which is that of all together"
         )
 

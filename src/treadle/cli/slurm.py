@@ -18,7 +18,7 @@ from treadle.files import reason
 
 EXAMPLES = """  treadle slurm image --time 4h
   treadle slurm image --time 4h --gpus 1 --cpus 8 --submit
-  treadle slurm pix2pix --data facades --nodes 2 --gpus 4 --time 1d --submit
+  treadle slurm pix2pix --batch-size 16 --nodes 2 --gpus 4 --time 1d --submit
   treadle slurm image --time 4h --set max_steps=90000 --log tensorboard
   treadle slurm runs/image/v001 --time 4h             go on with a run
   treadle slurm image --search levels=8..16 --trials 40 --array 8 --time 2h
@@ -148,7 +148,6 @@ def _check(options: Namespace) -> None:
 
 
 def _job(task: Task, options: Namespace) -> Job:
-    together = options.processes or options.gpus or 1
     return Job(
         command=[sys.executable, "-P", "-m", "treadle.cli", *task.command],
         name=options.name or task.name,
@@ -156,7 +155,7 @@ def _job(task: Task, options: Namespace) -> Job:
         output=task.folder.absolute() / ("slurm-%A_%a.out" if options.array else "slurm-%j.out"),
         nodes=options.nodes,
         gpus=options.gpus,
-        processes=1 if task.workers else together,
+        processes=1 if task.workers else _together(options),
         cpus=None if options.cpus is None else options.cpus * max(1, task.workers),
         threads=options.cpus,
         minutes=None if options.time is None else minutes_of(options.time),
@@ -169,6 +168,11 @@ def _job(task: Task, options: Namespace) -> Job:
         more=options.sbatch,
         before=options.before,
     )
+
+
+def _together(options: Namespace) -> int:
+    """The processes of each node."""
+    return int(options.processes or options.gpus or 1)
 
 
 # What is trained ------------------------------------------------------------------------------------------------------
@@ -190,7 +194,7 @@ def _task(first: str, passed: list[str], options: Namespace) -> Task:
 
 
 def _train(first: str, passed: list[str], options: Namespace) -> Task:
-    from treadle.cli import train
+    from treadle.cli import several, train
     from treadle.cli.sinks import sinks
     from treadle.cli.studio_flags import is_wanted
     from treadle.recipes.registry import load_recipe, recipe_of
@@ -204,7 +208,8 @@ def _train(first: str, passed: list[str], options: Namespace) -> Task:
         )
     kind = None if given.trainer is None else load_trainer(given.trainer)
     recipe = load_recipe(first, kind) if kind is None or first else recipe_of(kind)
-    train.resolved(recipe, first or f"--trainer {given.trainer}", given, flags)
+    recipe = train.resolved(recipe, first or f"--trainer {given.trainer}", given, flags)
+    several.check(recipe.config, options.nodes * _together(options))
     sinks(given)
     wanted = Path(options.run or Path("runs") / recipe.name)
     named = VERSION.fullmatch(wanted.name) is not None
@@ -215,7 +220,7 @@ def _train(first: str, passed: list[str], options: Namespace) -> Task:
 
 
 def _resume(there: Path, passed: list[str], options: Namespace) -> Task:
-    from treadle.cli import resume
+    from treadle.cli import resume, several
     from treadle.cli.script import recipe_at
     from treadle.cli.sinks import sinks
     from treadle.runs.run import find_run
@@ -224,7 +229,8 @@ def _resume(there: Path, passed: list[str], options: Namespace) -> Task:
     if options.run is not None:
         raise UsageError(f"--run is {directory} already: treadle slurm RECIPE --run DIR begins another one")
     given = resume.parser().parse_args([str(directory), *passed])
-    recipe_at(directory, given).with_overrides(given.overrides)
+    recipe = recipe_at(directory, given).with_overrides(given.overrides)
+    several.check(recipe.config, options.nodes * _together(options))
     sinks(given)
     path = directory.absolute()
     return Task(["resume", shown(path), *passed], path.parent.name, path.parent, f"run: {shown(path)}")
@@ -300,7 +306,8 @@ def _submit(path: Path) -> str:
     """Submit the script; returns the job's number. Raises UsageError with what sbatch has against it."""
     done = subprocess.run(["sbatch", "--parsable", str(path)], capture_output=True, text=True, check=False)
     if done.returncode:
-        lines = [line.removeprefix("sbatch: error: ").rstrip(".") for line in done.stderr.splitlines() if line.strip()]
+        said = [line.removeprefix("sbatch: ").strip() for line in done.stderr.splitlines()]
+        lines = [line.removeprefix("error: ").removeprefix("fatal: ").rstrip(".") for line in said if line]
         why = "; ".join(dict.fromkeys(lines)) or f"exit code {done.returncode}"
         raise UsageError(f"sbatch refused {shown(path)}: {why}")
     return done.stdout.strip().partition(";")[0]

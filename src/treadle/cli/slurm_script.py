@@ -68,16 +68,20 @@ def script(job: Job) -> str:
     parts = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options(job)), ""]
     if job.before:
         parts += [*job.before, ""]
-    if job.threads is not None:
+    threads = job.threads
+    if threads is None and job.world > 1:
+        threads = 1  # as torchrun has it: each would take all processors of its node
+    if threads is not None:
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
         parts += ["# As many threads wherever it goes on: the last bits of sums depend on them."]
-        parts += [f"export {' '.join(f'{name}={job.threads}' for name in names)}", ""]
+        parts += [f"export {' '.join(f'{name}={threads}' for name in names)}", ""]
     command, tell = " ".join(map(_argument, job.command)), 'kill -TERM "$step"'
     if job.world > 1:
         if job.cpus is not None:
             parts += ["# srun does not take this from sbatch by itself.", f"export SRUN_CPUS_PER_TASK={job.cpus}"]
         parts += [_MEETING, ""]
-        command, tell = f"{_SRUN} bash -c '{_RANK}' treadle {command}", 'scancel --signal=TERM "$SLURM_JOB_ID"'
+        command = f"{_TOLD}\n{_SRUN} bash -c '{_RANK}' treadle {command}"
+        tell = 'scancel --signal=TERM "$SLURM_JOB_ID"'
     return "\n".join([*parts, _BEFORE_THE_END % tell, "", f"{command} &", _AFTERWARDS])
 
 
@@ -86,7 +90,7 @@ def options(job: Job) -> list[str]:
     wanted: dict[str, object] = {
         "job-name": job.name,
         "chdir": job.directory,
-        "output": job.output,
+        "output": _pattern(job.output),
         "open-mode": "append",
         "partition": job.partition,
         "account": job.account,
@@ -100,14 +104,19 @@ def options(job: Job) -> list[str]:
         "array": job.array,
         "signal": f"B:USR1@{job.notice}",
     }
-    given = [f"--{name}={quote(str(value))}" for name, value in wanted.items() if value is not None]
+    given = [f"--{name}={_value(name, str(value))}" for name, value in wanted.items() if value is not None]
     return [*given, "--requeue", *job.more]
 
 
 _MEETING = """\
 # Where the processes meet.
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-export MASTER_ADDR MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))"""
+export MASTER_ADDR MASTER_PORT=$((20000 + SLURM_JOB_ID % 12000))"""
+"""A port that no other job has soon, below those that Linux gives to whoever asks for any."""
+
+_TOLD = """\
+# Each process is told what torchrun would tell it, from variables of its own.
+# shellcheck disable=SC2016"""
 
 _SRUN = "srun --kill-on-bad-exit=1 --cpu-bind=none"
 
@@ -143,6 +152,25 @@ if [ "$code" -eq 143 ] || [ "$code" -eq 138 ]; then
 fi
 exit "$code"
 """
+
+
+def _value(name: str, text: str) -> str:
+    """The value of an option as sbatch reads it, which takes a backslash within quotes for its own."""
+    if not text.strip() or not text.isprintable():
+        raise UsageError(
+            f"--{name.removeprefix('job-')} is {text!r}: expected a line of text, for that is how sbatch reads it"
+        )
+    return quote(text).replace("\\", "\\\\")
+
+
+def _pattern(output: Path) -> str:
+    """The file for what a job prints, where only its name has anything to be replaced.
+
+    Raises UsageError for a backslash, after which Slurm replaces nothing.
+    """
+    if "\\" in str(output):
+        raise UsageError(f"{str(output.parent)!r} has a backslash: Slurm cannot write there what a job prints (--run)")
+    return str(output.parent / "x").replace("%", "%%")[:-1] + output.name
 
 
 def _argument(text: str) -> str:

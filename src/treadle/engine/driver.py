@@ -64,6 +64,7 @@ class Driver:
         """Whether all processes are to tell one another now what they were asked: at first, before any gradients."""
         self._unmet = 0
         """Steps since the processes have said anything to one another with gradients, or otherwise."""
+        self._compared = False
         self._advancing: tuple[Until, Future[Any]] | None = None
         self._opened, self._saving = perf_counter(), 0.0
         self.active = Active(loop, random)
@@ -176,6 +177,9 @@ class Driver:
         asked for by itself.
         """
         met, asked = self._loop.minimizer.take_asked()
+        if self._hears and not self._compared:
+            self._compared = True
+            self._loop.check_alike()
         self._unmet = 0 if met else self._unmet + 1
         agrees = asked or self._hears or self._lifecycle.stage is Stage.PAUSED
         if not agrees and self._unmet >= self._loop.config.accumulate:

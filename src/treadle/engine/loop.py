@@ -11,6 +11,7 @@ from treadle.data.batch import to_device
 from treadle.data.feed import BatchIterator, Feed
 from treadle.data.limit import batch_count, iterate
 from treadle.data.random import RandomStreams, rank_streams
+from treadle.engine.alike import check_alike, traits
 from treadle.engine.bad_steps import BadStep, Recovery
 from treadle.engine.devices import autocast
 from treadle.engine.dispatch import Dispatcher
@@ -402,6 +403,10 @@ class Loop:
         if self.fixed is not None and self.subject.feed is not None:
             self.subject.feed.in_parts(self.fixed.here)
         self.count_batches()
+
+    def check_alike(self) -> None:
+        """Raise UsageError where another process was started with something else. Collective."""
+        check_alike(self.world, traits(self.subject, self.config, self.parts, self.subject.feeds))
 
     def check_feed(self, name: str, feed: Feed | None) -> None:
         """Take in a feed that is set outside setup. Raises UsageError where a resume would be without it."""

@@ -23,6 +23,7 @@ from torch.distributed.rendezvous import rendezvous
 from treadle.errors import RunError, UsageError, message, one_line
 from treadle.parallel.launcher import LAUNCH, refuse_restarts, restarts, shares_store
 from treadle.parallel.leaving import Gone, Leaving
+from treadle.parallel.meeting import knock, meeting
 from treadle.parallel.world import ALONE, World
 
 T = TypeVar("T")
@@ -42,15 +43,11 @@ def group() -> World:
     Raises UsageError where the launcher's variables are incomplete, RunError where the others cannot be met.
     """
     if not dist.is_initialized():
-        missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
-        if missing:
-            raise UsageError(
-                f"WORLD_SIZE says that {os.environ.get('WORLD_SIZE')} processes train together, but {missing[0]} is "
-                "not set: start them with torchrun, or unset WORLD_SIZE where nothing has started several"
-            )
+        where, seconds = meeting(), _patience().total_seconds()
         refuse_restarts()
         importlib.import_module("torch._dynamo")  # see `_part`
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        knock(where, seconds)
         try:
             store, rank, size = next(rendezvous("env://", timeout=_patience()))
             if shares_store():  # those that torchrun has started again would find where those before them listened
@@ -58,7 +55,10 @@ def group() -> World:
             dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_patience())
             atexit.register(_part)
         except (RuntimeError, ValueError) as error:
-            raise RunError(f"the processes of this run cannot meet: {one_line(error)}") from error
+            raise RunError(
+                f"the {where.size} processes of this run cannot meet at {where.at} (process {where.rank} waited for "
+                f"up to {seconds:g} s, TREADLE_TIMEOUT): {message(error).splitlines()[0]}"
+            ) from error
     if dist.get_world_size() == 1:
         return ALONE
     found = Group()

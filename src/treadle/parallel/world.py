@@ -100,10 +100,8 @@ def this_world() -> World:
     """
     if LAUNCH in os.environ:
         end_with_the_launcher()  # also of one that is alone, and while the others are being met
-    size = os.environ.get("WORLD_SIZE", "1")
-    if torch.distributed.is_available() and (
-        torch.distributed.is_initialized() or (size.isdecimal() and int(size) > 1)
-    ):
+    said = os.environ.get("WORLD_SIZE", "").strip() not in ("", "0", "1")
+    if torch.distributed.is_available() and (torch.distributed.is_initialized() or said):
         from treadle.parallel.group import group  # torch's own machinery, which a process that is alone never needs
 
         return group()
