@@ -61,7 +61,7 @@ def test_each_trial_is_a_run_and_the_best_trains_again(slope: Any, tmp_path: Pat
         assert read_config(trial.path / "v001")["config"]["lr"] == trial.drawn["lr"]
     assert len(lines) == 4 and all(f"trial {number}: loss" in line for number, line in enumerate(lines, 1))
     assert any("(the best so far)" in line for line in lines)
-    recipe = load_recipe(tmp_path / "s" / "best.yaml", slope)
+    recipe = load_recipe(tmp_path / "s" / "config.yaml", slope)
     with recipe.build(run_dir=tmp_path / "again") as trainer:
         trainer.train()
     assert trainer.summary().digest == read_summary(found.best.path / "v001")["digest"]

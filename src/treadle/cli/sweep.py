@@ -27,7 +27,7 @@ EXAMPLES = """  treadle sweep image --search learning_rate=log:1e-4..1e-1 'level
   treadle sweep pix2pix --sampler grid --search 'weights.l1=10|50|100'
   treadle sweep runs/rates                how it stands; trains nothing
   treadle sweep runs/rates --resume       go on, here or on another machine
-  treadle train runs/rates/best.yaml      the best settings once more
+  treadle train runs/rates/config.yaml      the best settings once more
 
 What is searched: 0..0.5 a range (whole numbers where the setting takes no
 others), 16..128..16 with a step, log:1e-4..1e-1 evenly in the logarithm,

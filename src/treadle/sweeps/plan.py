@@ -12,9 +12,9 @@ from treadle.config.fields import from_dict
 from treadle.config.files import differences, dumps, load
 from treadle.errors import UsageError
 from treadle.files import near_sibling, reason, write_whole
-from treadle.runs.run import SWEEP, is_run
+from treadle.runs.run import CONFIG, SWEEP, is_run
 
-PLAN, RECIPE, BEST, LOCK = SWEEP, "recipe.yaml", "best.yaml", ".lock"
+PLAN, RECIPE, BEST, LOCK = SWEEP, "recipe.yaml", CONFIG, ".lock"
 JOURNAL = "optuna.journal"
 SAMPLERS = ("tpe", "random", "grid")
 PRUNERS = ("median",)

@@ -102,7 +102,7 @@ def sweep(
         told: is given a line for each trial that has ended.
 
     Returns the trials, the best first, and how important each setting was. `run_dir` has a page of it (index.html), and
-    best.yaml, a recipe with the best settings.
+    config.yaml, a recipe with the best settings.
 
     Raises:
         UsageError: a search, settings or sinks that there are not, or a directory of another sweep.
