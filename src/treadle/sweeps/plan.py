@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -117,13 +116,6 @@ def check_same(there: Planned, wanted: Planned) -> None:
 
 
 _OTHER = "give another directory (--run), or go on with what is there (treadle sweep DIR --resume)"
-
-_PASSWORD = re.compile(r"(?<=://)([^/@:]*)(:[^/@]*)?@")
-
-
-def without_password(url: str) -> str:
-    """A database's URL as it may be written into a file."""
-    return _PASSWORD.sub(lambda match: f"{match[1]}@" if match[1] else "", url)
 
 
 def save_trials(planned: Planned, trials: int) -> Planned:
