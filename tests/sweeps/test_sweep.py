@@ -405,6 +405,16 @@ def test_directories_that_hold_something_else_are_refused(slope: Any, tmp_path: 
     assert is_run(found.trials[0].path / "v001")
 
 
+def test_a_directory_in_which_the_sweep_is_just_being_begun_is_not_refused(slope: Any, tmp_path: Path) -> None:
+    """By another process that has been started at the same time, or was killed at that."""
+    path = tmp_path / "s"
+    path.mkdir()
+    for name in (".lock", "recipe.yaml", ".recipe.yaml.0123abcd.part", ".sweep.yaml.0123abcd.part"):
+        (path / name).touch()
+    assert begin(recipe_of(slope), LR, path, How())[0].plan.trials == 20
+    assert sorted(each.name for each in path.iterdir()) == [".lock", "recipe.yaml", "sweep.yaml"]
+
+
 def test_a_journal_that_was_lost_is_noticed(slope: Any, tmp_path: Path) -> None:
     run(slope, tmp_path / "s", trials=2)
     (tmp_path / "s" / "optuna.journal").unlink()

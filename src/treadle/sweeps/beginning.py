@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from treadle.errors import UsageError
-from treadle.files import reason
+from treadle.files import reason, remove_leftovers
 from treadle.recipes.registry import Recipe, load_recipe
 from treadle.sweeps.database import url_given, url_known, without_password
 from treadle.sweeps.locking import locked
 from treadle.sweeps.plan import (
     LOCK,
+    PLAN,
     PRUNERS,
     RECIPE,
     SAMPLERS,
@@ -126,6 +127,7 @@ def _made(wanted: Planned, trials: int | None, url: str | None) -> Planned:
         raise UsageError(f"no sweep can be made at {path}: {reason(error)}; give another (--run)") from None
     with locked(path / LOCK):
         if not is_sweep(path):
+            remove_leftovers(path, (RECIPE, PLAN))
             write_plan(wanted)
         there = read_plan(path)
         check_same(there, wanted)

@@ -84,8 +84,10 @@ def check_free(path: Path) -> None:
         raise UsageError(f"{why} it is a file; give another directory (--run)")
     if is_run(path):
         raise UsageError(f"{why} it is a run; give another directory (--run), whose trials will be runs")
-    inside = sorted(each.name for each in path.iterdir() if each.name != LOCK) if path.is_dir() else []
-    if inside and inside != [RECIPE]:  # a kill between the two files
+    names = sorted(each.name for each in path.iterdir()) if path.is_dir() else []
+    # What somebody has written who begins the same sweep now, or was killed at that.
+    inside = [name for name in names if not name.startswith((LOCK, RECIPE, PLAN, f".{RECIPE}.", f".{PLAN}."))]
+    if inside and not is_sweep(path):
         raise UsageError(f"{why} {inside[0]} is there already; give a new directory (--run)")
 
 
