@@ -18,7 +18,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP) $(FULL)
 endif
 
-.PHONY: help demo studio page wheel env test test-loggers test-slurm lint page-where-possible drawing bench proof proof-parallel proof-hosts gauntlet gauntlet-ranks clean
+.PHONY: help demo studio page wheel env test test-loggers test-slurm lint page-where-possible drawing bench proof proof-parallel proof-hosts proof-sweep gauntlet gauntlet-ranks clean
 
 help:  ## what can be made
 	@echo "make demo    fit a hash-grid field to a photograph and show the result (about a minute)"
@@ -29,6 +29,8 @@ help:  ## what can be made
 	@echo "make lint    lint, types and import walls only"
 	@echo "make drawing draw docs/images/architecture.svg from the imports, and say what in them is untidy"
 	@echo "make gauntlet  runs killed 240 times and resumed: a table (some minutes)"
+	@echo "make proof-sweep  sweeps of 8 trials whose two workers are killed twice: none twice, none lost (some minutes)"
+	@echo "make gauntlet-ranks, proof-parallel, proof-hosts, proof-sweep  the same of several processes, hosts and workers: tables"
 	@echo "make bench   the benchmarks, beside other frameworks: tables, and whether the promises hold"
 	@echo "make proof   splats on whole scenes, to their bars (20 minutes)"
 	@echo "make wheel   build the page, then dist/*.whl and dist/*.tar.gz that hold it"
@@ -120,6 +122,9 @@ proof-hosts: $(FULL)  ## one run on two hosts: killed, cut off, started again; t
 
 proof-parallel: $(FULL)  ## examples and recipes in one process against 2, 3 and 4: a table
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 tests/parallel/proof_packs.py
+
+proof-sweep: $(FULL)  ## `treadle sweep` with two workers, both killed twice a round: a table
+	@$(BIN)/python tests/sweeps/proof_killed.py --rounds 6
 
 proof: $(FULL)  ## what splats come to on whole scenes: 20 minutes on two cores
 	@$(BIN)/python benchmarks/splats_scenes.py

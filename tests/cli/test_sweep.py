@@ -39,8 +39,8 @@ def test_it_ranks_the_trials_and_says_what_comes_next(treadle: Any, swept: None)
     assert re.search(r"^importance: (rate|accumulate) 0\.\d\d  (rate|accumulate) 0\.\d\d$", out, re.M)
     assert "┤0.3" in out and "┤0.01" in out
     assert max(len(line) for line in out.splitlines() if not line.startswith("trial ")) <= 80
-    assert out.endswith("page: s/index.html\nnext: treadle train s/best.yaml\n")
-    assert treadle("train", "s/best.yaml") == 0
+    assert out.endswith("page: s/index.html\nnext: treadle train s/config.yaml\n")
+    assert treadle("train", "s/config.yaml") == 0
     assert Path("s/index.html").is_file()
 
 
@@ -49,7 +49,7 @@ def test_it_shows_a_sweep_without_training(treadle: Any, swept: None) -> None:
     for arguments in (("s",), ("--show", "s"), ("line", "--show", "--run", "s")):
         assert treadle("sweep", *arguments) == 0
         assert re.findall(r"^ +\d +\d .*$", treadle.out, re.M) == ranked and "trial 1:" not in treadle.out
-        assert treadle.out.endswith("next: treadle train s/best.yaml\n")
+        assert treadle.out.endswith("next: treadle train s/config.yaml\n")
 
 
 def test_it_goes_on_by_its_directory_alone(treadle: Any, swept: None) -> None:
@@ -72,6 +72,8 @@ def test_runs_shows_a_sweep_as_one_and_compares_within(treadle: Any, swept: None
     compare = re.search(r"^treadle (runs \S+ \S+) compares the two best$", treadle.out, re.M)
     assert compare is not None and treadle(*compare[1].split()) == 0
     assert "config.rate" in treadle.out or re.search(r"^rate ", treadle.out, re.M)
+    assert treadle("runs", "runs/s", "runs/s/trial-001") == 2
+    assert treadle.err == "treadle: runs/s is a sweep, and no run: name a trial of it, such as runs/s/trial-001\n"
     assert treadle("runs", "runs/s/trial-001") == 0 and "trial-001/v001" in treadle.out
     assert treadle("runs", "runs/s/trial-001/v001") == 0 and "loss" in treadle.out
 
@@ -85,6 +87,7 @@ def test_runs_shows_a_sweep_as_one_and_compares_within(treadle: Any, swept: None
         (("line", "--search", "rate"), "expected NAME=VALUES"),
         (("line", "--search", "rate=0.1..1", "--sampler", "tpee"), "did you mean 'tpe'?"),
         (("line", "--search", "rate=0.1..1", "--trials", "0"), "trials is 0"),
+        (("line", "--search", "rate=0.1..1", "--workers", "0"), "workers is 0"),
         (("line", "--search", "rate=0.1..1", "--set", "max_step=3"), "did you mean 'max_steps'?"),
         (("line", "--search", "rate=0.1..1", "--storage", "sqlite:////nowhere/x.db"), "cannot be used: "),
         (("lime", "--search", "rate=0.1..1"), "did you mean 'line'?"),
@@ -101,7 +104,7 @@ def test_what_is_wrong_is_one_line_and_exit_code_2(treadle: Any, line: None, arg
         assert treadle.out.startswith("usage: treadle sweep RECIPE")
         return
     assert words in treadle.err and treadle.err.count("\n") == 1
-    assert not list(Path().rglob("trial-*"))
+    assert not Path("runs").exists()
 
 
 def test_other_directories_are_refused(treadle: Any, swept: None) -> None:
@@ -159,5 +162,5 @@ def test_its_help_has_what_a_newcomer_needs(treadle: Any, monkeypatch: pytest.Mo
     monkeypatch.setenv("COLUMNS", "80")
     assert treadle("sweep", "--help") == 0
     assert max(map(len, treadle.out.splitlines())) <= 80
-    for word in ("--search", "log:1e-4..1e-1", "best.yaml", "--prune", "the seed alone", "--resume"):
+    for word in ("--search", "log:1e-4..1e-1", "config.yaml", "--prune", "the seed alone", "--resume"):
         assert word in treadle.out

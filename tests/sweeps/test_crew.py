@@ -104,7 +104,7 @@ def crew_of(tmp_path: Path) -> crew.Crew:
 
 def test_what_kills_every_worker_ends_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Dying(monkeypatch, "import os; os.kill(os.getpid(), 9)")
-    with pytest.raises(RunError, match=r"^3 workers ended before any trial did, the last one was killed \(SIGKILL\)$"):
+    with pytest.raises(RunError, match=r"^6 workers ended before any trial did, the last one was killed \(SIGKILL\)$"):
         crew_of(tmp_path).work()
 
 

@@ -36,6 +36,16 @@ def mount(kind: str, options: str, point: str = "/data") -> str:
         (mount("nfs4", "vers=4.2,local_lock=none"), ""),
         (mount("nfs", "vers=3,local_lock=all,addr=10.0.0.1"), "nfs with local_lock=all"),
         (mount("nfs", "vers=3,local_lock=posix"), ""),  # flock's are the server's
+        (mount("nfs", "vers=3,local_lock=flock"), "nfs with local_lock=flock"),
+        (mount("nfs", "vers=3,nolock"), "nfs with nolock"),
+        (mount("nfs4", "local_lock=all"), "nfs4 with local_lock=all"),
+        (mount("nfs4", "local_lock=flock"), "nfs4 with local_lock=flock"),
+        (mount("cifs", "vers=3.0"), ""),
+        (mount("cifs", "vers=3.0,nobrl"), "cifs with nobrl"),
+        (mount("smb3", "nobrl"), "smb3 with nobrl"),
+        (mount("fuse.rclone", ""), "fuse.rclone"),
+        (mount("fuse.s3fs", ""), "fuse.s3fs"),
+        (mount("fuse.gcsfuse", ""), "fuse.gcsfuse"),
         (mount("lustre", "flock"), ""),
         (mount("lustre", "localflock"), "lustre with localflock"),
         (mount("fuse.sshfs", "user_id=0"), "fuse.sshfs"),
@@ -47,6 +57,12 @@ def mount(kind: str, options: str, point: str = "/data") -> str:
 def test_what_a_mount_says_of_its_locks(mounts: str, said: str) -> None:
     assert locks_stay_here(Path("/data/s"), mounts) == said
     assert locks_stay_here(Path("/data/my runs/s"), mount("fuse.sshfs", "", "/data/my\\040runs")) == "fuse.sshfs"
+
+
+def test_a_link_is_on_what_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    assert locks_stay_here(tmp_path / "link", mount("fuse.sshfs", "", str(tmp_path / "data"))) == "fuse.sshfs"
 
 
 def test_a_lock_says_whose_it_was(tmp_path: Path) -> None:
@@ -80,6 +96,9 @@ def test_where_locks_stay_on_a_machine_another_ones_trials_are_left_to_it(
     (tmp_path / "mounts").write_text(mount("fuse.sshfs", "user_id=0", str(tmp_path)))
     monkeypatch.setattr(hosts, "MOUNTS", tmp_path / "mounts")
     with pytest.raises(UsageError, match=r"on fuse\.sshfs, where .* and gpu7 has trained in it: .*--storage"):
+        opened(slope, path, trials=2)
+    for text in ("", json.dumps(known)):  # nobody knows whose it was; this machine's own
+        holder.write_text(text)
         opened(slope, path, trials=2)
     holder.unlink()  # as the message says
     opened(slope, path, trials=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,16 @@ def test_the_page_says_it_all_and_needs_nothing_else(tmp_path: Path) -> None:
     assert "spread" in text and "0.1414" in text
 
 
+def test_with_many_settings_the_picture_is_wider_and_long_names_are_cut(tmp_path: Path) -> None:
+    found = a_sweep(tmp_path)
+    search = {f"decoder.some_group.rate_{index}": "0..1" for index in range(9)}
+    trials = [replace(trial, drawn=dict.fromkeys(search, 0.5)) for trial in found.trials]
+    planned = replace(found.planned, plan=replace(found.planned.plan, search=search))
+    text = page(replace(found, planned=planned, trials=trials, importance={}))
+    assert 'viewBox="0 0 1510 320"' in text
+    assert ">decoder.some_grou…<title>decoder.some_group.rate_8</title>" in text
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api")
@@ -103,3 +114,12 @@ def test_the_page_in_a_browser(browser: Any, tmp_path: Path) -> None:
             view.screenshot(path=f"{shots}/{scheme}.png", full_page=True)
         view.close()
     assert colors[0] != colors[1]
+
+
+def test_the_page_in_a_narrow_window(browser: Any, tmp_path: Path) -> None:
+    write_page(a_sweep(tmp_path))
+    view = browser.new_page(viewport={"width": 390, "height": 900})
+    view.goto((tmp_path / "index.html").as_uri())
+    heights = view.evaluate("[...document.querySelectorAll('.trials tbody tr')].map(row => row.offsetHeight)")
+    assert sorted(heights)[11] < 60  # none is tall for a column of single letters, but those of an error
+    assert view.evaluate("document.documentElement.scrollWidth") <= 390

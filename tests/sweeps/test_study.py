@@ -14,11 +14,11 @@ import pytest
 
 from treadle import UsageError
 from treadle.recipes.registry import recipe_of
+from treadle.sweeps.beginning import How, begin
 from treadle.sweeps.importance import importance_of
 from treadle.sweeps.plan import Planned
 from treadle.sweeps.search import dimensions
 from treadle.sweeps.study import Claim, Study
-from treadle.sweeps.sweep import begin
 from treadle.sweeps.trials import Trial, read_sweep, write_trial
 
 from .conftest import wait_for
@@ -29,7 +29,7 @@ SEARCH = {"lr": "log:1e-3..1", "width": "1|2|4"}
 
 
 def opened(slope: Any, path: Path, search: Any = SEARCH, **given: Any) -> tuple[Study, Planned]:
-    planned, recipe, url = begin(recipe_of(slope), search, path, **given)
+    planned, recipe, url = begin(recipe_of(slope), search, path, How(**given))
     return Study(planned, dimensions(planned.plan.search, recipe), url, 1), planned
 
 
@@ -69,7 +69,7 @@ def test_random_depends_on_the_seed_and_the_number_alone(slope: Any, tmp_path: P
     claims = [study.claim() for _ in range(6)]  # six workers, of which none has come to anything
     assert [claim.trial.drawn for claim in claims if claim is not None] == whole
     other = recipe_of(slope).with_settings({"seed": 1})
-    planned, recipe, _ = begin(other, SEARCH, tmp_path / "other", sampler="random")
+    planned, recipe, _ = begin(other, SEARCH, tmp_path / "other", How(sampler="random"))
     claim = Study(planned, dimensions(SEARCH, recipe), None, 1).claim()
     assert claim is not None and claim.trial.drawn != whole[0]
 
@@ -172,6 +172,7 @@ def test_two_directories_share_a_database_without_a_trial_twice(slope: Any, tmp_
     assert [others[number].drawn for number in (1, 2, 3)] + [each.drawn for each in by_number(tmp_path / "b")] == whole
     with pytest.raises(UsageError, match=r"the study 'shared' in .* is another sweep's"):
         opened(slope, tmp_path / "c", {"width": "1|2"}, **given)
+    assert not (tmp_path / "c").exists()
 
 
 def test_a_suspended_holder_of_the_lock_is_said(

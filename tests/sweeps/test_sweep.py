@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,14 +20,15 @@ from treadle import RunError, UsageError
 from treadle.recipes.registry import load_recipe, recipe_of
 from treadle.runs.run import is_run, read_config, read_environment, read_journal, read_summary
 from treadle.sinks.history import opening_of
+from treadle.sweeps.beginning import How, begin, go_on
 from treadle.sweeps.plan import read_plan
-from treadle.sweeps.sweep import Lines, begin
+from treadle.sweeps.sweep import Lines, carry_out, conclude
 from treadle.sweeps.trials import Sweep, read_sweep
 from treadle.testing import line_data
 
 from .conftest import held, wait_for
 
-pytest.importorskip("optuna")
+optuna = pytest.importorskip("optuna")
 
 LR = {"lr": "log:1e-3..1"}
 
@@ -61,7 +63,7 @@ def test_each_trial_is_a_run_and_the_best_trains_again(slope: Any, tmp_path: Pat
         assert read_config(trial.path / "v001")["config"]["lr"] == trial.drawn["lr"]
     assert len(lines) == 4 and all(f"trial {number}: loss" in line for number, line in enumerate(lines, 1))
     assert any("(the best so far)" in line for line in lines)
-    recipe = load_recipe(tmp_path / "s" / "best.yaml", slope)
+    recipe = load_recipe(tmp_path / "s" / "config.yaml", slope)
     with recipe.build(run_dir=tmp_path / "again") as trainer:
         trainer.train()
     assert trainer.summary().digest == read_summary(found.best.path / "v001")["digest"]
@@ -78,7 +80,7 @@ def test_called_again_it_goes_on_and_does_nothing_twice(slope: Any, tmp_path: Pa
 
 def test_the_best_so_far_is_that_of_all_workers(slope: Any, tmp_path: Path) -> None:
     lines: list[str] = []
-    planned = begin(recipe_of(slope), LR, tmp_path / "s", trials=3, sampler="random")[0]
+    planned = begin(recipe_of(slope), LR, tmp_path / "s", How(trials=3, sampler="random"))[0]
     told = Lines(planned, lines.append)  # of a worker that has seen none of the others' trials end
     for trial in reversed(run(slope, tmp_path / "s", trials=3).trials):
         told.tell(trial)
@@ -354,13 +356,20 @@ def test_a_disk_that_fills_ends_it_in_a_line_and_nothing_is_lost(slope: Any, tmp
         ({"storage": "trials.db"}, "expected a database's URL"),
         ({"storage": "postgresql://me:secret@host/db"}, "TREADLE_SWEEP_STORAGE"),
         ({"storage": "nosuch://host/db"}, "cannot be used"),
+        ({"storage": "postgresql://host/db"}, "cannot be used: it needs the Python module psycopg"),
+        ({"storage": "sqlite://"}, "it would end with its process; name a file"),
+        ({"storage": "sqlite:///:memory:"}, "it would end with its process; name a file"),
     ],
 )
-def test_what_is_wrong_is_said_before_any_trial(slope: Any, tmp_path: Path, given: Any, words: str) -> None:
+def test_what_is_wrong_is_said_before_there_is_anything(
+    slope: Any, tmp_path: Path, given: Any, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for driver in ("psycopg", "psycopg2"):  # whichever is the default
+        monkeypatch.setitem(sys.modules, driver, None)
     with pytest.raises(UsageError) as caught:
         run(slope, tmp_path / "s", **{"search": LR} | given)
     assert words in str(caught.value) and "\n" not in str(caught.value) and "secret" not in str(caught.value)
-    assert not list(tmp_path.glob("s/trial-*"))
+    assert not (tmp_path / "s").exists()  # which another search, or another database, would not be let into
 
 
 def test_another_sweep_in_the_same_directory_is_refused_and_nothing_changes(slope: Any, tmp_path: Path) -> None:
@@ -396,6 +405,16 @@ def test_directories_that_hold_something_else_are_refused(slope: Any, tmp_path: 
     assert is_run(found.trials[0].path / "v001")
 
 
+def test_a_directory_in_which_the_sweep_is_just_being_begun_is_not_refused(slope: Any, tmp_path: Path) -> None:
+    """By another process that has been started at the same time, or was killed at that."""
+    path = tmp_path / "s"
+    path.mkdir()
+    for name in (".lock", "recipe.yaml", ".recipe.yaml.0123abcd.part", ".sweep.yaml.0123abcd.part"):
+        (path / name).touch()
+    assert begin(recipe_of(slope), LR, path, How())[0].plan.trials == 20
+    assert sorted(each.name for each in path.iterdir()) == [".lock", "recipe.yaml", "sweep.yaml"]
+
+
 def test_a_journal_that_was_lost_is_noticed(slope: Any, tmp_path: Path) -> None:
     run(slope, tmp_path / "s", trials=2)
     (tmp_path / "s" / "optuna.journal").unlink()
@@ -408,8 +427,36 @@ def test_a_journal_that_was_lost_is_noticed(slope: Any, tmp_path: Path) -> None:
 
 def test_a_password_stays_in_the_environment(slope: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TREADLE_SWEEP_STORAGE", "postgresql://me:hunter2@nowhere.invalid/db")
-    with pytest.raises(UsageError) as caught:
+    asked = []
+
+    class Connected(optuna.storages.RDBStorage):  # type: ignore[misc]
+        def __init__(self, url: str) -> None:
+            asked.append(url)
+            if len(asked) == 1:
+                raise OSError(f"no way to {url}")
+            super().__init__(f"sqlite:///{tmp_path}/trials.db")
+
+    monkeypatch.setattr(optuna.storages, "RDBStorage", Connected)
+    with pytest.raises(UsageError, match=r"no way to postgresql://me@nowhere\.invalid/db$"):
         run(slope, tmp_path / "s")
-    assert "hunter2" not in str(caught.value)
-    assert "postgresql://me@nowhere.invalid/db" in (tmp_path / "s" / "sweep.yaml").read_text()
-    assert not [each for each in tmp_path.rglob("s/*") if each.is_file() and b"hunter2" in each.read_bytes()]
+    assert not (tmp_path / "s").exists()
+    run(slope, tmp_path / "s", trials=1)
+    assert set(asked) == {"postgresql://me:hunter2@nowhere.invalid/db"}
+    assert "storage: postgresql://me@nowhere.invalid/db" in (tmp_path / "s" / "sweep.yaml").read_text()
+    files = [each for each in tmp_path.rglob("*") if each.is_file()]
+    assert not [each for each in files if b"hunter2" in each.read_bytes()]
+
+
+def test_a_database_in_a_file_is_found_from_elsewhere_and_missed_where_it_was_lost(
+    slope: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(slope, tmp_path / "s", trials=1, storage="sqlite:///trials.db")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    planned, recipe, url = go_on(tmp_path / "s", 2, slope)
+    assert carry_out(planned, recipe, 1, url, print) == 0 and conclude(planned, url).count("finished") == 2
+    assert not list(Path().iterdir())
+    (tmp_path / "trials.db").unlink()
+    with pytest.raises(UsageError, match=r"the database sqlite:///.*trials.db knows 0 of the trials that are here"):
+        run(slope, tmp_path / "s", trials=3, storage=f"sqlite:///{tmp_path}/trials.db")

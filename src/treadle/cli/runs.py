@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from treadle.cli.common import Parser, show, terminal_width
 from treadle.errors import UsageError
-from treadle.runs.run import CONFIG, OTHERS, find_run
+from treadle.runs.run import CONFIG, OTHERS, find_run, is_run
 
 if TYPE_CHECKING:
     from treadle.sweeps.trials import Sweep
@@ -70,7 +70,7 @@ def run(arguments: list[str]) -> int:
     if len(options.paths) > 1:
         _compare([find_run(path) for path in options.paths], options.metric)
         return 0
-    alone = bool(options.paths) and (Path(options.paths[0]) / CONFIG).is_file()
+    alone = bool(options.paths) and is_run(Path(options.paths[0])) and (Path(options.paths[0]) / CONFIG).is_file()
     if options.metric is not None and not alone:
         raise UsageError("treadle runs: --metric draws curves of runs: name one or more, such as runs/image/v001")
     _list(options.paths[0] if options.paths else HOME, given=bool(options.paths))

@@ -240,12 +240,12 @@ def _sweep(first: str, passed: list[str], options: Namespace) -> Task:
     """A sweep that is begun here, so that its jobs only have to find it."""
     from treadle.cli import sweep
     from treadle.recipes.scripts import load_trainer
-    from treadle.sweeps.sweep import check_log
+    from treadle.sweeps.sweep import check_workers
 
     run = [] if options.run is None else ["--run", options.run]
     given = sweep.parser().parse_args([*([first] if first else []), *passed, *run])
     sweep.directory_of(given)
-    check_log(given.log)
+    check_workers(given.workers, given.log)
     _check_one_node(options)
     planned, _, _ = sweep.begin_as(given, None if given.trainer is None else load_trainer(given.trainer))
     return _sweeping(planned.path, given, options)
@@ -254,13 +254,14 @@ def _sweep(first: str, passed: list[str], options: Namespace) -> Task:
 def _sweep_further(there: Path, passed: list[str], options: Namespace) -> Task:
     from treadle.cli import sweep
     from treadle.recipes.scripts import load_trainer
-    from treadle.sweeps.sweep import check_log, go_on
+    from treadle.sweeps.beginning import go_on
+    from treadle.sweeps.sweep import check_workers
 
     if options.run is not None:
         raise UsageError(f"--run is {there} already: treadle slurm RECIPE --search ... --run DIR begins another sweep")
     given = sweep.parser().parse_args([str(there), "--resume", *[each for each in passed if each != "--resume"]])
     sweep.directory_of(given)
-    check_log(given.log)
+    check_workers(given.workers, given.log)
     _check_one_node(options)
     go_on(there, given.trials, None if given.trainer is None else load_trainer(given.trainer))
     return _sweeping(there.absolute(), given, options)

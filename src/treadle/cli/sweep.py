@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from dataclasses import fields
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ EXAMPLES = """  treadle sweep image --search learning_rate=log:1e-4..1e-1 'level
   treadle sweep pix2pix --sampler grid --search 'weights.l1=10|50|100'
   treadle sweep runs/rates                how it stands; trains nothing
   treadle sweep runs/rates --resume       go on, here or on another machine
-  treadle train runs/rates/best.yaml      the best settings once more
+  treadle train runs/rates/config.yaml      the best settings once more
 
 What is searched: 0..0.5 a range (whole numbers where the setting takes no
 others), 16..128..16 with a step, log:1e-4..1e-1 evenly in the logarithm,
@@ -112,10 +113,11 @@ def run(arguments: list[str]) -> int:
     if there is not None and not options.resume:
         return _look(there, options)
     from treadle.recipes.scripts import load_trainer
-    from treadle.sweeps.sweep import carry_out, check_log, conclude, go_on
+    from treadle.sweeps.beginning import go_on
+    from treadle.sweeps.sweep import carry_out, check_workers, conclude
     from treadle.terminal import outliving_the_terminal
 
-    check_log(options.log)
+    check_workers(options.workers, options.log)
     kind = None if options.trainer is None else load_trainer(options.trainer)
     planned, recipe, url = begin_as(options, kind) if there is None else go_on(there, options.trials, kind)
     where = quote(shown(planned.path))
@@ -167,34 +169,24 @@ def directory_of(options: Namespace) -> Path | None:
 def begin_as(options: Namespace, kind: type | None) -> tuple[Planned, Recipe, str | None]:
     """Begin the sweep that the command line describes, or find it begun; returns what `begin` does."""
     from treadle.recipes.registry import load_recipe, recipe_of
-    from treadle.sweeps.sweep import begin
+    from treadle.sweeps.beginning import How, begin
 
     recipe = load_recipe(options.recipe, kind) if kind is None or options.recipe else recipe_of(kind)
     if options.data is not None:
         recipe = recipe.for_given_data(existing(options.data, "--data"))
     if options.overrides:
         recipe = recipe.with_overrides(options.overrides)
-    return begin(
-        recipe,
-        options.search,
-        Path(options.run or Path("runs") / f"sweep-{recipe.name}"),
-        trials=options.trials,
-        sampler=options.sampler,
-        prune=options.prune,
-        repeat=options.repeat,
-        metric=options.metric,
-        direction=options.direction,
-        storage=options.storage,
-        study=options.study,
-    )
+    how = How(**{each.name: getattr(options, each.name) for each in fields(How)})
+    return begin(recipe, options.search, Path(options.run or Path("runs") / f"sweep-{recipe.name}"), how)
 
 
 def _look(path: Path, options: Namespace) -> int:
+    from treadle.sweeps.database import url_known
     from treadle.sweeps.plan import read_plan
-    from treadle.sweeps.sweep import look, url_of
+    from treadle.sweeps.sweep import look
 
     planned = read_plan(path.expanduser().absolute())
-    found = look(planned, url_of(planned))
+    found = look(planned, url_known(planned.plan.storage))
     _show(found)
     code = f" --trainer {quote(options.trainer)}" if options.trainer else ""
     name = str(planned.recipe.get("trainer", ""))

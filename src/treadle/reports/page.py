@@ -8,6 +8,7 @@ from html import escape
 from types import MappingProxyType
 from urllib.parse import quote
 
+from treadle.reports.document import document
 from treadle.reports.rows import Entry, Summary
 
 SMALLEST, LARGEST = 160, 256
@@ -43,11 +44,7 @@ def page(
     """
     columns = list(dict.fromkeys(column for entry in entries for column in entry.files))
     count = "1 picture" if len(entries) == 1 else f"{len(entries)} pictures"
-    return _PAGE.format(
-        title=escape(title),
-        description=escape(f"{description} · {count}" if description else count),
-        style=STYLE,
-        script=_SCRIPT,
+    body = _BODY.format(
         strips="".join(_strip(strip) for strip in strips),
         summary=_overall(overall, words) + _summary(summaries, {k: v for k, v in words.items() if k not in overall}),
         note=f"<p class=note>{escape(note)}</p>\n" if note else "",
@@ -56,6 +53,7 @@ def page(
         headings="".join(_heading(metric, summary, metric == order) for metric, summary in summaries.items()),
         rows="\n".join(_row(entry, columns, summaries) for entry in entries),
     )
+    return document(title, f"{description} · {count}" if description else count, body, style=_STYLE, script=_SCRIPT)
 
 
 def _strip(strip: Entry) -> str:
@@ -150,35 +148,8 @@ def _short(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:#.4g}".rstrip(".")
 
 
-STYLE = """
-:root { color-scheme: light dark;
-  --ink: #1d1d1f; --soft: #63636b; --line: #dcdce0; --paper: #fff; --bar: #f4f4f6; --mark: #0a5fd0; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e8ea; --soft: #a0a0a8; --line: #3a3a40; --paper: #161618; --bar: #212125; --mark: #7db4ff; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem; max-width: 80rem; color: var(--ink); background: var(--paper);
-  font: 15px/1.45 system-ui, sans-serif; font-variant-numeric: tabular-nums; }
-h1 { margin: 0; font-size: 1.5rem; }
-p, small { color: var(--soft); }
-p { margin: .2rem 0 1.2rem; }
-small { font-size: .8rem; font-weight: normal; }
-a { color: var(--mark); text-decoration: none; }
-a:hover { text-decoration: underline; }
-a small { overflow-wrap: anywhere; }
-table { border-collapse: collapse; }
-th, td { padding: .35rem .7rem; text-align: left; vertical-align: top; }
-.summary { margin-bottom: 1rem; }
-.summary th:first-child { padding-left: 0; }
-.summary tbody th { font-weight: normal; white-space: nowrap; }
-.summary caption { color: var(--soft); text-align: left; padding: .35rem 0; }
+_STYLE = """
 .words { color: var(--soft); font-size: .85rem; max-width: 30rem; }
-.note { max-width: 50rem; color: var(--ink); }
-figure { margin: 0 0 1.2rem; overflow-x: auto; }
-figcaption { color: var(--soft); padding: .35rem 0; }
-thead th { color: var(--soft); font-weight: normal; }
-tr { border-bottom: 1px solid var(--line); }
-.wide { overflow-x: auto; }
 .pictures { margin-top: 1.5rem; }
 .pictures thead { position: sticky; top: 0; z-index: 1; background: var(--bar); }
 .pictures thead th { vertical-align: middle; }
@@ -189,20 +160,8 @@ tr { border-bottom: 1px solid var(--line); }
 td.picture { padding: .3rem .2rem; }
 img { display: block; max-width: 100%; height: auto; background: var(--bar); }
 img.pixels { image-rendering: pixelated; }
-.figure { text-align: right; white-space: nowrap; }
 .pictures th[aria-sort] { text-align: right; padding: 0; }
-button { width: 100%; padding: .5rem .7rem; border: 0; font: inherit; color: var(--mark); background: none;
-  text-align: inherit; cursor: pointer; }
-button:hover { text-decoration: underline; }
-button:focus-visible, a:focus-visible { outline: 2px solid var(--mark); outline-offset: -2px; }
-[aria-sort=ascending] button, [aria-sort=descending] button { color: var(--ink); font-weight: bold; }
-[aria-sort] button::after { content: "\\2195"; padding-left: .35em; opacity: .5; }
-[aria-sort=ascending] button::after { content: "\\2191"; opacity: 1; }
-[aria-sort=descending] button::after { content: "\\2193"; opacity: 1; }
 @media (max-width: 45rem) {
-  body { padding: 1rem .75rem; }
-  .summary { font-size: .85rem; }
-  .summary th, .summary td { padding: .35rem .3rem; }
   .summary small, .summary thead + tbody .words { display: none; }
   .pictures, .pictures thead, .pictures tbody { display: block; }
   .pictures tr { display: grid; grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); gap: .2rem;
@@ -213,7 +172,7 @@ button:focus-visible, a:focus-visible { outline: 2px solid var(--mark); outline-
   .pictures .figure, .pictures .picture, .pictures thead .picture { padding: 0; text-align: left; }
   .pictures th[aria-sort], .pictures button { padding: 0 0 .3rem; text-align: left; }
   .picture img { width: 100%; }
-  .figure::before { content: attr(data-label) " "; color: var(--soft); }
+  .pictures .figure::before { content: attr(data-label) " "; color: var(--soft); }
 }
 """
 
@@ -249,25 +208,10 @@ window.addEventListener("hashchange", follow);
 follow();
 """
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p>{description}</p>
-{strips}<div class=wide>{summary}</div>
+_BODY = """{strips}<div class=wide>{summary}</div>
 {note}<table class=pictures style="--columns: {columns}">
 <thead><tr><th scope=col>name</th>{captions}{headings}</tr></thead>
 <tbody>
 {rows}
 </tbody>
-</table>
-<script>{script}</script>
-</body>
-</html>
-"""
+</table>"""

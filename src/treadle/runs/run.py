@@ -144,8 +144,8 @@ class Run:
 
 
 def is_run(path: Path) -> bool:
-    """Whether `path` is a run's directory."""
-    return (path / CONFIG).is_file() or (path / ENVIRONMENT).is_file()
+    """Whether `path` is a run's directory. The config.yaml of a sweep's is that of its best trial."""
+    return ((path / CONFIG).is_file() or (path / ENVIRONMENT).is_file()) and not (path / SWEEP).is_file()
 
 
 def read_config(run: str | Path) -> dict[str, Any]:
@@ -224,6 +224,8 @@ def find_run(path: str | Path) -> Path:
     Raises UsageError where there is none.
     """
     text, path = path, Path(path).expanduser()
+    if (path / SWEEP).is_file():
+        raise UsageError(f"{text} is a sweep, and no run: name a trial of it, such as {text}/trial-001")
     if (path / CONFIG).is_file():
         return path
     if path.is_file():

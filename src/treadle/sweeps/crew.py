@@ -28,7 +28,7 @@ WORKER = (sys.executable, "-P", "-m", "treadle.sweeps.worker")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 DEVICES = "CUDA_VISIBLE_DEVICES"
 MOST_DEATHS = 3
-"""Workers that may be killed before another trial ends: whatever kills them would kill the next one too."""
+"""Times that each of the workers may be killed before another trial ends: whatever does that would do it again."""
 
 LEFT, SIGNALLED = "left", "signalled"
 
@@ -152,7 +152,7 @@ class Crew:
         """Another worker for one that was killed; it finds the trial that was left, and goes on with it."""
         self._deaths += 1
         how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
-        if self._deaths >= MOST_DEATHS:
+        if self._deaths >= MOST_DEATHS * self._count:
             self._end(RunError(f"{self._deaths} workers ended before any trial did, the last one {how}"))
             return
         say(f"treadle: a worker {how}: another one goes on with its trial")

@@ -8,14 +8,16 @@ from itertools import pairwise
 from urllib.parse import quote
 
 from treadle.files import write_whole
-from treadle.reports.page import STYLE
+from treadle.reports.document import document
 from treadle.sweeps.coordinates import Axis, axes, shown_trials
 from treadle.sweeps.plan import BEST
 from treadle.sweeps.trials import State, Sweep, Trial, runs_of, words
 
 PAGE = "index.html"
-WIDTH, HEIGHT, TOP, SIDE = 960, 320, 34, 70
-"""Of the picture, in its own units."""
+WIDTH, HEIGHT, TOP, SIDE = 960, 320, 34, 80
+"""Of the picture, in its own units; with many axes it is wider."""
+SPACING, LETTERS = 150, 18
+"""The least from one axis to the next, and the letters of a name that fit there."""
 
 
 def write_page(sweep: Sweep) -> None:
@@ -32,16 +34,9 @@ def page(sweep: Sweep) -> str:
     how = f"{plan.sampler}{', pruned by the median' if plan.prune else ''}"
     how += f" · {plan.metric}, {'larger' if plan.direction == 'max' else 'smaller'} is better"
     how += f" · each the mean of {plan.repeat} seeds" if plan.repeat > 1 else ""
-    return _PAGE.format(
-        title=escape(f"Sweep {sweep.path.name}"),
-        description=escape(f"{said} · {how}"),
-        best=_best(sweep),
-        style=STYLE + _STYLE,
-        picture=_picture(sweep) if len(shown_trials(sweep)) > 1 else "",
-        importance=_importance(sweep),
-        table=_table(sweep),
-        script=_SCRIPT,
-    )
+    picture = _picture(sweep) if len(shown_trials(sweep)) > 1 else ""
+    body = f"{_best(sweep)}{picture}{_importance(sweep)}<div class=wide>{_table(sweep)}</div>"
+    return document(f"Sweep {sweep.path.name}", f"{said} · {how}", body, style=_STYLE, script=_SCRIPT)
 
 
 _STATES: Sequence[State] = ("finished", "pruned", "running", "unfinished", "failed")
@@ -49,7 +44,8 @@ _STATES: Sequence[State] = ("finished", "pruned", "running", "unfinished", "fail
 
 def _picture(sweep: Sweep) -> str:
     found, trials = axes(sweep), shown_trials(sweep)
-    xs = [SIDE + (WIDTH - 2 * SIDE) * index / (len(found) - 1) for index in range(len(found))]
+    width = max(WIDTH, 2 * SIDE + SPACING * (len(found) - 1))
+    xs = [SIDE + (width - 2 * SIDE) * index / (len(found) - 1) for index in range(len(found))]
     lines = []
     for rank in reversed(range(len(trials))):
         places = [axis.places[rank] for axis in found]
@@ -61,8 +57,9 @@ def _picture(sweep: Sweep) -> str:
         )
     marks = "".join(_axis(axis, x) for axis, x in zip(found, xs, strict=True))
     return (
-        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role=img aria-label="parallel coordinates: a line across '
-        f'the settings for each trial">{"".join(lines)}{marks}</svg></figure>\n'
+        f'<figure><svg viewBox="0 0 {width} {HEIGHT}" style="min-width: {width / 24:.0f}rem" role=img '
+        f'aria-label="parallel coordinates: a line across the settings for each trial">{"".join(lines)}{marks}</svg>'
+        "</figure>\n"
     )
 
 
@@ -85,9 +82,10 @@ def _axis(axis: Axis, x: float) -> str:
         f'<text class=tick x="{x + 6:.1f}" y="{_height(place) + 4:.1f}">{escape(label[:18])}</text>'
         for place, label in axis.ticks
     )
+    name = axis.name if len(axis.name) <= LETTERS else f"{axis.name[: LETTERS - 1]}…"
     return (
         f'<line class=axis x1="{x:.1f}" x2="{x:.1f}" y1="{_height(1):.1f}" y2="{_height(0):.1f}"/>{ticks}'
-        f'<text class=name x="{x:.1f}" y="16">{escape(axis.name)}</text>'
+        f'<text class=name x="{x:.1f}" y="16">{escape(name)}<title>{escape(axis.name)}</title></text>'
     )
 
 
@@ -108,7 +106,7 @@ def _importance(sweep: Sweep) -> str:
         return ""
     rows = "\n".join(
         f"<tr><th scope=row>{escape(name)}</th><td class=figure>{value:.2f}</td>"
-        f'<td><span class=bar style="width: {12 * value:.2f}rem"></span></td></tr>'
+        f'<td><span class=bar style="--share: {value:.2f}"></span></td></tr>'
         for name, value in sweep.importance.items()
     )
     said = "importance: how much of what tells good trials from others each setting is (PED-ANOVA)"
@@ -134,7 +132,7 @@ def _table(sweep: Sweep) -> str:
         cells += [_cell(trial.spread)] if repeated else []
         cells += [_cell(trial.drawn.get(name)) for name in plan.search]
         state = escape(f"{trial.state}: {trial.error}" if trial.error else trial.state)
-        cells += [f"<td class=state>{state}</td>", _cell(trial.steps), _cell(round(trial.seconds, 1))]
+        cells += [f"<td class=state>{state}</td>", _cell(trial.steps), _cell(f"{trial.seconds:.1f}")]
         best = " class=best" if trial is sweep.best else ""
         rows.append(f"<tr{best} data-trial={trial.number}>{''.join(cells)}</tr>")
     body = "\n".join(rows)
@@ -152,7 +150,7 @@ def _cell(value: float | str | None) -> str:
 
 
 _STYLE = """
-svg { width: 100%; min-width: 40rem; height: auto; display: block; }
+svg { width: 100%; height: auto; display: block; }
 .trial { fill: none; stroke: color-mix(in oklab, var(--line), var(--mark) calc(90% - 85% * var(--share)));
   stroke-width: 1.6; }
 .trial.best { stroke: var(--best); stroke-width: 3; }
@@ -162,15 +160,18 @@ svg { width: 100%; min-width: 40rem; height: auto; display: block; }
 .axis { stroke: var(--soft); }
 .name { fill: var(--ink); font-size: 13px; text-anchor: middle; font-weight: 600; }
 .tick { fill: var(--ink); font-size: 11px; paint-order: stroke; stroke: var(--paper); stroke-width: 3px; }
-.bar { display: inline-block; height: .7rem; background: var(--mark); border-radius: 2px; }
+.bar { display: inline-block; width: calc(var(--share) * min(12rem, 25vw)); height: .7rem; background: var(--mark);
+  border-radius: 2px; }
 .trials td, .trials th { padding: .3rem .7rem; }
 .trials thead th { text-align: right; padding: 0; }
 .trials tbody th { font-weight: normal; text-align: right; }
 .trials tbody tr.best { background: var(--bar); box-shadow: inset 3px 0 var(--best); }
 .trials tr.lit { background: var(--bar); }
-.state { max-width: 28rem; overflow-wrap: anywhere; }
+.state { min-width: 6rem; max-width: 28rem; overflow-wrap: anywhere; }
 .trials thead th.state { text-align: left; }
-.importance caption { white-space: nowrap; }
+.importance tbody th { white-space: normal; overflow-wrap: anywhere; }
+@media (min-width: 45rem) { .importance caption { white-space: nowrap; } }
+@media (max-width: 45rem) { .name { font-size: 16px; } .tick { font-size: 15px; } }
 """
 
 _SCRIPT = """
@@ -193,21 +194,4 @@ for (const head of heads) head.firstChild.addEventListener("click", () => {
   keyed.sort((a, b) => a[0] - b[0] || (up ? 1 : -1) * order(a[1], b[1]) || a[2] - b[2]);
   table.tBodies[0].append(...keyed.map(entry => entry[3]));
 });
-"""
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p>{description}</p>
-{best}{picture}{importance}<div class=wide>{table}</div>
-<script>{script}</script>
-</body>
-</html>
 """

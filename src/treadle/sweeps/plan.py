@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,9 +11,9 @@ from treadle.config.fields import from_dict
 from treadle.config.files import differences, dumps, load
 from treadle.errors import UsageError
 from treadle.files import near_sibling, reason, write_whole
-from treadle.runs.run import SWEEP, is_run
+from treadle.runs.run import CONFIG, SWEEP, is_run
 
-PLAN, RECIPE, BEST, LOCK = SWEEP, "recipe.yaml", "best.yaml", ".lock"
+PLAN, RECIPE, BEST, LOCK = SWEEP, "recipe.yaml", CONFIG, ".lock"
 JOURNAL = "optuna.journal"
 SAMPLERS = ("tpe", "random", "grid")
 PRUNERS = ("median",)
@@ -85,8 +84,10 @@ def check_free(path: Path) -> None:
         raise UsageError(f"{why} it is a file; give another directory (--run)")
     if is_run(path):
         raise UsageError(f"{why} it is a run; give another directory (--run), whose trials will be runs")
-    inside = sorted(each.name for each in path.iterdir() if each.name != LOCK) if path.is_dir() else []
-    if inside and inside != [RECIPE]:  # a kill between the two files
+    names = sorted(each.name for each in path.iterdir()) if path.is_dir() else []
+    # What somebody has written who begins the same sweep now, or was killed at that.
+    inside = [name for name in names if not name.startswith((LOCK, RECIPE, PLAN, f".{RECIPE}.", f".{PLAN}."))]
+    if inside and not is_sweep(path):
         raise UsageError(f"{why} {inside[0]} is there already; give a new directory (--run)")
 
 
@@ -117,13 +118,6 @@ def check_same(there: Planned, wanted: Planned) -> None:
 
 
 _OTHER = "give another directory (--run), or go on with what is there (treadle sweep DIR --resume)"
-
-_PASSWORD = re.compile(r"(?<=://)([^/@:]*)(:[^/@]*)?@")
-
-
-def without_password(url: str) -> str:
-    """A database's URL as it may be written into a file."""
-    return _PASSWORD.sub(lambda match: f"{match[1]}@" if match[1] else "", url)
 
 
 def save_trials(planned: Planned, trials: int) -> Planned:

@@ -19,11 +19,12 @@ from typing import Any
 
 from treadle.config.files import differences
 from treadle.data.random import derive_seed
-from treadle.errors import TreadleError, UsageError, one_line
+from treadle.errors import UsageError
 from treadle.runs.lock import RunLock, is_held
+from treadle.sweeps.database import explained
 from treadle.sweeps.hosts import check_one_machine
 from treadle.sweeps.locking import locked
-from treadle.sweeps.plan import JOURNAL, LOCK, Planned, without_password
+from treadle.sweeps.plan import JOURNAL, LOCK, Planned
 from treadle.sweeps.search import Choices, Dimension, Drawn, grid
 from treadle.sweeps.trials import Trial, folder_of, read_trial, runs_of, write_trial
 
@@ -41,6 +42,53 @@ def need_optuna() -> Any:
         raise UsageError("a sweep needs optuna: pip install 'treadle[sweep]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
+
+
+def check_database(planned: Planned, url: str) -> None:
+    """Raise UsageError where the database at `url` cannot be opened, or its study of that name is another sweep's."""
+    with quietly(), explained(f"the {_place(planned)}"):
+        _opened(planned, url)
+
+
+def _place(planned: Planned) -> str:
+    """Where the trials of a sweep are kept, as people are told."""
+    storage = planned.plan.storage
+    return f"journal {planned.path / JOURNAL}" if storage is None else f"database {storage}"
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Within, Optuna does not warn of what is experimental in it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _opened(planned: Planned, url: str | None) -> Any:
+    """Optuna's study of a sweep, made where there is none. Raises UsageError where that name is another sweep's."""
+    optuna, plan = need_optuna(), planned.plan
+    if url is None:
+        from treadle.sweeps.journal import JournalFile
+
+        storage: Any = optuna.storages.JournalStorage(JournalFile(planned.path / JOURNAL))
+    else:
+        storage = optuna.storages.RDBStorage(url)
+    median = optuna.pruners.MedianPruner(n_startup_trials=STARTUP)
+    study = optuna.create_study(
+        storage=storage,
+        study_name=plan.study,
+        direction="maximize" if plan.direction == "max" else "minimize",
+        pruner=median if plan.prune == "median" else optuna.pruners.NopPruner(),
+        load_if_exists=True,
+    )
+    ours = plan.fixed({name: value for name, value in planned.recipe.items() if name != "data"})
+    del ours["storage"]  # each user and machine may have another way to it
+    theirs = study.user_attrs.get("treadle")
+    if theirs is None and not study.get_trials(deepcopy=False):
+        study.set_user_attr("treadle", ours)
+    elif url is not None and (theirs is None or differences(theirs, ours)):
+        raise UsageError(f"the study {plan.study!r} in {plan.storage} is another sweep's: give another name (--study)")
+    return study
 
 
 class Claim:
@@ -74,59 +122,25 @@ class Study:
         self._planned, self._dims, self._threads = planned, dims, threads
         self._path, plan = planned.path, planned.plan
         self._grid = grid(dims) if plan.sampler == "grid" else None
-        self._places = "database" if url else "journal"
         check_one_machine(self._path)
         with locked(self._path / LOCK), self._explained():
-            if url is None:
-                from treadle.sweeps.journal import JournalFile
+            self._study = _opened(planned, url)
+            self._study.sampler = self._drawing()
+            self._check_complete()
 
-                storage: Any = self._optuna.storages.JournalStorage(JournalFile(self._path / JOURNAL))
-            else:
-                storage = self._optuna.storages.RDBStorage(url)
-            self._study = self._optuna.create_study(
-                storage=storage,
-                study_name=plan.study,
-                direction="maximize" if plan.direction == "max" else "minimize",
-                sampler=self._drawing(),
-                pruner=self._optuna.pruners.MedianPruner(n_startup_trials=STARTUP)
-                if plan.prune == "median"
-                else self._optuna.pruners.NopPruner(),
-                load_if_exists=True,
-            )
-            self._check_ours(url)
-
-    def _check_ours(self, url: str | None) -> None:
-        plan = self._planned.plan
-        ours = plan.fixed({name: value for name, value in self._planned.recipe.items() if name != "data"})
-        theirs = self._study.user_attrs.get("treadle")
-        if theirs is None and not self._study.get_trials(deepcopy=False):
-            self._study.set_user_attr("treadle", ours)
-        elif url is not None and (theirs is None or differences(theirs, ours)):
+    def _check_complete(self) -> None:
+        there = [trial for path in self._path.glob("trial-*") if (trial := read_trial(path)) is not None]
+        known = len(self._trials())
+        if there and max(trial.number for trial in there) > known:
             raise UsageError(
-                f"the study {plan.study!r} in {without_password(url)} is another sweep's: give another name (--study)"
+                f"the {_place(self._planned)} knows {known} of the trials that are here: restore it from a copy, or "
+                "begin another sweep (--run)"
             )
-        if url is None:
-            there = [trial for path in self._path.glob("trial-*") if (trial := read_trial(path)) is not None]
-            known = len(self._study.get_trials(deepcopy=False))
-            if there and max(trial.number for trial in there) > known:
-                raise UsageError(
-                    f"{self._path / JOURNAL} knows {known} of the trials that are here: restore it from a copy, or "
-                    "begin another sweep (--run)"
-                )
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Within, what a database or a file refuses is a UsageError in a line."""
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of Optuna, about what is experimental in it
-                yield
-        except (TreadleError, KeyboardInterrupt):
-            raise
-        except Exception as error:
-            where = without_password(self._planned.plan.storage or str(self._path / JOURNAL))
-            why = without_password(one_line(error).partition(" (Background on this error")[0])
-            raise UsageError(f"the {self._places} {where} cannot be used: {why}") from error
+        with quietly(), explained(f"the {_place(self._planned)}"):
+            yield
 
     # Trials ---------------------------------------------------------------------------------------------------------
 

@@ -1,9 +1,7 @@
-"""A sweep from its beginning to its end: what is checked before, who trains, and what is left when it is done."""
+"""A sweep from its beginning to its end: who trains, what is said meanwhile, and what is left when it is done."""
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,39 +14,17 @@ from treadle.recipes.actions import given_data
 from treadle.recipes.registry import Recipe, load_recipe, recipe_of
 from treadle.recipes.scripts import script_of
 from treadle.runs.run import CONFIG
+from treadle.sweeps.beginning import How, Search, begin, check_count
 from treadle.sweeps.importance import importance_of
-from treadle.sweeps.locking import locked
 from treadle.sweeps.page import write_page
-from treadle.sweeps.plan import (
-    BEST,
-    LOCK,
-    PRUNERS,
-    RECIPE,
-    SAMPLERS,
-    Plan,
-    Planned,
-    check_free,
-    check_same,
-    is_sweep,
-    read_plan,
-    save_trials,
-    without_password,
-    write_plan,
-)
-from treadle.sweeps.search import dimensions, grid, one_of, parse_dimension, parse_search
-from treadle.sweeps.study import Study, need_optuna
+from treadle.sweeps.plan import BEST, Planned
+from treadle.sweeps.search import dimensions, parse_dimension
+from treadle.sweeps.study import Study
 from treadle.sweeps.trials import Sweep, Trial, read_sweep, runs_of, setting_words, words
 from treadle.terminal import say
 
 if TYPE_CHECKING:
     from treadle.engine.trainer import Trainer
-
-TRIALS = 20
-"""How many points are tried where nobody says so."""
-STORAGE = "TREADLE_SWEEP_STORAGE"
-"""The environment's variable for a database's URL that has a password, which no file gets."""
-
-Search = Mapping[str, str | Sequence[Any]] | Sequence[str]
 
 
 def sweep(
@@ -102,7 +78,7 @@ def sweep(
         told: is given a line for each trial that has ended.
 
     Returns the trials, the best first, and how important each setting was. `run_dir` has a page of it (index.html), and
-    best.yaml, a recipe with the best settings.
+    config.yaml, a recipe with the best settings.
 
     Raises:
         UsageError: a search, settings or sinks that there are not, or a directory of another sweep.
@@ -113,108 +89,31 @@ def sweep(
         found = treadle.sweep(Line, {"lr": "log:1e-3..1"}, run_dir="sweeps/line", trials=8, data=data)
         print(found.best.drawn, found.best.value)
     """
-    check_log(log)
+    how = How(
+        trials=trials, sampler=sampler, prune=prune, repeat=repeat, metric=metric, direction=direction, storage=storage,
+        study=study,
+    )  # fmt: skip
     recipe = recipe_of(trainer) if isinstance(trainer, type) else load_recipe(trainer)
     recipe = given_data(recipe, data, validation_data, test_data).with_settings(settings or {})
-    planned, recipe, url = begin(
-        recipe,
-        search,
-        Path(run_dir),
-        trials=trials,
-        sampler=sampler,
-        prune=prune,
-        repeat=repeat,
-        metric=metric,
-        direction=direction,
-        storage=storage,
-        study=study,
-    )
+    check_workers(workers, log, recipe)
+    planned, recipe, url = begin(recipe, search, Path(run_dir), how)
     if carry_out(planned, recipe, workers, url, told, log):
         raise KeyboardInterrupt
     return conclude(planned, url)
 
 
-def begin(
-    recipe: Recipe,
-    search: Search,
-    path: Path,
-    *,
-    trials: int | None = None,
-    sampler: str = "tpe",
-    prune: str | None = None,
-    repeat: int = 1,
-    metric: str | None = None,
-    direction: str | None = None,
-    storage: str | None = None,
-    study: str | None = None,
-) -> tuple[Planned, Recipe, str | None]:
-    """Check everything, and make the sweep's directory or find the same sweep in it; arguments as those of `sweep`.
-
-    Returns the sweep, the recipe of its trials, and the URL of its database with the password (None: it has none).
-    """
-    path = path.expanduser().absolute()
-    need_optuna()
-    texts = search if isinstance(search, Mapping) else parse_search(search)
-    one_of("sampler", sampler, SAMPLERS)
-    if prune is not None:
-        one_of("prune", prune, PRUNERS)
-    if direction is not None:
-        one_of("direction", direction, ("min", "max"))
-    _check_count("repeat", repeat)
-    if trials is not None:
-        _check_count("trials", trials)
-    recipe = _measured(recipe, metric, direction)
-    for name in texts:
-        if name in ("monitor", "monitor_mode") or (name == "seed" and repeat > 1):
-            why = "it is what repeat= changes" if name == "seed" else "it says what trials are compared by (metric=)"
-            raise UsageError(f"search: {name} cannot be searched, {why}")
-    dims = dimensions(texts, recipe)
-    points = len(grid(dims)) if sampler == "grid" else None
-    url = _url(storage)
-    plan = Plan(
-        study=study or path.name,
-        search={name: values if isinstance(values, str) else list(values) for name, values in texts.items()},
-        trials=min(trials or points or TRIALS, points or 10**9),
-        sampler=sampler,
-        prune=prune,
-        metric=recipe.config.monitor,
-        direction=recipe.config.mode_of(recipe.config.monitor, recipe.config.monitor_mode),
-        repeat=repeat,
-        seed=recipe.config.seed,
-        storage=None if url is None else without_password(url),
-        place=secrets.token_hex(8),
-    )
-    return _made(Planned(path, plan, recipe.document()), trials), recipe, url
-
-
-def go_on(path: Path, trials: int | None, kind: type[Any] | None) -> tuple[Planned, Recipe, str | None]:
-    """The sweep in a directory, to be carried out further; `trials` is how far, `kind` the trainer that has no name.
-
-    Returns what `begin` does.
-    """
-    planned = read_plan(path.expanduser().absolute())
-    recipe = load_recipe(planned.path / RECIPE, kind)
-    need_optuna()
-    if trials is not None:
-        _check_count("trials", trials)
-        if planned.plan.sampler == "grid":
-            trials = min(trials, len(grid(dimensions(planned.plan.search, recipe))))
-        planned = save_trials(planned, trials)
-    return planned, recipe, url_of(planned)
-
-
-def url_of(planned: Planned) -> str | None:
-    """The URL of a sweep's database, with the password where the environment has one; None for the journal file."""
-    secret = os.environ.get(STORAGE)
-    known = planned.plan.storage
-    return secret if known is not None and secret and without_password(secret) == known else known
-
-
-def check_log(log: Sequence[str]) -> None:
-    """Raise UsageError, before there is any trial, for a sink that there is not, or that cannot be made."""
+def check_workers(workers: int, log: Sequence[str], recipe: Recipe | None = None) -> None:
+    """Raise UsageError, before there is any trial, for no workers, sinks that there are not or that cannot be made, and
+    a `recipe` that several workers cannot have."""
     from treadle.sweeps.training import sinks_of
 
+    check_count("workers", workers)
     sinks_of(log, Path("trial-001/v001"))
+    if workers > 1 and recipe is not None and recipe.feeds:
+        raise UsageError(
+            "workers: data given as objects cannot be had in other processes: give workers=1, or let the "
+            "trainer's load_data make them of a path"
+        )
 
 
 def carry_out(
@@ -225,21 +124,12 @@ def carry_out(
     told: Callable[[str], None],
     log: Sequence[str] = (),
 ) -> int:
-    """Train what is left of a sweep; returns 0, or 130 or 143 where a signal came.
-
-    Raises UsageError where workers cannot have what `recipe` is made of, and what ended the sweep otherwise.
-    """
-    _check_count("workers", workers)
+    """Train what is left of a sweep; returns 0, or 130 or 143 where a signal came. Raises what ended it otherwise."""
     dims = dimensions(planned.plan.search, recipe)
     line = Lines(planned, told)
     if workers > 1:
         from treadle.sweeps.crew import Crew
 
-        if recipe.feeds:
-            raise UsageError(
-                "workers: data given as objects cannot be had in other processes: give workers=1, or let the "
-                "trainer's load_data make them of a path"
-            )
         automatic = recipe.config.device == "auto"
         script = script_of(recipe.trainer_class)
         return Crew(planned.path, workers, script, url, line.tell, log=log, share_devices=automatic).work()
@@ -304,52 +194,6 @@ class Lines:
         self._told(f"trial {trial.number}: {what}; {setting_words(trial)}; {took}")
 
 
-def _made(wanted: Planned, trials: int | None) -> Planned:
-    """The sweep in its directory, made where there is none; several processes may try at once."""
-    path = wanted.path
-    if not is_sweep(path):
-        check_free(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"no sweep can be made at {path}: {reason(error)}; give another (--run)") from None
-    with locked(path / LOCK):
-        if not is_sweep(path):
-            write_plan(wanted)
-        there = read_plan(path)
-        check_same(there, wanted)
-        if trials is not None and there.plan.trials != wanted.plan.trials:
-            there = save_trials(there, wanted.plan.trials)
-    return there
-
-
-def _measured(recipe: Recipe, metric: str | None, direction: str | None) -> Recipe:
-    """The recipe with what its trials are compared by as what they monitor."""
-    config = recipe.config
-    metric = metric or config.monitor
-    if metric is None:
-        raise UsageError("the recipe monitors nothing: name what trials are compared by (--metric)")
-    changes: dict[str, Any] = {} if metric == config.monitor else {"monitor": metric}
-    if direction is not None and config.mode_of(metric, config.monitor_mode) != direction:
-        changes["monitor_mode"] = direction
-    return recipe.with_settings(changes)
-
-
-def _url(given: str | None) -> str | None:
-    """The URL of a database as it is given here, else by the environment. Raises UsageError for a password in it."""
-    secret = os.environ.get(STORAGE)
-    if given is None:
-        return secret or None
-    if without_password(given) != given and ":" in given.partition("://")[2].rpartition("@")[0]:
-        raise UsageError(
-            f"storage: a password is kept out of command lines and files: set {STORAGE} to the whole URL, or use what "
-            "the database's own client reads (PGPASSWORD, ~/.pgpass)"
-        )
-    if "://" not in given:
-        raise UsageError(f"storage is {given!r}: expected a database's URL, such as sqlite:///trials.db")
-    return secret if secret and without_password(secret) == given else given
-
-
 def _others(planned: Planned, url: str | None) -> list[Trial]:
     """The trials that other directories have in the same database; none where it cannot be asked."""
     if url is None:
@@ -360,8 +204,3 @@ def _others(planned: Planned, url: str | None) -> list[Trial]:
     except TreadleError as error:
         say(f"treadle: only the trials of this directory are shown: {error}")
         return []
-
-
-def _check_count(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UsageError(f"{name} is {value!r}: expected a whole number, at least 1")

@@ -228,6 +228,14 @@ def test_what_has_changed_is_read_again_and_nothing_else(root: Path, monkeypatch
     assert opened and all("v002" not in path and "demo" not in path for path in opened)
 
 
+def test_a_sweep_is_no_run_but_its_trials_are(tmp_path: Path) -> None:
+    trial = make(tmp_path, "rates/trial-001", 30.0)
+    (tmp_path / "rates" / "sweep.yaml").write_text("")
+    (tmp_path / "rates" / "config.yaml").write_text("trainer: image\n")  # that of the best
+    for root in (tmp_path, tmp_path / "rates"):
+        assert list(Listing(root).paths().values()) == [trial]
+
+
 def test_a_thousand_runs_take_a_second_of_the_processor(tmp_path: Path) -> None:
     first = make(tmp_path, "sweep", 30.0)
     for number in range(2, 251):  # a quarter, for the tests to be quick

@@ -87,8 +87,12 @@ def _stamp(run: Path, name: str) -> tuple[int, int] | None:
     return (found.st_mtime_ns, found.st_size) if stat.S_ISREG(found.st_mode) else None
 
 
-def find_runs_inside(root: Path, marks: tuple[str, ...], deepest: int, most: int) -> Iterator[Path]:
+def find_runs_inside(
+    root: Path, marks: tuple[str, ...], deepest: int, most: int, *, unless: str = ""
+) -> Iterator[Path]:
     """The folders below `root`, or itself, that have one of the files `marks`; inside of these is not looked.
+
+    A folder that has the file `unless` is none of them.
 
     Hidden folders and links are left out; so is what lies deeper than `deepest` folders, or after `most` of them.
     """
@@ -96,7 +100,7 @@ def find_runs_inside(root: Path, marks: tuple[str, ...], deepest: int, most: int
     while waiting:
         here, depth = waiting.pop()
         seen += 1
-        if any(_stamp(here, mark) for mark in marks):
+        if any(_stamp(here, mark) for mark in marks) and not (unless and _stamp(here, unless)):
             yield here
         elif depth < deepest and seen < most:
             waiting += [(here / name, depth + 1) for name in reversed(folders_inside(here))]

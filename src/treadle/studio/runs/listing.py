@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from treadle.errors import UsageError, nearest
-from treadle.runs.run import CONFIG, ENVIRONMENT
+from treadle.runs.run import CONFIG, ENVIRONMENT, SWEEP
 from treadle.studio.runs.filtering import parse
 from treadle.studio.runs.inside import (
     find_runs_inside,
@@ -38,7 +38,7 @@ class Listing:
 
     def paths(self) -> dict[str, Path]:
         """The directories of the runs there are, by name."""
-        found = list(find_runs_inside(self.root, (CONFIG, ENVIRONMENT), DEEPEST, MOST_FOLDERS))
+        found = list(find_runs_inside(self.root, (CONFIG, ENVIRONMENT), DEEPEST, MOST_FOLDERS, unless=SWEEP))
         return {printable(name): path for name, path in zip(_names(self.root, found), found, strict=True)}
 
     def rows(self) -> dict[str, Row]:
