@@ -32,7 +32,8 @@ with socket.socket(socket.AF_UNIX) as server:
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"):
         signal.signal(getattr(signal, name), hand_on)
-    told = {{"arguments": sys.argv[1:], "directory": os.getcwd(), "variables": dict(os.environ)}}
+    own = sys.argv[0] if sys.argv[0].endswith("-for-all") else None
+    told = {{"arguments": sys.argv[1:], "executable": own, "directory": os.getcwd(), "variables": dict(os.environ)}}
     text = json.dumps(told).encode()
     socket.send_fds(server, [len(text).to_bytes(8, "big")], [0, 1, 2])
     server.sendall(text)
@@ -47,13 +48,21 @@ os._exit(code)
 """
 
 
+def python(*, everything: bool = False) -> str:
+    """What to start programs with; `sys.executable` itself where the system cannot do it.
+
+    With `everything`, it is the program's own `sys.executable` as well, so that what it starts begins as quickly.
+    """
+    own, for_all = _pythons()
+    return for_all if everything else own
+
+
 @cache
-def python() -> str:
-    """What to start programs with; `sys.executable` itself where the system cannot do it."""
+def _pythons() -> tuple[str, str]:
     if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
-        return sys.executable
+        return sys.executable, sys.executable
     folder = Path(tempfile.mkdtemp(prefix="treadle-warm-"))
-    address, shim = folder / "socket", folder / "python"
+    address = folder / "socket"
     server = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("serve.py")), str(address)],
         stdin=subprocess.PIPE,
@@ -64,9 +73,10 @@ def python() -> str:
     while not address.exists():
         assert server.poll() is None and time.monotonic() < deadline, "the warm interpreter does not start"
         time.sleep(0.02)
-    shim.write_text(SHIM.format(python=sys.executable, address=str(address)))
-    shim.chmod(0o755)
-    return str(shim)
+    for name in ("python", "python-for-all"):
+        (folder / name).write_text(SHIM.format(python=sys.executable, address=str(address)))
+        (folder / name).chmod(0o755)
+    return str(folder / "python"), str(folder / "python-for-all")
 
 
 def _end(server: subprocess.Popen[bytes], folder: Path) -> None:

@@ -107,11 +107,8 @@ def become(request: dict[str, Any], site: list[str]) -> types.CodeType:
     options, arguments = "", list(request["arguments"])
     while arguments and arguments[0][:1] == "-" and arguments[0] not in ("-m", "-c"):
         options += arguments.pop(0)[1:]
-    for stream in (sys.stdout, sys.stderr):
-        encoding = os.environ.get("PYTHONIOENCODING") or None
-        unbuffered = "u" in options or "PYTHONUNBUFFERED" in os.environ
-        stream.reconfigure(encoding=encoding, line_buffering=stream.isatty(), write_through=unbuffered)  # type: ignore[union-attr]
-    sys.stderr.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    _open_streams(unbuffered="u" in options or "PYTHONUNBUFFERED" in os.environ)
+    sys.executable = request["executable"] or sys.executable
     sys.orig_argv = [sys.executable, *request["arguments"]]
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.path[:] = [*(os.path.abspath(path) for path in paths), *site]
@@ -139,6 +136,18 @@ def become(request: dict[str, Any], site: list[str]) -> types.CodeType:
     main.__spec__, main.__package__, main.__file__ = spec, spec.parent, spec.origin
     sys.argv[:] = [spec.origin, *arguments]
     return spec.loader.get_code(spec.name)  # type: ignore[union-attr]
+
+
+def _open_streams(*, unbuffered: bool) -> None:
+    encoding, _, errors = os.environ.get("PYTHONIOENCODING", "").partition(":")
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = open(  # noqa: SIM115
+            number, "w" if number else "r", encoding=encoding or None, closefd=False,
+            errors="backslashreplace" if name == "stderr" else errors or None,
+        )  # fmt: skip
+        stream.reconfigure(line_buffering=stream.isatty() or name == "stderr", write_through=unbuffered)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def run(code: types.CodeType) -> int:

@@ -63,3 +63,13 @@ def test_signals_come_through_and_end_both(number: signal.Signals) -> None:
 def test_a_program_that_is_killed_is_seen_to_be() -> None:
     code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     assert subprocess.run([python(), "-c", code]).returncode == -signal.SIGKILL
+
+
+def test_what_a_program_starts_is_as_quick_where_that_is_asked_for() -> None:
+    code = "import sys; print('torch' in sys.modules)"
+    outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"
+    said = [
+        subprocess.run([python(everything=each), "-c", outer], capture_output=True, text=True, check=True).stdout
+        for each in (False, True)
+    ]
+    assert said == ["False\n", "True\n"]
