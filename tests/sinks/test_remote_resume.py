@@ -15,7 +15,6 @@ import pytest
 import torch
 from recording import Recorded, told
 
-from tests.warm.python import python
 from treadle import Hook, testing
 from treadle.recipes.actions import fork
 from treadle.runs.metrics import read_metrics
@@ -95,7 +94,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 def test_a_run_that_was_killed_goes_on_at_the_service(tmp_path: Path) -> None:
     file, runs = tmp_path / "told", tmp_path / "runs" / "line"
     path = {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([python(), "-c", KILLED, runs, file], env={**os.environ, **path}, timeout=100)
+    done = subprocess.run([sys.executable, "-c", KILLED, runs, file], env={**os.environ, **path}, timeout=100)
     before = len(told(file, "text"))
     os.kill(told(file, "open")[0]["process"], signal.SIGCONT)
     assert done.returncode == -signal.SIGKILL and before == 5

@@ -13,6 +13,7 @@ import atexit
 import gc
 import importlib
 import importlib.util
+import io
 import json
 import os
 import select
@@ -107,7 +108,7 @@ def become(request: dict[str, Any], site: list[str]) -> types.CodeType:
     options, arguments = "", list(request["arguments"])
     while arguments and arguments[0][:1] == "-" and arguments[0] not in ("-m", "-c"):
         options += arguments.pop(0)[1:]
-    _open_streams(unbuffered="u" in options or "PYTHONUNBUFFERED" in os.environ)
+    _open_streams(unbuffered="u" in options or bool(os.environ.get("PYTHONUNBUFFERED")))
     sys.executable = request["executable"] or sys.executable
     sys.orig_argv = [sys.executable, *request["arguments"]]
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
@@ -120,7 +121,7 @@ def become(request: dict[str, Any], site: list[str]) -> types.CodeType:
         beside = os.getcwd()
     elif kind == "-c":
         beside = ""
-    if "P" not in options and "PYTHONSAFEPATH" not in os.environ:
+    if "P" not in options and not os.environ.get("PYTHONSAFEPATH"):
         sys.path.insert(0, beside)
     if kind == "-c":
         sys.argv[:] = ["-c", *arguments[1:]]
@@ -141,11 +142,11 @@ def become(request: dict[str, Any], site: list[str]) -> types.CodeType:
 def _open_streams(*, unbuffered: bool) -> None:
     encoding, _, errors = os.environ.get("PYTHONIOENCODING", "").partition(":")
     for number, name in enumerate(("stdin", "stdout", "stderr")):
-        stream = open(  # noqa: SIM115
-            number, "w" if number else "r", encoding=encoding or None, closefd=False,
-            errors="backslashreplace" if name == "stderr" else errors or None,
-        )  # fmt: skip
-        stream.reconfigure(line_buffering=stream.isatty() or name == "stderr", write_through=unbuffered)
+        raw = open(number, "wb" if number else "rb", buffering=0 if unbuffered and number else -1, closefd=False)  # noqa: SIM115
+        handling = "backslashreplace" if name == "stderr" else errors or None
+        stream = io.TextIOWrapper(
+            raw, encoding or None, handling, line_buffering=raw.isatty() or name == "stderr", write_through=unbuffered
+        )
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
 
@@ -168,8 +169,14 @@ def run(code: types.CodeType) -> int:
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
+        try:
             stream.flush()
+        except ValueError:  # the program has closed it
+            continue
+        except OSError as error:
+            ended = 120
+            with suppress(OSError):
+                print(f"Exception ignored in: {stream!r}\n{type(error).__name__}: {error}", file=sys.stderr)
     if ended < 0:
         signal.signal(-ended, signal.SIG_DFL)
         os.kill(os.getpid(), -ended)

@@ -73,3 +73,19 @@ def test_what_a_program_starts_is_as_quick_where_that_is_asked_for() -> None:
         for each in (False, True)
     ]
     assert said == ["False\n", "True\n"]
+
+
+@pytest.mark.parametrize(("unbuffered", "code"), [("", 120), ("1", 1)])
+def test_what_cannot_be_written_is_an_error_as_in_any_other(unbuffered: str, code: int) -> None:
+    variables = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "wb") as full:
+        codes = [
+            subprocess.run(
+                [start, "-c", "print('lost')"],
+                stdout=full,
+                stderr=full,
+                env=variables,
+            ).returncode
+            for start in (sys.executable, python())
+        ]
+    assert codes == [code, code]
