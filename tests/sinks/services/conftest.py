@@ -123,7 +123,7 @@ def treadle(tmp_path: Path) -> Callable[..., str]:
 
     def run(*words: object) -> str:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        done = subprocess.run(command(*words), cwd=tmp_path, text=True, timeout=110, **pipes)
+        done = subprocess.run(command(*words), cwd=tmp_path, text=True, timeout=250, **pipes)
         assert done.returncode == 0, done.stdout
         return done.stdout
 
@@ -141,7 +141,7 @@ def killed(tmp_path: Path) -> Callable[[str], Path]:
         words = command("train", "--data", "noise.png", "--run", "noise", "--set", *SETTINGS, "--log", log)
         run = tmp_path / "noise" / "v001"
         with subprocess.Popen(words, cwd=tmp_path, env=os.environ | {"SLOW": "0.05"}) as process:
-            until = time.monotonic() + 60
+            until = time.monotonic() + 250
             while not (list(run.glob("logs/sent.*.json")) and (run / "checkpoints" / "step-00000060").exists()):
                 assert time.monotonic() < until and process.poll() is None
                 time.sleep(0.05)

@@ -118,7 +118,7 @@ def test_a_rewind_is_told_and_what_follows_is_beside_what_was_given_up(
 @pytest.mark.usefixtures("comet_python")
 def test_a_killed_run_goes_on_as_the_same_and_its_fork_is_another(line: Callable[..., Any], tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(SOURCES)}
-    killed = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path / "line")], env=environment, timeout=110)
+    killed = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path / "line")], env=environment, timeout=250)
     assert killed.returncode == -signal.SIGKILL
     run = tmp_path / "line" / "v001"
     resumed = line(run_dir=run, resume=True, hooks=[Comet()], save_every="4 steps", keep_every="4 steps")

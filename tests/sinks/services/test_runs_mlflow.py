@@ -140,7 +140,7 @@ def test_a_killed_run_goes_on_as_the_same_and_its_fork_is_another(stored: Callab
     def treadle(*words: object, code: int = 0, **variables: str) -> None:
         command = [sys.executable, "-m", "treadle.cli", *map(str, words), "--trainer", "prog.py:Killed"]
         done = subprocess.run(
-            command, cwd=tmp_path, env=os.environ | variables, capture_output=True, text=True, timeout=110
+            command, cwd=tmp_path, env=os.environ | variables, capture_output=True, text=True, timeout=250
         )
         assert done.returncode == code, done.stderr
 
