@@ -30,7 +30,7 @@ help:  ## what can be made
 	@echo "make drawing draw docs/images/architecture.svg from the imports, and say what in them is untidy"
 	@echo "make gauntlet  runs killed 240 times and resumed: a table (some minutes)"
 	@echo "make proof-sweep  sweeps of 8 trials whose two workers are killed twice: none twice, none lost (some minutes)"
-	@echo "make gauntlet-ranks, proof-parallel, proof-hosts, proof-sweep  the same of several processes, hosts and workers: tables"
+	@echo "make gauntlet-ranks, proof-parallel, proof-hosts  the same of several processes, and of two hosts: tables"
 	@echo "make bench   the benchmarks, beside other frameworks: tables, and whether the promises hold"
 	@echo "make proof   splats on whole scenes, to their bars (20 minutes)"
 	@echo "make wheel   build the page, then dist/*.whl and dist/*.tar.gz that hold it"

@@ -31,8 +31,17 @@ def typescript() -> str:
     for name, schema in definitions.items():
         text += interface(name, schema, optional=name in said_by_us)
     for name, members in unions.items():
-        text += f"\nexport type {name} =\n" + "\n".join(f"  | {struct.__name__}" for struct in members) + ";\n"
+        text += f"\nexport type {name} =\n" + "\n".join(f"  | {part}" for part in parts(name, members, unions)) + ";\n"
     return text
+
+
+def parts(name: str, members: tuple[type, ...], unions: dict[str, tuple[type, ...]]) -> list[str]:
+    """What the union `name` is made of: another union stands for its members where it has all of them."""
+    for other, within in unions.items():
+        if other != name and set(within) < set(members):
+            rest = [struct.__name__ for struct in members if struct not in within]
+            return [*rest, other]
+    return [struct.__name__ for struct in members]
 
 
 def interface(name: str, schema: dict[str, Any], *, optional: bool) -> str:

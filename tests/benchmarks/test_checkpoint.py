@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.warm.python import python
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -22,11 +23,11 @@ def savers(monkeypatch):
 
 def test_the_quick_run_measures_everybody(tmp_path):
     found = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "checkpoint.py"), "--quick", "--dir", str(tmp_path)],
+        [python(everything=True), str(BENCHMARKS / "checkpoint.py"), "--quick", "--dir", str(tmp_path)],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        timeout=100,
+        timeout=250,
     )
     assert found.returncode == 0, found.stderr
     for name in ("torch.save + fsync + rename", "safetensors + fsync", "DCP save", "DCP async_save", "Treadle"):

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.warm.python import python
 from treadle import TensorFeed
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -41,11 +42,11 @@ def played(bench: Any) -> dict[str, Any]:
 
 def test_the_quick_run_measures_and_judges() -> None:
     found = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "gans.py"), "--quick"],
+        [python(everything=True), str(BENCHMARKS / "gans.py"), "--quick"],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        timeout=100,
+        timeout=250,
     )
     assert found.returncode == 0, found.stdout + found.stderr
     for name in ("plain recipe", "fast loop by hand", "Treadle", "Tiny networks, 32 px"):

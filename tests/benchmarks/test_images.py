@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from tests.warm.python import python
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -24,11 +25,11 @@ def bench(monkeypatch) -> Any:
 
 def test_the_quick_run_measures_everybody():
     found = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "images.py"), "--quick"],
+        [python(everything=True), str(BENCHMARKS / "images.py"), "--quick"],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        timeout=200,
+        timeout=250,
     )
     assert found.returncode == 0, found.stderr
     for name in ("hash", "dense", "siren", "the demo", "2^17 rows, now ", "2^17 rows, as 0.1.0", "2^17 rows, now, at"):

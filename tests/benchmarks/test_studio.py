@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.warm.python import python
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -15,11 +16,11 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 def test_the_quick_run_has_one_digest() -> None:
     pytest.importorskip("msgspec")
     found = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "studio.py"), "--quick"],
+        [python(everything=True), str(BENCHMARKS / "studio.py"), "--quick"],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        timeout=100,
+        timeout=250,
     )
     assert found.returncode == 0, found.stderr
     rows = [line.split("|") for line in found.stdout.splitlines() if line.startswith("| ")]

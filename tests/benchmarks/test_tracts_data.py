@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.warm.python import python
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -39,9 +40,16 @@ def test_who_reads_something_else_ends_the_benchmark(bench, monkeypatch):
 def test_the_feed_tells_what_it_took(tmp_path, bench):
     pytest.importorskip("h5py")
     bench.write_data(tmp_path / "lines.h5", 2, 40)
-    command = [sys.executable, str(BENCHMARKS / "tracts_data.py"), "--feed", str(tmp_path / "lines.h5"), "lazily", "1"]
+    command = [
+        python(everything=True),
+        str(BENCHMARKS / "tracts_data.py"),
+        "--feed",
+        str(tmp_path / "lines.h5"),
+        "lazily",
+        "1",
+    ]
     done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=100
+        command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=250
     )
     assert done.returncode == 0, done.stderr
     assert '"hits": 0.0' in done.stdout and '"digest"' in done.stdout

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.warm.python import python
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -34,6 +36,6 @@ def test_other_lines_are_noticed(bench: Any, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_quick_run_prints_a_row_for_each_way() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, str(BENCHMARKS / "tracts_tracking.py"), "--quick"]
+    command = [python(everything=True), str(BENCHMARKS / "tracts_tracking.py"), "--quick"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert all(f"| {name}" in done.stdout for name in ("300 seeds", "64 at once", "one by one"))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.warm.python import python
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -16,7 +17,9 @@ pytest.importorskip("onnxruntime")
 
 
 def test_it_runs_and_prints_a_table() -> None:
-    done = subprocess.run([sys.executable, str(BENCHMARKS / "translate.py"), "--quick"], capture_output=True, text=True)
+    done = subprocess.run(
+        [python(everything=True), str(BENCHMARKS / "translate.py"), "--quick"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "3 pictures of 64 x 32, final model, step 2" in done.stdout
     for name in ("Treadle", "onnxruntime, one by one", "onnxruntime, in threads"):

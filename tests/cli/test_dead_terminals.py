@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.warm.python import python
+
 RUN = Path("runs/line/v001")
 LINES = ("--log-every", "1 step", "--max-steps", "60", "--pause", "0.01")
 
@@ -29,8 +31,8 @@ def environment(site: Path) -> dict[str, str]:
     return inherited | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "TERM": "xterm"}
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "treadle.cli", *arguments]
+def command(*arguments: str, start: str = sys.executable) -> list[str]:
+    return [start, "-m", "treadle.cli", *arguments]
 
 
 def check_finished(directory: Path, step: int = 60) -> None:
@@ -41,13 +43,16 @@ def check_finished(directory: Path, step: int = 60) -> None:
     assert (directory / RUN / "report" / "slope.txt").exists()
 
 
-def start(tmp_path: Path, environment: dict[str, str], **streams: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command("train", "line", *LINES), cwd=tmp_path, env=environment, **streams)
+def start(
+    tmp_path: Path, environment: dict[str, str], start: str = sys.executable, **streams: Any
+) -> subprocess.Popen[bytes]:
+    words = command("train", "line", *LINES, start=start)
+    return subprocess.Popen(words, cwd=tmp_path, env=environment, **streams)
 
 
 def test_a_pipe_that_is_closed_after_a_line(tmp_path: Path, environment: dict[str, str]) -> None:
     """`treadle train ... 2>&1 | head -1`."""
-    with start(tmp_path, environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    with start(tmp_path, environment, python(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         assert process.stdout is not None and process.stdout.readline()
         process.stdout.close()
         assert process.wait(timeout=60) == 0
@@ -67,7 +72,7 @@ def test_a_pipe_for_results_that_is_closed(tmp_path: Path, environment: dict[str
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_disk_that_is_full(tmp_path: Path, environment: dict[str, str]) -> None:
-    with open("/dev/full", "wb") as full, start(tmp_path, environment, stdout=full, stderr=full) as process:
+    with open("/dev/full", "wb") as full, start(tmp_path, environment, python(), stdout=full, stderr=full) as process:
         assert process.wait(timeout=60) == 0
     check_finished(tmp_path)
 
@@ -104,7 +109,7 @@ def test_a_terminal_that_vanishes(tmp_path: Path, environment: dict[str, str], c
 
 def test_a_run_that_fails_fails_all_the_same(tmp_path: Path, environment: dict[str, str]) -> None:
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    arguments = command("train", "line", "--fail")
+    arguments = command("train", "line", "--fail", start=python())
     with subprocess.Popen(arguments, cwd=tmp_path, env=environment, **streams) as process:
         assert process.stdout is not None
         process.stdout.close()
@@ -122,6 +127,6 @@ def test_a_console_in_a_program_of_ones_own(tmp_path: Path, environment: dict[st
         "assert trainer.train().status == 'finished'"
     )
     with open("/dev/full", "wb") as full:
-        done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, stderr=full, timeout=60)
+        done = subprocess.run([python(), "-c", program], cwd=tmp_path, env=environment, stderr=full, timeout=60)
     assert done.returncode == 0
     assert "observer failed" not in (tmp_path / RUN / "journal.jsonl").read_text()

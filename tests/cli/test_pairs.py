@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.warm.python import python
 from treadle.gans.facades import facade
 
 
@@ -132,7 +133,7 @@ def test_every_kind_explains_itself_with_examples(treadle: Any, kind: str, monke
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_a_terminated_command_leaves_nothing_behind(here: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "treadle.cli", "pairs", "facades", "--out", "out", "--count", "200000", "--size", "64"]
+        [python(), "-m", "treadle.cli", "pairs", "facades", "--out", "out", "--count", "200000", "--size", "64"]
     )
     try:
         deadline = time.monotonic() + 60

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.warm.python import python
 from treadle.runs.run import read_config, read_summary
 
 PROGRAM = '''
@@ -72,7 +73,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir()
     (folder / "programs" / "prog.py").write_text(PROGRAM)
     (folder / "programs" / "numbers_of_mine.py").write_text("SLOPE = 3.0\n")
-    subprocess.run([sys.executable, "../programs/prog.py"], cwd=folder / "work", check=True)
+    subprocess.run([python(), "../programs/prog.py"], cwd=folder / "work", check=True)
     return folder
 
 

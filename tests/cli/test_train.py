@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.warm.python import python
 from treadle.cli.train import seldom_seen
 from treadle.config.files import dumps, load
 from treadle.recipes.registry import list_recipes, load_recipe
@@ -208,7 +208,7 @@ def test_a_visdom_server_that_is_away_stops_nothing(treadle: Any, line: None) ->
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_after_the_step_with_a_checkpoint(site: Path, tmp_path: Path, number: int, code: int) -> None:
-    command = [sys.executable, "-m", "treadle.cli", "train", "line", "--pause", "0.02", "--max-steps", "100000"]
+    command = [python(), "-m", "treadle.cli", "train", "line", "--pause", "0.02", "--max-steps", "100000"]
     command += ["--save-every", "None"]  # the only checkpoint is the stop's own
     environment = with_site(site)
     with subprocess.Popen(
@@ -231,7 +231,7 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(site: Path, tmp_path: P
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_second_signal_stops_at_once(site: Path, tmp_path: Path, number: int, code: int) -> None:
-    command = [sys.executable, "-m", "treadle.cli", "train", "line", "--pause", "1000"]
+    command = [python(), "-m", "treadle.cli", "train", "line", "--pause", "1000"]
     with subprocess.Popen(command, cwd=tmp_path, env=with_site(site), stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         deadline = time.monotonic() + 60

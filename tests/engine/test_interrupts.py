@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import textwrap
 import threading
 import time
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.warm.python import python
 from treadle import UsageError
 from treadle.checkpoint.store import list_checkpoints, read_checkpoint
 from treadle.engine.interrupts import Interrupts
@@ -64,7 +64,7 @@ class Process:
     def __init__(self, run: Path, where: str, how: str) -> None:
         self.run = run
         self.process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(PROGRAM), str(run), where, how],
+            [python(), "-c", textwrap.dedent(PROGRAM), str(run), where, how],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

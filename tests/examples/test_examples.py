@@ -8,13 +8,14 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from PIL import Image
+
+from tests.warm.python import python
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -32,9 +33,9 @@ def load(name: str) -> ModuleType:
 def run(name: str, *arguments: str, directory: Path) -> str:
     """What the example prints, run as a program in an empty directory, on one core and without a GPU."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONIOENCODING": "utf-8"}
-    command = [sys.executable, str(ROOT / "examples" / f"{name}.py"), *arguments]
+    command = [python(), str(ROOT / "examples" / f"{name}.py"), *arguments]
     done = subprocess.run(
-        command, cwd=directory, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=100
+        command, cwd=directory, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=250
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

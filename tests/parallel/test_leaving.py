@@ -17,7 +17,7 @@ from torch.distributed import HashStore
 from tests.parallel.test_group import Net, some_data
 from tests.parallel.together import together
 from treadle import RunError
-from treadle.parallel import this_world
+from treadle.parallel import leaving, this_world
 from treadle.parallel.group import group
 from treadle.parallel.leaving import Leaving as Waiting
 
@@ -68,7 +68,7 @@ def leave(how: str, place: str, seconds: int) -> str:
     ("how", "seconds", "said"),
     [
         ("fails", 100, "Gone: process 1 failed: ValueError: boom in step, at step 4 (epoch 1, batch 4) True"),
-        ("hangs", 15, "Gone: process 1 did not come within 15 s, at step 4 (epoch 1, batch 4): what hangs there, or "
+        ("hangs", 8, "Gone: process 1 did not come within 8 s, at step 4 (epoch 1, batch 4): what hangs there, or "
                       "takes longer than TREADLE_TIMEOUT, is to be looked for in what that step does True"),
     ],
 )  # fmt: skip
@@ -93,8 +93,9 @@ def test_those_that_wait_name_the_one_that_left(
     ],
 )  # fmt: skip
 def test_what_is_known_of_those_that_do_not_come(
-    others: dict[int, list[str]], text: str, said: str, heard: list[int]
+    monkeypatch: pytest.MonkeyPatch, others: dict[int, list[str]], text: str, said: str, heard: list[int]
 ) -> None:
+    monkeypatch.setattr(leaving, "GRACE", 0.1)  # all that anybody says has been said
     store = HashStore()
     for rank, words in others.items():
         store.set(f"left/{rank}", json.dumps(words))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from tests.warm.python import python
 from treadle import UsageError
 from treadle.cli import several
 from treadle.cli.main import main
@@ -47,7 +49,7 @@ sys.stdout.flush()
 
 def test_a_program_is_trained_by_two_processes_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "program.py"]
+    command = [python(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "program.py"]
     source = str(Path(__file__).parents[2] / "src")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": source}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=250)
@@ -81,7 +83,7 @@ class Line(Trainer):
         step, restarts = self.progress.step, os.environ["TORCHELASTIC_RESTART_COUNT"]
         if this_world().rank == 1:
             if os.environ["HOW"] == "stop" and step == 5:
-                os.kill(os.getppid(), signal.SIGTERM)
+                open("stop", "w").close()
             if os.environ["HOW"] == "fail" and (restarts, step) == ("0", 6):
                 os.kill(os.getpid(), signal.SIGKILL)
             if os.environ["HOW"] == "fail" and (restarts, step) == ("1", 20):
@@ -93,12 +95,19 @@ class Line(Trainer):
 TRAIN = ["treadle", "train", "--trainer", "recipe.py:Line", "--run", "runs/line", "--set", "batch_size=8"]
 
 
-def start(place: Path, command: list[str], how: str) -> subprocess.CompletedProcess[str]:
+def start(place: Path, command: list[str], how: str) -> tuple[int, str, str]:
+    """Carry out a command, which is told to stop where the recipe says so; its exit code and what it said."""
     (place / "recipe.py").write_text(RECIPE)
     source = str(Path(__file__).parents[2] / "src")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": source, "HOW": how}
-    command = [sys.executable, "-m", *command]
-    return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=200)
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": source, "HOW": how, "PYTHON_EXEC": python()}  # the last is torchrun's
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([python(), "-m", *command], cwd=place, env=os.environ | own, **streams) as process:
+        deadline = time.monotonic() + 200
+        while process.poll() is None and not (place / "stop").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.terminate()
+        out, err = process.communicate(timeout=100)
+    return process.returncode, out, err
 
 
 def events(run: Path) -> list[str]:
@@ -107,10 +116,10 @@ def events(run: Path) -> list[str]:
 
 def test_torchrun_starts_the_command_line_again_in_the_same_run_and_its_error_is_one_line(tmp_path: Path) -> None:
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1", "-m", "--"]
-    done = start(tmp_path, [*launcher, *TRAIN, "max_steps=30", "save_every=4 steps"], "fail")
-    assert done.returncode == 1
-    assert done.stdout.splitlines() == ["resuming runs/line/v001 after step 4"], done.stderr
-    said = [line for line in done.stderr.splitlines() if line.startswith("treadle: ")]
+    code, out, err = start(tmp_path, [*launcher, *TRAIN, "max_steps=30", "save_every=4 steps"], "fail")
+    assert code == 1
+    assert out.splitlines() == ["resuming runs/line/v001 after step 4"], err
+    said = [line for line in err.splitlines() if line.startswith("treadle: ")]
     assert said[-1] == "treadle: process 1 failed: ValueError: boom in step, at step 21 (epoch 3, batch 5)"
     assert all("process 1, at step 7" in line for line in said[:-1])
     assert [path.name for path in (tmp_path / "runs" / "line").iterdir()] == ["v001"]
@@ -118,12 +127,13 @@ def test_torchrun_starts_the_command_line_again_in_the_same_run_and_its_error_is
 
 
 def test_the_command_line_starts_processes_and_a_signal_stops_all_of_them_with_a_checkpoint(tmp_path: Path) -> None:
-    done = start(tmp_path, [*TRAIN, "max_steps=20000", "log_every=null", "--processes", "2"], "stop")
-    assert done.returncode == 143, done.stderr
-    stopped, following = done.stdout.splitlines()
+    endless = ["max_steps=20000", "save_every=20000 steps", "log_every=null"]
+    code, out, err = start(tmp_path, [*TRAIN, *endless, "--processes", "2"], "stop")
+    assert code == 143, err
+    stopped, following = out.splitlines()
     assert stopped.startswith("stopped: interrupted by SIGTERM, at step ")
     assert following == "next: treadle resume runs/line/v001 --trainer recipe.py:Line"
-    assert not [line for line in done.stderr.splitlines() if "Error" in line or line.startswith("treadle: ")]
+    assert not [line for line in err.splitlines() if "Error" in line or line.startswith("treadle: ")]
     assert events(tmp_path / "runs" / "line" / "v001")[-2:] == ["stop", "checkpoint"]
 
 

@@ -5,17 +5,24 @@ from __future__ import annotations
 import atexit
 import multiprocessing as mp
 import os
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-SECONDS = 600
+from tests.warm.python import python
+
+SECONDS = 250
 """A test that takes longer hangs, and is ended."""
 
-_members: list[tuple[Any, Connection]] = []
-"""Processes that wait for something to do: to start one takes seconds, most of them for torch."""
+PROGRAM = "from tests.parallel.together import serve; serve()"
+
+_members: list[tuple[subprocess.Popen[bytes], Connection]] = []
+"""Processes that wait for something to do."""
 
 
 def together(size: int, place: Path, function: Callable[..., Any], *arguments: Any) -> list[Any]:
@@ -41,15 +48,17 @@ def end() -> None:
     while _members:
         process, pipe = _members.pop()
         process.kill()
-        process.join()
+        process.wait()
+        with suppress(EOFError, OSError):
+            while pipe.poll(SECONDS):  # its end of the pipe is closed when it is gone
+                pipe.recv_bytes()
         pipe.close()
 
 
-def _start() -> tuple[Any, Connection]:
-    context = mp.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs,), daemon=True)
-    process.start()
+def _start() -> tuple[subprocess.Popen[bytes], Connection]:
+    ours, theirs = mp.Pipe()
+    paths = os.pathsep.join(path for path in sys.path if path)
+    process = subprocess.Popen([python(), "-c", PROGRAM], stdin=theirs.fileno(), env=os.environ | {"PYTHONPATH": paths})
     theirs.close()
     return process, ours
 
@@ -66,7 +75,8 @@ def _answer(pipe: Connection, rank: int) -> Any:
     return value
 
 
-def _serve(pipe: Connection) -> None:
+def serve() -> None:
+    """What a process does: all that comes through its standard input, which is a pipe of two directions."""
     import torch
     import torch.distributed as dist
 
@@ -74,6 +84,7 @@ def _serve(pipe: Connection) -> None:
 
     os.environ["TREADLE_TIMEOUT"] = str(SECONDS)
     torch.set_num_threads(1)  # sums depend on it
+    pipe = Connection(os.dup(0))
     while True:
         try:
             rank, size, meeting, function, arguments = pipe.recv()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.warm.python import python
 from treadle import Hook, UsageError
 from treadle.checkpoint.compare import differences
 from treadle.checkpoint.store import list_checkpoints
@@ -123,7 +123,7 @@ def test_a_second_process_is_refused(line, tmp_path):
         except UsageError as error:
             print(error)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    done = subprocess.run([python(), "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
     assert "is being trained by process" in done.stdout
     trainer.close()
 

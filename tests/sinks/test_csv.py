@@ -7,7 +7,6 @@ import json
 import math
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.warm.python import python
 from treadle import testing
 from treadle.config.files import load
 from treadle.runs.fork import fork_run
@@ -168,7 +168,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_killed_run_goes_on_and_a_fork_has_its_past(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "line")])
+    done = subprocess.run([python(), "-c", KILLED, str(tmp_path / "line")])
     assert done.returncode == -signal.SIGKILL
     run = tmp_path / "line" / "v001"
     assert steps(run / "csv" / "train.csv") == [2, 4, 6, 8], "whole rows, at once"

@@ -17,6 +17,7 @@ import pytest
 from recording import told
 from small_tracts import data
 
+from tests.warm.python import python
 from treadle import testing
 from treadle.cameras.procedural import procedural_capture
 from treadle.cli.main import main
@@ -248,7 +249,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_run_that_is_killed_rewound_and_forked_has_every_value_once(kept: Callable[..., Any], tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "line")])
+    done = subprocess.run([python(), "-c", KILLED, str(tmp_path / "line")])
     assert done.returncode == -signal.SIGKILL
     run = tmp_path / "line" / "v001"
     settings = {"data": testing.line_data(40), "batch_size": 10, "log_every": "1 step", "max_epochs": 3}

@@ -7,7 +7,6 @@ import io
 import os
 import signal
 import subprocess
-import sys
 import textwrap
 from collections import Counter
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from tensorboard.plugins.hparams.metadata import (
     parse_session_start_info_plugin_data,
 )
 
+from tests.warm.python import python
 from treadle import testing
 from treadle.config.files import loads
 from treadle.errors import RunError, UsageError
@@ -172,7 +172,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory of two runs, one with checkpoints every 3 steps and one without any, killed at step 8."""
     runs = tmp_path_factory.mktemp("killed")
-    assert subprocess.run([sys.executable, "-c", KILLED, str(runs)]).returncode == -signal.SIGKILL
+    assert subprocess.run([python(), "-c", KILLED, str(runs)]).returncode == -signal.SIGKILL
     return runs
 
 

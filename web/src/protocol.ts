@@ -504,41 +504,7 @@ export type Requests =
 export type FromClient =
   | Hello
   | Drawn
-  | Pause
-  | Play
-  | Advance
-  | RunUntil
-  | Save
-  | Validate
-  | Stop
-  | Rewind
-  | Extend
-  | Break
-  | Unbreak
-  | Note
-  | TakeControl
-  | Release
-  | Propose
-  | Apply
-  | Undo
-  | Branch
-  | Drive
-  | Look
-  | Watch
-  | Unwatch
-  | Share
-  | Overlay
-  | Inspect
-  | Compare
-  | Curves
-  | Table
-  | Histograms
-  | Timing
-  | Runs
-  | Open
-  | Difference
-  | Details
-  | PictureOf;
+  | Requests;
 
 export type FromStudio =
   | Welcome

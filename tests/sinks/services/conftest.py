@@ -8,13 +8,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from sdk_process import Process
 
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[2] / "src"
@@ -122,7 +123,7 @@ def treadle(tmp_path: Path) -> Callable[..., str]:
 
     def run(*words: object) -> str:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        done = subprocess.run(command(*words), cwd=tmp_path, text=True, timeout=110, **pipes)
+        done = subprocess.run(command(*words), cwd=tmp_path, text=True, timeout=250, **pipes)
         assert done.returncode == 0, done.stdout
         return done.stdout
 
@@ -140,7 +141,7 @@ def killed(tmp_path: Path) -> Callable[[str], Path]:
         words = command("train", "--data", "noise.png", "--run", "noise", "--set", *SETTINGS, "--log", log)
         run = tmp_path / "noise" / "v001"
         with subprocess.Popen(words, cwd=tmp_path, env=os.environ | {"SLOW": "0.05"}) as process:
-            until = time.monotonic() + 60
+            until = time.monotonic() + 250
             while not (list(run.glob("logs/sent.*.json")) and (run / "checkpoints" / "step-00000060").exists()):
                 assert time.monotonic() < until and process.poll() is None
                 time.sleep(0.05)
@@ -151,16 +152,16 @@ def killed(tmp_path: Path) -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def recorded() -> Callable[[Path], list[tuple[str, int, float]]]:
-    """Every number in a run's own metrics: name, step and value, sorted."""
+def sessions(wandb_python: str) -> Callable[[Path], list[dict[str, Any]]]:
+    """Read back the sessions that W&B's SDK has left in a directory, the oldest first."""
 
-    def read(run: Path) -> list[tuple[str, int, float]]:
-        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        return sorted(
-            (f"{line['split']}/{name}", line["step"], float(value))
-            for line in lines
-            for name, value in line["values"].items()
+    def read(directory: Path) -> list[dict[str, Any]]:
+        files = sorted(directory.glob("*run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime)
+        done = subprocess.run(
+            [wandb_python, HERE / "read_wandb.py", *files], capture_output=True, text=True, check=True
         )
+        found: list[dict[str, Any]] = json.loads(done.stdout)
+        return found
 
     return read
 
@@ -175,3 +176,19 @@ def mlflow_python() -> str:
 def comet_python() -> str:
     """The Python that has Comet's SDK."""
     return python_of("comet", "comet_ml")
+
+
+@pytest.fixture(scope="module")
+def process(mlflow_python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """MLflow, imported once for a file of tests: it takes seconds."""
+    process = Process(mlflow_python, "mlflow_process.py", tmp_path_factory.mktemp("home"))
+    yield process
+    process.close()
+
+
+@pytest.fixture(scope="module")
+def template(process: Process, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty store: making one takes MLflow two seconds."""
+    path = tmp_path_factory.mktemp("template") / "mlflow.db"
+    process.ask(read=f"sqlite:///{path}")
+    return path

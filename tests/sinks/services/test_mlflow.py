@@ -46,21 +46,6 @@ def closing(status: str = "finished") -> tuple[str, dict[str, Any]]:
     return "close", {"status": status}
 
 
-@pytest.fixture(scope="module")
-def process(mlflow_python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    process = Process(mlflow_python, "mlflow_process.py", tmp_path_factory.mktemp("home"))
-    yield process
-    process.close()
-
-
-@pytest.fixture(scope="module")
-def template(process: Process, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store: making one takes MLflow two seconds."""
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    process.ask(read=f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
 def store(template: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(template, tmp_path / "mlflow.db"))

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from comet_archives import Point, archives, described, files, messages, others, pixels, told
+from comet_archives import archives, described, files, messages, others, pixels, told
+from read_back import Point, recorded
 
 from treadle.cli.main import main
 from treadle.errors import UsageError
@@ -58,16 +59,6 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("TREADLE_CLOSING_SECONDS", "60")  # the machine may be busy: nothing may be missing
-
-
-def recorded(run: Path) -> list[Point]:
-    """Every number in a run's own metrics: name, step and value, sorted."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return sorted(
-        (f"{line['split']}/{name}", line["step"], float(value))
-        for line in lines
-        for name, value in line["values"].items()
-    )
 
 
 def all_told(run: Path) -> list[Point]:
@@ -127,7 +118,7 @@ def test_a_rewind_is_told_and_what_follows_is_beside_what_was_given_up(
 @pytest.mark.usefixtures("comet_python")
 def test_a_killed_run_goes_on_as_the_same_and_its_fork_is_another(line: Callable[..., Any], tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(SOURCES)}
-    killed = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path / "line")], env=environment, timeout=110)
+    killed = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path / "line")], env=environment, timeout=250)
     assert killed.returncode == -signal.SIGKILL
     run = tmp_path / "line" / "v001"
     resumed = line(run_dir=run, resume=True, hooks=[Comet()], save_every="4 steps", keep_every="4 steps")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from read_back import points, recorded
 
 from treadle.sinks.trackio import Trackio
 
@@ -33,18 +34,8 @@ def rows(database: Path) -> dict[str, list[tuple[int, dict[str, Any]]]]:
     return found
 
 
-def told(logged: list[tuple[int, dict[str, Any]]]) -> list[tuple[str, int, float]]:
-    """Every number that was logged: name, step and value, sorted."""
-    return sorted(
-        (name, step, float(value))
-        for step, row in logged
-        for name, value in row.items()
-        if name.startswith(("train/", "epoch/", "validation/", "test/"))
-    )
-
-
 def test_every_value_is_there_once_after_a_rewind_and_the_run_is_what_it_is_without(
-    line: Callable[..., Any], recorded: Callable[..., Any], store: Path, tmp_path: Path
+    line: Callable[..., Any], store: Path, tmp_path: Path
 ) -> None:
     plain = line(run_dir=tmp_path / "plain").train()
     trainer = line(run_dir=tmp_path / "line", hooks=[Trackio()], save_every="2 steps")
@@ -55,20 +46,20 @@ def test_every_value_is_there_once_after_a_rewind_and_the_run_is_what_it_is_with
     assert trainer.train().digest == plain.digest
     ((name, logged),) = rows(store / "line.db").items()
     assert name.startswith("line-v001-")
-    assert told(logged) == recorded(trainer.run.path) != []
+    assert points(logged) == recorded(trainer.run.path) != []
     (summary,) = (row["summary"]["_value"] for _, row in logged if "summary" in row)
     assert {"what": "status", "value": "finished"} in summary
 
 
 def test_a_killed_run_goes_on_as_the_same_and_its_fork_is_another(
-    killed: Callable[..., Path], treadle: Callable[..., str], recorded: Callable[..., Any], store: Path
+    killed: Callable[..., Path], treadle: Callable[..., str], store: Path
 ) -> None:
     run = killed("trackio=pictures")
     treadle("resume", run, "--log", "trackio=pictures")
     ((name, logged),) = rows(store / "pictures.db").items()
-    assert told(logged) == recorded(run) != []
+    assert points(logged) == recorded(run) != []
     treadle("fork", run, "--at", 40, "--set", "learning_rate=1e-3", "--log", "trackio=pictures")
     runs = rows(store / "pictures.db")
     (fork,) = runs.keys() - {name}
-    assert told(runs[fork]) == recorded(run.with_name("v002"))
-    assert told(runs[name]) == recorded(run)  # as it was
+    assert points(runs[fork]) == recorded(run.with_name("v002"))
+    assert points(runs[name]) == recorded(run)  # as it was

@@ -5,8 +5,6 @@ Requirements of the environment that TREADLE_WANDB_PYTHON names: wandb, numpy, p
 
 from __future__ import annotations
 
-import json
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from read_back import Point, points, recorded
 
 from treadle.reports.scene import Scene
 from treadle.sinks.wandb import Wandb
@@ -30,32 +29,19 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wandb_python: str) 
 
 
 @pytest.fixture
-def kept(wandb_python: str) -> Callable[[Path], list[dict[str, Any]]]:
-    """Read back the sessions that are kept of the run in a directory, the oldest first."""
-
-    def read(run: Path) -> list[dict[str, Any]]:
-        files = sorted(run.glob("wandb/*run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime)
-        reader = Path(__file__).with_name("read_wandb.py")
-        told = subprocess.run([wandb_python, reader, *files], capture_output=True, text=True, check=True)
-        return json.loads(told.stdout)
-
-    return read
+def kept(sessions: Callable[[Path], list[dict[str, Any]]]) -> Callable[[Path], list[dict[str, Any]]]:
+    """Read back the sessions that are kept of the run in a directory."""
+    return lambda run: sessions(run / "wandb")
 
 
-def told(sessions: list[dict[str, Any]]) -> list[tuple[str, int, float]]:
-    """Every number that was logged: name, step and value, sorted."""
-    return sorted(
-        (name, row["step"], float(value))
-        for session in sessions
-        for row in session["rows"]
-        for name, value in row.items()
-        if name.startswith(("train/", "epoch/", "validation/", "test/"))
-    )
+def told(sessions: list[dict[str, Any]]) -> list[Point]:
+    """Every number that was logged, sorted."""
+    return points((row.get("step"), row) for session in sessions for row in session["rows"])
 
 
 @pytest.mark.usefixtures("offline")
 def test_every_value_is_there_once_and_the_run_is_what_it_is_without(
-    line: Callable[..., Any], kept: Callable[..., Any], recorded: Callable[..., Any], tmp_path: Path
+    line: Callable[..., Any], kept: Callable[..., Any], tmp_path: Path
 ) -> None:
     plain = line(run_dir=tmp_path / "plain").train()
     trainer = line(run_dir=tmp_path / "line", hooks=[Wandb(tags=["small"])])
@@ -78,7 +64,7 @@ def test_every_value_is_there_once_and_the_run_is_what_it_is_without(
 
 @pytest.mark.usefixtures("offline")
 def test_a_rewind_is_seen_and_what_follows_is_kept_beside_what_was_given_up(
-    line: Callable[..., Any], kept: Callable[..., Any], recorded: Callable[..., Any], tmp_path: Path
+    line: Callable[..., Any], kept: Callable[..., Any], tmp_path: Path
 ) -> None:
     trainer = line(run_dir=tmp_path / "line", hooks=[Wandb()], save_every="2 steps")
     for _ in range(6):
@@ -98,7 +84,7 @@ def test_a_rewind_is_seen_and_what_follows_is_kept_beside_what_was_given_up(
 
 @pytest.mark.usefixtures("offline")
 def test_a_killed_run_goes_on_as_the_same_and_its_fork_is_another(
-    killed: Callable[..., Path], treadle: Callable[..., str], kept: Callable[..., Any], recorded: Callable[..., Any]
+    killed: Callable[..., Path], treadle: Callable[..., str], kept: Callable[..., Any]
 ) -> None:
     run = killed("wandb")
     treadle("resume", run, "--log", "wandb")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,16 +29,9 @@ def called(driven: Callable[..., Any], wandb_python: str) -> Callable[..., list[
 
 
 @pytest.fixture
-def kept(tmp_path: Path, wandb_python: str) -> Callable[..., list[dict[str, Any]]]:
-    """Read the sessions back that are kept of a run, the oldest first."""
-
-    def read(directory: Path = tmp_path / "line" / "v001" / "wandb") -> list[dict[str, Any]]:
-        files = sorted(directory.glob("*run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime)
-        reader = Path(__file__).with_name("read_wandb.py")
-        told = subprocess.run([wandb_python, reader, *files], capture_output=True, text=True, check=True)
-        return json.loads(told.stdout)
-
-    return read
+def kept(tmp_path: Path, sessions: Callable[[Path], list[dict[str, Any]]]) -> Callable[..., list[dict[str, Any]]]:
+    """Read the sessions back that are kept of a run."""
+    return lambda directory=tmp_path / "line" / "v001" / "wandb": sessions(directory)
 
 
 def test_everything_can_be_read_back(

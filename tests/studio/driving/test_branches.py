@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 import treadle
+from tests.warm.python import python
 from treadle import UsageError
 from treadle.checkpoint.store import read_checkpoint
 from treadle.recipes.scripts import script_of
@@ -137,6 +138,12 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
     del sys.modules["slow_program"]
 
 
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a branch is started with has imported everything."""
+    monkeypatch.setattr(branches, "CHILD", (python(), *branches.CHILD[1:]))
+
+
 def told(client: StudioClient, **wanted: Any) -> dict[str, Any]:
     while True:
         for run in client.wait_for(Told).runs:
@@ -213,6 +220,7 @@ def test_one_that_is_ended_can_be_resumed(family: Family) -> None:
     again.close()
 
 
+@pytest.mark.usefixtures("quickly")
 def test_one_that_was_told_to_go_on_outlives_its_parent_to_its_end(tmp_path: Path, family: Family) -> None:
     kind = type(family.parent)
     settings = {"batch_size": 10, "max_epochs": 10**6, "save_every": "5 steps", "seed": 0, "wait": 0.02}
@@ -269,6 +277,7 @@ def test_what_cannot_be_is_refused_before_a_process_is_made(family: Family, monk
     assert len(family.topic.children) == before
 
 
+@pytest.mark.usefixtures("quickly")
 def test_one_is_ended_with_its_parent(family: Family) -> None:
     """The next one is left alone: the fixture's end looks at what becomes of it."""
     answer = family.client.request(Branch(id=0, step=5, pause=False))

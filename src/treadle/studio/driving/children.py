@@ -77,7 +77,10 @@ class Child:
 
 
 def environment() -> dict[str, str]:
-    """That of this process; what can be imported here can be there. It is alone, whoever trains with this one."""
+    """The environment variables for a child: those of this process, and what can be imported here can be there.
+
+    None of a launcher's is among them: a child is alone, whoever trains with this process.
+    """
     paths = [path for path in sys.path if path]
     return {**without_launcher(os.environ), "PYTHONPATH": os.pathsep.join(paths)}
 
@@ -90,7 +93,11 @@ def hear(child: Child) -> None:
 
 
 def ended(child: Child, code: int) -> None:
-    """Take note of how a child's process has ended, and remove what it leaves."""
+    """Take note of how a child's process has ended, and remove what it leaves.
+
+    `code` is what `Popen.returncode` says: below 0 a signal ended it. A process that failed has its error in a line
+    of its own; of one that died otherwise, the last that it said is taken.
+    """
     if code < 0:
         child.error = f"it was killed (signal {-code})"
     elif code:
@@ -104,7 +111,7 @@ def ended(child: Child, code: int) -> None:
 
 
 def let_go(child: Child) -> None:
-    """Tell a child that its parent ends, and whether it is to go on."""
+    """Tell a child that its parent ends, and whether it is to go on; nothing happens to one that has ended."""
     stdin = child.process.stdin
     if stdin is not None and not stdin.closed:
         with suppress(OSError, ValueError):
@@ -114,7 +121,10 @@ def let_go(child: Child) -> None:
 
 
 def await_end(child: Child, until: float) -> dict[str, Any]:
-    """Wait for a child's end, and kill it where that does not come."""
+    """Wait for a child's end, and kill it where that does not come before `until`, in seconds of `time.monotonic`.
+
+    Returns its run's name, and its exit code (below 0: by a signal).
+    """
     try:
         child.process.wait(max(0.1, until - monotonic()))
     except subprocess.TimeoutExpired:
