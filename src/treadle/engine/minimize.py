@@ -394,6 +394,9 @@ class Minimizer:
         first, *others = updaters
         if others and first.scaler is not None:
             raise UsageError("fp16 scales each optimizer's loss by itself: call minimize once per optimizer")
+        # The messages of two optimizers would cross: in one process some of one leave first, in another of the other.
+        if first.together is not None and not others and first.micro_batches + 1 >= first.accumulate:
+            first.together.listen(first.parameters)
         first.backward(loss, elements, inputs, retain_graph=retain_graph)
         for other in others:
             other.micro_batches, other.elements, other.calls = first.micro_batches, first.elements, first.calls

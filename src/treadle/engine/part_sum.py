@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from treadle.engine.bad_steps import NonFiniteError
-from treadle.engine.together import GradientSum, Window
+from treadle.engine.together import HEAD, GradientSum, Window
 from treadle.parallel import World
 from treadle.parallel.tree import TreeSum, add_up
 
 
 class PartSum(GradientSum):
     """Adds up the gradients that one optimizer gets from the parts of a batch, in their tree."""
+
+    cuts = False
 
     def __init__(self, world: World, asks: Callable[[], bool], count: int) -> None:
         super().__init__(world, asks)
@@ -24,14 +26,18 @@ class PartSum(GradientSum):
 
     def put(self, part: int, parameters: Sequence[Tensor], elements: float, loss: float, bad: str) -> None:
         """Take the gradients of `part`, whose loss is a mean over `elements`: 0 where it has nothing of its own."""
-        self._lay_out(parameters)
-        gradients = [p.grad if elements else None for p in parameters]
+        buckets = self._buckets_of(parameters)
+        if not elements:
+            for p in parameters:
+                p.grad = None
         self.forget()
         self.note(loss, elements, bad)
         if bad:
             self._bad[part] = bad
-        self._fill(gradients, elements)
-        self._tree.put((part, part + 1), [buffer.clone() for buffer in self._buffers])
+        for number in range(len(buckets.buffers)):
+            buckets.fill(number)
+        buckets.write(self._numbers(parameters, elements))
+        self._tree.put((part, part + 1), [buffer.clone() for buffer in buckets.buffers])
 
     def take(self) -> Window:
         """What all parts together are, in all processes; `gradient` then tells each parameter's.
@@ -41,8 +47,9 @@ class PartSum(GradientSum):
         tree, self._tree = self._tree, TreeSum(self._count)
         bad, self._bad = self._bad, {}
         self.forget()
-        add_up(self.world, tree, self._count, into=self._buffers)
-        head = self._head.tolist()
+        assert self._buckets is not None, "parts have been put in"
+        add_up(self.world, tree, self._count, into=self._buckets.buffers)
+        head = self._buckets.head.tolist()
         self.asked = self.asked or bool(head[5])
         if head[4]:
             everybodys = self.world.gather({str(part): text for part, text in bad.items()})
@@ -53,7 +60,9 @@ class PartSum(GradientSum):
 
     def give(self, parameters: Sequence[Tensor]) -> None:
         """Add the sums to the parameters' gradients; those that no part has one for are left alone."""
-        for p, view, exists in zip(parameters, self._views, self.existing(), strict=True):
+        assert self._buckets is not None, "they have been taken"
+        existing = self._buckets.head[HEAD:].tolist()
+        for p, view, exists in zip(parameters, self._buckets.views, existing, strict=True):
             if exists:
                 p.grad = torch.empty_like(p).copy_(view) if p.grad is None else p.grad.add_(view)
 

@@ -1,13 +1,15 @@
-"""Gradients of several processes, added up: one message for each update of an optimizer, whatever it was made of.
+"""Gradients of several processes, added up: few messages for each update of an optimizer, whatever it was made of.
 
 Each process weighs its loss by its elements; here gradients and elements are added up, so that their quotient is the
-mean over the global batch, however unequal the parts. What the processes have to agree on rides along in front: the
-elements, the loss, whether it was bad, and which gradients exist, since a parameter may be used by some of them only.
+mean over the global batch, however unequal the parts. What the processes have to agree on rides along in front of the
+last message: the elements, the loss, whether it was bad, and which gradients exist, since a parameter may be used by
+some of them only. Small networks have one message; those of large ones leave while the backward pass goes on.
 """
 
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,12 +17,13 @@ import torch
 from torch import Tensor
 
 from treadle.engine.bad_steps import NonFiniteError
-from treadle.errors import UsageError
+from treadle.engine.buckets import Buckets, Start
 from treadle.parallel import World
 
-HEAD = 6
-"""Numbers before those that say which gradients exist: elements and loss, each in two parts, whether it was bad, and
-whether somebody has a command for the run."""
+HEAD = 7
+"""Numbers before those that say which gradients exist: elements and loss, each in two parts, whether it was bad, whether
+somebody has a command for the run, and whether a gradient grew after it had left."""
+_FLOAT = struct.Struct("f")
 
 
 @dataclass
@@ -39,14 +42,15 @@ class GradientSum:
         asks: whether a command waits in this process.
     """
 
+    cuts = True
+    """Whether what is large is cut into messages."""
+
     def __init__(self, world: World, asks: Callable[[], bool]) -> None:
         self.world, self._asks = world, asks
         self.asked = False
         """Whether any process had a command when gradients were added up last: known to all at the same step."""
-        self._layout: list[tuple[torch.Size, torch.dtype, torch.device]] = []
-        self._buffers: list[Tensor] = []
-        self._views: list[Tensor] = []
-        self._head = torch.zeros(0)
+        self._buckets: Buckets | None = None
+        self._beside: Start | None = None
         self.loss = 0.0
         self.bad = ""
         """What is bad about a loss of this window, in this process; empty where nothing is."""
@@ -60,72 +64,70 @@ class GradientSum:
         """The window does not count, or is over."""
         self.loss, self.bad = 0.0, ""
 
+    def listen(self, parameters: Sequence[Tensor]) -> None:
+        """The backward pass that follows completes the window: where there are several messages, let them leave early.
+
+        Nothing else may be sent by `World.beside` before `add_up`.
+        """
+        buckets = self._buckets_of(parameters)
+        if self._beside is not None:
+            buckets.listen(self._beside)
+
     def add_up(self, parameters: Sequence[Tensor], elements: float) -> Window:
         """Give the parameters the sum of all processes' gradients; one that no process has stays None.
 
         Raises NonFiniteError in every process where the loss was bad in one, UsageError for sparse gradients.
         """
-        self._lay_out(parameters)
-        gradients = [p.grad for p in parameters]
-        self._fill(gradients, elements)
-        self.world.sum(self._buffers)
-        head = self._head.tolist()
+        buckets = self._buckets_of(parameters)
+        start = self._beside or self._at_once
+        buckets.add_up(lambda: self._numbers(parameters, elements), start)
+        head = buckets.head.tolist()
+        if head[6]:  # what a gradient was when it left is no part of any sum then: all are sent once more
+            buckets.add_up(lambda: self._numbers(parameters, elements), start)
+            head = buckets.head.tolist()
         self.asked = self.asked or bool(head[5])
         if head[4]:
             worst = next((rank, text) for rank, text in enumerate(self.world.gather(self.bad)) if text)
             raise NonFiniteError(f"{worst[1]} in process {worst[0]}")
-        for p, view, exists in zip(parameters, self._views, head[HEAD:], strict=True):
-            if exists:
-                p.grad = torch.empty_like(p).copy_(view) if p.grad is None else p.grad.copy_(view)
+        for p, exists in zip(parameters, head[HEAD:], strict=True):
+            if exists and p.grad is None:
+                p.grad = torch.empty_like(p)
+        there = [(p.grad, view) for p, view in zip(parameters, buckets.views, strict=True) if p.grad is not None]
+        if there:
+            torch._foreach_copy_([gradient for gradient, _ in there], [view for _, view in there])
         self.forget()
         return self._window(head)
 
-    def existing(self) -> list[bool]:
-        """Which gradients somebody had, after they were added up."""
-        return [bool(number) for number in self._head[HEAD:].tolist()]
+    def _at_once(self, tensor: Tensor) -> Callable[[], None]:
+        self.world.sum([tensor])
+        return _nothing
 
     @staticmethod
     def _window(head: Sequence[float]) -> Window:
         total, loss = head[0] + head[1], head[2] + head[3]
         return Window(total, loss / total if total else math.nan)
 
-    def _fill(self, gradients: Sequence[Tensor | None], elements: float) -> None:
-        """Lay head and gradients out in the buffers; what is not there as zeros."""
-        if any(g is not None and g.is_sparse for g in gradients):
-            raise UsageError(
-                "sparse gradients cannot be added up over processes or parts: make the embedding with sparse=False, or "
-                "train in one process without parts"
-            )
-        self._head.copy_(torch.tensor(self._numbers(gradients, elements), dtype=torch.float32))
-        there = [(view, g) for view, g in zip(self._views, gradients, strict=True) if g is not None]
-        if there:
-            torch._foreach_copy_([view for view, _ in there], [g for _, g in there])
-        for view, gradient in zip(self._views, gradients, strict=True):
-            if gradient is None:
-                view.zero_()
-
-    def _numbers(self, gradients: Sequence[Tensor | None], elements: float) -> list[float]:
+    def _numbers(self, parameters: Sequence[Tensor], elements: float) -> list[float]:
         """The head. A float32 counts to 16 million: what counts further goes in two parts."""
         numbers: list[float] = []
         for value in (elements, self.loss if math.isfinite(self.loss) else 0.0):
-            high = float(torch.tensor(value, dtype=torch.float32))
+            high = _FLOAT.unpack(_FLOAT.pack(value))[0]
             numbers += [high, value - high]
-        return [*numbers, float(bool(self.bad)), float(self._asks()), *(float(g is not None) for g in gradients)]
+        assert self._buckets is not None
+        numbers += [float(bool(self.bad)), float(self._asks()), float(self._buckets.again)]
+        return [*numbers, *(float(p.grad is not None) for p in parameters)]
 
-    def _lay_out(self, parameters: Sequence[Tensor]) -> None:
-        """Keep one buffer for each device and dtype: to make them anew costs twice the message."""
-        layout = [(p.shape, p.dtype, p.device) for p in parameters]
-        if layout == self._layout:
-            return
-        sizes: dict[tuple[torch.dtype, torch.device], int] = {}
-        head = (torch.float32, parameters[0].device)
-        sizes[head] = HEAD + len(parameters)
-        places = []
-        for shape, dtype, device in layout:
-            start = sizes.get((dtype, device), 0)
-            places.append(((dtype, device), start, shape))
-            sizes[dtype, device] = start + shape.numel()
-        buffers = {kind: torch.zeros(size, dtype=kind[0], device=kind[1]) for kind, size in sizes.items()}
-        self._head = buffers[head][: HEAD + len(parameters)]
-        self._views = [buffers[kind][start : start + shape.numel()].view(shape) for kind, start, shape in places]
-        self._buffers, self._layout = list(buffers.values()), layout
+    def _buckets_of(self, parameters: Sequence[Tensor]) -> Buckets:
+        """The memory for these parameters' gradients, which is kept: to make it anew costs twice the message."""
+        buckets = self._buckets
+        if buckets is None or not buckets.fits(parameters):
+            if buckets is not None:
+                buckets.forget()
+            buckets = self._buckets = Buckets(parameters, HEAD + len(parameters), cut=self.cuts)
+            if len(buckets.buffers) > 1 and self._beside is None and self.cuts:
+                self._beside = self.world.beside()
+        return buckets
+
+
+def _nothing() -> None:
+    pass

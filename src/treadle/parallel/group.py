@@ -114,10 +114,27 @@ class Group(World):
         store = PrefixStore("left", dist.distributed_c10d._get_default_store())
         self._leaving = Leaving(store, self.rank, self.size)
         self._silent = ""
+        self._beside: dist.ProcessGroup | None = None
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """Add up each tensor over the processes, in place: in one message for each device and dtype among them."""
         self._in_one(tensors, dist.all_reduce)
+
+    def beside(self) -> Callable[[Tensor], Callable[[], None]]:
+        """A way for sums that go on while this process computes, or says other things: they cross no other message."""
+        if self._beside is None:
+            self._beside = dist.new_group(timeout=_patience())
+        return self._begin_sum
+
+    def _begin_sum(self, tensor: Tensor) -> Callable[[], None]:
+        with self._named():
+            work = dist.all_reduce(tensor, group=self._beside, async_op=True)
+
+        def wait() -> None:
+            with self._named():
+                self._await(work)
+
+        return wait
 
     def spread(self, tensors: Sequence[Tensor], source: int = 0) -> None:
         """Give every process those tensors of process `source`, in place."""
@@ -190,17 +207,20 @@ class Group(World):
                 tensor.copy_(part.view(tensor.shape))
 
     def _meet(self, collective: Callable[..., Any], *tensors: object) -> None:
-        """Call one of torch's collectives; a process that has gone ends this one in a line that names it."""
+        """Call one of torch's collectives, and wait for the others."""
+        with self._named():
+            self._await(collective(*tensors, async_op=True))
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Within the block this process meets the others; one that has gone ends it in a line that names that one."""
         if self._silent:
             raise UsageError(
                 f"{self._silent} is in process {self.rank} alone, of {self.size}: nothing that all have to do together "
                 "(a state, a checkpoint, a validation) can be had from there"
             )
         try:
-            if _is_on_cpu(tensors):
-                self._await(collective(*tensors, async_op=True))
-            else:
-                collective(*tensors)
+            yield
         except RuntimeError as error:
             raise self._leaving.explain(one_line(error), self.where(), _patience().total_seconds()) from error
 

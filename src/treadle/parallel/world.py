@@ -61,6 +61,14 @@ class World:
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """Add up each tensor over the processes, in place; all of them get the same bits."""
 
+    def beside(self) -> Callable[[Tensor], Callable[[], None]]:
+        """A way for sums that go on while this process computes, or says other things: they cross no other message.
+
+        What it gives begins to add up a tensor in place, and returns what waits for the sum. All processes begin the
+        same sums in the same order.
+        """
+        return lambda _: _nothing
+
     def spread(self, tensors: Sequence[Tensor], source: int = 0) -> None:
         """Give every process those tensors of process `source`, in place; shapes and dtypes are the same everywhere."""
 
@@ -98,6 +106,10 @@ class World:
 
     def leave(self, error: BaseException) -> None:
         """This process ends for that error: the others find it named, where they wait for this one."""
+
+
+def _nothing() -> None:
+    pass
 
 
 ALONE = World()
