@@ -1,6 +1,6 @@
 """Processes that take steps together, contestant by contestant, in turns: both sides of the scale benchmark.
 
-    python _scale_ranks.py RANK RANKS PLACE TASK      one of the processes; the first writes PLACE/found.json
+python _scale_ranks.py RANK RANKS PLACE TASK      one of the processes; the first writes PLACE/found.json
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import weakref
 from collections.abc import Callable, Iterator
 
@@ -39,7 +40,7 @@ class Wire:
 
 
 def layers(*widths: int) -> list[nn.Linear]:
-    return [nn.Linear(a, b, bias=False) for a, b in zip(widths, widths[1:], strict=False)]
+    return [nn.Linear(a, b, bias=False) for a, b in itertools.pairwise(widths)]
 
 
 def test_what_backward_comes_to_first_is_first_and_the_head_is_last() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from treadle import Trainer
-from treadle.engine.devices import choose_precision
+from treadle import Trainer, UsageError
+from treadle.engine.devices import choose_device, choose_precision
 
 CPU = torch.device("cpu")
 
@@ -35,3 +35,35 @@ def test_a_trainer_settles_auto_and_leaves_the_given_config_alone(monkeypatch: p
     config = Bare.Config(precision="auto", max_steps=1)
     assert Bare(config).config.precision == "bf16"
     assert config.precision == "auto"
+
+
+@pytest.mark.parametrize(
+    ("rank", "count", "visible", "name", "expected"),
+    [
+        (None, 4, None, "auto", "cuda"),
+        ("2", 4, None, "auto", "cuda:2"),
+        ("2", 4, None, "cuda", "cuda:2"),
+        ("2", 4, None, "cuda:0", "cuda:0"),
+        ("2", 4, None, "cpu", "cpu"),
+        ("2", 1, "5", "auto", "cuda:0"),  # as Slurm shows each task only its own
+        ("2", 1, None, "auto", None),
+        ("2", 2, "0,1", "cuda", None),
+    ],
+)
+def test_each_process_of_a_machine_has_the_gpu_of_its_number(
+    monkeypatch: pytest.MonkeyPatch, rank: str | None, count: int, visible: str | None, name: str, expected: str | None
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    for variable, value in (("LOCAL_RANK", rank), ("CUDA_VISIBLE_DEVICES", visible)):
+        if value is None:
+            monkeypatch.delenv(variable, raising=False)
+        else:
+            monkeypatch.setenv(variable, value)
+    if expected is None:
+        with pytest.raises(
+            UsageError, match=f"torch sees {count} GPU\\(s\\) here, and this is process 2 of this machine"
+        ):
+            choose_device(name)
+    else:
+        assert str(choose_device(name)) == expected

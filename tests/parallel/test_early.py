@@ -1,4 +1,4 @@
-"""Messages that leave while the backward pass goes on: the same bits as without, whatever a process lacks or repeats."""
+"""Messages that leave while the backward pass goes on: the same bits as without, whatever a process has or lacks."""
 
 from __future__ import annotations
 

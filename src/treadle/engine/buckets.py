@@ -70,7 +70,9 @@ class Buckets:
         kinds[last] = kinds.pop(last, [])
         found: list[list[int]] = []
         for indices in kinds.values():
-            sizes = {index: self._parameters[index].numel() * self._parameters[index].element_size() for index in indices}
+            sizes = {
+                index: self._parameters[index].numel() * self._parameters[index].element_size() for index in indices
+            }
             most = max(LEAST, sum(sizes.values()) // MOST) if cut else sum(sizes.values()) + 1
             some: list[int] = []
             size = 0
@@ -105,8 +107,8 @@ class Buckets:
         """Of the backward pass that follows, send each message as soon as its gradients are there."""
         if self._waits:
             raise RunError(
-                "a step went on after its backward pass had failed, and others have some of its gradients: let the error "
-                "end the process"
+                "a step went on after its backward pass had failed, and others have some of its gradients: let the "
+                "error end the process"
             )
         self._start = start
         self._missing, self._came = [len(some) for some in self._members], [False] * len(self._parameters)

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from treadle.errors import UsageError
+from treadle.parallel.world import local_gpu
 
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
 
@@ -17,9 +18,13 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is a GPU where torch sees one. Raises UsageError for one that is not there."""
+    """The device called `name`; "auto" is a GPU where torch sees one. Raises UsageError for one that is not there.
+
+    Of processes that a launcher has started, each has the GPU of its number on its machine (LOCAL_RANK), unless the
+    name has a number itself.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return choose_device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -28,6 +33,15 @@ def choose_device(name: str) -> torch.device:
         raise UsageError(f"device is {name!r}, but torch sees no GPU: use device='cpu' or 'auto'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"device is {name!r}, but torch sees {torch.cuda.device_count()} GPU(s), counted from 0")
+    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
+        count = torch.cuda.device_count()
+        own = local_gpu(count)
+        if own is None:
+            raise UsageError(
+                f"torch sees {count} GPU(s) here, and this is process {os.environ['LOCAL_RANK']} of this machine, "
+                "counted from 0: start one for each GPU (--nproc-per-node), or set device='cpu'"
+            )
+        return torch.device("cuda", own)
     return device
 
 

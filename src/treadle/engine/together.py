@@ -21,8 +21,8 @@ from treadle.engine.buckets import Buckets, Start
 from treadle.parallel import World
 
 HEAD = 7
-"""Numbers before those that say which gradients exist: elements and loss, each in two parts, whether it was bad, whether
-somebody has a command for the run, and whether a gradient grew after it had left."""
+"""Numbers before those that say which gradients exist: elements and loss, each in two parts, whether it was bad,
+whether somebody has a command for the run, and whether a gradient grew after it had left."""
 _FLOAT = struct.Struct("f")
 
 

@@ -24,15 +24,16 @@ from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from treadle.errors import RunError, UsageError, message, one_line
+from treadle.parallel import waiting
 from treadle.parallel.leaving import Gone, Leaving
-from treadle.parallel.world import ALONE, LAUNCH, World, restarts
+from treadle.parallel.waiting import poll
+from treadle.parallel.world import ALONE, LAUNCH, World, local_gpu, restarts
 
 T = TypeVar("T")
 
 PATIENCE = timedelta(minutes=10)
 """A process that is not heard of for so long is lost, and the others end; `TREADLE_TIMEOUT` says other seconds."""
-LOOK = timedelta(seconds=1)
-"""How often a process that waits looks whether another has said that it leaves."""
+LOOK = timedelta(seconds=waiting.LOOK)
 FIRST = 1024
 """Bytes of plain values that go with their length, in one message; of longer ones the rest follows in another."""
 
@@ -51,7 +52,13 @@ def group() -> World:
                 "not set: start them with torchrun, or unset WORLD_SIZE where nothing has started several"
             )
         importlib.import_module("torch._dynamo")  # see `_part`
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        backend = "gloo"
+        if torch.cuda.is_available():
+            backend = "cpu:gloo,cuda:nccl"
+            os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")  # its watchdog would kill: see `waiting`
+            own = local_gpu(torch.cuda.device_count())
+            if own is not None:
+                torch.cuda.set_device(own)
         try:
             store, rank, size = next(rendezvous("env://", timeout=_patience()))
             # Processes that torchrun has started again would find in its store where those before them listened.
@@ -132,7 +139,7 @@ class Group(World):
 
         def wait() -> None:
             with self._named():
-                self._await(work)
+                self._await(work, tensor)
 
         return wait
 
@@ -209,7 +216,7 @@ class Group(World):
     def _meet(self, collective: Callable[..., Any], *tensors: object) -> None:
         """Call one of torch's collectives, and wait for the others."""
         with self._named():
-            self._await(collective(*tensors, async_op=True))
+            self._await(collective(*tensors, async_op=True), tensors[-1])
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -224,8 +231,11 @@ class Group(World):
         except RuntimeError as error:
             raise self._leaving.explain(one_line(error), self.where(), _patience().total_seconds()) from error
 
-    def _await(self, work: Any) -> None:
+    def _await(self, work: Any, tensor: object) -> None:
         """Wait for the others; look now and then whether one has said that it leaves, for its connection may stay."""
+        if isinstance(tensor, Tensor) and tensor.is_cuda:
+            poll(work, self._leaving.others, _patience().total_seconds(), dist.distributed_c10d._abort_process_group)
+            return
         while True:
             try:
                 work.wait(LOOK)
@@ -260,11 +270,6 @@ class Group(World):
         with suppress(RuntimeError, ValueError, AssertionError):  # whoever waits for this process notices it has gone
             dist.destroy_process_group()
         self._leaving.part(tells=self.tells(error))
-
-
-def _is_on_cpu(tensors: Sequence[object]) -> bool:
-    last = tensors[-1]
-    return isinstance(last, Tensor) and last.device.type == "cpu"
 
 
 def _put(target: Tensor, start: int, content: bytes) -> None:

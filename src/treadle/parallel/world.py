@@ -25,9 +25,22 @@ def restarts() -> int:
     return int(text) if text.isdecimal() else 0
 
 
+def local_gpu(count: int) -> int | None:
+    """Which of the `count` GPUs that this process sees is its own, of the processes that a launcher has started here.
+
+    None where nothing has started several (LOCAL_RANK), and where there are fewer GPUs than processes.
+    """
+    text = os.environ.get("LOCAL_RANK", "")
+    if not text.isdecimal():
+        return None
+    if int(text) < count:
+        return int(text)
+    return 0 if count == 1 and "CUDA_VISIBLE_DEVICES" in os.environ else None  # as Slurm shows each task only its own
+
+
 def without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
     """`environment` without what a launcher says in it: for a process that is to be alone."""
-    said = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    said = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK")
     return {
         name: text for name, text in environment.items() if name not in said and not name.startswith("TORCHELASTIC")
     }
