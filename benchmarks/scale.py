@@ -1,7 +1,7 @@
 """What several processes cost: whole steps beside DistributedDataParallel, and what else they say to one another.
 
     python benchmarks/scale.py              the tables, and whether Treadle keeps its promises (exit 1 where not)
-    python benchmarks/scale.py --write      also stores them in benchmarks/results/scale.md (3 minutes)
+    python benchmarks/scale.py --write      also stores them in benchmarks/results/scale.md (4 minutes)
     python benchmarks/scale.py --quick      few steps of 2 processes, no promise about time; for the tests
 
 How it is measured. 1, 2 and 4 processes, one thread each, over gloo on the loopback. Every process has all contestants
@@ -55,7 +55,7 @@ MECHANISMS = {
     "edit": "a row edit of 50,000 Gaussians",
 }
 RANKS = (1, 2, 4)
-TURNS = {"12k": {1: (10, 100), 2: (40, 40), 4: (15, 20)}, "1.6M": {1: (10, 5), 2: (40, 4), 4: (10, 3)}}
+TURNS = {"12k": {1: (10, 100), 2: (24, 40), 4: (15, 20)}, "1.6M": {1: (10, 5), 2: (24, 4), 4: (8, 3)}}
 """Rounds, and steps of a turn, by size and processes."""
 APART = 1e-6
 
