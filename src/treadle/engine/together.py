@@ -8,6 +8,7 @@ elements, the loss, whether it was bad, and which gradients exist, since a param
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from treadle.parallel import World
 HEAD = 6
 """Numbers before those that say which gradients exist: elements and loss, each in two parts, whether it was bad, and
 whether somebody has a command for the run."""
+_FLOAT = struct.Struct("f")
 
 
 @dataclass
@@ -82,9 +84,13 @@ class GradientSum:
         there = head[HEAD:]
         if self._sparse or max(there, default=0) > self.world.size:
             there = self._add_sparse(parameters, gradients, there)
-        for p, view, exists in zip(parameters, self._views, there, strict=True):
-            if exists:
-                p.grad = torch.empty_like(p).copy_(view) if p.grad is None else p.grad.copy_(view)
+        for p, exists in zip(parameters, there, strict=True):
+            if exists and p.grad is None:
+                p.grad = torch.empty_like(p)
+        sums = zip(parameters, self._views, there, strict=True)
+        into = [(p.grad, view) for p, view, exists in sums if exists and p.grad is not None]
+        if into:
+            torch._foreach_copy_([gradient for gradient, _ in into], [view for _, view in into])
         self.forget()
         return self._window(head)
 
@@ -129,7 +135,7 @@ class GradientSum:
         """The head. A float32 counts to 16 million: what counts further goes in two parts."""
         numbers: list[float] = []
         for value in (elements, self.loss if math.isfinite(self.loss) else 0.0):
-            high = float(torch.tensor(value, dtype=torch.float32))
+            high = _FLOAT.unpack(_FLOAT.pack(value))[0]
             numbers += [high, value - high]
         # The sum of the last ones tells in how many processes each is dense, and in how many it is sparse.
         kinds = [0.0 if g is None else self.world.size + 1.0 if g.is_sparse else 1.0 for g in gradients]

@@ -21,17 +21,20 @@ from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from treadle.errors import RunError, UsageError, message, one_line
+from treadle.parallel import waiting
 from treadle.parallel.launcher import LAUNCH, refuse_restarts, restarts, shares_store
 from treadle.parallel.leaving import Gone, Leaving
 from treadle.parallel.meeting import knock, meeting
+from treadle.parallel.waiting import poll
 from treadle.parallel.world import ALONE, World
 
 T = TypeVar("T")
 
 PATIENCE = timedelta(minutes=10)
 """A process that is not heard of for so long is lost, and the others end; `TREADLE_TIMEOUT` says other seconds."""
-LOOK = timedelta(seconds=1)
-"""How often a process that waits looks whether another has said that it leaves."""
+LOOK = timedelta(seconds=waiting.LOOK)
+SMALL = 2**18
+"""Bytes that come to a process at most where it adds up everybody's tensors itself."""
 FIRST = 1024
 """Bytes of plain values that go with their length, in one message; of longer ones the rest follows in another."""
 
@@ -46,7 +49,10 @@ def group() -> World:
         where, seconds = meeting(), _patience().total_seconds()
         refuse_restarts()
         importlib.import_module("torch._dynamo")  # see `_part`
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        backend = "gloo"
+        if torch.cuda.is_available():
+            backend = "cpu:gloo,cuda:nccl"
+            os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")  # its watchdog would kill: see `waiting`
         knock(where, seconds)
         try:
             store, rank, size = next(rendezvous("env://", timeout=_patience()))
@@ -106,11 +112,11 @@ class Group(World):
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """Add up each tensor over the processes, in place: in one message for each device and dtype among them."""
-        self._in_one(tensors, dist.all_reduce)
+        self._in_one(tensors, self._add_up)
 
     def spread(self, tensors: Sequence[Tensor], source: int = 0) -> None:
         """Give every process those tensors of process `source`, in place."""
-        self._in_one(tensors, partial(dist.broadcast, src=source))
+        self._in_one(tensors, partial(self._meet, partial(dist.broadcast, src=source)))
 
     def deal(self, tensor: Tensor) -> Tensor:
         """Row i of `tensor` (size, ...) goes to process i; gives the rows that came, by who has sent them."""
@@ -164,17 +170,32 @@ class Group(World):
             for start, rest, size in zip(found, rests, sizes, strict=True)
         ]
 
-    def _in_one(self, tensors: Sequence[Tensor], collective: Callable[..., Any]) -> None:
+    def _add_up(self, tensor: Tensor) -> None:
+        """Add up a tensor (contiguous) over the processes, in place.
+
+        A ring goes round twice, which is what a small message takes its time for; each sending all that it has goes
+        round once. Both give everybody the same bits: those of one process's sums, or the same sums in each.
+        """
+        if tensor.device.type != "cpu" or tensor.nbytes * (self.size - 1) > SMALL:
+            self._meet(dist.all_reduce, tensor)
+            return
+        came = torch.empty(self.size, *tensor.shape, dtype=tensor.dtype)
+        self._meet(dist.all_gather, list(came), tensor)
+        torch.add(came[0], came[1], out=tensor)
+        for other in came[2:]:
+            tensor += other
+
+    def _in_one(self, tensors: Sequence[Tensor], collective: Callable[[Tensor], None]) -> None:
         """Do something with all tensors in place, laid end to end: one message for each device and dtype among them."""
         alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
         for tensor in tensors:
             alike.setdefault((tensor.device, tensor.dtype), []).append(tensor)
         for some in alike.values():
             if len(some) == 1 and some[0].is_contiguous():
-                self._meet(collective, some[0])
+                collective(some[0])
                 continue
             flat = torch.cat([tensor.reshape(-1) for tensor in some])
-            self._meet(collective, flat)
+            collective(flat)
             for tensor, part in zip(some, torch.split(flat, [tensor.numel() for tensor in some]), strict=True):
                 tensor.copy_(part.view(tensor.shape))
 
@@ -186,15 +207,15 @@ class Group(World):
                 "(a state, a checkpoint, a validation) can be had from there"
             )
         try:
-            if _is_on_cpu(tensors):
-                self._await(collective(*tensors, async_op=True))
-            else:
-                collective(*tensors)
+            self._await(collective(*tensors, async_op=True), tensors[-1])
         except RuntimeError as error:
             raise self._leaving.explain(one_line(error), self.where(), _patience().total_seconds()) from error
 
-    def _await(self, work: Any) -> None:
+    def _await(self, work: Any, tensor: object) -> None:
         """Wait for the others; look now and then whether one has said that it leaves, for its connection may stay."""
+        if isinstance(tensor, Tensor) and tensor.is_cuda:
+            poll(work, self._leaving.others, _patience().total_seconds(), dist.distributed_c10d._abort_process_group)
+            return
         while True:
             try:
                 work.wait(LOOK)
@@ -229,11 +250,6 @@ class Group(World):
         with suppress(RuntimeError, ValueError, AssertionError):  # whoever waits for this process notices it has gone
             dist.destroy_process_group()
         self._leaving.part(tells=self.tells(error))
-
-
-def _is_on_cpu(tensors: Sequence[object]) -> bool:
-    last = tensors[-1]
-    return isinstance(last, Tensor) and last.device.type == "cpu"
 
 
 def _put(target: Tensor, start: int, content: bytes) -> None:
