@@ -107,6 +107,8 @@ def test_the_sources_hold_what_a_wheel_needs() -> None:
 LOOKS_INSIDE = {
     "seen._replace": "a named tuple's own method: fields have no underscore",
     "os._exit": "documented, in spite of its name",
+    "atexit._run_exitfuncs": "what an interpreter does at its end, for a program that is run within another one",
+    "threading._shutdown": "the same",
     "sys._current_frames": "documented: by nothing else can be seen that another thread waits",
     "sys._getframe": "who reads a setting is known from the stack alone",
     "util._exit_function": "multiprocessing's own end, for a child that is to leave nothing behind",

@@ -14,7 +14,7 @@ from tests.parallel.test_disk import SETTINGS, journal
 from tests.parallel.test_group import Dropping, some_data
 from tests.parallel.together import together
 from treadle.parallel import this_world
-from treadle.parallel.world import without_launcher
+from treadle.parallel.launcher import without_launcher
 from treadle.studio import protocol
 from treadle.studio.client import StudioClient
 from treadle.studio.hook import Studio

@@ -39,10 +39,17 @@ def test_the_parts_of_a_world_are_all_there_is_in_order(count: int, size: int) -
     assert found == list(range(count))
 
 
-@pytest.mark.parametrize("size", ["1", "", "many"])
+@pytest.mark.parametrize("size", ["1", "", "0"])
 def test_a_process_of_its_own_is_alone(monkeypatch: pytest.MonkeyPatch, size: str) -> None:
     monkeypatch.setenv("WORLD_SIZE", size)
     assert this_world() is ALONE
+
+
+def test_a_number_of_processes_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "many", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="WORLD_SIZE is 'many': expected a whole number of at least 1"):
+        this_world()
 
 
 def test_a_launcher_that_does_not_say_who_is_who_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -62,6 +69,7 @@ def test_tensors_on_gpus_are_added_up_by_nccl_and_all_others_by_gloo(monkeypatch
     named = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
     for name, value in (named | {"MASTER_ADDR": "localhost", "MASTER_PORT": "1"}).items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(group_module, "knock", lambda *_: None)  # nobody listens
     store = torch.distributed.HashStore()
     monkeypatch.setattr(group_module, "rendezvous", lambda *_, **__: iter([(store, 5, 8)]))
     monkeypatch.setattr(torch.distributed, "init_process_group", init)

@@ -283,13 +283,6 @@ class Trainer(Subject):
         process without parts these are lists of one. What the function decides and draws is the same everywhere, and
         gradients are off in it: row edits, and all that is to be counted once, belong there, or in `post_step`.
 
-        Args:
-            function: called with a list for each of `tensors`, in every process.
-            tensors: with one dimension at least; they are detached, and their shapes may differ between parts.
-
-        Raises:
-            UsageError: with parts, outside of `step`.
-
         Example:
             def change(lengths):
                 self.pull += torch.stack(lengths).sum(0)
@@ -298,6 +291,13 @@ class Trainer(Subject):
 
             self.minimize(loss)
             self.once(change, lengths)
+
+        Args:
+            function: called with a list for each of `tensors`, in every process.
+            tensors: with one dimension at least; they are detached, and their shapes may differ between parts.
+
+        Raises:
+            UsageError: with parts, outside of `step`.
         """
         return self.loop.once.call(function, tensors)
 

@@ -71,6 +71,8 @@ class Frames(Topic):
         """Frames a second of a pane while the run trains, at most; 0 is no bar."""
         self._panes: dict[tuple[str, int], Pane] = {}
         self._comparing: list[Comparing] = []
+        self._drew = False
+        """Whether the last turn was a pane's."""
         self._numbers = count(1)
         self._wake = threading.Event()
         self._starting = threading.Lock()
@@ -210,16 +212,20 @@ class Frames(Topic):
         self.budget.wanted(bool(ready or self._comparing))
         if not ready and not self._comparing:
             return min((due[id(pane)] - now for pane in panes), default=math.inf)
-        first = min(ready, key=lambda pane: pane.drawn, default=None)
-        source = first.source if first is not None else self._comparing[0].source
-        if source.trains and (wait := self.budget.wait()) > 0:
-            return wait
-        if first is not None:
-            self._draw(first)
-        else:
-            comparing = self._comparing[0]
-            if comparing.go_on(self._calls):
-                self._comparing.remove(comparing)
+        pane = min(ready, key=lambda pane: pane.drawn, default=None)
+        comparing = self._comparing[0] if self._comparing else None
+        turns = [each for each in (pane, comparing) if each is not None]
+        if self._drew:  # panes of a run that trains are always ready: what is compared would never have its turn
+            turns.reverse()
+        waits = [self.budget.wait() if each.source.trains else 0.0 for each in turns]
+        chosen = turns[waits.index(0.0)] if 0.0 in waits else None
+        if chosen is None:
+            return min(waits)
+        self._drew = chosen is pane
+        if isinstance(chosen, Pane):
+            self._draw(chosen)
+        elif chosen.go_on(self._calls):
+            self._comparing.remove(chosen)
         return 0.0
 
     def _due(self, pane: Pane) -> float:
