@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from treadle.errors import UsageError
-from treadle.gans.image_losses import coarse, l1, l2, laplacian, lattice, sobel
+from treadle.gans.image_losses import coarse, l1, l2, laplacian, lattice, lattice_below, sobel
 from treadle.images.texture import LATTICES, UNSEEN, lattice_places
 
 LOSSES = [l1, coarse, l2, sobel, laplacian]
@@ -117,13 +117,20 @@ def standing_out(x):
     return np.array([levels[peak] - levels[near].mean() for peak, near in places])
 
 
+@pytest.mark.parametrize("below", [0.0, 0.05])
 @pytest.mark.parametrize("shape", [(1, 3, 32, 32), (2, 1, 48, 70), (3, 3, 64, 33), (2, 3, 8, 40)])
-def test_lattices_are_what_numpy_makes_of_them(shape):
+def test_lattices_are_what_numpy_makes_of_them(shape, below):
     generator = np.random.default_rng(0)
     x, y = (generator.uniform(-1, 1, shape) for _ in range(2))
-    expected = np.maximum(standing_out(x) - standing_out(y), 0).mean()
-    assert lattice(torch.from_numpy(x), torch.from_numpy(y)).item() == pytest.approx(expected, rel=1e-10)
-    low = lattice(torch.from_numpy(x).bfloat16(), torch.from_numpy(y))
+    made, real = standing_out(x), standing_out(y)
+    ends = np.cumsum([len(lattice_places(side)[0]) for side in LATTICES])[:-1]
+    highest = [a.max() - b.max() for a, b in zip(np.split(made, ends), np.split(real, ends), strict=True)]
+    expected = np.maximum(made - real + below, 0).mean() + np.maximum(np.add(highest, below), 0).mean()
+    assert lattice(torch.from_numpy(x), torch.from_numpy(y), below).item() == pytest.approx(expected, rel=1e-10)
+    if not below:
+        return
+    assert lattice_below(torch.from_numpy(x), torch.from_numpy(y)).item() == pytest.approx(expected, rel=1e-10)
+    low = lattice(torch.from_numpy(x).bfloat16(), torch.from_numpy(y), below)
     assert low.dtype == torch.float64 and low.item() == pytest.approx(expected, rel=0.1)
 
 

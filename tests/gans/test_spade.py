@@ -50,7 +50,8 @@ def test_a_stage_is_its_formula(n):
         torch.nn.init.normal_(parameter)
     x, kept, told = (torch.randn(n, c, s, s, dtype=torch.float64) for c, s in ((3, 4), (2, 8), (3, 8)))
     joined = torch.cat([torch.nn.functional.interpolate(x, (8, 8), mode="bilinear"), kept], 1)
-    found = torch.nn.functional.conv2d(joined, stage.conv.weight, padding=1)
+    continued = torch.nn.functional.pad(joined, (1, 1, 1, 1), "replicate")
+    found = torch.nn.functional.conv2d(continued, stage.conv.weight)
     key = torch.arange(n)
     found = found + stage.noise * still_noise(found, key)
     mean, deviation = found.mean((2, 3), keepdim=True), found.var((2, 3), unbiased=False, keepdim=True) + 1e-5

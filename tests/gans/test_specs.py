@@ -20,7 +20,7 @@ PIX2PIX = {
     "r1": {"D_R1": 5},
     "gp": {"D_GP": 5},
     "coarse": {"G_COARSE": 25},
-    "lattice": {"G_LATTICE": 6},
+    "lattice": {"G_LATTICE": 4},
 }  # fmt: skip
 
 

@@ -24,7 +24,8 @@ class SpadeGenerator(nn.Module):
 
     The encoder is that of a U-Net. A stage of the decoder doubles bilinearly, joins what the encoder had at that size
     (at full size the input), and convolves, 3 x 3. To that it adds noise, as much as each channel has learnt (Karras et
-    al. 2019, https://arxiv.org/abs/1812.04948), and normalizes it. In training noise comes from torch's global
+    al. 2019, https://arxiv.org/abs/1812.04948), and normalizes it. Borders are continued, not set to 0, which leaves a
+    frame around the picture. In training noise comes from torch's global
     generator; in eval mode the output is a function of the input: the noise of a pixel follows from its place and from
     the picture (`key_of`). Were it from the place alone, all pictures would have one draw, and its chance peaks.
 
@@ -58,7 +59,7 @@ class SpadeGenerator(nn.Module):
         for stage in reversed(range(downs)):
             kept, outputs = (widths[stage - 1], widths[stage - 1]) if stage else (in_channels, finest)
             self.decoder.append(Stage(widths[stage] + kept, outputs, in_channels))
-        self.head = nn.Sequential(nn.Conv2d(finest, out_channels, 3, padding=1), nn.Tanh())
+        self.head = nn.Sequential(nn.Conv2d(finest, out_channels, 3, padding=1, padding_mode="replicate"), nn.Tanh())
         initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,7 +86,7 @@ class Stage(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, told: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="replicate", bias=False)
         self.noise = nn.Parameter(torch.zeros(outputs, 1, 1))
         self.norm = InstanceNorm(outputs, affine=False)
         self.modulation = nn.Conv2d(told, 2 * outputs, 1)

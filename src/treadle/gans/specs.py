@@ -10,7 +10,7 @@ from treadle.engine.curves import Curve
 from treadle.engine.objective import Objective
 from treadle.engine.terms import Spec, Term, terms_of
 from treadle.errors import UsageError, nearest
-from treadle.gans.image_losses import coarse, l1, l2, laplacian, lattice, sobel
+from treadle.gans.image_losses import coarse, l1, l2, laplacian, lattice_below, sobel
 from treadle.gans.perceptual import Perceptual
 
 _SPECS: dict[str, Spec] = {}
@@ -73,7 +73,7 @@ register_spec(
         # These have only their own terms, to be added: "basic+vgg", "extended+vgg+r1".
         "vgg": (Term("G_VGG", weight=10.0, tags=GENERATOR),),  # as in pix2pixHD
         "coarse": (Term("G_COARSE", coarse, weight=25.0, tags=GENERATOR),),  # in place of most of L1
-        "lattice": (Term("G_LATTICE", lattice, weight=6.0, tags=GENERATOR),),
+        "lattice": (Term("G_LATTICE", lattice_below, weight=4.0, tags=GENERATOR),),
         # The papers' gamma and lambda, 10 each, halved as the rest of the discriminator's objective is.
         "r1": (Term("D_R1", weight=5.0, tags=DISCRIMINATOR),),
         "gp": (Term("D_GP", weight=5.0, tags=DISCRIMINATOR),),
