@@ -520,6 +520,21 @@ def test_samples_come_worst_first_and_are_measured_between_steps() -> None:
     frames.close()
 
 
+def test_what_is_compared_has_its_turn_beside_pictures_that_come_without_end() -> None:
+    trainer, browser = make(gray=Gray()), Browser()
+    frames = studio(trainer)
+    ask(frames, Watch(id=1, view="gray", width=4, height=4), browser)
+    train_until(trainer, frames, lambda: len(browser.frames) > 2)
+    seen = len(browser.frames)
+    future: Future[Any] = ask(frames, Compare(id=2, view="gray"), browser)
+    train_until(trainer, frames, future.done)
+    assert len(future.result()) == 3
+    assert len(browser.frames) - seen < 10  # as many as there are samples, and what was under way
+    seen = len(browser.frames)
+    train_until(trainer, frames, lambda: len(browser.frames) > seen)
+    frames.close()
+
+
 def test_samples_that_cannot_be_measured_are_refused() -> None:
     class Bad(Gray):
         def samples(self) -> Iterator[Sample]:
