@@ -291,6 +291,30 @@ def test_a_rewind_moves_latest_json_before_it_deletes(tmp_path, monkeypatch):
     assert resumed(tmp_path) == (1, [])
 
 
+@pytest.mark.parametrize("rewinds", [False, True])
+def test_a_kill_in_a_deletion_leaves_no_checkpoint_of_which_a_part_is_missing(tmp_path, monkeypatch, rewinds):
+    class Killed(BaseException):
+        pass
+
+    def killed(path, **_):
+        if os.path.exists(path):
+            os.remove(os.path.join(path, "manifest.json"))
+            raise Killed
+
+    write(tmp_path, 1, 2, last=9)
+    monkeypatch.setattr(store.shutil, "rmtree", killed)
+    with pytest.raises(Killed):
+        if rewinds:
+            forget_after(tmp_path, 1)
+        else:
+            write(tmp_path, 3, last=1)
+    monkeypatch.undo()
+    for path in list_checkpoints(tmp_path):
+        read_checkpoint(path)
+    write(tmp_path, 4, last=1)
+    assert steps(tmp_path) == [4] and not list(tmp_path.glob(".step-*"))
+
+
 def test_a_pin_says_who_needs_it_once(tmp_path):
     write(tmp_path, 1)
     for why in ("a", "b", "a"):

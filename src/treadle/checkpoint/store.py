@@ -157,7 +157,7 @@ def forget_after(directory: Path, step: int) -> None:
         pinned = _pinned(directory)
         for path in list_checkpoints(directory):
             if step_of(path) > step and step_of(path) not in pinned:
-                shutil.rmtree(path, ignore_errors=True)
+                _delete(path)
 
 
 def pin(path: Path, why: str) -> None:
@@ -235,8 +235,18 @@ def _clean(directory: Path, retention: Retention, newest: int) -> None:
     with alone_in(directory):
         paths = {step_of(path): path for path in list_checkpoints(directory)}
         for step in set(paths) - retention.keeps(paths, _pinned(directory), newest):
-            shutil.rmtree(paths[step], ignore_errors=True)
+            _delete(paths[step])
     remove_leftovers(directory)
+
+
+def _delete(path: Path) -> None:
+    """Delete a checkpoint: by its name first, so that a kill leaves none of which a part is missing."""
+    if path.is_symlink():  # what it leads to is somebody else's
+        return
+    with suppress(OSError):
+        going = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+        path.rename(going)
+        shutil.rmtree(going, ignore_errors=True)
 
 
 def _write_files(directory: Path, state: State) -> str:
