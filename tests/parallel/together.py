@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import traceback
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -30,7 +31,7 @@ def together(size: int, place: Path, function: Callable[..., Any], *arguments: A
 
     An error in one of them is raised here, as its traceback, and ends the others.
     """
-    meeting = place / f"meeting-{len(list(place.iterdir()))}"
+    meeting = place / f"meeting-{uuid.uuid4().hex}"  # never one that somebody is still leaving
     while len(_members) < size:
         _members.append(_start())
     try:
