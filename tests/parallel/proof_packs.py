@@ -27,10 +27,11 @@ ROWS: dict[str, list[str]] = {}
 def table(request: pytest.FixtureRequest) -> Iterator[None]:
     """Print the table when all is done."""
     yield
-    reporter: Any = request.config.pluginmanager.get_plugin("terminalreporter")
-    reporter.write_line("\n\nlargest difference of any weight from one process")
-    for name, found in ROWS.items():
-        reporter.write_line(f"{name:52} {'   '.join(found)}")
+    capture: Any = request.config.pluginmanager.get_plugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        print("\n\nlargest difference of any weight from one process")
+        for name, found in ROWS.items():
+            print(f"{name:52} {'   '.join(found)}")
 
 
 @pytest.fixture(scope="module")
