@@ -121,15 +121,16 @@ def hashes(run: Path) -> dict[str, str]:
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in run.rglob("*") if path.is_file()}
 
 
-def again(connect: Callable[..., StudioClient], run: str, stage: str) -> StudioClient:
-    """A connection once the studio shows this run at this stage."""
+def again(connect: Callable[..., StudioClient], run: str, stage: str, after: str = "") -> StudioClient:
+    """A connection once the studio shows this run at this stage, and no longer does what it did in instance `after`."""
     end = time.monotonic() + 100
     while time.monotonic() < end:
         try:
             client = connect()
         except UsageError:  # it has just begun to show something else
             continue
-        if client.welcome.run == run and client.wait_for(State, 60).stage == stage:
+        welcome = client.welcome
+        if welcome.instance != after and welcome.run == run and client.wait_for(State, 60).stage == stage:
             return client
         client.close()
         threading.Event().wait(0.05)
@@ -195,19 +196,16 @@ def test_a_finished_run_is_extended_and_nothing_else_of_it_can_be_edited(opened:
                     client.request(Apply(id=0, changes=[change]))
             six = Change(what="limit", target="max_epochs", value=6)
             assert client.request(Propose(id=0, changes=[six]))[0]["after"] == 6
+            looked_at = client.welcome.instance
             assert client.request(Apply(id=0, changes=[six])) == {"opens": True}
         while [entry["event"] for entry in read_journal(path)].count("finish") < 2:
             threading.Event().wait(0.05)
-        with again(connect, "mine/v001", "finished") as client:
+        with again(connect, "mine/v001", "finished", after=looked_at) as client:
             assert client.state is not None and (client.state.step, client.state.max_epochs) == (30, 6)
             client.take_control()
             trained = client.welcome.instance
             client.request(Stop(id=0))  # of the one that is trained here by now
-        looked_at = again(connect, "mine/v001", "finished")
-        while looked_at.welcome.instance == trained:
-            looked_at.close()
-            looked_at = again(connect, "mine/v001", "finished")
-        with looked_at as client:
+        with again(connect, "mine/v001", "finished", after=trained) as client:
             client.take_control()
             assert client.request(Extend(id=0, max_epochs=7)) == {"opens": True}
         while [entry["event"] for entry in read_journal(path)].count("finish") < 3:
@@ -229,13 +227,15 @@ def test_it_continues_from_an_earlier_state_as_one_that_was_rewound(opened: Any,
     path = trainer.run.path
     with opened(str(path), "--trainer", script) as connect:
         with connect() as client:
+            looked_at = client.welcome.instance
             assert client.request(Rewind(id=0, step=10, keep=False)) == {"opens": True}
         while [entry["event"] for entry in read_journal(path)].count("finish") < 2:
             threading.Event().wait(0.05)
-        with again(connect, "mine/v001", "finished") as client:
+        with again(connect, "mine/v001", "finished", after=looked_at) as client:
             client.take_control()
+            trained = client.welcome.instance
             client.request(Stop(id=0))
-        with again(connect, "mine/v001", "finished") as client:
+        with again(connect, "mine/v001", "finished", after=trained) as client:
             assert client.wait_for(States, 60).lost == [[10, 20]]
     newest = read_checkpoint(path / "checkpoints" / "step-00000020")
     assert newest.digest == expected

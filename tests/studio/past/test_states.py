@@ -111,12 +111,15 @@ def test_looking_says_its_memory_first_and_changes_no_bit(tmp_path: Path) -> Non
         assert cost["step"] == 5 and cost["enough"] and cost["open"] == [] == past.looking.steps
         assert 0 < cost["trainer"] < cost["state"] <= cost["needed"] < cost["free"]
         assert client.request(Look(id=0, step=5, sure=True))["open"] == [5]
+        trainer.commands.breakpoint("step 17").result(60)  # it goes on meanwhile, and is not over before the last look
         client.play()
         assert client.request(Look(id=0, step=10, sure=True))["open"] == [5, 10]
         assert past.source(10).trainer.progress.step == 10
         with pytest.raises(UsageError, match="no state of step 4 is kept: there are 5, 10"):
             client.request(Look(id=0, step=4))
         assert client.request(Look(id=0, step=None)) == {"open": []}
+        told(client, "breakpoint 17")
+        client.play()
         told(client, "finish 20")
     assert trainer.digest() == alone.digest()
     alone.close()
