@@ -14,6 +14,8 @@ import pytest
 
 from treadle import UsageError
 from treadle.recipes.registry import recipe_of
+from treadle.runs.lock import is_held
+from treadle.sweeps import study as study_module
 from treadle.sweeps.beginning import How, begin
 from treadle.sweeps.importance import importance_of
 from treadle.sweeps.plan import Planned
@@ -109,6 +111,25 @@ def test_a_trial_is_claimed_once_until_its_worker_is_gone(slope: Any, tmp_path: 
     end(second, again)
     end(second, again)  # told twice
     assert first.claim() is None
+
+
+def test_a_trial_that_ends_while_another_worker_looks_is_not_lost(
+    slope: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = opened(slope, tmp_path / "s", trials=2)
+    second, _ = opened(slope, tmp_path / "s", trials=2)
+    claim = first.claim()
+    assert claim is not None
+
+    def slowly(run: Path) -> bool:
+        monkeypatch.undo()
+        end(first, claim)  # after it was seen to be under way
+        claim.release()
+        return is_held(run)
+
+    monkeypatch.setattr(study_module, "is_held", slowly)
+    taken = second.claim()
+    assert taken is not None and not taken.resumed and taken.trial.number == 2
 
 
 def test_processes_that_claim_at_once_get_each_trial_once(

@@ -102,6 +102,10 @@ class Claim:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Let others have it."""
         self._lock.release()
 
 
@@ -176,7 +180,11 @@ class Study:
         there = read_trial(folder)
         if is_held(folder) or (there is not None and any(map(is_held, runs_of(there)))):
             return None
-        return self._taken(frozen.number, frozen.params, resumed=True)
+        claim = self._taken(frozen.number, frozen.params, resumed=True)
+        if self._trials()[frozen.number].state.is_finished():  # it was told, and its lock given up, since we looked
+            claim.release()
+            return None
+        return claim
 
     def _taken(self, number: int, params: Mapping[str, Any], *, resumed: bool) -> Claim:
         folder = folder_of(self._path, number + 1)
