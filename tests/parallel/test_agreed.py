@@ -14,7 +14,7 @@ from tests.parallel.test_disk import SETTINGS, journal
 from tests.parallel.test_group import Dropping, Net, some_data
 from tests.parallel.together import together
 from treadle import Trainer, UsageError
-from treadle.engine import driver as engine_driver
+from treadle.engine import hearing
 from treadle.parallel import this_world
 from treadle.testing import capture
 
@@ -63,7 +63,7 @@ class Driver(threading.Thread):
 
 
 def drive(path: str, rank: int) -> dict[str, Any]:
-    engine_driver.BEAT = 0.05  # not a second, at each of the twenty questions that come in a pause
+    hearing.BEAT = 0.05  # not a second, at each of the twenty questions that come in a pause
     data = some_data(54)
     trainer = Dropping(data=data, validation_data=data, run_dir=path, **SETTINGS)
     driver = Driver(trainer)

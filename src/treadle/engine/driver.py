@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import atexit
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,17 +16,15 @@ from treadle.checkpoint.state import State
 from treadle.data.random import RandomStreams
 from treadle.engine.bad_steps import RollBack
 from treadle.engine.build import check_ready
-from treadle.engine.command import Command
-from treadle.engine.command_queue import BEAT, CommandQueue
+from treadle.engine.command_queue import CommandQueue
+from treadle.engine.desk import RunDesk
 from treadle.engine.devices import deterministic_kernels
-from treadle.engine.edits import Change, flat
+from treadle.engine.hearing import Hearing
 from treadle.engine.history import newest_state
 from treadle.engine.lifecycle import Stage
 from treadle.engine.limits import raise_limits, raised
 from treadle.engine.loop import Loop
 from treadle.engine.memory import keep_freed_memory
-from treadle.engine.until import Until
-from treadle.engine.watches import Act
 from treadle.errors import RunError, UsageError, message
 
 SAVING_AT_LEAST = 1.0
@@ -43,7 +40,7 @@ def _close_what_is_open() -> None:
 
 
 class Driver:
-    """Takes a loop's steps. It is the `Desk` at which commands are carried out, all of them between two steps.
+    """Takes a loop's steps, and between two of them has the commands carried out that have come.
 
     Args:
         loop: what is driven.
@@ -53,19 +50,13 @@ class Driver:
     def __init__(self, loop: Loop, random: RandomStreams) -> None:
         self._loop, self._random = loop, random
         self._lifecycle = loop.lifecycle
-        self.queue = CommandQueue(self, loop.world)
+        self.desk = RunDesk(self, loop)
+        self.queue = CommandQueue(self.desk, loop.world)
+        self._hearing = Hearing(loop, self.queue)
         if loop.world.size > 1:
             loop.world.where = loop.where
-        loop.minimizer.asks = lambda: self.queue.asks
-        loop.is_asked = self._holds_the_end
         self._steps: Iterator[None] | None = None
         self._halted = self._begun = False
-        self._hears = loop.world.size > 1
-        """Whether all processes are to tell one another now what they were asked: at first, before any gradients."""
-        self._unmet = 0
-        """Steps since the processes have said anything to one another with gradients, or otherwise."""
-        self._compared = False
-        self._advancing: tuple[Until, Future[Any]] | None = None
         self._opened, self._saving = perf_counter(), 0.0
         self.active = Active(loop, random)
 
@@ -145,7 +136,7 @@ class Driver:
         """Carry out the commands that have come; returns whether a step may follow. With `wait`, sits out a pause."""
         commands, lifecycle, several = self.queue, self._lifecycle, self._loop.world.size > 1
         if several:
-            self._hear()
+            self._hearing.between_steps()
         if lifecycle.stage is Stage.RUNNING and not commands.ready:
             return True
         # As many as there are now: somebody who never stops sending does not keep the run from its steps.
@@ -161,7 +152,7 @@ class Driver:
             elif wait:
                 with self._random.outside():
                     if several:
-                        self._hear_in_pause()
+                        self._hearing.in_pause()
                     else:
                         commands.wait()  # until one has come, or somebody has closed the run
             else:
@@ -169,40 +160,6 @@ class Driver:
         if lifecycle.stage is Stage.STOPPED:
             lifecycle.to(Stage.RUNNING)
         return not lifecycle.ended
-
-    def _hear(self) -> None:
-        """Of several processes: let all know what any was asked, where one said with its gradients that it was.
-
-        Where a window of steps had no gradients to say it with, as of a trainer that never calls `minimize`, it is
-        asked for by itself.
-        """
-        met, asked = self._loop.minimizer.take_asked()
-        if self._hears and not self._compared:
-            self._compared = True
-            self._loop.check_alike()
-        self._unmet = 0 if met else self._unmet + 1
-        agrees = asked or self._hears or self._lifecycle.stage is Stage.PAUSED
-        if not agrees and self._unmet >= self._loop.config.accumulate:
-            self._unmet = 0
-            agrees = any(self._loop.world.gather(self.queue.asks))
-        if agrees:
-            self._hears, self._unmet = False, 0
-            self.queue.agree()
-
-    def _hear_in_pause(self) -> None:
-        """The main process waits for a command, the others for the main one; and now and then all tell all."""
-        if self._loop.world.main:
-            self.queue.wait(BEAT)
-            if self.queue.ready:  # its own, which no other needs to know
-                return
-        self.queue.agree()
-
-    def _holds_the_end(self) -> bool:
-        """Whether a command is to be carried out before the run ends; several processes tell one another, once."""
-        holds = self.queue.hold_the_end()
-        if self._loop.world.size > 1:
-            self._hears = holds = any(self._loop.world.gather(holds))
-        return holds
 
     def _puts_off_saving(self) -> bool:
         """Whether nothing but checkpoints is asked for, and these have had their half of the time: steps come first."""
@@ -245,6 +202,13 @@ class Driver:
             self._forget_steps()
             self._lifecycle.close()
             self._tear_down()
+
+    def halt(self, reason: str) -> None:
+        """Suspend the run here: `train` or `iterate` return."""
+        self._halted = True
+        if not self._lifecycle.ended:
+            self._lifecycle.to(Stage.STOPPED, reason)
+            self._loop.note("stop", reason=reason)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -332,7 +296,7 @@ class Driver:
             return
         with self.active:
             if lifecycle.ended:
-                self._reopen()
+                self.reopen()
             lifecycle.finish_reason = None
             raise_limits(loop.progress, loop.config, changes)
             loop.edits.forget(changes)
@@ -368,7 +332,7 @@ class Driver:
             given_up, kept = loop.progress.step, self._keep_future(step) if keep else None
             self._forget_steps()
             self._go_back_to(state)
-            self._reopen()
+            self.reopen()
             said = {} if kept is None else {"kept": str(kept)}
             loop.note("rewind", to=step, restored=state.step, from_step=given_up, **said)
             with loop.logbook.asked_by(None):
@@ -383,9 +347,9 @@ class Driver:
         archive = self._loop.archive
         assert archive is not None
         if not self._lifecycle.ended and self._loop.progress.step > step:
-            self._settle()
+            self.settle()
             if self._loop.progress.step not in archive.steps():
-                self._save_before("nothing was changed, since what came later could not be kept")
+                self.save_before("nothing was changed, since what came later could not be kept")
         return archive.keep_future(step)
 
     def _roll_back(self) -> None:
@@ -415,7 +379,7 @@ class Driver:
             self._loop.state.restore(state)
         self._loop.snapshots.forget_after(state.step)
 
-    def _reopen(self) -> None:
+    def reopen(self) -> None:
         """Begin the loop anew from the state at hand; a run that had ended is open again."""
         loop, lifecycle = self._loop, self._lifecycle
         if lifecycle.ended and loop.archive is not None:
@@ -426,149 +390,25 @@ class Driver:
         loop.counts = (loop.progress.epoch, loop.progress.step, loop.progress.batch)
         lifecycle.to(Stage.RUNNING)
 
-    # The desk -----------------------------------------------------------------------------------------------------
-
-    def pause(self) -> None:
-        """Take no step until told to go on."""
-        self._lifecycle.to(Stage.PAUSED)
-        self._loop.note("pause")
-
-    def go_on(self) -> None:
-        """Go on after a pause."""
-        if self._lifecycle.stage is Stage.PAUSED:
-            self._lifecycle.to(Stage.RUNNING)
-        self._loop.note("continue")
-
-    def halt(self, reason: str) -> None:
-        """Suspend the run here: `train` or `iterate` return."""
-        self._halted = True
-        if not self._lifecycle.ended:
-            self._lifecycle.to(Stage.STOPPED, reason)
-            self._loop.note("stop", reason=reason)
+    # Saving -------------------------------------------------------------------------------------------------------
 
     def save(self) -> Any:
         """Write a checkpoint, and wait for it."""
         with self.active, self._lifecycle.occupied("checkpoint"):
             return self._loop.save(wait=True)
 
-    def _settle(self) -> None:
-        """Have the journal say what is saved already, so that it is plain what a checkpoint of this step has seen."""
-        if self._loop.archive is not None:
-            with suppress(RunError):  # it will be tried again, and fail the run where that goes on for too long
-                self._loop.archive.finish()
-
-    def validate(self) -> dict[str, float]:
-        """Validate, because somebody asked."""
-        self._settle()
-        metrics = self._loop.subject.validate()
-        self._loop.note("validate")
-        return metrics
-
-    def _save_before(self, otherwise: str) -> None:
+    def save_before(self, otherwise: str) -> None:
         """Write a checkpoint that what follows needs. Raises UsageError where it cannot, saying what is `otherwise`."""
         try:
             self.save()
         except RunError as error:
             raise UsageError(f"{error}: {otherwise}") from error
 
-    def bookmark(self, step: int, text: str) -> bool:
-        """Note something about the state after `step` steps, and keep its checkpoint where there is one."""
-        loop = self._loop
-        if not 0 <= step <= loop.progress.step:
-            raise UsageError(f"no bookmark can be at step {step}: the run is at step {loop.progress.step}")
-        self._settle()
-        pinned = loop.archive is not None and loop.archive.pin(step, f"note: {text}")
-        loop.note("note", at=step, text=text, pinned=pinned)
-        return pinned
-
-    @property
-    def optimizers(self) -> Collection[str]:
-        """The names of the optimizers there are."""
-        return list(self._loop.minimizer.updaters)
-
-    def edit(self, changes: Sequence[Change], *, apart: bool = False) -> list[dict[str, Any]]:
-        """Make changes together; `apart` journals each by itself. Returns what, target, before and after of each."""
-        return self._edit(changes, self._loop.edits.make, apart=apart)
-
-    def undo(self) -> list[dict[str, Any]]:
-        """Take the last edit back."""
-        edits = self._loop.edits
-        return self._edit(edits.last(), lambda _: edits.undo(), undo=True)
-
-    def _edit(
-        self,
-        changes: Sequence[Change],
-        make: Callable[[Sequence[Change]], list[dict[str, Any]]],
-        *,
-        apart: bool = False,
-        **said: Any,
-    ) -> list[dict[str, Any]]:
-        loop, lifecycle = self._loop, self._lifecycle
-        if lifecycle.ended and lifecycle.stage is not Stage.FINISHED:
-            raise UsageError(f"the run cannot be edited, it is {lifecycle.status}: rewind or resume it")
-        if lifecycle.in_step:
-            raise UsageError("the run cannot be edited from inside a hook or a call: queue the command before")
-        with self.active:
-            loop.parts.refresh()
-            loop.edits.propose(changes)
-            self._settle()
-            if loop.archive is not None and not loop.edits.history and loop.progress.step not in loop.archive.steps():
-                self._save_before("nothing was changed, since there is no checkpoint before it")
-            if lifecycle.ended:
-                self._reopen()
-            with lifecycle.occupied("edit"):
-                made = make(changes)
-            told = [flat(change) for change in made]
-            for entry in told if apart or len(told) == 1 else [{"what": "several", "changes": told}]:
-                loop.note("edit", **entry, **said)
-        return [{name: change[name] for name in ("what", "target", "before", "after")} for change in made]
-
-    def call(self, function: Callable[[], Any], edits: str | None) -> Any:
-        """Call a function between two steps."""
-        with self.active:
-            if edits is None:
-                with self.evaluating(), self._loop.world.silent("a call between two steps"):
-                    return function()
-            with self._lifecycle.occupied("call"):
-                result = function()
-            self._loop.note("edit", what=f"call: {edits}")
-            return result
-
-    def run_until(self, until: Until) -> Future[Any]:
-        """Go on until something has happened, then pause."""
-        if self._lifecycle.stage is Stage.PAUSED:
-            self._lifecycle.to(Stage.RUNNING)
-        self._loop.note("run until", until=str(until))
-        return self._loop.watches.run_until(until, self._loop.best, self._loop.logbook.client)
-
-    def advance(self, count: int, unit: str) -> Future[Any]:
-        """Take so many steps, or finish so many epochs, then pause. Asked again on the way there, it adds up."""
-        kind = "step" if unit == "steps" else "epoch"
-        done = self._loop.progress.step if kind == "step" else self._loop.progress.epoch
-        if self._advancing is not None and not self._advancing[1].done() and self._advancing[0].kind == kind:
-            done = max(done, int(self._advancing[0].value))
-        until = Until(kind, value=done + count)
-        self._advancing = until, self.run_until(until)
-        return self._advancing[1]
-
-    def set_breakpoint(self, until: Until, act: Act) -> int:
-        """Watch for something until that is removed; returns the breakpoint's number."""
-        number = self._loop.watches.add(until, act, self._loop.best)
-        self._loop.note("breakpoint set", number=number, until=str(until), act=act)
-        return number
-
-    def remove_breakpoint(self, number: int) -> None:
-        """Watch for it no longer."""
-        until = self._loop.watches.remove(number)
-        self._loop.note("breakpoint removed", number=number, until=str(until))
-
-    def asked_by(self, client: str | None) -> AbstractContextManager[None]:
-        """Within the block the journal says that `client` has asked for what is done."""
-        return self._loop.logbook.asked_by(client)
-
-    def refuse(self, command: Command, error: Exception) -> None:
-        """Journal a command that was not carried out."""
-        self._loop.note("refused", command=type(command).__name__, error=str(error))
+    def settle(self) -> None:
+        """Have the journal say what is saved already, so that it is plain what a checkpoint of this step has seen."""
+        if self._loop.archive is not None:
+            with suppress(RunError):  # it will be tried again, and fail the run where that goes on for too long
+                self._loop.archive.finish()
 
 
 class Active:

@@ -174,7 +174,7 @@ def looked_at(visitor: Visitor, run: Path | None, recipe: Recipe | None, root: P
         refusal = refusal or "it cannot be made again here: " + "; ".join(problems or ["see the terminal"])
     finished = trainer.loop.lifecycle.stage is Stage.FINISHED
     last = None if run is None else max(Shelf(run).steps(), default=None)
-    visit = Visit(refusal, last, trainer.driver.call, finished=finished)
+    visit = Visit(refusal, last, trainer.driver.desk.call, finished=finished)
     name = "" if run is None else f"{run.parent.name}/{run.name}"
     live = Live(name, run, trainer, trainer.loop, visit, visitor.hub)
     catalogue = Catalogue(root, live)
