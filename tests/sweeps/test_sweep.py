@@ -430,7 +430,7 @@ def test_a_password_stays_in_the_environment(slope: Any, tmp_path: Path, monkeyp
     asked = []
 
     class Connected(optuna.storages.RDBStorage):  # type: ignore[misc]
-        def __init__(self, url: str) -> None:
+        def __init__(self, url: str, **_: Any) -> None:
             asked.append(url)
             if len(asked) == 1:
                 raise OSError(f"no way to {url}")

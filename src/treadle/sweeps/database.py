@@ -71,10 +71,13 @@ def explained(what: str) -> Iterator[None]:
     except (TreadleError, KeyboardInterrupt):
         raise
     except Exception as error:
-        why = without_password(one_line(error).partition(" (Background on this error")[0])
+        why = one_line(error)
         cause: BaseException | None = error
         while cause is not None:
+            if type(cause).__module__.startswith("sqlalchemy"):  # what a database says; Optuna's words are a guess
+                why = one_line(cause)
             if isinstance(cause, ModuleNotFoundError):
                 why = f"it needs the Python module {cause.name}: install what has it, or name another driver in the URL"
             cause = cause.__cause__
+        why = without_password(why.partition(" (Background on this error")[0])
         raise UsageError(f"{what} cannot be used: {why}") from error

@@ -72,7 +72,8 @@ def _opened(planned: Planned, url: str | None) -> Any:
 
         storage: Any = optuna.storages.JournalStorage(JournalFile(planned.path / JOURNAL))
     else:
-        storage = optuna.storages.RDBStorage(url)
+        # Hours may lie between two uses of a connection: one that was dropped meanwhile is made anew.
+        storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
     median = optuna.pruners.MedianPruner(n_startup_trials=STARTUP)
     study = optuna.create_study(
         storage=storage,
