@@ -139,34 +139,35 @@ def test_a_server_that_was_gone_is_said_and_then_gone_on_with(
     assert again is not None and again.trial.number == 2
 
 
-def test_a_killed_command_goes_on_to_the_same_digests(
+def test_a_killed_command_and_one_without_its_server_go_on_to_the_same_digests(
     program: Path, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    place, said = tmp_path / "s", tmp_path / "said"
+
     def command(place: Path) -> subprocess.Popen[bytes]:
-        words = [
-            "sweep",
-            "--trainer",
-            f"{program}:Slope",
-            "--search",
-            "lr=log:1e-3..1",
-            "--sampler",
-            "random",
-            "--trials",
-            "3",
-        ]
-        words += ["--set", "save_every=2 steps", "--run", str(place), "--workers", "1"]
-        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "start_new_session": True}
-        return subprocess.Popen([sys.executable, "-m", "treadle", *words], **quiet)
+        words = ["sweep", "--trainer", f"{program}:Slope", "--search", "lr=log:1e-3..1", "--sampler", "random"]
+        words += ["--trials", "3", "--set", "save_every=2 steps", "--run", str(place), "--workers", "1"]
+        with open(said, "wb") as file:
+            return subprocess.Popen(
+                [sys.executable, "-m", "treadle", *words], stdout=file, stderr=file, start_new_session=True
+            )
 
     assert command(tmp_path / "calm").wait(100) == 0
     monkeypatch.setenv("TREADLE_SWEEP_STORAGE", server.url("killed"))
-    monkeypatch.setenv("SLOPE_HOLD", "trial-002")
-    place = tmp_path / "s"
+    monkeypatch.setenv("SLOPE_HOLD", "trial-002 trial-003")
     killed = command(place)
     wait_for(lambda: held(place / "trial-002"))
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     (place / "trial-002" / "go").touch()
+    alone = command(place)
+    wait_for(lambda: held(place / "trial-003"))
+    server.stop()
+    (place / "trial-003" / "go").touch()
+    code = alone.wait(100)
+    server.start()
+    assert code != 0 and "Traceback" not in said.read_text() and PASSWORD not in said.read_text()
+    assert "the database postgresql://ada@127.0.0.1" in said.read_text()
     assert command(place).wait(100) == 0
     assert [trial.state for trial in by_number(place)] == ["finished"] * 3
     assert (place / "trial-002" / "held").read_text() == "xx"  # it was begun once more, where it had been saved
