@@ -3,6 +3,7 @@
     python benchmarks/translation.py                     both contenders, and whether the promises hold; 25 minutes
     python benchmarks/translation.py --part NAME...      pix2pix-0.2, pix2pix-labels
     python benchmarks/translation.py --minutes N         other than 10 each
+    python benchmarks/translation.py --seed S --keep DIR another seed
     python benchmarks/translation.py --write             also stores them in benchmarks/results/translation.md
     python benchmarks/translation.py --quick             a few steps: whether it runs; for the tests
 
@@ -122,9 +123,9 @@ def seconds_of_a_step(name: str) -> float:
     return (time.process_time() - cpu) / (TRIAL - WARM - 1)
 
 
-def train(name: str, minutes: float, quick: bool, directory: Path) -> dict[str, Any]:
+def train(name: str, minutes: float, quick: bool, directory: Path, seed: int = 0) -> dict[str, Any]:
     """Train a contender, and judge its best and its final model; keeps what they make of some pictures."""
-    few = SMALL if quick else {}
+    few = (SMALL if quick else {}) | {"seed": seed}
     steps = 3 if quick else int(MARGIN * CORES * 60 * minutes / seconds_of_a_step(name))
     if name == LABELS and not quick:
         own = begin(config_of(name)).progress.total_steps
@@ -220,6 +221,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--part", nargs="*", choices=PARTS, default=list(PARTS), help="these contenders; default: all")
     parser.add_argument("--minutes", type=float, default=10.0, help="how long each trains, on two idle cores (10)")
+    parser.add_argument("--seed", type=int, default=0, help="of the runs (0); give another folder to keep them in, too")
     parser.add_argument("--write", action="store_true", help=f"store the tables in benchmarks/results/{RESULTS.name}")
     parser.add_argument("--quick", action="store_true", help="a few steps of tiny networks, to see whether it runs")
     parser.add_argument("--keep", type=Path, default=KEEP, help=f"where parts that were run are kept ({KEEP})")
@@ -229,7 +231,7 @@ def main(given: Sequence[str] | None = None) -> int:
         return 0
     options.keep.mkdir(parents=True, exist_ok=True)
     for name in options.part:
-        found = train(name, options.minutes, options.quick, options.keep)
+        found = train(name, options.minutes, options.quick, options.keep, options.seed)
         (options.keep / f"{name}.json").write_text(json.dumps(found, indent=1))
     kept = {name: json.loads(file.read_text()) for name in PARTS if (file := options.keep / f"{name}.json").exists()}
     text, found = told(kept)
