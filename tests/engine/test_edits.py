@@ -139,7 +139,7 @@ def test_a_lone_parameter_is_frozen_by_its_name(two):
     trainer.commands.freeze("shift")
     trainer.iterate(), trainer.iterate()
     assert trainer.shift.item() == before
-    assert set(trainer.minimizer.freezable()) == {
+    assert set(trainer.minimizer.frozen.choices()) == {
         *("model", "model.0", "model.2", "shift", "optimizer", "shifting", "optimizer/encoder", "optimizer/head")
     }
 
@@ -584,7 +584,7 @@ def test_a_rewind_to_before_an_edit_is_without_it_and_to_after_it_with_it(two):
         trainer.iterate()
     trainer.rewind(5)
     assert trainer.config.clip_norm == 1.0 and trainer.progress.max_steps == 15
-    assert trainer.minimizer.frozen == ["shift"] and len(trainer.loop.edits.history) == 1
+    assert trainer.minimizer.frozen.names == ["shift"] and len(trainer.loop.edits.history) == 1
     trainer.rewind(2)
     assert trainer.loop.edits.in_force() == [] and trainer.loop.edits.history == []
     assert trainer.config.clip_norm is None and trainer.progress.max_steps == 12
@@ -739,7 +739,11 @@ def test_a_fork_has_the_edits_of_its_checkpoint_but_for_what_it_is_given(two, tm
     config = read_config(trainer.run.path)
     fork = fork_run(trainer.run.path, 6, config | {"config": config["config"] | {"max_steps": 14}})
     forked = two(run_dir=fork, resume=True, **settings, max_steps=14)
-    assert forked.progress.max_steps == 14 and forked.config.clip_norm == 1.0 and forked.minimizer.frozen == ["shift"]
+    assert (
+        forked.progress.max_steps == 14
+        and forked.config.clip_norm == 1.0
+        and forked.minimizer.frozen.names == ["shift"]
+    )
     forked.train()
     assert forked.progress.step == 14
     assert verify_run(fork, lambda path: two(run_dir=path, **settings, max_steps=14), 6).holds

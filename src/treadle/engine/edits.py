@@ -139,8 +139,8 @@ class Edits:
                     found.append(entry | ({"kind": "choice", "choices": choices} if choices else {}))
         closures = {name for name, updater in self._minimizer.updaters.items() if updater.needs_closure}
         if not closures:
-            frozen = self._minimizer.frozen
-            for name in self._minimizer.freezable():
+            frozen = self._minimizer.frozen.names
+            for name in self._minimizer.frozen.choices():
                 found.append(_entry("frozen", name, name in frozen, None, None, ""))
         edited = {(each["what"], each["target"]): each["before"] for each in self.in_force()}
         for entry in found:
@@ -158,7 +158,7 @@ class Edits:
         for term, objective in self._terms().items():
             if term in objective.set_weights:
                 found.append(_difference("loss_weight", term, None, objective.set_weights[term]))
-        found += [_difference("frozen", name, False, True) for name in self._minimizer.frozen]
+        found += [_difference("frozen", name, False, True) for name in self._minimizer.frozen.names]
         now = _settings(self._config)
         for name, planned in self._planned.items():
             found.append(_difference("limit" if name in LIMITS else "setting", name, planned, now[name]))
@@ -217,7 +217,7 @@ class Edits:
         """What is edited and no other section has: settings, limits, what is frozen; empty where nothing is."""
         now = _settings(self._config)
         settings = {name: now[name] for name in self._planned}
-        state = {"settings": settings, "frozen": self._minimizer.frozen}
+        state = {"settings": settings, "frozen": self._minimizer.frozen.names}
         return {name: value for name, value in state.items() if value}
 
     def foresee(self, state: Mapping[str, Any]) -> None:
@@ -234,7 +234,7 @@ class Edits:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave; what it does not have is as it was planned."""
-        self._minimizer.freeze(state.get("frozen", ()))
+        self._minimizer.frozen.freeze(state.get("frozen", ()))
         config, settings = self._as_in(state)
         if settings:
             self._take_over(config, replace(self._progress, **{n: v for n, v in settings.items() if n in LIMITS}))
@@ -285,8 +285,8 @@ class Edits:
                     objective = self._objective(target)
                     before, undo = _weight(objective, target), objective.set_weights.get(target)
                 case "frozen":
-                    self._minimizer.check_freezable(target)
-                    before = undo = target in self._minimizer.frozen
+                    self._minimizer.frozen.check(target)
+                    before = undo = target in self._minimizer.frozen.names
                 case "setting":
                     if target.partition(".")[0] in LIMITS:
                         raise UsageError(f"{target} is a limit of the run: change it as such (what: limit)")
@@ -344,8 +344,8 @@ class Edits:
                         if change.target in objective.terms:
                             objective.set_weight(change.target, change.value)
                 case "frozen":
-                    names = set(self._minimizer.frozen) - {change.target}
-                    self._minimizer.freeze(names | ({change.target} if change.value else set()))
+                    names = set(self._minimizer.frozen.names) - {change.target}
+                    self._minimizer.frozen.freeze(names | ({change.target} if change.value else set()))
         self._take_over(config, progress)
 
     def _take_over(self, config: TrainerConfig, progress: Progress) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from treadle.engine.bad_steps import BadStep, NonFiniteError, SpikeDetector
-from treadle.engine.minimize import check_finite
+from treadle.engine.loss import check_finite
 from treadle.engine.objective import Losses
 from treadle.errors import UsageError
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,8 +13,9 @@ from treadle.data.random import RandomStreams
 from treadle.engine.bad_steps import NonFiniteError
 from treadle.engine.dispatch import Dispatcher
 from treadle.engine.fixed_parts import FixedParts
+from treadle.engine.frozen import Frozen
+from treadle.engine.loss import as_loss, check_finite
 from treadle.engine.lr import LearningRate
-from treadle.engine.objective import Losses
 from treadle.engine.part_sum import PartSum
 from treadle.engine.parts import Parts
 from treadle.engine.progress import Progress
@@ -24,43 +24,6 @@ from treadle.engine.together import GradientSum
 from treadle.engine.updater import Updater
 from treadle.errors import UsageError, nearest
 from treadle.parallel import ALONE, World
-
-
-def as_loss(loss: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """The scalar to differentiate and its named terms, of a tensor, `Losses`, or a mapping of tensors (summed).
-
-    Raises UsageError for anything else, a tensor with more than one entry, or one that does not require gradients.
-    """
-    total = loss
-    terms: Mapping[str, Tensor] = {}
-    if isinstance(loss, Tensor):  # asked first: nearly every loss is one, and the other questions are slow
-        pass
-    elif isinstance(loss, Losses):
-        total, terms = loss.total, loss
-    elif isinstance(loss, Mapping) and loss:
-        total = sum(loss.values(), start=torch.zeros((), device=next(iter(loss.values())).device))
-        terms = loss
-    if not isinstance(total, Tensor):
-        raise UsageError(f"minimize got a {type(total).__name__}: give it a scalar tensor, Losses or a dict of them")
-    if total.numel() != 1:
-        raise UsageError(f"minimize got a loss of shape {tuple(total.shape)}: reduce it to one number, e.g. .mean()")
-    if not total.requires_grad:
-        raise UsageError("minimize got a loss without gradients: compute it from the model's parameters, not detached")
-    return total, terms
-
-
-def check_finite(total: Tensor, terms: Mapping[str, Tensor]) -> None:
-    """Raise NonFiniteError naming the first non-finite term, or the loss itself. Reads the device."""
-    try:
-        if math.isfinite(total.item()):
-            return
-    except TypeError:
-        raise UsageError("minimize got a complex loss: give it a real one, such as loss.abs() or loss.real") from None
-    for name, value in terms.items():
-        number = value.item()
-        if not math.isfinite(number):
-            raise NonFiniteError(f"loss term {name!r} is {number}")
-    raise NonFiniteError(f"the loss is {total.item()}")
 
 
 def _what_is_bad(first: Updater, total: Tensor, terms: Mapping[str, Tensor], elements: float) -> str:
@@ -133,7 +96,7 @@ class Minimizer:
         self._strays: list[Tensor] = []
         """Parameters that no optimizer has, and that get gradients all the same."""
         self._multipliers: dict[str, float] = {}
-        self._frozen: set[str] = set()
+        self.frozen = Frozen(parts)
 
     def adopt(self) -> None:
         """Take the optimizers, learning rates and averages that there are; those known before keep their counters."""
@@ -165,7 +128,7 @@ class Minimizer:
             held = {id(p) for p in updater.parameters}
             averages = self._parts.emas.values()
             updater.emas = [ema for ema in averages if any(id(p) in held for p in ema.parameters())]
-        self._hold_frozen()
+        self.frozen.adopt(self.updaters)
 
     def _part_sum(self) -> PartSum | None:
         count = self._settings.parts
@@ -438,61 +401,6 @@ class Minimizer:
                     group["lr_before_zero"] = unmultiplied
         self._multipliers[name] = value
         return before
-
-    # Frozen parameters -------------------------------------------------------------------------------------------
-
-    @property
-    def frozen(self) -> list[str]:
-        """The names of what is frozen, sorted."""
-        return sorted(self._frozen)
-
-    def freezable(self) -> dict[str, list[Tensor]]:
-        """What can be frozen, by name, with its parameters: all that some optimizer updates.
-
-        That is a module or lone parameter that is an attribute ("model", "xy"), what is directly inside such a module
-        ("model.encoder"), an optimizer, and each of its groups where it has several ("optimizer/grid", by its "name" or
-        its number).
-        """
-        updated = {id(p) for updater in self.updaters.values() for p in updater.parameters}
-        found: dict[str, list[Tensor]] = {}
-        for name, p in self._parts.all_parameters().items():
-            if id(p) in updated:
-                top = next((module for module in self._parts.modules if name.startswith(f"{module}.")), name)
-                found.setdefault(top, []).append(p)
-                inner = name.removeprefix(f"{top}.").partition(".")[0]
-                if top != name:
-                    found.setdefault(f"{top}.{inner}", []).append(p)
-        for name, updater in self.updaters.items():
-            found.setdefault(name, updater.parameters)
-            groups = updater.optimizer.param_groups
-            if len(groups) > 1:
-                for index, group in enumerate(groups):
-                    found.setdefault(f"{name}/{group.get('name', index)}", list(group["params"]))
-        return found
-
-    def check_freezable(self, name: str) -> None:
-        """Raise UsageError where nothing of that name can be frozen."""
-        known = self.freezable()
-        if name not in known:
-            raise UsageError(f"nothing to freeze is called {name!r}{nearest(name, known)}")
-        held = {id(p) for p in known[name]}
-        for optimizer, updater in self.updaters.items():
-            if updater.needs_closure and any(id(p) in held for p in updater.parameters):
-                raise UsageError(
-                    f"{name!r} cannot be frozen: {optimizer!r} ({type(updater.optimizer).__name__}) moves all of its "
-                    "parameters together"
-                )
-
-    def freeze(self, names: Iterable[str]) -> None:
-        """Let what has these names, and nothing else, get no update from now on, and keep its moments."""
-        self._frozen = set(names)
-        self._hold_frozen()
-
-    def _hold_frozen(self) -> None:
-        known = self.freezable() if self._frozen else {}
-        frozen = {id(p) for name in self._frozen for p in known.get(name, ())}
-        for updater in self.updaters.values():
-            updater.frozen = [p for p in updater.parameters if id(p) in frozen] if frozen else []
 
     def learning_rates(self) -> dict[str, float]:
         """Current learning rates, named "lr", "lr.<group>", with several optimizers "<optimizer>.lr" and so on."""
