@@ -87,13 +87,20 @@ def write_data(name: str, folder: Path) -> None:
         gauntlet_trainers.small_recipe(name, folder)
 
 
-def train(name: str, place: str, settings: dict[str, Any], until: int = 0) -> dict[str, Any]:
+def train(name: str, place: str, settings: dict[str, Any], until: int = 0, nudge: int = 0) -> dict[str, Any]:
     """Train what the gauntlet calls `name`, with other settings; digest, weights and counts, or why not.
 
-    After `until` steps the run is left as a kill leaves it.
+    After `until` steps the run is left as a kill leaves it. With a `nudge` half of the weights begin at the next
+    larger float; its number says which half.
     """
     try:
         trainer = build(name, place, settings)
+        if nudge:
+            stream = torch.Generator().manual_seed(nudge)
+            with torch.no_grad():
+                for p in trainer.parts.all_parameters().values():
+                    further = torch.nextafter(p, torch.full_like(p, torch.inf))
+                    p.copy_(torch.where(torch.rand(p.shape, generator=stream) < 0.5, further, p))
         if until:
             while trainer.progress.step < until:
                 trainer.iterate()

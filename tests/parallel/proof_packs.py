@@ -44,11 +44,11 @@ _alone: dict[str, dict[str, Any]] = {}
 """What one process comes to, by the run."""
 
 
-def alone(place: Path, name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """What one process comes to."""
-    run = f"{name}-{settings}"
+def alone(place: Path, name: str, settings: dict[str, Any], nudge: int = 0) -> dict[str, Any]:
+    """What one process comes to; with a `nudge` from other last bits of its weights."""
+    run = f"{name}-{settings}-{nudge}"
     if run not in _alone:
-        (_alone[run],) = together(1, place, train, name, str(place / f"{len(_alone)}-alone"), settings)
+        (_alone[run],) = together(1, place, train, name, str(place / f"{len(_alone)}-alone"), settings, 0, nudge)
     assert "error" not in _alone[run], _alone[run]
     return _alone[run]
 
@@ -88,24 +88,26 @@ def test_the_weights_are_those_of_one_process(place: Path, name: str, most: floa
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("name", "mean"), [("nerf", 1e-3), ("sdf", 2e-2)])
-def test_fields_are_those_of_one_process_where_gradients_are_more_than_the_last_bits_of_sums(
-    place: Path, name: str, mean: float, size: int
+@pytest.mark.parametrize("name", ["nerf", "sdf"])
+def test_fields_are_as_near_to_one_process_as_that_is_to_itself_from_other_last_bits(
+    place: Path, name: str, size: int
 ) -> None:
-    """Their Adam divides by 1e-15 at least: where gradients cancel, a row takes a whole step by what is left of them.
+    """After one step weights are those of one process but for last bits; what becomes of these is the run's own doing.
 
-    So after one step weights are those of one process but for last bits; later they are apart by less than half a step
-    of the learning rate on average (.05 for sdf, .1 for nerf). Which rows there are is the same.
+    Adam divides by the gradients' own size: where these cancel, a row takes a whole step by what is left of them. So
+    the measure is one process whose weights begin one float further. Which rows there are is the same.
     """
     first = {"max_steps": 1}
     one, many = alone(place, name, first), several(place, size, name, first)
     found = differ(one, many)
     say(f"{name}, after one step", f"{size}: {found:.1e}")
     assert found <= 1e-6
-    whole = alone(place, name, {})
-    many = several(place, size, name, {})
-    say(f"{name}, mean difference after 24 steps", f"{size}: {differ_on_average(whole, many):.1e}")
-    assert many["step"] == whole["step"] and differ_on_average(whole, many) <= mean
+    whole, many = alone(place, name, {}), several(place, size, name, {})
+    nudged = max(differ_on_average(whole, alone(place, name, {}, nudge)) for nudge in (1, 2, 3))
+    found = differ_on_average(whole, many)
+    say(f"{name}, mean difference after 24 steps", f"{size}: {found:.1e}")
+    ROWS[f"{name}, the same of one process, nudged"] = [f"1: {nudged:.1e}"]
+    assert many["step"] == whole["step"] and found <= 2 * nudged < 0.02
 
 
 @pytest.mark.parametrize("parts", [3, 4])
