@@ -27,11 +27,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.parallel.launched import Launched, answers, program
+from tests.parallel.packs import write_data
 from treadle import StateError
 from treadle.checkpoint.store import list_checkpoints, newest_good, read_checkpoint
 from treadle.runs.run import read_journal
 
-NAMES = ("growing_gaussians", "ragged_sequences", "gan_2d")
+NAMES = ("growing_gaussians", "ragged_sequences", "gan_2d", "splats_adc")
 HOWS = ("anew", "restarted", "2-1-2")
 """How a run goes on: under a new torchrun, under the same one, in another number of processes."""
 STAGES: dict[str, tuple[int, ...]] = {
@@ -50,8 +51,8 @@ STAGES: dict[str, tuple[int, ...]] = {
     "start: torchrun has started it": (0, 1),
 }
 """Where something is killed, and which of the processes come there."""
-OF = {"row edit": "growing_gaussians", "validation": "ragged_sequences"}
-"""What only one of them does."""
+OF = {"row edit": ("growing_gaussians", "splats_adc"), "validation": ("ragged_sequences",)}
+"""What only some of them do."""
 VICTIMS = ("agent", "itself", "all", "ranks")
 ORPHANS = 60.0
 """Seconds after which nothing may be left of a torchrun that has been killed."""
@@ -92,9 +93,9 @@ def lines_of(run: Path) -> list[dict[str, Any]]:
 
 
 def drawn(name: str, seed: int) -> Iterator[Plan]:
-    """Where a trainer's processes are killed, and who: first in what only this one does, then everywhere by turns."""
+    """Where a trainer's processes are killed, and who: first in what not all of them do, then everywhere by turns."""
     draw = random.Random(seed)
-    stages = [stage for stage in STAGES if OF.get(stage.partition(":")[0], name) == name]
+    stages = [stage for stage in STAGES if name in OF.get(stage.partition(":")[0], NAMES)]
     own = [stage for stage in stages if stage.partition(":")[0] in OF]
     rest = [stage for stage in stages if stage not in own]
     draw.shuffle(rest)
@@ -124,6 +125,7 @@ class Gauntlet:
         self.settings = {**(settings or {}), **({"parts": 2} if how == "2-1-2" else {})}
         self.run, self.struck = place / "run", place / "struck"
         self.struck.touch()
+        write_data(name, place)
         (_, status, self.whole), *_ = self.start("whole", 2, [])
         assert status == "finished", self.said
 

@@ -63,9 +63,11 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)  # sums depend on it
-    sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
-    builders = importlib.import_module("gauntlet_trainers").BUILDERS
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    from tests.parallel.packs import CONFORMANCE, build
     from treadle import Hook, Interrupts
+
+    sys.path.insert(0, str(CONFORMANCE))
 
     class Slow(Hook):
         """Has a step take longer."""
@@ -76,7 +78,7 @@ def main() -> None:
     if plan is not None and not plan["at"].startswith("start"):
         act, deadly = partial(strike, plan, task["struck"]), plan["victim"] != "agent"
         importlib.import_module("gauntlet_child").plant(plan["at"], plan["nth"], act, deadly=deadly)
-    trainer = builders[task["name"]](0, run_dir=task["run"], resume=task["resume"], **task["settings"])
+    trainer = build(task["name"], task["run"], {"resume": task["resume"], **task["settings"]})
     trainer.add_hook(Slow())
     global training
     with Interrupts(trainer):
