@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from treadle.engine.command import Command
 from treadle.engine.edits import Change, flat
@@ -16,19 +16,32 @@ from treadle.engine.until import Until
 from treadle.engine.watches import Act
 from treadle.errors import UsageError
 
-if TYPE_CHECKING:
-    from treadle.engine.driver import Driver
+
+class Drives(Protocol):
+    """What the desk leaves to the run's driver: all that takes steps, saves, or ends the run."""
+
+    @property
+    def active(self) -> AbstractContextManager[None]: ...
+    def evaluating(self) -> AbstractContextManager[None]: ...
+    def halt(self, reason: str) -> None: ...
+    def close(self) -> None: ...
+    def extend(self, limits: Mapping[str, int | None]) -> None: ...
+    def rewind(self, step: int, keep: bool = False) -> Path | None: ...
+    def reopen(self) -> None: ...
+    def save(self) -> Any: ...
+    def save_before(self, otherwise: str) -> None: ...
+    def settle(self) -> None: ...
 
 
 class RunDesk:
-    """The `Desk` of a run. What takes steps, or ends the run, its driver does; all is journaled.
+    """The `Desk` of a run: what commands do to it, all of it journaled.
 
     Args:
         driver: who drives the run.
         loop: what is driven.
     """
 
-    def __init__(self, driver: Driver, loop: Loop) -> None:
+    def __init__(self, driver: Drives, loop: Loop) -> None:
         self._driver, self._loop, self._lifecycle = driver, loop, loop.lifecycle
         self._advancing: tuple[Until, Future[Any]] | None = None
 
