@@ -172,9 +172,8 @@ class Pix2PixTrainer(TranslationTrainer):
         """The made pairs that the discriminator is shown: these, or with a pool earlier ones among them."""
         if self.config.pool == 0:
             return x, fake
-        pairs = self.pooled(
-            self.pool, torch.cat([x, fake], 1)
-        )  # an earlier picture belongs to the input that it was made of
+        # An earlier picture belongs to the input that it was made of.
+        pairs = self.pooled(self.pool, torch.cat([x, fake], 1))
         return pairs[:, : x.shape[1]], pairs[:, x.shape[1] :]
 
     def g_losses(self, x: Tensor, y: Tensor, fake: Tensor) -> Losses:
