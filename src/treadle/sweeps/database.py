@@ -13,7 +13,7 @@ from treadle.errors import TreadleError, UsageError, one_line
 STORAGE = "TREADLE_SWEEP_STORAGE"
 """The environment's variable for a database's URL that has a password, which no file gets."""
 
-_PASSWORD = re.compile(r"(?<=://)([^/@:]*)(:[^/@]*)?@")
+_PASSWORD = re.compile(r"(?<=://)([^/@:]*)(:[^@]*(?:@[^/?@]*)*)?@")  # also one with a / or an @ in it, as people do
 _SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///?)([^?]*)(.*)")
 
 
