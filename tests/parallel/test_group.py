@@ -101,6 +101,7 @@ def train_net(kind: type[Trainer], settings: dict[str, Any], data: Any = None) -
         "step": summary.step,
         "updates": [updater.updates for updater in updaters],
         "scales": [updater.scaler.state_dict() for updater in updaters if updater.scaler is not None],
+        "losses": [updater.spikes.state_dict() for updater in updaters if updater.spikes is not None],
         "recoveries": trainer.loop.recovery.count,
         "digest": trainer.digest(),
     }

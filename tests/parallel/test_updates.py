@@ -98,6 +98,13 @@ def test_they_come_to_the_weights_of_one(
         assert differ(alone, found[0]) < most
 
 
+def test_a_spike_is_one_beside_the_losses_of_whole_batches(tmp_path: Path) -> None:
+    settings = {"batch_size": 10, "max_epochs": 2, "spike": 50.0}  # of 53 samples: the last batch has three
+    (alone,) = together(1, tmp_path, train_net, Net, settings)
+    for one in together(2, tmp_path, train_net, Net, settings):
+        assert len(one["losses"]) == 1 and one["losses"][0] == pytest.approx(alone["losses"][0], rel=1e-5)
+
+
 class Searching(Net):
     def setup(self) -> None:
         super().setup()
