@@ -91,29 +91,30 @@ def server() -> Iterator[Server]:
 
 
 def test_directories_share_a_server_and_draw_what_one_draws(
-    slope: Any, tmp_path: Path, server: Server, forked: Callable[[Callable[[], None]], int]
+    slope: Any,
+    tmp_path: Path,
+    server: Server,
+    forked: Callable[[Callable[[], None]], int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)  # as the database's own client has it
     url = server.url("shared", password="")
-    os.environ["PGPASSWORD"] = PASSWORD
-    try:
-        given: dict[str, Any] = {"storage": url, "study": "shared", "sampler": "random", "trials": 12}
+    given: dict[str, Any] = {"storage": url, "study": "shared", "sampler": "random", "trials": 12}
 
-        def go(place: Path) -> None:
-            study, _ = opened(slope, place, **given)
-            while (claim := study.claim()) is not None:
-                with claim:
-                    end(study, claim)
+    def go(place: Path) -> None:
+        study, _ = opened(slope, place, **given)
+        while (claim := study.claim()) is not None:
+            with claim:
+                end(study, claim)
 
-        opened(slope, tmp_path / "a", **given)
-        for child in [forked(lambda place=tmp_path / name: go(place)) for name in "aabb"]:
-            os.waitpid(child, 0)
-        trials = {trial.number: trial for name in "ab" for trial in by_number(tmp_path / name)}
-        assert sum(len(by_number(tmp_path / name)) for name in "ab") == len(trials) >= 12
-        assert {trial.state for trial in trials.values()} == {"finished"}
-        whole = play(slope, tmp_path / "whole", 12, sampler="random")
-        assert [trials[number].drawn for number in range(1, 13)] == whole
-    finally:
-        del os.environ["PGPASSWORD"]
+    opened(slope, tmp_path / "a", **given)
+    for child in [forked(lambda place=tmp_path / name: go(place)) for name in "aabb"]:
+        os.waitpid(child, 0)
+    trials = {trial.number: trial for name in "ab" for trial in by_number(tmp_path / name)}
+    assert sum(len(by_number(tmp_path / name)) for name in "ab") == len(trials) >= 12
+    assert {trial.state for trial in trials.values()} == {"finished"}
+    whole = play(slope, tmp_path / "whole", 12, sampler="random")
+    assert [trials[number].drawn for number in range(1, 13)] == whole
 
 
 def test_a_server_that_was_gone_is_said_and_then_gone_on_with(
